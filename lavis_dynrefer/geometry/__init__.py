@@ -1,0 +1,1 @@
+"""Boxes and masks as pure functions; the lowest layer of the package."""

@@ -1,0 +1,135 @@
+"""From a region's queries to answers in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
+
+import torch
+from torch import Tensor
+
+from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.structures import AttributeInfo, NamedScore
+from lavis_dynrefer.vocab.control_words import control_prompt
+from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
+
+if TYPE_CHECKING:
+    from lavis_dynrefer.models.dynrefer import DynRefer
+
+TASKS = ("caption", "tags", "attributes", "categories")
+Attribute = Union[str, AttributeInfo]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked about every region.
+
+    Args:
+        tasks: some of `TASKS`.
+        attributes: vocabulary; nothing is answered where it is empty.
+        categories: vocabulary; nothing is answered where it is empty.
+        generation: beam search settings.
+
+    Raises:
+        ValueError: an unknown task.
+    """
+
+    tasks: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
+    categories: tuple[str, ...]
+    generation: GenerationConfig
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.tasks) - set(TASKS))
+        if unknown:
+            raise ValueError(f"unknown tasks {unknown}; choose from {list(TASKS)}")
+
+
+def answer(
+    model: DynRefer,
+    queries: Mapping[str, Tensor],
+    questions: Questions,
+    controls: Sequence[Sequence[str]],
+) -> dict[str, Sequence[Any]]:
+    """Answer all questions for B regions.
+
+    Args:
+        model: its decoders are used.
+        queries: task -> (B, Q, D).
+        questions: what to answer.
+        controls: words each caption should be about, before the tags the model finds itself.
+
+    Returns:
+        Fields of `RegionPrediction` -> B values.
+    """
+    tasks = questions.tasks
+    answers: dict[str, Sequence[Any]] = {}
+    if "tags" in tasks or "caption" in tasks:  # captions are steered by the tags found
+        logits = model.tagging(model.embed_texts(model.tagging.tags), queries["tags"])
+        answers["tags"] = model.tagging.names(logits)
+    if "attributes" in tasks and questions.attributes:
+        answers["attributes"] = _attributes(model, questions.attributes, queries["attributes"])
+    if "categories" in tasks and questions.categories:
+        answers["categories"] = _categories(model, questions.categories, queries["categories"])
+    if "caption" in tasks:
+        asked = [
+            control_prompt([*words, *(tag for tag, _ in tags if tag not in words)])
+            for words, tags in zip(controls, answers["tags"])
+        ]
+        answers["caption"], answers["caption_score"] = model.captioning.generate(
+            queries["caption"], asked, questions.generation
+        )
+    if "tags" not in tasks:
+        answers.pop("tags", None)
+    return answers
+
+
+def _attributes(
+    model: DynRefer, attributes: Sequence[Attribute], queries: Tensor
+) -> list[tuple[NamedScore, ...]]:
+    """Sigmoid score of each attribute, the best of its prompts."""
+    texts = [attribute_prompts(attribute) for attribute in attributes]
+    flat = [text for group in texts for text in group]
+    scores = model.contrast(model.embed_texts(flat), queries).float().sigmoid().cpu()
+    groups = scores.split([len(group) for group in texts], dim=1)
+    best = torch.stack([group.amax(dim=1) for group in groups], dim=1)
+    return _rank([getattr(item, "name", item) for item in attributes], best)
+
+
+def _categories(
+    model: DynRefer, categories: Sequence[str], queries: Tensor
+) -> list[tuple[NamedScore, ...]]:
+    """Raw logit of each category."""
+    texts = [category_prompt(name) for name in categories]
+    return _rank(categories, model.contrast(model.embed_texts(texts), queries).float().cpu())
+
+
+def _rank(names: Sequence[str], scores: Tensor) -> list[tuple[NamedScore, ...]]:
+    """Pair names with scores (B, K), best first; ties keep the vocabulary's order."""
+    order = scores.argsort(dim=1, descending=True, stable=True).tolist()
+    return [
+        tuple((names[column], row[column]) for column in columns)
+        for row, columns in zip(scores.tolist(), order)
+    ]
+
+
+def scales_by_task(
+    scales: Tensor, routes: Mapping[str, Tensor], tasks: Sequence[str]
+) -> list[dict[str, tuple[float, ...]]]:
+    """For each region, the scales each task looked at.
+
+    Args:
+        scales: (B, V).
+        routes: task -> (B, n) indices into V; a task without a route uses all views.
+        tasks: the tasks to report.
+    """
+    used = {
+        task: scales.gather(1, routes[task].to(scales.device)) if task in routes else scales
+        for task in tasks
+    }
+    rows = {
+        task: [tuple(round(value, 4) for value in row) for row in values.tolist()]
+        for task, values in used.items()
+    }
+    return [{task: rows[task][row] for task in tasks} for row in range(len(scales))]

@@ -1,0 +1,78 @@
+"""Assembly in one place: numbers in, parts out, parts into the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lavis_dynrefer.config import DynReferConfig
+from lavis_dynrefer.models.backbone import build_backbone
+from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
+from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
+from lavis_dynrefer.models.decoders.tagging import TagDecoder
+from lavis_dynrefer.models.llms import build_llm
+from lavis_dynrefer.models.qformer import build_qformer
+from lavis_dynrefer.models.query_decoder import QueryDecoder
+from lavis_dynrefer.models.region_encoder import RegionEncoder
+from lavis_dynrefer.models.text_encoder import build_text_encoder
+from lavis_dynrefer.paths import resource_path
+from lavis_dynrefer.vocab import load_attributes, load_names
+
+
+T = TypeVar("T")
+
+
+def _read(load: Callable[[Path], T], name: str | None, key: str) -> T | tuple[()]:
+    """Vocabulary file `name`, or nothing where the config names none."""
+    return load(resource_path(name, key=key)) if name else ()
+
+
+def build_parts(config: DynReferConfig) -> dict[str, object]:
+    """Every part of the model with random weights, as keyword arguments of `DynRefer`.
+
+    Raises:
+        ValueError: numbers that do not fit together, or a vocabulary that is not named.
+        FileNotFoundError: a vocabulary or tokenizer file that is not there.
+    """
+    vision, region, text = config.vision, config.region, config.text
+    if vision.image_size % vision.patch_size:
+        raise ValueError(
+            f"vision.image_size {vision.image_size} must be a multiple of "
+            f"vision.patch_size {vision.patch_size}"
+        )
+    if config.tagging.vocabulary is None:
+        raise ValueError("tagging.vocabulary: name a file with one tag per line")
+    text_encoder = build_text_encoder(text)
+    qformer = build_qformer(config.qformer, region_width=vision.width)
+    widths = {"text_dim": text_encoder.embed_dim, "region_dim": qformer.width}
+    attributes, categories = config.contrast.attributes, config.contrast.categories
+    return {
+        "backbone": build_backbone(vision),
+        "region_encoder": RegionEncoder(
+            vision.width,
+            num_views=region.num_views,
+            image_size=vision.image_size,
+            grid=vision.grid,
+            roi_size=region.roi_size,
+            sampling_ratio=region.sampling_ratio,
+            offset_groups=region.offset_groups,
+        ),
+        "qformer": qformer,
+        "text_encoder": text_encoder,
+        "tagging": TagDecoder(
+            QueryDecoder(config.tagging.decoder, normalise=False, **widths),
+            tags=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
+            threshold=config.tagging.threshold,
+        ),
+        "contrast": ContrastDecoder(
+            QueryDecoder(config.contrast.decoder, normalise=True, **widths)
+        ),
+        "captioning": CaptionDecoder(
+            build_llm(config.captioning.llm, config.captioning.llm_options),
+            region_dim=qformer.width,
+            max_text_length=config.captioning.max_text_length,
+        ),
+        "attributes": _read(load_attributes, attributes, "contrast.attributes"),
+        "categories": _read(load_names, categories, "contrast.categories"),
+    }

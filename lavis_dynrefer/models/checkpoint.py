@@ -1,0 +1,176 @@
+"""Weights in and out: safe reading, strict key checks, and the official names.
+
+The released DynRefer stores its tensors under other names and only those it trained. The table
+below is the whole translation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+OFFICIAL_NAMES = (  # (official prefix, our prefix), first match wins
+    ("visual_encoder.", "backbone.vit."),
+    ("ln_vision.", "backbone.norm."),
+    ("query_tokens", "qformer.query_tokens"),
+    ("Qformer.bert.", "qformer.bert."),
+    ("cvem_align.", "region_encoder.align."),
+    ("cvem_mlp.", "region_encoder.fusion."),
+    ("tag_head.encoder.layer.", "tagging.decoder.layers."),
+    ("tag_vision_proj.", "tagging.decoder.vision_proj."),
+    ("tag_text_proj.", "tagging.decoder.text_proj."),
+    ("tag_fc.", "tagging.decoder.classifier."),
+    ("attr_head.encoder.layer.", "contrast.decoder.layers."),
+    ("attr_vision_proj.", "contrast.decoder.vision_proj."),
+    ("attr_text_proj.", "contrast.decoder.text_proj."),
+    ("attr_fc.", "contrast.decoder.classifier."),
+    ("attr_t", "contrast.log_scale"),
+    ("attr_b", "contrast.bias"),
+    ("cem_memory", "captioning.prefix.control_embedding"),
+    ("t5_proj.", "captioning.prefix.projection."),
+    ("t5_model.", "captioning.llm.model."),
+    ("text_encoder.", "text_encoder."),
+)
+OFFICIAL_DERIVED = (  # in official files, but computed at build time or never used
+    "clip_embeds",
+    "att_embeds",
+    "ov_embeds",
+    "text_encoder.logit_scale",
+    "Qformer.bert.embeddings.position_ids",
+)
+_DERIVED = ("qformer.bert.embeddings.position_ids",)
+_OFFICIAL_MARKS = ("cvem_mlp.0.weight", "cem_memory")
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not fit the model."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a checkpoint filled.
+
+    Args:
+        loaded: names written.
+        missing: names of the model that the file does not have, all allowed to be missing.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read tensors from a .safetensors or torch file, without running code from it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: the file holds something else than named tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    logger.info("Reading %s (sha256 %s)", path, digest.hexdigest())
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = content.get("model", content) if isinstance(content, Mapping) else content
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise CheckpointError(f"{path}: expected a mapping of names to tensors under 'model'")
+    return dict(content)
+
+
+def is_official(names: Iterable[str]) -> bool:
+    """Whether these are the names of the released code."""
+    return any(name in _OFFICIAL_MARKS for name in names)
+
+
+def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the released code to ours, leaving out what is derived.
+
+    Raises:
+        CheckpointError: a name outside the table.
+    """
+    return _rename(
+        {name: value for name, value in state.items() if name not in OFFICIAL_DERIVED},
+        OFFICIAL_NAMES,
+    )
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `from_official`.
+
+    Raises:
+        CheckpointError: a name outside the table.
+    """
+    table = [(ours, official) for official, ours in OFFICIAL_NAMES]
+    return _rename(
+        {name: value for name, value in state.items() if name not in _DERIVED}, table
+    )
+
+
+def _rename(
+    state: Mapping[str, Tensor], table: Sequence[tuple[str, str]]
+) -> dict[str, Tensor]:
+    renamed, unknown = {}, []
+    for name, value in state.items():
+        for old, new in table:
+            if name == old or (old.endswith(".") and name.startswith(old)):
+                renamed[new + name[len(old) :]] = value
+                break
+        else:
+            unknown.append(name)
+    if unknown:
+        raise CheckpointError(f"no translation for {len(unknown)} names: {sorted(unknown)[:10]}")
+    return renamed
+
+
+def load_weights(
+    model: nn.Module, state: Mapping[str, Tensor], *, may_miss: Sequence[str] = ()
+) -> LoadReport:
+    """Copy tensors into `model`, refusing every surprise.
+
+    Args:
+        model: target.
+        state: our names, or official ones (translated).
+        may_miss: name prefixes that the file need not have, e.g. frozen parts from elsewhere.
+
+    Raises:
+        CheckpointError: unexpected names, names missing outside `may_miss`, or other shapes.
+    """
+    if is_official(state):
+        state = from_official(state)
+    own = model.state_dict()
+    unexpected = sorted(set(state) - set(own))
+    missing = sorted(set(own) - set(state) - set(_DERIVED))
+    forbidden = [name for name in missing if not name.startswith(tuple(may_miss))]
+    shapes = [
+        f"{name}: file {tuple(state[name].shape)}, model {tuple(own[name].shape)}"
+        for name in sorted(set(state) & set(own))
+        if state[name].shape != own[name].shape
+    ]
+    if unexpected or forbidden or shapes:
+        raise CheckpointError(
+            "checkpoint does not fit the model: "
+            f"{len(unexpected)} unexpected {unexpected[:5]}, "
+            f"{len(forbidden)} missing {forbidden[:5]}, "
+            f"{len(shapes)} of another shape {shapes[:5]}; "
+            "check that the model type is the one the checkpoint was trained with"
+        )
+    model.load_state_dict(dict(state), strict=False)
+    logger.info("Loaded %d tensors, %d stay as they were", len(state), len(missing))
+    return LoadReport(loaded=tuple(sorted(state)), missing=tuple(missing))

@@ -1,0 +1,1 @@
+"""The three decoders that read a region's queries."""

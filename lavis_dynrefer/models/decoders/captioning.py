@@ -1,0 +1,68 @@
+"""Captioning: a language model prefixed by the region's queries and control words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.models.llms import LanguageModel
+
+
+class Prefix(nn.Module):
+    """What is trained around a frozen language model.
+
+    Args:
+        region_dim: D.
+        llm_width: width of the language model's token embeddings.
+    """
+
+    def __init__(self, *, region_dim: int, llm_width: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(region_dim, llm_width)
+        # Added to every control token, so that the model can tell them from the region.
+        self.control_embedding = nn.Parameter(torch.zeros(llm_width))
+        nn.init.normal_(self.control_embedding, std=0.02)
+
+
+class CaptionDecoder(nn.Module):
+    """Writes one sentence per region.
+
+    Args:
+        llm: a language model adapter.
+        region_dim: D.
+        max_text_length: tokens; longer targets and control prompts are cut.
+    """
+
+    def __init__(self, llm: LanguageModel, *, region_dim: int, max_text_length: int) -> None:
+        super().__init__()
+        self.llm = llm
+        self.prefix = Prefix(region_dim=region_dim, llm_width=llm.width)
+        self.max_text_length = max_text_length
+
+    def prompt(self, queries: Tensor, controls: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Prefix embeddings (B, Q + T, W) and their mask (B, Q + T).
+
+        Args:
+            queries: (B, Q, D).
+            controls: B prompts such as "dog,red|"; "|" asks for nothing in particular.
+        """
+        region = self.prefix.projection(queries)
+        tokens, token_mask = self.llm.embed(controls, max_length=self.max_text_length)
+        tokens = tokens.to(region.dtype) + self.prefix.control_embedding
+        region_mask = torch.ones(region.shape[:2], dtype=token_mask.dtype, device=region.device)
+        return torch.cat([region, tokens], dim=1), torch.cat([region_mask, token_mask], dim=1)
+
+    def loss(self, queries: Tensor, controls: Sequence[str], captions: Sequence[str]) -> Tensor:
+        """Mean cross-entropy per target token."""
+        embeddings, mask = self.prompt(queries, controls)
+        return self.llm.loss(embeddings, mask, captions, max_length=self.max_text_length)
+
+    def generate(
+        self, queries: Tensor, controls: Sequence[str], options: GenerationConfig
+    ) -> tuple[list[str], list[float]]:
+        """Captions of B regions and the probability of each generated sequence."""
+        embeddings, mask = self.prompt(queries, controls)
+        return self.llm.generate(embeddings, mask, options)

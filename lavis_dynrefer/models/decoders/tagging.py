@@ -1,0 +1,58 @@
+"""Tagging: which tags of a closed list does the region deserve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lavis_dynrefer.models.query_decoder import QueryDecoder
+
+
+class TagDecoder(nn.Module):
+    """Tag texts as queries over the region.
+
+    Args:
+        decoder: scores text embeddings against regions.
+        tags: the tag list, in vocabulary order.
+        threshold: a tag is kept when its probability is strictly above it.
+    """
+
+    def __init__(self, decoder: QueryDecoder, *, tags: Sequence[str], threshold: float) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.tags = tuple(tags)
+        self.threshold = threshold
+        self._index = {tag: row for row, tag in enumerate(self.tags)}
+
+    def forward(self, tag_embeddings: Tensor, queries: Tensor) -> Tensor:
+        """Logits (B, K) of all tags from their embeddings (K, E) and queries (B, Q, D)."""
+        return self.decoder(tag_embeddings, queries)
+
+    def targets(self, tags: Sequence[Sequence[str]]) -> Tensor:
+        """Multi-hot (B, K) of the tags each region has.
+
+        Raises:
+            ValueError: a tag that is not in the model's list.
+        """
+        hot = torch.zeros(len(tags), len(self.tags))
+        for row, names in enumerate(tags):
+            for name in names:
+                if name not in self._index:
+                    raise ValueError(
+                        f"tag {name!r} is not in the model's list of {len(self.tags)} tags; "
+                        "give the dataset and the model the same tag vocabulary"
+                    )
+                hot[row, self._index[name]] = 1
+        return hot
+
+    def names(self, logits: Tensor) -> list[tuple[tuple[str, float], ...]]:
+        """Kept (tag, probability) pairs per region, best first, from logits (B, K)."""
+        probabilities = logits.float().sigmoid().cpu()
+        kept = []
+        for row in probabilities:
+            hits = (row > self.threshold).nonzero().flatten().tolist()
+            pairs = [(self.tags[hit], float(row[hit])) for hit in hits]
+            kept.append(tuple(sorted(pairs, key=lambda pair: -pair[1])))
+        return kept

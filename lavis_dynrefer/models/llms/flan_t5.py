@@ -1,0 +1,146 @@
+"""Flan-T5 of any size, from Hugging Face's class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
+
+from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.models.precision import bf16_instead_of_fp16
+from lavis_dynrefer.models.tokenizers import load_t5_tokenizer
+
+IGNORED = -100  # label that cross-entropy leaves out
+
+
+@dataclass(frozen=True)
+class FlanT5Options:
+    """Where the weights come from, or how big a random model is.
+
+    Args:
+        pretrained: Hugging Face name or local folder with weights; None builds from `config`.
+        tokenizer: folder or tokenizer.json; None means the folder or name of `pretrained`.
+        config: arguments of T5Config for a model with random weights.
+        dtype: "float32" or "bfloat16", how weights are stored; float16 overflows in T5.
+    """
+
+    pretrained: Optional[str] = None
+    tokenizer: Optional[str] = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+
+
+class FlanT5(nn.Module):
+    """Adapter from prefix embeddings to T5.
+
+    Args:
+        model: encoder-decoder with untied lm_head.
+        tokenizer: its tokenizer, padding on the right and closing with </s>.
+    """
+
+    def __init__(
+        self, model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.width = model.config.d_model
+
+    def _tokens(self, texts: Sequence[str], max_length: int) -> Mapping[str, Tensor]:
+        return self.tokenizer(
+            list(texts),
+            padding="longest",
+            truncation=True,
+            max_length=max_length,
+            return_tensors="pt",
+        ).to(self.model.device)
+
+    def embed(self, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
+        """See `LanguageModel.embed`."""
+        tokens = self._tokens(texts, max_length)
+        return self.model.get_input_embeddings()(tokens["input_ids"]), tokens["attention_mask"]
+
+    def loss(
+        self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
+    ) -> Tensor:
+        """See `LanguageModel.loss`."""
+        tokens = self._tokens(targets, max_length)
+        padding = tokens["input_ids"] == self.tokenizer.pad_token_id
+        with bf16_instead_of_fp16(prefix.device):
+            return self.model(
+                inputs_embeds=prefix,
+                attention_mask=mask,
+                decoder_attention_mask=tokens["attention_mask"],
+                labels=tokens["input_ids"].masked_fill(padding, IGNORED),
+                return_dict=True,
+            ).loss
+
+    @torch.no_grad()
+    def generate(
+        self, prefix: Tensor, mask: Tensor, options: GenerationConfig
+    ) -> tuple[list[str], list[float]]:
+        """See `LanguageModel.generate`; the score is exp of the summed token log-probabilities."""
+        with bf16_instead_of_fp16(prefix.device):
+            output = self.model.generate(
+                inputs_embeds=prefix,
+                attention_mask=mask,
+                do_sample=False,
+                num_beams=options.num_beams,
+                max_new_tokens=options.max_new_tokens,
+                min_length=options.min_length,
+                length_penalty=options.length_penalty,
+                repetition_penalty=options.repetition_penalty,
+                output_scores=True,
+                return_dict_in_generate=True,
+            )
+        if options.num_beams > 1:
+            scores = output.sequences_scores
+        else:
+            scores = self._greedy_scores(output)
+        texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+        return [text.strip() for text in texts], scores.float().exp().tolist()
+
+    def _greedy_scores(self, output: Any) -> Tensor:
+        """Summed log-probabilities (B,), which beam search reports by itself."""
+        steps = self.model.compute_transition_scores(
+            output.sequences, output.scores, normalize_logits=True
+        )
+        finished = output.sequences[:, 1:] == self.tokenizer.pad_token_id
+        return steps.masked_fill(finished[:, : steps.shape[1]], 0).sum(dim=1)
+
+
+def build(options: Mapping[str, Any]) -> FlanT5:
+    """Flan-T5 with pretrained or random weights.
+
+    The gated feed-forward uses the exact GELU, not Flan-T5's tanh approximation: BLIP-2 was
+    trained so, and DynRefer after it.
+    """
+    choice = from_mapping(FlanT5Options, options, where="captioning.llm_options")
+    if choice.dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"captioning.llm_options.dtype: expected float32 or bfloat16, got {choice.dtype!r}"
+        )
+    if choice.pretrained:
+        config = T5Config.from_pretrained(choice.pretrained)
+        config.dense_act_fn = "gelu"
+        model = T5ForConditionalGeneration.from_pretrained(
+            choice.pretrained, config=config, torch_dtype=getattr(torch, choice.dtype)
+        )
+    else:
+        settings = {
+            "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": False,
+            "decoder_start_token_id": 0,
+            **choice.config,
+        }
+        config = T5Config(**settings)
+        config.dense_act_fn = "gelu"
+        model = T5ForConditionalGeneration(config).to(getattr(torch, choice.dtype))
+    source = choice.tokenizer or choice.pretrained
+    if source is None:
+        raise ValueError("captioning.llm_options: give `pretrained`, or `config` and `tokenizer`")
+    return FlanT5(model, load_t5_tokenizer(source))

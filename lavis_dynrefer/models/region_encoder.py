@@ -1,0 +1,113 @@
+"""From view tokens to region tokens: RoI-Align, alignment to the region's own view, fusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from lavis_dynrefer.models.deform_conv import DeformableAlign
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """The region as seen in each encoded view, before the views are combined.
+
+    Args:
+        summary: (B, V, C) class token of each view.
+        region: (B, V, C, h, w) the region cut out of each view's feature map.
+    """
+
+    summary: Tensor
+    region: Tensor
+
+    def select(self, route: Tensor) -> ViewFeatures:
+        """Features of the views in `route` (B, n), indices into V."""
+        rows = torch.arange(len(route), device=route.device)[:, None]
+        return ViewFeatures(self.summary[rows, route], self.region[rows, route])
+
+
+class RegionEncoder(nn.Module):
+    """Combines V views of one region into one set of tokens.
+
+    Args:
+        width: C.
+        num_views: V, how many views are fused.
+        image_size: side of a view in pixels; region boxes are given in these pixels.
+        grid: side of a view's feature map in cells.
+        roi_size: side of the region's feature map in cells.
+        sampling_ratio: samples per cell and axis in RoI-Align.
+        offset_groups: channel groups of the alignment.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_views: int,
+        image_size: int,
+        grid: int,
+        roi_size: int,
+        sampling_ratio: int,
+        offset_groups: int,
+    ) -> None:
+        super().__init__()
+        self.num_views = num_views
+        self.grid = grid
+        self.roi_size = roi_size
+        self.sampling_ratio = sampling_ratio
+        self.spatial_scale = grid / image_size
+        self.align = DeformableAlign(width, groups=offset_groups)
+        self.fusion = nn.Sequential(
+            nn.Linear(num_views * width, width), nn.ReLU(), nn.Linear(width, width)
+        )
+
+    def crop(self, tokens: Tensor, boxes: Tensor) -> ViewFeatures:
+        """Cut the region out of every view.
+
+        Args:
+            tokens: (B, V, N, C), class token first.
+            boxes: (B, V, 4) the region in pixels of each view.
+        """
+        batch, views = boxes.shape[:2]
+        maps = rearrange(
+            tokens[:, :, 1:], "b v (h w) c -> (b v) c h w", h=self.grid, w=self.grid
+        ).contiguous()
+        index = torch.arange(batch * views, device=boxes.device, dtype=maps.dtype)
+        rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").to(maps)], dim=1)
+        # aligned=False: no half-cell shift, and sides below one cell count as one (official).
+        regions = roi_align(
+            maps,
+            rois,
+            output_size=self.roi_size,
+            spatial_scale=self.spatial_scale,
+            sampling_ratio=self.sampling_ratio,
+            aligned=False,
+        )
+        return ViewFeatures(
+            summary=tokens[:, :, 0], region=rearrange(regions, "(b v) c h w -> b v c h w", b=batch)
+        )
+
+    def forward(self, features: ViewFeatures) -> Tensor:
+        """Align views 1.. to view 0 and fuse all; returns (B, 1 + roi_size ** 2, C).
+
+        Raises:
+            ValueError: the number of views is not the one the fusion was built for.
+        """
+        batch, views = features.summary.shape[:2]
+        if views != self.num_views:
+            raise ValueError(f"the model fuses {self.num_views} views, got {views} per region")
+        regions = features.region
+        if views > 1:
+            reference = repeat(regions[:, 0], "b c h w -> (v b) c h w", v=views - 1)
+            nested = rearrange(regions[:, 1:], "b v c h w -> (v b) c h w")
+            aligned = rearrange(
+                self.align(reference, nested), "(v b) c h w -> b v c h w", b=batch
+            )
+            regions = torch.cat([regions[:, :1], aligned], dim=1)
+        grids = rearrange(regions, "b v c h w -> b (h w) (v c)")
+        summaries = rearrange(features.summary, "b v c -> b 1 (v c)")
+        return self.fusion(torch.cat([summaries, grids], dim=1))

@@ -1,0 +1,110 @@
+"""Tokenizers of the language model and of the text tower, from files or from LAVIS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lavis_dynrefer.paths import find_resource, resource_path
+
+SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+START_TOKEN = "<s>"
+
+
+class TextTokenizer(Protocol):
+    """What the text tower needs: ids (K, T) with one end token per row."""
+
+    vocab_size: int
+    end_id: int
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (K, T) of K texts, cut to the context length, padded with 0."""
+
+
+def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(path), bos_token=START_TOKEN, **SPECIAL_TOKENS
+    )
+
+
+def load_t5_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Tokenizer of a T5 from a Hugging Face name, a folder, or one of our tokenizer.json files."""
+    path = find_resource(source)
+    if path is not None and path.is_file():
+        return _read_tokenizer_file(path)
+    # The "fast" class needs protobuf to convert sentencepiece; folders ship tokenizer.json.
+    return AutoTokenizer.from_pretrained(source if path is None else os.fspath(path))
+
+
+class FileTokenizer:
+    """A tokenizer.json for the text tower: <s> text </s>, padded with 0.
+
+    Args:
+        path: file of the `tokenizers` library with <pad> as id 0, </s>, <unk> and <s>; its
+            post-processor closes every text with </s>.
+        context_length: longest row, special tokens included.
+    """
+
+    def __init__(self, path: Path, *, context_length: int) -> None:
+        self._tokenizer = _read_tokenizer_file(path)
+        self._context_length = context_length
+        self.vocab_size = len(self._tokenizer)
+        self.end_id = self._tokenizer.eos_token_id
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """See `TextTokenizer`."""
+        ids = self._tokenizer(
+            list(texts),
+            padding="longest",
+            truncation=True,
+            max_length=self._context_length - 1,
+            return_tensors="pt",
+        )["input_ids"]
+        start = torch.full((len(ids), 1), self._tokenizer.bos_token_id)
+        return torch.cat([start, ids], dim=1)
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair encoding, vocabulary and code from LAVIS.
+
+    Args:
+        context_length: length of every row.
+    """
+
+    def __init__(self, *, context_length: int) -> None:
+        # Imported here: it needs ftfy, which a model with its own tokenizer file does not.
+        from lavis.models.clip_models.tokenizer import SimpleTokenizer
+
+        tokenizer = SimpleTokenizer()
+        self._encode = tokenizer.encode
+        self._context_length = context_length
+        self._start_id = tokenizer.encoder["<start_of_text>"]
+        self.end_id = tokenizer.encoder["<end_of_text>"]
+        self.vocab_size = len(tokenizer.encoder)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """See `TextTokenizer`."""
+        rows = torch.zeros(len(texts), self._context_length, dtype=torch.long)
+        for row, text in zip(rows, texts):
+            ids = self._encode(text)[: self._context_length - 2]
+            ids = [self._start_id, *ids, self.end_id]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+
+def build_text_tokenizer(name: str, *, context_length: int) -> TextTokenizer:
+    """The tokenizer of the text tower: "clip", or the path of a tokenizer.json.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if name == "clip":
+        return ClipTokenizer(context_length=context_length)
+    path = resource_path(name, key="text.tokenizer")
+    return FileTokenizer(path, context_length=context_length)

@@ -1,0 +1,219 @@
+"""The plain data that crosses layers, and the one legend of dimension letters.
+
+Legend, used in every docstring of the package:
+
+    B regions in the batch      R regions of one picture   V views per region
+    C ViT width                 N tokens, 1 + h * w        S side of a view in pixels
+    Q queries                   D Q-Former width           T text tokens
+    K texts (tags, attributes, categories, captions)       E width of a text embedding
+
+Boxes are xyxy, float32, absolute pixels of the picture as decoded, everywhere; other forms exist
+only inside converters. Captions are stored as the source wrote them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Box = tuple[float, float, float, float]
+NamedScore = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One picture of a dataset.
+
+    Args:
+        image_id: the id the source gave it.
+        path: absolute path of the file.
+        width: pixels, as the annotation file says.
+        height: pixels, as the annotation file says.
+    """
+
+    image_id: int
+    path: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class RegionRecord:
+    """One annotated region: what a model is asked about and what it is graded on.
+
+    Args:
+        region_id: unique within the dataset split.
+        image_id: key of `RegionSet.images`.
+        box: (x1, y1, x2, y2) in pixels of the picture; positive size, overlaps the picture.
+        caption: reference text, None where the source has none.
+        tags: names of the tags the caption mentions, all from the tag vocabulary in use.
+        attributes: one of 1 (present), 0 (absent), -1 (unknown) per `RegionSet.attribute_names`.
+        category: one of `RegionSet.category_names`.
+        score: confidence of the box where a detector proposed it, else None.
+        iscrowd: the region is a crowd of its category, which COCO keeps apart from single objects.
+    """
+
+    region_id: int
+    image_id: int
+    box: Box
+    caption: str | None = None
+    tags: tuple[str, ...] = ()
+    attributes: tuple[int, ...] | None = None
+    category: str | None = None
+    score: float | None = None
+    iscrowd: bool = False
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A region, picture or file that cannot be used, and why.
+
+    Args:
+        reason: short machine name, counted in reports: "empty_box", "missing_image", ...
+        detail: one sentence for a person: what was expected and what came.
+        image_id: the picture concerned, None for a whole file.
+        region: the region as far as it could be read; in evaluation it still counts as truth, so a
+            rejected region is a wrong answer and never leaves the metric.
+    """
+
+    reason: str
+    detail: str
+    image_id: int | None = None
+    region: RegionRecord | None = None
+
+
+@dataclass(frozen=True)
+class AttributeInfo:
+    """One attribute of an OVAD-style vocabulary, fields as in its json.
+
+    Args:
+        name: "type:synonym/synonym".
+        type: "clothes color".
+        parent_type: "color".
+        is_has: "is" or "has": which prompt templates apply.
+        frequency: "head", "medium" or "tail".
+    """
+
+    name: str
+    type: str
+    parent_type: str
+    is_has: str
+    frequency: str
+
+
+@dataclass(frozen=True)
+class RegionSet:
+    """Everything a converter read from one split of one raw dataset.
+
+    Args:
+        name: protocol id such as "vg1.2-densecap-gt"; it labels every report.
+        split: "train", "val", "test", ...
+        images: image id -> picture; pictures without usable regions are left out.
+        regions: usable regions, in file order.
+        rejected: everything that was dropped, each with its reason.
+        attributes: vocabulary of `RegionRecord.attributes`, in vector order.
+        category_names: closed list of categories, in the order of the source file.
+    """
+
+    name: str
+    split: str
+    images: Mapping[int, ImageRecord]
+    regions: Sequence[RegionRecord]
+    rejected: Sequence[Rejection] = ()
+    attributes: tuple[AttributeInfo, ...] = ()
+    category_names: tuple[str, ...] = ()
+
+    def rejection_counts(self) -> dict[str, int]:
+        """Number of rejections per reason, most frequent first."""
+        return dict(Counter(item.reason for item in self.rejected).most_common())
+
+    def truth(self) -> list[RegionRecord]:
+        """Every region an evaluation must answer for: the usable ones, then the rejected ones."""
+        return [*self.regions, *(item.region for item in self.rejected if item.region)]
+
+
+@dataclass(frozen=True)
+class RegionPrediction:
+    """What the model says about one region.
+
+    Args:
+        box: (x1, y1, x2, y2) in pixels, as asked.
+        caption: generated sentence; None where captions were not asked for.
+        caption_score: probability of the generated token sequence, in [0, 1].
+        tags: (tag, probability) above the tag threshold, best first.
+        attributes: (attribute, score in [0, 1]) for the whole vocabulary, best first.
+        categories: (category, logit) for the whole vocabulary, best first.
+        scales: task name -> scales of the views that task used, first always 0.
+    """
+
+    box: Box
+    caption: str | None = None
+    caption_score: float | None = None
+    tags: tuple[NamedScore, ...] = ()
+    attributes: tuple[NamedScore, ...] = ()
+    categories: tuple[NamedScore, ...] = ()
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for json."""
+        return {
+            "box": list(self.box),
+            "caption": self.caption,
+            "caption_score": self.caption_score,
+            "tags": [list(pair) for pair in self.tags],
+            "attributes": [list(pair) for pair in self.attributes],
+            "categories": [list(pair) for pair in self.categories],
+            "scales": {task: list(scales) for task, scales in self.scales.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> RegionPrediction:
+        """Inverse of `to_dict`."""
+
+        def pairs(key: str) -> tuple[NamedScore, ...]:
+            return tuple((name, score) for name, score in row[key])
+
+        x1, y1, x2, y2 = row["box"]
+        return cls(
+            box=(x1, y1, x2, y2),
+            caption=row["caption"],
+            caption_score=row["caption_score"],
+            tags=pairs("tags"),
+            attributes=pairs("attributes"),
+            categories=pairs("categories"),
+            scales={task: tuple(scales) for task, scales in row["scales"].items()},
+        )
+
+
+@dataclass(frozen=True)
+class MetricReport:
+    """One evaluation, labelled so that two numbers are never compared by mistake.
+
+    Args:
+        evaluator: "dense_caption", "reg", "attributes" or "categories".
+        protocol: which regions were graded, e.g. "ovad-14300".
+        mode: "strict" (a missing answer is a wrong answer) or "official" (as the released code).
+        primary: the key of `metrics` that ranks checkpoints.
+        metrics: metric name -> value; percent or fraction as the name's docstring says.
+        counts: how many regions were graded, missing, rejected, ...
+    """
+
+    evaluator: str
+    protocol: str
+    mode: str
+    primary: str
+    metrics: Mapping[str, float]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries and numbers, ready for json."""
+        return {
+            "evaluator": self.evaluator,
+            "protocol": self.protocol,
+            "mode": self.mode,
+            "primary": self.primary,
+            "metrics": {name: float(value) for name, value in self.metrics.items()},
+            "counts": dict(self.counts),
+        }

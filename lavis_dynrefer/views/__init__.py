@@ -1,0 +1,1 @@
+"""Nested views: which scales, which crops."""

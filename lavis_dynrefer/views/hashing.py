@@ -1,0 +1,69 @@
+"""64-bit perceptual hashes of crops, which the image prior compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+HashCrops = Callable[[Image.Image, Sequence[Sequence[int]]], list[imagehash.ImageHash]]
+OFFICIAL_SIZE = 224  # pixels a crop is resized to before its transform, released code
+HASH_SIDE = 8  # 64 bits
+
+
+def phash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[imagehash.ImageHash]:
+    """`imagehash.phash` of each crop.
+
+    Args:
+        image: RGB picture.
+        boxes: whole-pixel xyxy boxes inside it.
+    """
+    gray = image.convert("L")  # once: phash would convert every crop again
+    return [imagehash.phash(gray.crop(tuple(box))) for box in boxes]
+
+
+def official_hash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[imagehash.ImageHash]:
+    """The bits of the released code: 224 px, lowest 8 x 8 of the DCT, threshold at their mean.
+
+    Resizing and transform are both linear, so one small matrix per side does both at once; no
+    crop is ever resized.
+
+    Args:
+        image: RGB picture.
+        boxes: whole-pixel xyxy boxes inside it.
+    """
+    gray = _gray(np.asarray(image)).astype(np.float32)
+    hashes = []
+    for left, top, right, bottom in boxes:
+        crop = gray[top:bottom, left:right]
+        low = _resize_then_dct(bottom - top) @ crop @ _resize_then_dct(right - left).T
+        hashes.append(imagehash.ImageHash(low > low.mean()))
+    return hashes
+
+
+def _gray(rgb: np.ndarray) -> np.ndarray:
+    """Luma in OpenCV's fixed-point arithmetic, uint8 (Pillow rounds differently)."""
+    weights = np.array([4899, 9617, 1868])  # OpenCV's RGB2GRAY, 14 bits
+    return ((rgb.astype(np.int64) @ weights + (1 << 13)) >> 14).astype(np.uint8)
+
+
+@lru_cache(maxsize=4096)
+def _resize_then_dct(length: int) -> np.ndarray:
+    """(8, length): bilinear resize of `length` samples to 224, then the first 8 DCT-II rows."""
+    centres = (np.arange(OFFICIAL_SIZE) + 0.5) * length / OFFICIAL_SIZE - 0.5
+    low = np.floor(centres).astype(int)
+    weight = centres - low
+    resize = np.zeros((OFFICIAL_SIZE, length))
+    rows = np.arange(OFFICIAL_SIZE)
+    np.add.at(resize, (rows, np.clip(low, 0, length - 1)), 1 - weight)
+    np.add.at(resize, (rows, np.clip(low + 1, 0, length - 1)), weight)
+    frequency = np.arange(HASH_SIDE)[:, None]
+    dct = np.cos(np.pi * (rows + 0.5) * frequency / OFFICIAL_SIZE) * np.sqrt(2 / OFFICIAL_SIZE)
+    dct[0] /= np.sqrt(2)
+    return (dct @ resize).astype(np.float32)
+
+
+HASHES: dict[str, HashCrops] = {"phash": phash, "official": official_hash}

@@ -1,0 +1,84 @@
+"""Nested views: boxes between a region and its whole picture, and the crops they give."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def nest_boxes(regions: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
+    """Grow each region towards the whole picture, once per scale.
+
+    Args:
+        regions: (B, 4) xyxy boxes in picture pixels.
+        image_sizes: (B, 2) width and height in pixels.
+        scales: (B, V) in [0, 1]; 0 keeps the region, 1 is the whole picture.
+
+    Returns:
+        (B, V, 4) xyxy boxes in picture pixels; B may be 0.
+
+    Raises:
+        ValueError: a scale lies outside [0, 1].
+
+    >>> nest_boxes(torch.tensor([[40., 20., 60., 40.]]), torch.tensor([[100., 80.]]),
+    ...            torch.tensor([[.5]]))
+    tensor([[[20., 10., 80., 60.]]])
+    """
+    if ((scales < 0) | (scales > 1)).any():
+        raise ValueError(f"scales must lie in [0, 1], got {scales.tolist()}")
+    frames = torch.cat([torch.zeros_like(image_sizes), image_sizes], dim=-1)
+    growth = (frames - regions)[:, None] * scales[..., None]
+    return regions[:, None] + growth
+
+
+def pixel_boxes(boxes: Tensor, width: int, height: int) -> Tensor:
+    """Whole-pixel boxes inside the picture: clipped, truncated, at least one pixel a side.
+
+    Args:
+        boxes: (..., 4) xyxy in pixels, overlapping the picture.
+        width: of the picture in pixels.
+        height: of the picture in pixels.
+
+    Returns:
+        (..., 4) int64, x2 and y2 exclusive.
+    """
+    limits = torch.tensor([width, height])
+    # Python ints would do, but boxes come by the thousand; clamp each corner to its limits.
+    corners = torch.stack([boxes[..., :2], boxes[..., 2:]], dim=-2).clamp(min=0)
+    whole = torch.minimum(corners, limits.to(corners.dtype)).long()
+    start = torch.minimum(whole[..., 0, :], limits - 1)
+    end = torch.maximum(whole[..., 1, :], start + 1)
+    return torch.cat([start, end], dim=-1)
+
+
+def crop_views(
+    image: Image.Image, regions: Tensor, nested: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """Cut and resize every nested view, and find the region inside each.
+
+    Crops ignore the aspect ratio and are resized with antialiased bicubic interpolation. Region
+    boxes are truncated to whole view pixels, in float32, as the released code does: a view that
+    shows exactly the region then sometimes ends at size - 1.
+
+    Args:
+        image: RGB picture.
+        regions: (R, 4) xyxy boxes in picture pixels.
+        nested: (R, V, 4) xyxy boxes of the views in picture pixels.
+        size: side of a view in pixels.
+
+    Returns:
+        Views (R, V, 3, size, size) uint8, and the region in each view (R, V, 4) float32.
+    """
+    frames = pixel_boxes(nested, *image.size)  # (R, V, 4)
+    targets = pixel_boxes(regions, *image.size)[:, None]  # (R, 1, 4)
+    views = np.empty((*frames.shape[:2], size, size, 3), dtype=np.uint8)
+    for row, column in np.ndindex(*frames.shape[:2]):
+        crop = image.crop(tuple(frames[row, column].tolist()))
+        views[row, column] = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC))
+    sides = (frames[..., 2:] - frames[..., :2]).float()
+    ratio = torch.full_like(sides, size) / sides  # `size / sides` rounds twice in torch
+    shift = frames[..., :2].repeat(1, 1, 2)
+    inside = (targets - shift).float() * ratio.repeat(1, 1, 2)
+    return torch.from_numpy(views).permute(0, 1, 4, 2, 3).contiguous(), inside.long().float()

@@ -1,0 +1,189 @@
+"""View policies: how the scales of a region's views are chosen.
+
+A policy is any object with `plan(image, boxes) -> ViewPlan`; adding one is one class here and one
+line in `POLICIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lavis_dynrefer.views.hashing import HASHES
+from lavis_dynrefer.views.nesting import nest_boxes, pixel_boxes
+
+CANDIDATES = tuple(step / 10 for step in range(1, 11))  # released code: 0.1, 0.2, ..., 1.0
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """The views to cut for each region.
+
+    Args:
+        scales: (R, V), the first column is 0.
+        routes: task -> indices into V of the views this task uses; a task that is not named uses
+            all views in order.
+    """
+
+    scales: Tensor
+    routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+class ViewPolicy(Protocol):
+    """Chooses scales; may look at the picture."""
+
+    def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
+        """Scales for boxes (R, 4) in pixels of `image`."""
+
+
+class RandomScales:
+    """Training: the region, then distinct random scales.
+
+    Args:
+        num_views: V.
+        candidates: scales to draw from.
+        rng: generator; None means torch's default one, which a data loader seeds per worker.
+    """
+
+    def __init__(
+        self,
+        num_views: int,
+        *,
+        candidates: Sequence[float] = CANDIDATES,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        if num_views - 1 > len(candidates):
+            raise ValueError(f"{num_views} views need {num_views - 1} candidates, got {candidates}")
+        self.num_views = num_views
+        self.candidates = torch.tensor(candidates)
+        self.rng = rng
+
+    def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
+        """See `ViewPolicy`."""
+        del image
+        rows = [
+            self.candidates[torch.randperm(len(self.candidates), generator=self.rng)]
+            for _ in range(len(boxes))
+        ]
+        drawn = torch.stack(rows)[:, : self.num_views - 1] if rows else torch.zeros(0, self.num_views - 1)
+        return ViewPlan(torch.cat([torch.zeros(len(boxes), 1), drawn], dim=1))
+
+
+class FixedScales:
+    """The same scales for every region.
+
+    Args:
+        scales: V numbers in [0, 1], the first 0.
+    """
+
+    def __init__(self, scales: Sequence[float]) -> None:
+        _check_scales(scales)
+        self.scales = torch.tensor([float(scale) for scale in scales])
+
+    def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
+        """See `ViewPolicy`."""
+        del image
+        return ViewPlan(self.scales.repeat(len(boxes), 1))
+
+
+class ImagePrior:
+    """Views that differ from the region by their content, small scales preferred.
+
+    Takes, n - 1 times, the candidate with the largest Hamming(h(region), h(view)) / scale.
+
+    Args:
+        num_views: V.
+        hash: "phash" (imagehash) or "official" (the released code's bits).
+        candidates: scales to choose from.
+    """
+
+    def __init__(
+        self, num_views: int, *, hash: str = "phash", candidates: Sequence[float] = CANDIDATES
+    ) -> None:
+        if hash not in HASHES:
+            raise ValueError(f"hash: expected one of {sorted(HASHES)}, got {hash!r}")
+        self.num_views = num_views
+        self.hash_crops = HASHES[hash]
+        # The released code may take a scale twice where no view differs at all; only the policy
+        # that reproduces it does so too.
+        self.taken = 0.0 if hash == "official" else -1.0
+        self.candidates = np.asarray(candidates)
+
+    def scores(self, image: Image.Image, boxes: Tensor) -> np.ndarray:
+        """Selection scores (R, candidates) of boxes (R, 4)."""
+        sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
+        scales = torch.tensor([0.0, *self.candidates]).repeat(len(boxes), 1)
+        frames = pixel_boxes(nest_boxes(boxes.float(), sizes, scales), *image.size)
+        scores = np.empty((len(boxes), len(self.candidates)))
+        for row, views in enumerate(frames.tolist()):
+            region, *others = self.hash_crops(image, views)
+            scores[row] = [region - other for other in others] / self.candidates
+        return scores
+
+    def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
+        """See `ViewPolicy`."""
+        scores = self.scores(image, boxes)
+        scales = np.zeros((len(boxes), self.num_views), dtype=np.float32)
+        rows = np.arange(len(boxes))
+        for column in range(1, self.num_views):
+            best = scores.argmax(axis=1)
+            scales[:, column] = self.candidates[best]
+            scores[rows, best] = self.taken
+        return ViewPlan(torch.from_numpy(scales))
+
+
+class TaskPrior:
+    """Each task looks at its own scales; every scale is encoded once.
+
+    Args:
+        scales: task -> scales, each list beginning with 0 and of the same length.
+    """
+
+    def __init__(self, scales: Mapping[str, Sequence[float]]) -> None:
+        for task, row in scales.items():
+            _check_scales(row, where=f"scales.{task}")
+        if len({len(row) for row in scales.values()}) != 1:
+            raise ValueError(f"scales: every task needs the same number of views, got {dict(scales)}")
+        union = sorted({float(scale) for row in scales.values() for scale in row})
+        self.scales = torch.tensor(union)
+        self.routes = {
+            task: tuple(union.index(float(scale)) for scale in row) for task, row in scales.items()
+        }
+
+    def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
+        """See `ViewPolicy`."""
+        del image
+        return ViewPlan(self.scales.repeat(len(boxes), 1), self.routes)
+
+
+def _check_scales(scales: Sequence[float], *, where: str = "scales") -> None:
+    if not scales or scales[0] != 0 or not all(0 <= scale <= 1 for scale in scales):
+        raise ValueError(f"{where}: expected numbers in [0, 1] beginning with 0, got {list(scales)}")
+
+
+POLICIES = {
+    "random": RandomScales,
+    "fixed": FixedScales,
+    "image": ImagePrior,
+    "task": TaskPrior,
+}
+
+
+def build_policy(name: str, options: Mapping[str, Any]) -> ViewPolicy:
+    """Make the policy `name` from its own options.
+
+    Raises:
+        ValueError: no such policy, or options it does not take; names the choices.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"view policy: expected one of {sorted(POLICIES)}, got {name!r}")
+    try:
+        return POLICIES[name](**options)
+    except TypeError as error:  # an option the policy does not have, or one it lacks
+        raise ValueError(f"view policy {name!r}: {error}") from error
