@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -22,3 +23,70 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference material not found at {SHARED}; set DYNREFER_SHARED to its folder")
     return SHARED
+
+
+TAGS = ["red", "green", "blue", "house", "tree", "boat", "dog"]
+SMALLEST = {
+    "vision": {"image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2},
+    "region": {"num_views": 2, "roi_size": 4},
+    "qformer": {"num_queries": 4, "width": 32, "depth": 2, "heads": 2, "mlp_width": 64},
+    "text": {
+        "width": 32,
+        "depth": 1,
+        "heads": 2,
+        "embed_dim": 16,
+        "context_length": 16,
+        "tokenizer": "assets/tiny/tokenizer.json",
+    },
+    "tagging": {"decoder": {"width": 32, "depth": 1, "heads": 2, "mlp_width": 64}},
+    "contrast": {"decoder": {"width": 32, "depth": 1, "heads": 2, "mlp_width": 64}},
+    "captioning": {
+        "llm_options": {
+            "tokenizer": "assets/tiny/tokenizer.json",
+            "config": {
+                "vocab_size": 512,
+                "d_model": 32,
+                "d_kv": 16,
+                "d_ff": 64,
+                "num_layers": 1,
+                "num_heads": 2,
+            },
+        }
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def smallest_config(tmp_path_factory) -> dict:
+    """The `model` section of the smallest model that has every part; random weights."""
+    folder = tmp_path_factory.mktemp("vocabulary")
+    (folder / "tags.txt").write_text("\n".join(TAGS))
+    (folder / "categories.txt").write_text("house\ntree\nboat")
+    config = copy.deepcopy(SMALLEST)
+    config["tagging"]["vocabulary"] = str(folder / "tags.txt")
+    config["contrast"]["categories"] = str(folder / "categories.txt")
+    return config
+
+
+@pytest.fixture
+def smallest_model(smallest_config):
+    """A fresh smallest model, seeded."""
+    from lavis_dynrefer.models.dynrefer import DynRefer
+
+    torch.manual_seed(0)
+    return DynRefer.from_config(smallest_config)
+
+
+@pytest.fixture
+def region_batch() -> dict:
+    """Five regions of noise with captions and tags, as a collater gives them."""
+    generator = torch.Generator().manual_seed(1)
+    boxes = torch.tensor([[0.0, 0.0, 32.0, 32.0], [8.0, 8.0, 24.0, 20.0]])
+    return {
+        "views": torch.randint(0, 256, (5, 2, 3, 32, 32), dtype=torch.uint8, generator=generator),
+        "boxes": boxes.repeat(5, 1, 1),
+        "scales": torch.tensor([[0.0, 0.5]]).repeat(5, 1),
+        "image_boxes": torch.arange(20.0).reshape(5, 4),
+        "captions": ["a red house", "a green tree", "a blue boat", "a dog", "a red boat"],
+        "tags": [["red", "house"], ["green", "tree"], ["blue", "boat"], ["dog"], ["red", "boat"]],
+    }

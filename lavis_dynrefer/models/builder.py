@@ -19,7 +19,6 @@ from lavis_dynrefer.models.text_encoder import build_text_encoder
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.vocab import load_attributes, load_names
 
-
 T = TypeVar("T")
 
 

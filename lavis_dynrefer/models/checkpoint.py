@@ -118,14 +118,10 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         CheckpointError: a name outside the table.
     """
     table = [(ours, official) for official, ours in OFFICIAL_NAMES]
-    return _rename(
-        {name: value for name, value in state.items() if name not in _DERIVED}, table
-    )
+    return _rename({name: value for name, value in state.items() if name not in _DERIVED}, table)
 
 
-def _rename(
-    state: Mapping[str, Tensor], table: Sequence[tuple[str, str]]
-) -> dict[str, Tensor]:
+def _rename(state: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
     renamed, unknown = {}, []
     for name, value in state.items():
         for old, new in table:

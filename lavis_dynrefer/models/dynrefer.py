@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -62,7 +62,7 @@ class DynRefer(BaseModel):
         trainable: modules that get gradients, by their path from the model.
     """
 
-    PRETRAINED_MODEL_CONFIG_DICT = {
+    PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
         "default": config_path("models/dynrefer_tiny.yaml"),
         "tiny": config_path("models/dynrefer_tiny.yaml"),
         "flant5xl": config_path("models/dynrefer_flant5xl.yaml"),
@@ -211,9 +211,7 @@ class DynRefer(BaseModel):
         }
         return {"loss": sum(parts.values()), **parts}
 
-    def _sample_controls(
-        self, captions: Sequence[str], tags: Sequence[Sequence[str]]
-    ) -> list[str]:
+    def _sample_controls(self, captions: Sequence[str], tags: Sequence[Sequence[str]]) -> list[str]:
         # A seed from torch's generator: one seed then governs a whole training run.
         rng = random.Random(int(torch.randint(2**31, ())))
         config = self.caption_config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from einops import repeat
 from lavis.models.blip2_models.Qformer import BertAttention, BertIntermediate, BertOutput
 from torch import Tensor, nn

@@ -104,9 +104,7 @@ class RegionEncoder(nn.Module):
         if views > 1:
             reference = repeat(regions[:, 0], "b c h w -> (v b) c h w", v=views - 1)
             nested = rearrange(regions[:, 1:], "b v c h w -> (v b) c h w")
-            aligned = rearrange(
-                self.align(reference, nested), "(v b) c h w -> b v c h w", b=batch
-            )
+            aligned = rearrange(self.align(reference, nested), "(v b) c h w -> b v c h w", b=batch)
             regions = torch.cat([regions[:, :1], aligned], dim=1)
         grids = rearrange(regions, "b v c h w -> b (h w) (v c)")
         summaries = rearrange(features.summary, "b v c -> b 1 (v c)")

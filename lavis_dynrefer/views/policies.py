@@ -71,7 +71,11 @@ class RandomScales:
             self.candidates[torch.randperm(len(self.candidates), generator=self.rng)]
             for _ in range(len(boxes))
         ]
-        drawn = torch.stack(rows)[:, : self.num_views - 1] if rows else torch.zeros(0, self.num_views - 1)
+        drawn = (
+            torch.stack(rows)[:, : self.num_views - 1]
+            if rows
+            else torch.zeros(0, self.num_views - 1)
+        )
         return ViewPlan(torch.cat([torch.zeros(len(boxes), 1), drawn], dim=1))
 
 
@@ -149,7 +153,9 @@ class TaskPrior:
         for task, row in scales.items():
             _check_scales(row, where=f"scales.{task}")
         if len({len(row) for row in scales.values()}) != 1:
-            raise ValueError(f"scales: every task needs the same number of views, got {dict(scales)}")
+            raise ValueError(
+                f"scales: every task needs the same number of views, got {dict(scales)}"
+            )
         union = sorted({float(scale) for row in scales.values() for scale in row})
         self.scales = torch.tensor(union)
         self.routes = {
@@ -164,7 +170,9 @@ class TaskPrior:
 
 def _check_scales(scales: Sequence[float], *, where: str = "scales") -> None:
     if not scales or scales[0] != 0 or not all(0 <= scale <= 1 for scale in scales):
-        raise ValueError(f"{where}: expected numbers in [0, 1] beginning with 0, got {list(scales)}")
+        raise ValueError(
+            f"{where}: expected numbers in [0, 1] beginning with 0, got {list(scales)}"
+        )
 
 
 POLICIES = {

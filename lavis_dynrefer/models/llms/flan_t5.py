@@ -97,10 +97,8 @@ class FlanT5(nn.Module):
                 output_scores=True,
                 return_dict_in_generate=True,
             )
-        if options.num_beams > 1:
-            scores = output.sequences_scores
-        else:
-            scores = self._greedy_scores(output)
+        beams = options.num_beams > 1
+        scores = output.sequences_scores if beams else self._greedy_scores(output)
         texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
         return [text.strip() for text in texts], scores.float().exp().tolist()
 

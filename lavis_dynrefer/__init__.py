@@ -1,0 +1,59 @@
+"""DynRefer, dynamic-resolution region understanding, as a plugin of LAVIS.
+
+Importing this package registers the model, processors, datasets, task and runner with LAVIS, where
+LAVIS is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lavis_dynrefer import compat, registration  # noqa: F401 (INTERIM)
+
+if TYPE_CHECKING:
+    from lavis_dynrefer.config import DynReferConfig
+    from lavis_dynrefer.models.dynrefer import DynRefer
+    from lavis_dynrefer.predictor import RegionPredictor
+    from lavis_dynrefer.structures import RegionPrediction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DynRefer",
+    "DynReferConfig",
+    "RegionPrediction",
+    "RegionPredictor",
+    "__version__",
+]
+
+_HOMES = {
+    "DynRefer": "lavis_dynrefer.models.dynrefer",
+    "DynReferConfig": "lavis_dynrefer.config",
+    "RegionPrediction": "lavis_dynrefer.structures",
+    "RegionPredictor": "lavis_dynrefer.predictor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "lavis":
+            raise
+        raise ImportError(
+            f"{name} needs LAVIS, which is not installed; "
+            f"pip install salesforce-lavis==1.0.2, or on Python >= 3.12: {compat.LEAN_INSTALL}"
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+compat.check_versions()

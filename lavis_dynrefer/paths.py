@@ -1,0 +1,67 @@
+"""Where the package's own files and its cache lie: in a wheel, an editable install, a checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+CACHE_VARIABLE = "DYNREFER_CACHE"
+
+
+def config_path(name: str) -> str:
+    """Absolute path of a shipped LAVIS default yaml, such as "models/dynrefer_tiny.yaml".
+
+    LAVIS joins its config paths to its own folder; an absolute path survives that.
+    """
+    return str(_beside_or_inside("configs") / name)
+
+
+def project_path(name: str) -> str:
+    """Absolute path of a shipped run file, such as "dynrefer/quickstart.yaml"."""
+    return str(_beside_or_inside("projects") / name)
+
+
+def lavis_extension_path() -> str:
+    """Absolute path of the folder whose modules appear as `lavis.train` and `lavis.evaluate`."""
+    return str(_PACKAGE / "_lavis")
+
+
+def cache_dir() -> Path:
+    """Folder for downloaded or derived files; made on first use.
+
+    The environment variable DYNREFER_CACHE names another folder than ~/.cache/lavis_dynrefer.
+    """
+    folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lavis_dynrefer").expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def find_resource(name: str | os.PathLike[str]) -> Path | None:
+    """A file named in a config: as given (absolute or from the current folder), else shipped.
+
+    "assets/tiny/tokenizer.json" thus works from any folder. None where neither exists.
+    """
+    given = Path(name).expanduser()
+    for path in (given, _PACKAGE / given):
+        if path.exists():
+            return path.resolve()
+    return None
+
+
+def resource_path(name: str | os.PathLike[str], *, key: str) -> Path:
+    """Like `find_resource`, for files that must be there.
+
+    Raises:
+        FileNotFoundError: names the file and the config key that asked for it.
+    """
+    path = find_resource(name)
+    if path is None:
+        raise FileNotFoundError(f"{key}: no file {str(name)!r}, here or in the package")
+    return path
+
+
+def _beside_or_inside(folder: str) -> Path:
+    """The folder as the wheel lays it (inside the package) or as the source tree does (beside)."""
+    inside = _PACKAGE / folder
+    return inside if inside.is_dir() else _PACKAGE.parent / folder

@@ -1,0 +1,195 @@
+"""Reads the yaml of a run and checks it before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lavis.common.optims  # registers the learning rate schedules
+import lavis.runners  # noqa: F401  registers LAVIS's own runners
+import torch
+import yaml
+from lavis.common.config import Config
+from lavis.common.registry import registry
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lavis_dynrefer.paths import project_path
+from lavis_dynrefer.run_keys import check_keys, fill_defaults, suggestion
+
+OWN_TASK = "dynrefer"
+OWN_RUNNER = "runner_dynrefer"
+SECTIONS = {"run", "model", "datasets"}
+
+
+class LaunchError(ValueError):
+    """A run cannot start; the message says what is wrong and how to cure it."""
+
+
+class RunConfig(Config):
+    """LAVIS's `Config`, built from sections into which the options are merged already.
+
+    LAVIS merges them last, so that `model.model_type` or `datasets.x.type` given as an option
+    changes the label but not the default yaml that is loaded.
+    """
+
+    def __init__(self, sections: DictConfig) -> None:
+        self.args = None
+        registry.register("configuration", self)
+        self.config = OmegaConf.merge(
+            self.build_runner_config(sections),
+            self.build_model_config(sections),
+            self.build_dataset_config(sections),
+        )
+
+
+def load_run_config(
+    cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
+) -> RunConfig:
+    """Read, complete and check the configuration of a run.
+
+    Args:
+        cfg_path: yaml file, from the current folder; else one of those shipped in projects/.
+        options: "a.b=value", or "a.b" followed by "value", as LAVIS takes them.
+        evaluate: evaluate only, whatever the yaml says.
+
+    Raises:
+        LaunchError: a file, section, name or value is wrong.
+    """
+    try:
+        sections = _merged_sections(find_run_file(cfg_path), options)
+        _check_sections(sections)
+        sections.run = _completed_run(OmegaConf.to_container(sections.run), evaluate=evaluate)
+        _check_model(sections.model)
+        sections.datasets = _checked_datasets(sections.datasets)
+        config = RunConfig(sections)
+        resolved = OmegaConf.to_container(config.get_config(), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        place = f"{error.full_key}: " if error.full_key else ""
+        raise LaunchError(f"{cfg_path}: {place}{str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise LaunchError(f"{cfg_path}: not a readable yaml file: {_one_line(error)}") from error
+    _check_processors(resolved["datasets"])
+    return config
+
+
+def find_run_file(cfg_path: str) -> Path:
+    """A yaml as named from the current folder, else the shipped one of that name.
+
+    Raises:
+        LaunchError: neither exists.
+    """
+    given = Path(cfg_path).expanduser()
+    shipped_root = Path(project_path("."))
+    parts = given.parts[1:] if given.parts[:1] == ("projects",) else given.parts
+    for path in (given, shipped_root.joinpath(*parts)):
+        if path.is_file():
+            return path
+    shipped = [
+        f"projects/{path.relative_to(shipped_root).as_posix()}"
+        for path in shipped_root.rglob("*.yaml")
+    ]
+    raise LaunchError(f"no file {cfg_path}; {suggestion(cfg_path, shipped)}")
+
+
+def _merged_sections(path: Path, options: Sequence[str]) -> DictConfig:
+    content = OmegaConf.load(path)
+    if not isinstance(content, DictConfig):
+        raise LaunchError(f"{path}: expected the sections {sorted(SECTIONS)}")
+    return OmegaConf.merge(content, OmegaConf.from_dotlist(_dot_list(options)))
+
+
+def _dot_list(options: Sequence[str]) -> list[str]:
+    """Both ways of LAVIS to write options, as "a.b=value".
+
+    >>> _dot_list(["run.seed=1", "run.amp", "true"])
+    ['run.seed=1', 'run.amp=true']
+    """
+    pairs, rest = [], iter(options)
+    for option in rest:
+        value = "" if "=" in option else next(rest, None)
+        if value is None:
+            raise LaunchError(f"--options: {option} has no value; write {option}=VALUE")
+        pairs.append(option if "=" in option else f"{option}={value}")
+    return pairs
+
+
+def _check_sections(sections: DictConfig) -> None:
+    for name in sorted(SECTIONS):
+        if OmegaConf.is_missing(sections, name) or not isinstance(sections.get(name), DictConfig):
+            raise LaunchError(f"section {name!r} is missing or not a mapping")
+    if sections.run.get("task") == OWN_TASK:
+        for name in set(sections) - SECTIONS:
+            raise LaunchError(f"unknown section {name!r}; {suggestion(name, SECTIONS)}")
+
+
+def _completed_run(run: Mapping[str, Any], *, evaluate: bool) -> dict[str, Any]:
+    """The run section with defaults, checked."""
+    complete = fill_defaults({**run, "evaluate": True} if evaluate else run)
+    _check_registered("run.task", complete.get("task"), registry.list_tasks())
+    own = complete["task"] == OWN_TASK
+    complete.setdefault("runner", OWN_RUNNER if own else "runner_base")
+    _check_registered("run.runner", complete["runner"], registry.list_runners())
+    _check_registered("run.lr_sched", complete["lr_sched"], registry.list_lr_schedulers())
+    if complete["runner"] == OWN_RUNNER:
+        try:
+            check_keys(complete)
+        except ValueError as error:
+            raise LaunchError(str(error)) from None
+    if complete["evaluate"]:
+        complete.setdefault("max_epoch", 1)
+    complete["device"] = _usable_device(complete["device"])
+    return complete
+
+
+def _usable_device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise LaunchError(f"run.device: expected auto, cpu or cuda, got {name!r}")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise LaunchError("run.device is cuda, but torch finds no GPU; set run.device=cpu or auto")
+    return name
+
+
+def _check_model(model: DictConfig) -> None:
+    _check_registered("model.arch", model.get("arch"), registry.list_models())
+    types = registry.get_model_class(model.arch).PRETRAINED_MODEL_CONFIG_DICT
+    if model.get("model_type") is None and "default" in types:
+        model.model_type = "default"
+    _check_registered("model.model_type", model.get("model_type"), types)
+
+
+def _checked_datasets(datasets: DictConfig) -> DictConfig:
+    """The datasets section, `name: null` meaning "all defaults"."""
+    if not datasets:
+        raise LaunchError(f"datasets: none is named; known are {registry.list_datasets()}")
+    for name in datasets:
+        _check_registered("datasets", name, registry.list_datasets())
+        if datasets[name] is None:
+            datasets[name] = {}
+        if not isinstance(datasets[name], DictConfig):
+            raise LaunchError(f"datasets.{name}: expected a mapping, got {datasets[name]!r}")
+        types = registry.get_builder_class(name).DATASET_CONFIG_DICT
+        _check_registered(f"datasets.{name}.type", datasets[name].get("type", "default"), types)
+    return datasets
+
+
+def _check_processors(datasets: Mapping[str, Any]) -> None:
+    for name, dataset in datasets.items():
+        for kind in ("vis_processor", "text_processor"):
+            for phase, processor in (dataset.get(kind) or {}).items():
+                place = f"datasets.{name}.{kind}.{phase}.name"
+                wanted = processor.get("name") if isinstance(processor, Mapping) else processor
+                _check_registered(place, wanted, registry.list_processors())
+
+
+def _check_registered(place: str, name: Any, known: Iterable[str]) -> None:
+    if name not in known:
+        what = "is missing" if name is None else f"does not know {name!r}"
+        raise LaunchError(f"{place} {what}; {suggestion(str(name), known)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

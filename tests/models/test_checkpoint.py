@@ -1,0 +1,96 @@
+"""Checkpoints: key checks and the official names."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lavis_dynrefer.models.checkpoint import (
+    OFFICIAL_DERIVED,
+    CheckpointError,
+    from_official,
+    is_official,
+    load_weights,
+    read_state_dict,
+    to_official,
+)
+
+
+def test_names_survive_the_way_there_and_back(smallest_model):
+    state = smallest_model.state_dict()
+    official = to_official(state)
+    assert is_official(official)
+    back = from_official(official)
+    assert set(back) == set(state) - {"qformer.bert.embeddings.position_ids"}
+    assert all(torch.equal(back[name], state[name]) for name in back)
+
+
+def test_official_weights_fill_the_model(smallest_model):
+    official = {
+        name: torch.full_like(value, 0.5)
+        for name, value in to_official(smallest_model.state_dict()).items()
+    }
+    report = load_weights(smallest_model, official)
+    assert report.missing == ()
+    assert all((weight == 0.5).all() for weight in smallest_model.parameters())
+
+
+def test_every_official_name_has_a_translation(shared):
+    shapes = json.loads((shared / "parity" / "state_dict_keys.json").read_text())["all_keys"]
+    state = {name: torch.empty(0) for name in shapes}
+    assert len(from_official(state)) == len(set(shapes) - set(OFFICIAL_DERIVED))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(extra=torch.zeros(1)), r"1 unexpected \['extra'\]"),
+        (lambda state: state.pop("backbone.norm.weight"), r"1 missing \['backbone.norm.weight'\]"),
+        (
+            lambda state: state.update({"backbone.norm.weight": torch.zeros(3)}),
+            r"backbone.norm.weight: file \(3,\), model \(32,\)",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(smallest_model, change, message):
+    state = dict(smallest_model.state_dict())
+    change(state)
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(smallest_model, state)
+
+
+def test_named_parts_may_be_missing(smallest_model):
+    state = {
+        name: value
+        for name, value in smallest_model.state_dict().items()
+        if not name.startswith("backbone.")
+    }
+    report = load_weights(smallest_model, state, may_miss=["backbone."])
+    assert all(name.startswith("backbone.") for name in report.missing)
+    assert report.missing
+
+
+def test_files_of_both_kinds_are_read(tmp_path):
+    tensors = {"a": torch.arange(3.0)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    torch.save({"model": tensors, "epoch": 1}, tmp_path / "a.pth")
+    for name in ("a.safetensors", "a.pth"):
+        assert torch.equal(read_state_dict(tmp_path / name)["a"], tensors["a"])
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    torch.save({"model": Payload()}, tmp_path / "bad.pth")
+    with pytest.raises(Exception, match=r"[Ww]eights.only|Unsupported"):
+        read_state_dict(tmp_path / "bad.pth")
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_state_dict(tmp_path / "none.pth")

@@ -1,0 +1,98 @@
+"""The Flan-T5 adapter at toy size."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.models.llms import build_llm
+
+OPTIONS = {
+    "tokenizer": "assets/tiny/tokenizer.json",
+    "config": {
+        "vocab_size": 512,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+    },
+}
+
+
+@pytest.fixture
+def llm():
+    torch.manual_seed(0)
+    return build_llm("flan_t5", OPTIONS).eval()
+
+
+@pytest.fixture
+def prefix():
+    return torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0)), torch.ones(2, 5)
+
+
+def test_the_activation_is_the_exact_gelu(llm):
+    gate = llm.model.encoder.block[0].layer[1].DenseReluDense.act
+    x = torch.linspace(-3, 3, 7)
+    exact = 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+    assert torch.allclose(gate(x), exact, atol=1e-6)
+
+
+def test_prompts_are_closed_and_padded_on_the_right(llm):
+    embeddings, mask = llm.embed(["red,house|", "|"], max_length=8)
+    assert embeddings.shape[:2] == mask.shape
+    assert mask[0].all()
+    assert mask[1].tolist() == sorted(mask[1].tolist(), reverse=True)
+    assert mask[1].sum() == 3  # a space, the bar and </s>
+
+
+def test_loss_is_the_mean_over_real_tokens(llm, prefix):
+    short = llm.loss(*prefix, ["a boat", "a boat"], max_length=8)
+    padded = llm.loss(*prefix, ["a boat", "a boat left of a tree"], max_length=16)
+    first = llm.loss(prefix[0][:1], prefix[1][:1], ["a boat"], max_length=8)
+    second = llm.loss(prefix[0][1:], prefix[1][1:], ["a boat left of a tree"], max_length=16)
+    counts = [len(llm.tokenizer(text)["input_ids"]) for text in ("a boat", "a boat left of a tree")]
+    expected = (first * counts[0] + second * counts[1]) / sum(counts)
+    assert padded.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert short.isfinite()
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_score_is_the_probability_of_the_sequence(llm, prefix, num_beams):
+    options = GenerationConfig(num_beams=num_beams, max_new_tokens=6, repetition_penalty=1.0)
+    output = llm.model.generate(
+        inputs_embeds=prefix[0], attention_mask=prefix[1], num_beams=num_beams, max_new_tokens=6
+    )
+    _, scores = llm.generate(*prefix, options)
+    if num_beams > 1:  # the penalty-free length normalisation differs from generate's default
+        options_output = llm.model.generate(
+            inputs_embeds=prefix[0],
+            attention_mask=prefix[1],
+            num_beams=num_beams,
+            max_new_tokens=6,
+            length_penalty=0.0,
+        )
+        output = options_output
+    labels = output[:, 1:].masked_fill(output[:, 1:] == 0, -100)
+    logits = llm.model(inputs_embeds=prefix[0], attention_mask=prefix[1], labels=labels).logits
+    logp = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    expected = logp.masked_fill(labels == -100, 0).sum(1).exp()
+    assert scores == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_float16_weights_are_refused():
+    with pytest.raises(ValueError, match="expected float32 or bfloat16, got 'float16'"):
+        build_llm("flan_t5", {**OPTIONS, "dtype": "float16"})
+
+
+def test_unknown_language_model_lists_those_there_are():
+    with pytest.raises(ValueError, match=r"no language model 'gpt9'; there are \[.*'flan_t5'"):
+        build_llm("gpt9", {})
+
+
+def test_unknown_option_is_named():
+    with pytest.raises(ValueError, match=r"llm_options: unknown \['weights'\]"):
+        build_llm("flan_t5", {"weights": "x"})

@@ -1,0 +1,85 @@
+"""The text tower, its tokenizers and the embedding cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lavis_dynrefer.config import TextEncoderConfig
+from lavis_dynrefer.models.text_bank import TextBank
+from lavis_dynrefer.models.text_encoder import build_text_encoder
+from lavis_dynrefer.models.tokenizers import build_text_tokenizer
+
+TINY = "assets/tiny/tokenizer.json"
+
+
+def tower():
+    torch.manual_seed(0)
+    config = TextEncoderConfig(
+        width=16, depth=1, heads=2, embed_dim=8, context_length=12, tokenizer=TINY
+    )
+    return build_text_encoder(config).eval()
+
+
+@pytest.mark.parametrize("name", ["clip", TINY])
+def test_a_row_is_start_text_end_padding(name):
+    tokenizer = build_text_tokenizer(name, context_length=12)
+    rows = tokenizer(["a red house", "boat"])
+    assert rows.shape[0] == 2
+    assert (rows == tokenizer.end_id).sum(dim=1).tolist() == [1, 1]
+    after_end = rows[1][(rows[1] == tokenizer.end_id).nonzero().item() + 1 :]
+    assert not after_end.any()
+
+
+@pytest.mark.parametrize("name", ["clip", TINY])
+def test_long_texts_are_cut_but_still_end(name):
+    tokenizer = build_text_tokenizer(name, context_length=12)
+    rows = tokenizer(["red house " * 40])
+    assert rows.shape == (1, 12)
+    assert rows[0, -1] == tokenizer.end_id
+
+
+def test_clip_ids_are_those_of_clip():
+    rows = build_text_tokenizer("clip", context_length=77)(["a dog"])
+    assert rows[0, :5].tolist() == [49406, 320, 1929, 49407, 0]  # OpenAI's tokenizer
+
+
+def test_missing_tokenizer_file_names_its_key():
+    with pytest.raises(FileNotFoundError, match=r"text\.tokenizer: no file 'nowhere\.json'"):
+        build_text_tokenizer("nowhere.json", context_length=12)
+
+
+def test_embedding_does_not_depend_on_the_batch():
+    encode = tower()
+    alone = encode(["a boat"])
+    together = encode(["a boat", "a large red house left of a tree"])
+    assert torch.allclose(alone[0], together[0], atol=1e-6)
+
+
+def test_bank_computes_a_vocabulary_once():
+    encode = tower().requires_grad_(False)
+    bank = TextBank(encode)
+    assert bank(["red", "green"]) is bank(["red", "green"])
+    assert bank(["red"]) is not bank(["red", "green"])
+
+
+def test_bank_notices_new_weights():
+    encode = tower().requires_grad_(False)
+    bank = TextBank(encode)
+    before = bank(["red"]).clone()
+    with torch.no_grad():
+        encode.text_projection.mul_(2)
+    assert not torch.allclose(before, bank(["red"]))
+
+
+def test_bank_passes_gradients_while_the_tower_is_trained():
+    assert TextBank(tower())(["red"]).requires_grad
+
+
+def test_vocabulary_from_inference_mode_can_be_trained_on():
+    bank = TextBank(tower().requires_grad_(False))
+    with torch.inference_mode():
+        bank(["red"])
+    weight = torch.ones(8, requires_grad=True)
+    (bank(["red"]) * weight).sum().backward()
+    assert weight.grad is not None

@@ -1,0 +1,47 @@
+"""Perceptual hashes of crops."""
+
+from __future__ import annotations
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from lavis_dynrefer.views.hashing import HASHES, official_hash, phash
+
+
+def noise(seed: int) -> Image.Image:
+    """97 x 61 pixels of large random blocks: what a hash of low frequencies can see."""
+    rng = np.random.default_rng(seed)
+    blocks = Image.fromarray(rng.integers(0, 2, (4, 5, 3), dtype=np.uint8) * 255)
+    return blocks.resize((97, 61), Image.Resampling.NEAREST)
+
+
+def test_phash_is_that_of_imagehash():
+    image = noise(0)
+    assert phash(image, [(5, 6, 60, 50)]) == [imagehash.phash(image.crop((5, 6, 60, 50)))]
+
+
+@pytest.mark.parametrize("name", sorted(HASHES))
+def test_hashes_have_64_bits_and_differ_between_pictures(name):
+    box = (0, 0, 97, 61)
+    first, second = (HASHES[name](noise(seed), [box])[0] for seed in (0, 1))
+    assert first.hash.size == 64
+    assert first - first == 0
+    assert first - second > 0
+
+
+def test_official_hash_equals_resize_then_transform():
+    cv2 = pytest.importorskip("cv2")
+    image = noise(2)
+    gray = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    low = cv2.dct(cv2.resize(gray[3:60, 10:90], (224, 224)))[:8, :8]
+
+    (ours,) = official_hash(image, [(10, 3, 90, 60)])
+
+    assert (ours.hash == (low > low.mean())).all()
+
+
+@pytest.mark.parametrize("box", [(4, 4, 5, 5), (0, 10, 97, 11)])
+def test_one_pixel_sides_are_hashed(box):
+    assert official_hash(noise(3), [box])[0].hash.size == 64

@@ -1,0 +1,103 @@
+"""How scales are chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lavis_dynrefer.views.policies import (
+    FixedScales,
+    ImagePrior,
+    RandomScales,
+    TaskPrior,
+    build_policy,
+)
+
+IMAGE = Image.new("RGB", (100, 80))
+BOXES = torch.tensor([[40.0, 20.0, 60.0, 40.0], [0.0, 0.0, 10.0, 10.0]])
+
+
+def half_and_half() -> Image.Image:
+    """Left half blocks of black and white, right half white: wider views look different."""
+    blocks = np.random.default_rng(0).integers(0, 2, (8, 5, 1), dtype=np.uint8) * 255
+    pixels = np.full((80, 100, 3), 255, dtype=np.uint8)
+    pixels[:, :50] = blocks.repeat(10, axis=0).repeat(10, axis=1)
+    return Image.fromarray(pixels)
+
+
+def test_random_scales_begin_with_the_region_and_do_not_repeat():
+    scales = RandomScales(4, rng=torch.Generator().manual_seed(0)).plan(IMAGE, BOXES).scales
+    assert scales.shape == (2, 4)
+    assert (scales[:, 0] == 0).all()
+    assert all(len(set(row)) == 4 for row in scales.tolist())
+
+
+def test_random_scales_follow_their_generator():
+    plans = [
+        RandomScales(3, rng=torch.Generator().manual_seed(7)).plan(IMAGE, BOXES).scales
+        for _ in range(2)
+    ]
+    assert torch.equal(*plans)
+
+
+def test_random_scales_of_no_region():
+    assert RandomScales(3).plan(IMAGE, torch.zeros(0, 4)).scales.shape == (0, 3)
+
+
+def test_fixed_scales_are_the_same_everywhere():
+    assert FixedScales([0, 0.25]).plan(IMAGE, BOXES).scales.tolist() == [[0, 0.25]] * 2
+
+
+@pytest.mark.parametrize("scales", [[], [0.1, 0.2], [0, 1.5]])
+def test_fixed_scales_must_begin_with_the_region(scales):
+    with pytest.raises(ValueError, match="beginning with 0"):
+        FixedScales(scales)
+
+
+@pytest.mark.parametrize("name", ["phash", "official"])
+def test_image_prior_takes_the_best_scores_in_order(name):
+    policy = ImagePrior(3, hash=name)
+    boxes = torch.tensor([[60.0, 20.0, 80.0, 40.0]])
+    scores = policy.scores(half_and_half(), boxes)[0]
+
+    scales = policy.plan(half_and_half(), boxes).scales[0]
+
+    best = policy.candidates[np.argsort(-scores, kind="stable")[:2]]
+    assert scales.tolist() == pytest.approx([0, *best])
+
+
+def test_where_no_view_differs_the_official_rule_repeats_and_ours_does_not():
+    whole = torch.tensor([[0.0, 0.0, 100.0, 80.0]])
+    official = ImagePrior(3, hash="official").plan(IMAGE, whole).scales[0]
+    ours = ImagePrior(3).plan(IMAGE, whole).scales[0]
+    assert official.tolist() == pytest.approx([0, 0.1, 0.1])
+    assert ours.tolist() == pytest.approx([0, 0.1, 0.2])
+
+
+def test_task_prior_encodes_each_scale_once():
+    plan = TaskPrior({"caption": [0, 0.5], "attributes": [0, 0.1], "tags": [0, 0.5]}).plan(
+        IMAGE, BOXES
+    )
+    assert plan.scales[0].tolist() == pytest.approx([0, 0.1, 0.5])
+    assert plan.routes == {"caption": (0, 2), "attributes": (0, 1), "tags": (0, 2)}
+
+
+def test_task_prior_needs_equal_numbers_of_views():
+    with pytest.raises(ValueError, match="same number of views"):
+        TaskPrior({"caption": [0, 0.5], "tags": [0]})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("best", {}, "expected one of"),
+        ("fixed", {"scale": [0]}, "unexpected keyword argument 'scale'"),
+        ("image", {"num_views": 2, "hash": "md5"}, "hash: expected one of"),
+        ("random", {"num_views": 12}, "12 views need 11 candidates"),
+    ],
+)
+def test_wrong_policies_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_policy(name, options)
