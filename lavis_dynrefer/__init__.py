@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lavis_dynrefer import compat, registration  # noqa: F401 (INTERIM)
+from lavis_dynrefer import compat, registration
 
 if TYPE_CHECKING:
     from lavis_dynrefer.config import DynReferConfig
@@ -57,3 +57,4 @@ def __dir__() -> list[str]:
 
 
 compat.check_versions()
+registration.connect()

@@ -29,12 +29,11 @@ UNUSED_PACKAGES = {
     "fairscale": "fairscale",
     "iopath": "iopath",
     "pycocoevalcap": "pycocoevalcap",
-    "pycocotools": "pycocotools",
     "spacy": "spacy",
 }
 
 # Moved between modules of transformers after LAVIS was written.
-_MOVED_NAMES = (
+MOVED_NAMES = (
     "apply_chunking_to_forward",
     "find_pruneable_heads_and_indices",
     "prune_linear_layer",
@@ -95,7 +94,7 @@ def _restore_moved_names() -> None:
         return
     old_home = importlib.import_module("transformers.modeling_utils")
     new_home = importlib.import_module("transformers.pytorch_utils")
-    for name in _MOVED_NAMES:
+    for name in MOVED_NAMES:
         if not hasattr(old_home, name):
             setattr(old_home, name, getattr(new_home, name))
 
@@ -110,6 +109,9 @@ class _Absent:
         if item.startswith("__"):
             raise AttributeError(item)
         return _Absent(f"{self._name}.{item}")
+
+    def __repr__(self) -> str:
+        return f"{self._name} (not installed)"
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         if self._name == "decord.bridge.set_bridge":

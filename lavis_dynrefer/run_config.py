@@ -132,7 +132,7 @@ def _completed_run(run: Mapping[str, Any], *, evaluate: bool) -> dict[str, Any]:
     complete.setdefault("runner", OWN_RUNNER if own else "runner_base")
     _check_registered("run.runner", complete["runner"], registry.list_runners())
     _check_registered("run.lr_sched", complete["lr_sched"], registry.list_lr_schedulers())
-    if complete["runner"] == OWN_RUNNER:
+    if own:
         try:
             check_keys(complete)
         except ValueError as error:
@@ -155,7 +155,9 @@ def _usable_device(name: str) -> str:
 
 def _check_model(model: DictConfig) -> None:
     _check_registered("model.arch", model.get("arch"), registry.list_models())
-    types = registry.get_model_class(model.arch).PRETRAINED_MODEL_CONFIG_DICT
+    types = getattr(registry.get_model_class(model.arch), "PRETRAINED_MODEL_CONFIG_DICT", None)
+    if types is None:  # a plugin that finds its yaml in its own way
+        return
     if model.get("model_type") is None and "default" in types:
         model.model_type = "default"
     _check_registered("model.model_type", model.get("model_type"), types)
@@ -171,8 +173,9 @@ def _checked_datasets(datasets: DictConfig) -> DictConfig:
             datasets[name] = {}
         if not isinstance(datasets[name], DictConfig):
             raise LaunchError(f"datasets.{name}: expected a mapping, got {datasets[name]!r}")
-        types = registry.get_builder_class(name).DATASET_CONFIG_DICT
-        _check_registered(f"datasets.{name}.type", datasets[name].get("type", "default"), types)
+        types = getattr(registry.get_builder_class(name), "DATASET_CONFIG_DICT", None)
+        if types is not None:
+            _check_registered(f"datasets.{name}.type", datasets[name].get("type", "default"), types)
     return datasets
 
 

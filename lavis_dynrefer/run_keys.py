@@ -22,7 +22,7 @@ class RunKey(NamedTuple):
     """
 
     name: str
-    kind: type
+    kind: Any
     meaning: str
     default: Any = UNSET
     least: float | None = None
@@ -52,9 +52,15 @@ RUN_KEYS = (
     RunKey("amp_dtype", str, "number format of mixed precision", choices=("fp16", "bf16")),
     RunKey("log_freq", int, "batches between two lines of the log", least=1),
     RunKey("find_unused_parameters", bool, "allow parameters without gradient under torchrun"),
+    # evaluation
+    RunKey(
+        "protocol_mode", str, "whether a missing answer is wrong", choices=("strict", "official")
+    ),
+    RunKey("generation", Mapping, "beam search settings instead of the model's"),
+    RunKey("chunk", int, "regions encoded at once", least=1),
     # data
-    RunKey("batch_size_train", int, "samples per process and step", least=1),
-    RunKey("batch_size_eval", int, "samples per process and step", default=16, least=1),
+    RunKey("batch_size_train", int, "regions per process and step", least=1),
+    RunKey("batch_size_eval", int, "pictures per process and step", default=8, least=1),
     RunKey("num_workers", int, "loader processes per split", default=4, least=0),
     RunKey("train_splits", list, "[train]", default=["train"]),
     RunKey(
@@ -81,14 +87,12 @@ NEEDED_TO_TRAIN = ("max_epoch", "init_lr", "batch_size_train")
 def fill_defaults(run: Mapping[str, Any]) -> dict[str, Any]:
     """`run` with a value for every key that has a default."""
     defaults = {key.name: key.default for key in RUN_KEYS if key.default is not UNSET}
-    if run.get("batch_size_train") is not None:
-        defaults["batch_size_eval"] = run["batch_size_train"]
     given = {name: value for name, value in run.items() if value is not None}
     return {**run, **defaults, **given}
 
 
 def check_keys(run: Mapping[str, Any]) -> None:
-    """Refuse what the dynrefer runner does not know.
+    """Refuse what the dynrefer task and runner do not know.
 
     Raises:
         ValueError: an unknown key, a value of the wrong kind, or a missing one.

@@ -183,14 +183,14 @@ class DynReferRunner(RunnerBase):
         self.log_config()
         sizes = {split: len(self.datasets[split]) for split in self.dataloaders}
         logger.info("samples by split: %s", sizes)
-        if not self.evaluate_only:
+        if self.evaluate_only:
+            metrics = self.evaluate("evaluate")
+        else:
             self._fit()
-        has_best = len(self.valid_splits) > 0 and (self.output_dir / checkpointing.BEST).is_file()
-        last_epoch = max(self.start_epoch, self.max_epoch) - 1
-        metrics = self.evaluate(
-            cur_epoch="best" if has_best or self.evaluate_only else last_epoch,
-            skip_reload=self.evaluate_only,
-        )
+            best = self.output_dir / checkpointing.BEST
+            has_best = len(self.valid_splits) > 0 and best.is_file()
+            last_epoch = max(self.start_epoch, self.max_epoch) - 1
+            metrics = self.evaluate("best" if has_best else last_epoch)
         logger.info("finished in %.0f s", time.monotonic() - started)
         return metrics
 
@@ -198,7 +198,7 @@ class DynReferRunner(RunnerBase):
         """Evaluate `run.test_splits`, and `run.valid_splits` before them if `run.evaluate`.
 
         Args:
-            cur_epoch: epoch number handed to the task, or "best" to load the best weights first.
+            cur_epoch: epoch handed to the task; "best" loads the best weights of this run first.
             skip_reload: keep the weights in memory even then.
 
         Returns:

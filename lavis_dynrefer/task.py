@@ -41,7 +41,7 @@ class TaskOptions:
 
     Args:
         protocol_mode: "strict", where a missing answer is a wrong one, or "official".
-        grad_clip: largest gradient norm; 0 leaves gradients alone, as the released code does.
+        max_grad_norm: largest gradient norm; 0 leaves gradients alone, as the released code does.
         amp: autocast on CUDA.
         amp_dtype: "fp16" or "bf16".
         generation: beam search settings that replace the model's.
@@ -49,7 +49,7 @@ class TaskOptions:
     """
 
     protocol_mode: str = "strict"
-    grad_clip: float = 0.0
+    max_grad_norm: float = 0.0
     amp: bool = False
     amp_dtype: str = "fp16"
     generation: GenerationConfig | None = None
@@ -83,7 +83,7 @@ class DynReferTask(BaseTask):
         return cls(
             TaskOptions(
                 protocol_mode=run.get("protocol_mode", "strict"),
-                grad_clip=float(run.get("grad_clip", 0)),
+                max_grad_norm=float(run.get("max_grad_norm") or 0),
                 amp=bool(run.get("amp", False)),
                 amp_dtype=run.get("amp_dtype", "fp16"),
                 generation=generation
@@ -129,7 +129,7 @@ class DynReferTask(BaseTask):
                 raise ValueError(
                     f"the loss is {loss.item()} at epoch {epoch}, step {step}: "
                     f"{ {name: value.item() for name, value in losses.items()} }; "
-                    "lower run.init_lr, set run.grad_clip, or use run.amp_dtype: bf16"
+                    "lower run.init_lr, set run.max_grad_norm, or use run.amp_dtype: bf16"
                 )
             self._backward(loss / accum_grad_iters, scaler)
             # The last batches of an epoch count too, also where they do not fill an accumulation.
@@ -150,10 +150,10 @@ class DynReferTask(BaseTask):
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
         if scaler is not None:
             scaler.unscale_(optimizer)
-        if self.options.grad_clip:
+        if self.options.max_grad_norm:
             nn.utils.clip_grad_norm_(
                 [weight for weight in model.parameters() if weight.requires_grad],
-                self.options.grad_clip,
+                self.options.max_grad_norm,
             )
         if scaler is None:
             optimizer.step()

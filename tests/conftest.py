@@ -44,7 +44,7 @@ SMALLEST = {
         "llm_options": {
             "tokenizer": "assets/tiny/tokenizer.json",
             "config": {
-                "vocab_size": 512,
+                "vocab_size": 768,
                 "d_model": 32,
                 "d_kv": 16,
                 "d_ff": 64,

@@ -57,7 +57,8 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     if not len(boxes) or not len(others):
         return boxes.new_zeros(len(boxes), len(others))
     usable = (area(boxes) > 0)[:, None] & (area(others) > 0)[None, :]
-    return torch.where(usable, box_iou(boxes, others), 0.0)  # box_iou gives nan for two empty boxes
+    overlap: Tensor = box_iou(boxes, others)
+    return overlap.masked_fill(~usable, 0.0)  # box_iou gives nan for two boxes without area
 
 
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:

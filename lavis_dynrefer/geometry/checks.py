@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 
-def as_boxes(boxes: Tensor | Sequence[Sequence[float]] | Any, *, image_size: Sequence[int]) -> Tensor:
+def as_boxes(
+    boxes: Tensor | Sequence[Sequence[float]] | Any, *, image_size: Sequence[int]
+) -> Tensor:
     """Boxes as a float32 tensor, after checking that each can be looked at.
 
     Args:

@@ -84,10 +84,14 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         (height, width) bool.
 
     Raises:
-        ValueError: list counts do not add up to the size.
+        ValueError: counts are empty, are no RLE, or (lists) do not add up to the size.
     """
     height, width = rle["size"]
     counts = rle["counts"]
+    if not counts:
+        raise ValueError(
+            f"an RLE mask of size {height} x {width} has no counts; reject this region"
+        )
     packed = {"size": [height, width], "counts": counts}
     if isinstance(counts, (list, tuple)):
         if sum(counts) != height * width:

@@ -20,16 +20,14 @@ class Backbone(nn.Module):
     Args:
         vit: maps (M, 3, S, S) to (M, N, C), class token first, no final norm.
         width: C.
-        grid: side of the patch grid in patches.
         image_size: S in pixels.
     """
 
-    def __init__(self, vit: nn.Module, *, width: int, grid: int, image_size: int) -> None:
+    def __init__(self, vit: nn.Module, *, width: int, image_size: int) -> None:
         super().__init__()
         self.vit = vit
         self.norm = nn.LayerNorm(width)
         self.width = width
-        self.grid = grid
         self.image_size = image_size
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
@@ -65,4 +63,4 @@ def build_backbone(config: VisionConfig) -> Backbone:
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
         use_checkpoint=config.grad_checkpoint,
     )
-    return Backbone(vit, width=config.width, grid=config.grid, image_size=config.image_size)
+    return Backbone(vit, width=config.width, image_size=config.image_size)

@@ -52,7 +52,6 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
             vision.width,
             num_views=region.num_views,
             image_size=vision.image_size,
-            grid=vision.grid,
             roi_size=region.roi_size,
             sampling_ratio=region.sampling_ratio,
             offset_groups=region.offset_groups,

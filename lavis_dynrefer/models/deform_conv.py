@@ -61,8 +61,8 @@ def deform_conv(value: Tensor, offset_mask: Tensor, *, groups: int) -> Tensor:
 class DeformableAlign(nn.Module):
     """Moves the content of a nested view to where it lies in the region's own view.
 
-    Offsets and masks are read from both views together, values from the nested view alone. With
-    offsets and masks initialised to zero the output starts at exactly zero, as in the released code.
+    Offsets and masks are read from both views together, values from the nested view alone. Offsets
+    and masks start at zero, and so does the output, as in the released code.
 
     Args:
         width: C.

@@ -28,6 +28,7 @@ from lavis_dynrefer.config import (
 from lavis_dynrefer.models.answers import TASKS, Attribute, Questions, answer, scales_by_task
 from lavis_dynrefer.models.builder import build_parts
 from lavis_dynrefer.models.checkpoint import load_weights, read_state_dict
+from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.text_bank import TextBank
@@ -41,6 +42,10 @@ from lavis_dynrefer.vocab.control_words import (
 
 # Keys of LAVIS's own in a model yaml; the rest belongs to DynReferConfig.
 LAVIS_KEYS = ("arch", "model_type", "load_finetuned", "finetuned", "load_pretrained", "pretrained")
+
+
+def _listed(names: str | Sequence[str] | None) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names or ()
 
 
 @registry.register_model("dynrefer")
@@ -120,7 +125,9 @@ class DynRefer(BaseModel):
 
     @classmethod
     def from_config(cls, cfg: Any) -> DynRefer:
-        """Build from the `model` section of a LAVIS config, load its weights, freeze the rest.
+        """Build from the `model` section of a LAVIS config and load its weights.
+
+        `pretrained` names files that fill some of the parts, in order; `finetuned` fills all.
 
         Raises:
             ValueError: an unknown key or a value of the wrong kind.
@@ -136,6 +143,9 @@ class DynRefer(BaseModel):
             caption_config=config.captioning,
             trainable=config.trainable,
         )
+        for name in _listed(values.get("pretrained")):
+            path = resource_path(name, key="model.pretrained")
+            load_weights(model, read_state_dict(path), may_miss=[""])
         if values.get("load_finetuned", False):
             model.load_checkpoint(values.get("finetuned"))
         return model
@@ -198,7 +208,7 @@ class DynRefer(BaseModel):
         caption = self.captioning.loss(queries, controls, captions)
         tag = asymmetric_loss(
             self.tagging(self.embed_texts(self.tagging.tags), queries),
-            self.tagging.targets(tags).to(queries.device),
+            multi_hot(tags, self.tagging.tags).to(queries.device),
             gamma_negative=weights.gamma_negative,
             gamma_positive=weights.gamma_positive,
             clip=weights.clip,

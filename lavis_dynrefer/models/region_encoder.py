@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,42 @@ class ViewFeatures:
         return ViewFeatures(self.summary[rows, route], self.region[rows, route])
 
 
+def crop_regions(
+    tokens: Tensor,
+    boxes: Tensor,
+    *,
+    image_size: int,
+    roi_size: int,
+    sampling_ratio: int,
+) -> ViewFeatures:
+    """Cut the region out of every view's feature map by RoI-Align.
+
+    Args:
+        tokens: (B, V, N, C), class token first, then a square grid.
+        boxes: (B, V, 4) the region in pixels of each view.
+        image_size: side of a view in pixels.
+        roi_size: side of the result in cells.
+        sampling_ratio: samples per cell and axis.
+    """
+    batch, views, count = tokens.shape[:3]
+    grid = math.isqrt(count - 1)
+    maps = rearrange(tokens[:, :, 1:], "b v (h w) c -> (b v) c h w", h=grid).contiguous()
+    index = torch.arange(batch * views, device=boxes.device, dtype=maps.dtype)
+    rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").to(maps)], dim=1)
+    # aligned=False: no half-cell shift, and sides below one cell count as one (official).
+    regions = roi_align(
+        maps,
+        rois,
+        output_size=roi_size,
+        spatial_scale=grid / image_size,
+        sampling_ratio=sampling_ratio,
+        aligned=False,
+    )
+    return ViewFeatures(
+        summary=tokens[:, :, 0], region=rearrange(regions, "(b v) c h w -> b v c h w", b=batch)
+    )
+
+
 class RegionEncoder(nn.Module):
     """Combines V views of one region into one set of tokens.
 
@@ -37,7 +74,6 @@ class RegionEncoder(nn.Module):
         width: C.
         num_views: V, how many views are fused.
         image_size: side of a view in pixels; region boxes are given in these pixels.
-        grid: side of a view's feature map in cells.
         roi_size: side of the region's feature map in cells.
         sampling_ratio: samples per cell and axis in RoI-Align.
         offset_groups: channel groups of the alignment.
@@ -49,46 +85,28 @@ class RegionEncoder(nn.Module):
         *,
         num_views: int,
         image_size: int,
-        grid: int,
         roi_size: int,
         sampling_ratio: int,
         offset_groups: int,
     ) -> None:
         super().__init__()
         self.num_views = num_views
-        self.grid = grid
         self.roi_size = roi_size
         self.sampling_ratio = sampling_ratio
-        self.spatial_scale = grid / image_size
+        self.image_size = image_size
         self.align = DeformableAlign(width, groups=offset_groups)
         self.fusion = nn.Sequential(
             nn.Linear(num_views * width, width), nn.ReLU(), nn.Linear(width, width)
         )
 
     def crop(self, tokens: Tensor, boxes: Tensor) -> ViewFeatures:
-        """Cut the region out of every view.
-
-        Args:
-            tokens: (B, V, N, C), class token first.
-            boxes: (B, V, 4) the region in pixels of each view.
-        """
-        batch, views = boxes.shape[:2]
-        maps = rearrange(
-            tokens[:, :, 1:], "b v (h w) c -> (b v) c h w", h=self.grid, w=self.grid
-        ).contiguous()
-        index = torch.arange(batch * views, device=boxes.device, dtype=maps.dtype)
-        rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").to(maps)], dim=1)
-        # aligned=False: no half-cell shift, and sides below one cell count as one (official).
-        regions = roi_align(
-            maps,
-            rois,
-            output_size=self.roi_size,
-            spatial_scale=self.spatial_scale,
+        """Cut the region out of every view; tokens (B, V, N, C), boxes (B, V, 4) in view pixels."""
+        return crop_regions(
+            tokens,
+            boxes,
+            image_size=self.image_size,
+            roi_size=self.roi_size,
             sampling_ratio=self.sampling_ratio,
-            aligned=False,
-        )
-        return ViewFeatures(
-            summary=tokens[:, :, 0], region=rearrange(regions, "(b v) c h w -> b v c h w", b=batch)
         )
 
     def forward(self, features: ViewFeatures) -> Tensor:

@@ -13,7 +13,7 @@ from lavis_dynrefer.models.llms import build_llm
 OPTIONS = {
     "tokenizer": "assets/tiny/tokenizer.json",
     "config": {
-        "vocab_size": 512,
+        "vocab_size": 768,
         "d_model": 16,
         "d_kv": 8,
         "d_ff": 32,

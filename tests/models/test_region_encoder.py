@@ -14,7 +14,6 @@ def encoder(width: int = 4, num_views: int = 2, roi_size: int = 2) -> RegionEnco
         width,
         num_views=num_views,
         image_size=32,
-        grid=4,
         roi_size=roi_size,
         sampling_ratio=2,
         offset_groups=2,

@@ -24,28 +24,10 @@ class TagDecoder(nn.Module):
         self.decoder = decoder
         self.tags = tuple(tags)
         self.threshold = threshold
-        self._index = {tag: row for row, tag in enumerate(self.tags)}
 
     def forward(self, tag_embeddings: Tensor, queries: Tensor) -> Tensor:
         """Logits (B, K) of all tags from their embeddings (K, E) and queries (B, Q, D)."""
         return self.decoder(tag_embeddings, queries)
-
-    def targets(self, tags: Sequence[Sequence[str]]) -> Tensor:
-        """Multi-hot (B, K) of the tags each region has.
-
-        Raises:
-            ValueError: a tag that is not in the model's list.
-        """
-        hot = torch.zeros(len(tags), len(self.tags))
-        for row, names in enumerate(tags):
-            for name in names:
-                if name not in self._index:
-                    raise ValueError(
-                        f"tag {name!r} is not in the model's list of {len(self.tags)} tags; "
-                        "give the dataset and the model the same tag vocabulary"
-                    )
-                hot[row, self._index[name]] = 1
-        return hot
 
     def names(self, logits: Tensor) -> list[tuple[tuple[str, float], ...]]:
         """Kept (tag, probability) pairs per region, best first, from logits (B, K)."""
@@ -56,3 +38,22 @@ class TagDecoder(nn.Module):
             pairs = [(self.tags[hit], float(row[hit])) for hit in hits]
             kept.append(tuple(sorted(pairs, key=lambda pair: -pair[1])))
         return kept
+
+
+def multi_hot(tags: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> Tensor:
+    """(B, K) of 0 and 1: which tags of the vocabulary each region has.
+
+    Raises:
+        ValueError: a tag that is not in the vocabulary.
+    """
+    column = {tag: index for index, tag in enumerate(vocabulary)}
+    hot = torch.zeros(len(tags), len(column))
+    for row, names in enumerate(tags):
+        for name in names:
+            if name not in column:
+                raise ValueError(
+                    f"tag {name!r} is not in the model's list of {len(column)} tags; "
+                    "give the dataset and the model the same tag vocabulary"
+                )
+            hot[row, column[name]] = 1
+    return hot

@@ -1,0 +1,21 @@
+"""The `dynrefer` command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from lavis_dynrefer.cli import quickstart
+
+COMMANDS = {"quickstart": quickstart}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the commands; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="dynrefer", description=__doc__)
+    verbs = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        module.add_arguments(verbs.add_parser(name, help=summary, description=summary))
+    arguments = parser.parse_args(argv)
+    return COMMANDS[arguments.command].run(arguments)

@@ -1,0 +1,156 @@
+"""Make synthetic scenes, train the tiny model on them, and show what it learnt.
+
+Everything happens through LAVIS's own commands, which are printed before they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from lavis_dynrefer.drawing import contact_sheet, draw_regions
+from lavis_dynrefer.paths import project_path
+from lavis_dynrefer.structures import RegionPrediction, RegionSet
+
+SPLITS = ("test", "synthetic_attributes", "synthetic_categories")
+# What the table shows of each report.
+SHOWN = {
+    "test": ("map",),
+    "synthetic_attributes": ("map",),
+    "synthetic_categories": ("acc",),
+}
+REGIONS_PER_PICTURE = 4
+PICTURES = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `dynrefer quickstart`."""
+    parser.add_argument(
+        "--output", type=Path, default=Path("quickstart"), help="folder of everything it makes"
+    )
+    parser.add_argument(
+        "--options", nargs="+", default=[], help="settings of the run, as in LAVIS: run.max_epoch=1"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of the training"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the quickstart; returns the exit code of the first command that failed, else 0."""
+    console = Console()
+    output: Path = arguments.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    start = time.time()
+    runs = {}
+    for name, module in (("before", "lavis.evaluate"), ("after", "lavis.train")):
+        runs[name] = output / name
+        code = _command(console, module, runs[name], arguments)
+        if code:
+            return code
+    before, after = (_newest(folder) for folder in runs.values())
+    console.print(_comparison(before, after))
+    pictures = _pictures(after, output / "regions.png", arguments.options)
+    console.print(f"pictures of regions and answers: {pictures}")
+    console.print(f"reports, predictions, checkpoint: {after}")
+    console.print(f"{time.time() - start:.0f} s")
+    return 0
+
+
+def _command(
+    console: Console, module: str, folder: Path, arguments: argparse.Namespace
+) -> int:
+    """Run a LAVIS command in a process of its own and show it; its log goes to the terminal."""
+    command = [
+        sys.executable,
+        "-m",
+        module,
+        "--cfg-path",
+        project_path("dynrefer/quickstart.yaml"),
+        "--options",
+        f"run.output_dir={folder}",
+        *arguments.options,
+    ]
+    console.rule(" ".join(["python", *command[1:]]))
+    # Torch's threads fight the data loader's on small machines unless their number is set.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _newest(folder: Path) -> Path:
+    """The run LAVIS made last under `folder`."""
+    return max((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.name)
+
+
+def _reports(run_folder: Path) -> dict[str, dict[str, Any]]:
+    documents = [json.loads(path.read_text()) for path in run_folder.glob("report_*.json")]
+    return {document["split"]: document for document in documents}
+
+
+def _comparison(before: Path, after: Path) -> Table:
+    table = Table(title="synthetic scenes: before and after training")
+    for column in ("split", "metric", "before", "after"):
+        table.add_column(column, justify="right" if column in ("before", "after") else "left")
+    first, last = _reports(before), _reports(after)
+    for split in SPLITS:
+        for name in SHOWN[split]:
+            values = (first[split]["metrics"][name], last[split]["metrics"][name])
+            table.add_row(split, name, *(f"{value:.2f}" for value in values))
+    log = [json.loads(line) for line in _json_lines(after / "log.txt")]
+    losses = [row for row in log if "train_loss" in row]
+    for name in ("loss", "loss_caption", "loss_tag", "loss_contrast"):
+        ends = (losses[0][f"train_{name}"], losses[-1][f"train_{name}"])
+        table.add_row("train", f"{name}, first and last epoch", *(f"{float(v):.3f}" for v in ends))
+    return table
+
+
+def _json_lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line.startswith('{"')]
+
+
+def _pictures(run_folder: Path, path: Path, options: Sequence[str]) -> Path:
+    """Draw test regions with reference and answer."""
+    report = _reports(run_folder)["test"]
+    rows = [json.loads(line) for line in Path(report["predictions"]).read_text().splitlines()]
+    answers = {
+        row["region_id"]: RegionPrediction.from_dict(row["prediction"])
+        for row in rows
+        if "prediction" in row
+    }
+    region_set = _test_regions(options)
+    sheets = []
+    for image_id in list(region_set.images)[:PICTURES]:
+        regions = [
+            region
+            for region in region_set.regions
+            if region.image_id == image_id and region.region_id in answers
+        ][:REGIONS_PER_PICTURE]
+        lines = [
+            f"{answers[region.region_id].caption}\nreference: {region.caption}"
+            for region in regions
+        ]
+        with Image.open(region_set.images[image_id].path) as image:
+            sheets.append(draw_regions(image, [region.box for region in regions], lines))
+    contact_sheet(sheets, columns=3).save(path)
+    return path
+
+
+def _test_regions(options: Sequence[str]) -> RegionSet:
+    """The test split of the run, read again with the same settings."""
+    from lavis_dynrefer.datasets.builders import SyntheticBuilder  # imports LAVIS: slow
+    from lavis_dynrefer.run_config import load_run_config
+
+    config = load_run_config(project_path("dynrefer/quickstart.yaml"), options, evaluate=True)
+    dataset = SyntheticBuilder(config.datasets_cfg.synthetic_region).build()["test"]
+    return dataset.region_set

@@ -1,0 +1,1 @@
+"""Datasets of regions: readers of raw public files, and the LAVIS builders around them."""

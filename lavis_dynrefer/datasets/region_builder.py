@@ -1,0 +1,184 @@
+"""What all LAVIS builders share: strict settings, splits and their names, tags, trial sizes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
+from omegaconf import OmegaConf
+
+from lavis_dynrefer.config import from_mapping
+from lavis_dynrefer.datasets.region_dataset import RegionDataset
+from lavis_dynrefer.datasets.settings import RegionInfo
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
+from lavis_dynrefer.paths import resource_path
+from lavis_dynrefer.structures import RegionSet
+from lavis_dynrefer.vocab import Tagger, build_vocabulary, load_names
+
+logger = logging.getLogger(__name__)
+TRAIN = "train"
+KEYS = ("data_type", "type", "vis_processor", "text_processor", "build_info")
+
+
+class RegionDatasetBuilder(BaseDatasetBuilder):
+    """What the builders share; a subclass says which files it reads.
+
+    Attributes:
+        dataset_name: registered name, which is also the key in a run's `datasets:`.
+        info_type: dataclass of `build_info`.
+        root_variable: environment variable that the default yaml takes `root` from.
+        default_evaluator: what grades the answers unless the config says otherwise.
+    """
+
+    dataset_name = ""
+    info_type: type[RegionInfo] = RegionInfo
+    root_variable = ""
+    default_evaluator = "dense_caption"
+    DATASET_CONFIG_DICT: ClassVar[dict[str, str]] = {}
+
+    def available_splits(self) -> tuple[str, ...]:
+        """Splits the raw files have."""
+        return ("val",)
+
+    def read(self, info: Any, splits: Sequence[str]) -> dict[str, RegionSet]:
+        """Read the raw files; `info` is an `info_type`."""
+        raise NotImplementedError
+
+    def evaluator_of(self, split: str) -> str:
+        """What grades a split unless the config says otherwise."""
+        del split
+        return self.default_evaluator
+
+    @classmethod
+    def default_config_path(cls, type: str = "default") -> str:
+        """Yaml of a type.
+
+        Raises:
+            DatasetError: there is no such type.
+        """
+        known = cls.DATASET_CONFIG_DICT
+        if type not in known:
+            raise DatasetError(
+                f"datasets.{cls.dataset_name}.type: {type!r} is unknown; choose from {list(known)}"
+            )
+        return known[type]
+
+    def build(self) -> dict[str, RegionDataset]:
+        """Read the raw files and wrap every split.
+
+        Returns:
+            Name of the split in the run -> dataset. The one named "train" serves single regions.
+
+        Raises:
+            DatasetError: an unknown key or split, a missing file, a split without usable regions.
+        """
+        self.build_processors()
+        info = self._info()
+        splits = info.splits or self.available_splits()
+        unknown = sorted(set(splits) - set(self.available_splits()))
+        if unknown:
+            raise self._error(f"splits: unknown {unknown}; there are {self.available_splits()}")
+        try:
+            region_sets = self.read(info, splits)
+        except DatasetError as error:
+            raise self._error(str(error)) from error
+        region_sets = {
+            split: first_regions(found, info.max_images, info.max_regions)
+            for split, found in region_sets.items()
+        }
+        names = {split: str(info.split_names.get(split, split)) for split in splits}
+        if len(set(names.values())) < len(names):
+            raise self._error(f"split_names: two splits share a name: {names}")
+        tagger = self._tagger(info, region_sets)
+        return {
+            names[split]: self._dataset(info, split, names[split], region_sets[split], tagger)
+            for split in splits
+        }
+
+    def _dataset(
+        self,
+        info: RegionInfo,
+        split: str,
+        name: str,
+        region_set: RegionSet,
+        tagger: Tagger | None,
+    ) -> RegionDataset:
+        mode = "train" if name == TRAIN else "eval"
+        if name == TRAIN and tagger is None:
+            logger.warning("%s: regions have no tags; set build_info.tags", self.dataset_name)
+        return RegionDataset(
+            region_set,
+            self.vis_processors[mode],
+            self.text_processors[mode],
+            train=name == TRAIN,
+            evaluator=info.evaluator or self.evaluator_of(split),
+            tagger=tagger,
+            on_error=info.on_error,
+        )
+
+    def _info(self) -> Any:
+        unknown = sorted(set(self.config) - set(KEYS))
+        if unknown:
+            raise DatasetError(
+                f"datasets.{self.dataset_name}: unknown {unknown}; expected some of {list(KEYS)}"
+            )
+        values = OmegaConf.to_container(self.config.build_info, resolve=True)
+        where = f"datasets.{self.dataset_name}.build_info"
+        try:
+            return from_mapping(self.info_type, values, where=where)
+        except ValueError as error:
+            raise DatasetError(str(error)) from error
+
+    def _tagger(self, info: RegionInfo, region_sets: dict[str, RegionSet]) -> Tagger | None:
+        """From the file `tags` names; "auto" takes the frequent words of the training captions."""
+        if info.tags is None:
+            return None
+        if info.tags != "auto":
+            key = f"datasets.{self.dataset_name}.build_info.tags"
+            return Tagger(load_names(resource_path(info.tags, key=key)))
+        if TRAIN not in region_sets:
+            return None
+        stop_words = load_names(resource_path("vocab/data/stop_words.txt", key="stop_words"))
+        captions = (region.caption or "" for region in region_sets[TRAIN].regions)
+        return Tagger(build_vocabulary(captions, stop_words, min_count=1))
+
+    def _path(self, info: RegionInfo, source: RawFile, value: str | None) -> Path:
+        """Where a raw file should be: as the config says, else by its usual name under `root`."""
+        path = Path(value or source.name).expanduser()
+        if path.is_absolute():
+            return path
+        if info.root is None:
+            variable = self.root_variable
+            raise source.error(f"root is not set: name the folder of {path}, or export {variable}")
+        return Path(info.root).expanduser() / path
+
+    def _error(self, problem: str) -> DatasetError:
+        return DatasetError(f"datasets.{self.dataset_name}.build_info: {problem}")
+
+    def _download_ann(self) -> None:
+        """Nothing to fetch: the raw files are where the config says."""
+
+    def _download_vis(self) -> None:
+        """Nothing to fetch."""
+
+
+def first_regions(
+    region_set: RegionSet, max_images: int | None, max_regions: int | None
+) -> RegionSet:
+    """The beginning of a split, for trials, under a name of its own; None is no limit."""
+    if max_images is None and max_regions is None:
+        return region_set
+    kept = set(list(dict.fromkeys(region.image_id for region in region_set.regions))[:max_images])
+    regions = [region for region in region_set.regions if region.image_id in kept][:max_regions]
+    images = dict.fromkeys(region.image_id for region in regions)
+    return replace(
+        region_set,
+        name=f"{region_set.name}-trial",
+        regions=regions,
+        images={image_id: region_set.images[image_id] for image_id in images},
+        rejected=[item for item in region_set.rejected if item.image_id in images],
+    )

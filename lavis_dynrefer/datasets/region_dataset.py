@@ -1,0 +1,241 @@
+"""The torch dataset behind every builder: regions of pictures, cut into views.
+
+Training draws one region per sample. Evaluation draws one picture per sample with all its regions,
+so that a picture is decoded once however many regions it has.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lavis_dynrefer.datasets.sources.collector import box_problem
+from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
+
+logger = logging.getLogger(__name__)
+
+EVALUATORS = ("dense_caption", "reg", "attributes", "categories")
+ON_ERROR = ("raise", "skip")
+_CURE = "replace the file, or set on_error: skip to go on without it"
+_STACKED = ("views", "boxes", "scales", "image_boxes")
+_LISTED = ("region_ids", "image_ids", "captions", "tags", "failed")
+_PICTURE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+
+class SampleError(RuntimeError):
+    """A picture or region that cannot be turned into views.
+
+    Args:
+        reason: short machine name, as in `Rejection`.
+        detail: the file, what was expected of it and what came.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{detail} ({reason}); {_CURE}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive the way from a data-loader worker to the main process."""
+        return type(self), (self.reason, self.detail)
+
+
+class RegionDataset(Dataset[dict[str, Any]]):
+    """Regions with their views, as LAVIS's runner wants them.
+
+    A batch is a plain dictionary. `views` (B, V, 3, S, S) uint8, `boxes` (B, V, 4), `scales` (B, V)
+    and `image_boxes` (B, 4) are stacked over all regions of the batch; `routes` maps task -> (B, n)
+    and may be empty. `region_ids`, `image_ids`, `captions` and `tags` are lists of length B.
+    `regions_per_image` has one number per sample; `failed` lists the regions left out, each with
+    its `region_id`, `reason` and `detail`.
+
+    Args:
+        region_set: the regions.
+        vis_processor: RGB picture and boxes (R, 4), R may be 0 -> views, boxes, scales.
+        text_processor: prepares captions; used in training only.
+        train: one region per sample, instead of one picture.
+        evaluator: what grades the answers: one of `EVALUATORS`.
+        tagger: caption -> tags, for regions that come without.
+        on_error: "raise" stops at a picture that cannot be read; "skip" gives a sample without
+            regions and lists them under `failed`.
+
+    Raises:
+        ValueError: an unknown evaluator or way of handling errors.
+    """
+
+    def __init__(
+        self,
+        region_set: RegionSet,
+        vis_processor: Callable[[Image.Image, Tensor], Mapping[str, Any]],
+        text_processor: Callable[[str], str],
+        *,
+        train: bool,
+        evaluator: str = "dense_caption",
+        tagger: Callable[[str], Sequence[str]] | None = None,
+        on_error: str = "raise",
+    ) -> None:
+        if evaluator not in EVALUATORS:
+            raise ValueError(f"evaluator: expected one of {list(EVALUATORS)}, got {evaluator!r}")
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error: expected one of {list(ON_ERROR)}, got {on_error!r}")
+        self.region_set = region_set
+        self.name = region_set.name
+        self.evaluator = evaluator
+        self.train = train
+        self.vis_processor = vis_processor
+        self.text_processor = text_processor
+        self.tagger = tagger
+        self.on_error = on_error
+        self._rows_of: dict[int, list[int]] = {}
+        for row, region in enumerate(region_set.regions if not train else ()):
+            self._rows_of.setdefault(region.image_id, []).append(row)
+        self._pictures = list(self._rows_of)
+
+    def __len__(self) -> int:
+        """Regions in training, pictures in evaluation."""
+        return len(self.region_set.regions) if self.train else len(self._pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One sample, shaped like a batch.
+
+        Raises:
+            SampleError: the picture or one of its regions is unusable and `on_error` is "raise".
+        """
+        rows = [index] if self.train else self._rows_of[self._pictures[index]]
+        regions = [self.region_set.regions[row] for row in rows]
+        try:
+            return self._sample(regions)
+        except SampleError as error:
+            if self.on_error == "raise":
+                raise
+            logger.warning("skipped: %s", error.detail)
+            return self._describe([], self._no_views(), _failures(regions, error))
+
+    def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Join samples along the region axis.
+
+        Raises:
+            SampleError: a training batch without a single region.
+        """
+        batch: dict[str, Any] = {
+            key: torch.cat([sample[key] for sample in samples]) for key in _STACKED
+        }
+        for key in _LISTED:
+            batch[key] = [item for sample in samples for item in sample[key]]
+        batch["regions_per_image"] = [len(sample["region_ids"]) for sample in samples]
+        batch["routes"] = {
+            task: torch.cat([sample["routes"][task] for sample in samples])
+            for task in samples[0]["routes"]
+        }
+        if self.train and not batch["region_ids"]:
+            first = batch["failed"][0]
+            raise SampleError(first["reason"], f"no sample of a batch is usable: {first['detail']}")
+        return batch
+
+    def _sample(self, regions: Sequence[RegionRecord]) -> dict[str, Any]:
+        record = self.region_set.images[regions[0].image_id]
+        image = read_picture(record)
+        usable, failed = [], []
+        for region in regions:
+            reason = box_problem(region.box, *image.size)
+            if reason is None:
+                usable.append(region)
+                continue
+            error = SampleError(
+                reason,
+                f"box {region.box} of region {region.region_id} in picture {record.image_id}: "
+                f"{record.path} has {image.size} pixels, annotated {record.width, record.height}",
+            )
+            if self.on_error == "raise":
+                raise error
+            failed += _failures([region], error)
+        if not usable:
+            return self._describe([], self._no_views(), failed)
+        boxes = torch.tensor([region.box for region in usable], dtype=torch.float32)
+        try:
+            views = self.vis_processor(image, boxes)
+        except ValueError as error:
+            detail = f"picture {record.image_id}, {record.path}: {error}"
+            raise SampleError("unusable_view", detail) from error
+        return self._describe(usable, views, failed)
+
+    def _describe(
+        self,
+        regions: Sequence[RegionRecord],
+        views: Mapping[str, Any],
+        failed: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        captions = [region.caption for region in regions]
+        if self.train:
+            captions = [self.text_processor(caption or "") for caption in captions]
+        boxes = torch.tensor([region.box for region in regions], dtype=torch.float32)
+        return {
+            "views": views["views"],
+            "boxes": views["boxes"],
+            "scales": views["scales"],
+            "routes": dict(views.get("routes") or {}),
+            "image_boxes": boxes.reshape(-1, 4),
+            "region_ids": [region.region_id for region in regions],
+            "image_ids": [region.image_id for region in regions],
+            "captions": captions,
+            "tags": [self._tags(region) for region in regions],
+            "failed": list(failed),
+        }
+
+    def _tags(self, region: RegionRecord) -> list[str]:
+        if region.tags or self.tagger is None or not region.caption:
+            return list(region.tags)
+        return list(self.tagger(region.caption))
+
+    def _no_views(self) -> Mapping[str, Any]:
+        return self.vis_processor(Image.new("RGB", (1, 1)), torch.zeros(0, 4))
+
+
+def read_picture(record: ImageRecord) -> Image.Image:
+    """Decode a picture to RGB, its pixels as stored: boxes were drawn without EXIF rotation.
+
+    Raises:
+        SampleError: the file is missing, truncated, too large or no picture.
+    """
+    try:
+        with _whole_files_only(), Image.open(record.path) as image:
+            return _to_rgb(image)
+    except _PICTURE_ERRORS as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise SampleError(
+            "missing_image" if missing else "unreadable_image",
+            f"picture {record.image_id}, {record.path}: {error}",
+        ) from error
+
+
+@contextmanager
+def _whole_files_only() -> Iterator[None]:
+    """Some datasets of LAVIS make Pillow fill truncated pictures with gray, for all programs."""
+    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bit: convert() would clip nearly all of it to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _failures(regions: Sequence[RegionRecord], error: SampleError) -> list[dict[str, Any]]:
+    return [
+        {"region_id": region.region_id, "reason": error.reason, "detail": error.detail}
+        for region in regions
+    ]

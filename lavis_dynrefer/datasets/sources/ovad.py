@@ -1,0 +1,49 @@
+"""OVAD: boxes on COCO val2017 pictures with 117 attributes, each present, absent or unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lavis_dynrefer.datasets.sources.coco import category_names, category_of, collect_regions
+from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
+from lavis_dynrefer.structures import RegionSet
+from lavis_dynrefer.vocab.prompts import parse_attributes
+
+ANNOTATIONS = RawFile("annotations", "ovad2000.json", "https://ovad-benchmark.github.io")
+IMAGES = RawFile("images.storage", "val2017", "https://cocodataset.org/#download (val2017.zip)")
+LABELS = frozenset({1, 0, -1})
+
+
+def read_ovad(
+    annotations: str | Path, images: str | Path, *, name: str = "ovad-14300", split: str = "val"
+) -> RegionSet:
+    """Every box with its attribute labels and its category.
+
+    Args:
+        annotations: ovad2000.json, or another file of its layout.
+        images: folder of the COCO val2017 pictures.
+        name: protocol id.
+        split: split name.
+
+    Raises:
+        DatasetError: a file is missing or of another kind, or no region is usable.
+    """
+    document = read_json(annotations, ANNOTATIONS)
+    try:
+        attributes = parse_attributes(document.get("attributes"))
+    except ValueError as error:
+        raise ANNOTATIONS.error(f"{annotations} is not an OVAD file: {error}") from error
+    categories = category_names(document, ANNOTATIONS)
+
+    def describe(row: Mapping[str, Any]) -> dict[str, Any]:
+        labels = tuple(row["att_vec"])
+        if len(labels) != len(attributes) or not LABELS.issuperset(labels):
+            raise ValueError(f"att_vec needs {len(attributes)} labels of 1, 0 or -1")
+        return {"attributes": labels, "category": category_of(row, categories)}
+
+    collector = RegionCollector(name, split)
+    collect_regions(document, PictureFolder(images, IMAGES), collector, describe, ANNOTATIONS)
+    return collector.finish(attributes=attributes, category_names=tuple(categories.values()))

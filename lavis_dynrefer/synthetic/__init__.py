@@ -1,0 +1,21 @@
+"""Procedural scenes in the raw formats of the public data sets: data without a download."""
+
+from lavis_dynrefer.synthetic.captions import facts, full_caption, read_caption
+from lavis_dynrefer.synthetic.dataset import read_truth, split_sizes, write_dataset
+from lavis_dynrefer.synthetic.drawing import render
+from lavis_dynrefer.synthetic.layout import make_scene
+from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject
+
+__all__ = [
+    "Look",
+    "Scene",
+    "SceneObject",
+    "facts",
+    "full_caption",
+    "make_scene",
+    "read_caption",
+    "read_truth",
+    "render",
+    "split_sizes",
+    "write_dataset",
+]

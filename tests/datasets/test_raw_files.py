@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+
+from lavis_dynrefer.datasets.sources.raw_files import (
+    DatasetError,
+    PictureFolder,
+    RawFile,
+    iter_json_list,
+    read_json,
+)
+
+SOURCE = RawFile("regions", "regions.json", "example.org")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(text):
+        path = tmp_path / "regions.json"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return _write
+
+
+@pytest.mark.parametrize("text", ["[]", " [ ] \n", '[{"id": 1}]', '\ufeff[{"id": 1},\n {"id": 2}]'])
+def test_items_of_a_list_come_one_by_one(write, text):
+    items = list(iter_json_list(write(text), SOURCE))
+
+    assert [item["id"] for item in items] == list(range(1, len(items) + 1))
+    assert len(items) == text.count("id")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<html>not here</html>", "is not json, it begins with '<html>"),
+        ("", "is not json"),
+        ("version https://git-lfs", "is not json"),
+        ('{"id": 1}', "expected a list"),
+        ("[1, 2]", "list of objects"),
+        ('[{"id": 1}, {"id": ', "damaged from character 12"),
+        ('[{"id": 1}', "cut short"),
+    ],
+)
+def test_files_that_are_no_list_are_named(write, text, message):
+    path = write(text)
+
+    with pytest.raises(DatasetError, match=message) as caught:
+        list(iter_json_list(path, SOURCE))
+
+    assert "regions.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "expected an object, got a list"), ('{"a": ', "damaged json"), ("<html>", "not json")],
+)
+def test_files_that_are_no_object_are_named(write, text, message):
+    with pytest.raises(DatasetError, match=message):
+        read_json(write(text), SOURCE)
+
+
+def test_a_missing_file_names_itself_the_setting_and_the_origin(tmp_path):
+    with pytest.raises(DatasetError) as caught:
+        read_json(tmp_path / "absent.json", SOURCE)
+
+    assert str(tmp_path / "absent.json") in str(caught.value)
+    assert "Set `regions`; get the file from example.org" in str(caught.value)
+
+
+def test_an_archive_asks_to_be_unpacked(tmp_path):
+    path = tmp_path / "regions.json"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("regions.json", bytes(range(256)) * 8)
+
+    with pytest.raises(DatasetError, match="unpack it first"):
+        read_json(path, SOURCE)
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_json(tmp_path, SOURCE)
+
+
+def test_pictures_are_found_by_the_first_name_that_exists(tmp_path):
+    (tmp_path / "VG_100K").mkdir()
+    (tmp_path / "VG_100K" / "1.jpg").touch()
+    (tmp_path / "2.jpg").touch()
+    folder = PictureFolder(tmp_path, SOURCE)
+
+    assert folder.find("VG_100K/1.jpg", "1.jpg") == str(tmp_path / "VG_100K" / "1.jpg")
+    assert folder.find("VG_100K/2.jpg", "2.jpg") == str(tmp_path / "2.jpg")
+    assert folder.find("VG_100K_2/3.jpg", "3.jpg") is None
+
+
+def test_a_missing_picture_folder_is_named(tmp_path):
+    with pytest.raises(DatasetError, match="no folder"):
+        PictureFolder(tmp_path / "absent", SOURCE)

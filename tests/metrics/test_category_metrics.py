@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from lavis_dynrefer.metrics.categories import evaluate_categories, top1_accuracy
+from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet, Rejection
+
+BOX = (0.0, 0.0, 10.0, 10.0)
+
+
+def region(region_id, category, iscrowd=False):
+    return RegionRecord(region_id, 1, BOX, category=category, iscrowd=iscrowd)
+
+
+def answer(**scores):
+    return RegionPrediction(BOX, categories=tuple(scores.items()))
+
+
+def test_missing_prediction_is_wrong():
+    assert top1_accuracy({}, {7: "dog"}) == 0.0
+
+
+def test_accuracy_without_truth_is_refused():
+    with pytest.raises(ValueError, match="at least one region"):
+        top1_accuracy({7: "dog"}, {})
+
+
+def test_right_wrong_missing_and_rejected_regions_count_alike():
+    rejection = Rejection("empty_box", "no area", 1, region(4, "dog"))
+    given = RegionSet(
+        "coco", "val", {}, [region(1, "dog"), region(2, "dog"), region(3, "cat")], [rejection]
+    )
+
+    report = evaluate_categories(
+        given, {1: answer(cat=-2.0, dog=-1.0), 2: answer(cat=3.0, dog=1.0)}
+    )
+
+    assert report.metrics == {"acc": 25.0, "acc_official": 25.0}
+    assert report.counts == {"images": 1, "regions": 4, "missing": 2, "rejected": 1, "crowds": 0}
+
+
+@pytest.mark.parametrize(("mode", "primary"), [("strict", "acc"), ("official", "acc_official")])
+def test_only_the_official_number_counts_crowds(mode, primary):
+    given = RegionSet("coco", "val", {}, [region(1, "dog"), region(2, "dog", iscrowd=True)])
+
+    report = evaluate_categories(
+        given, {1: answer(dog=1.0), 2: answer(cat=1.0, dog=0.0)}, mode=mode
+    )
+
+    assert report.metrics == {"acc": 100.0, "acc_official": 50.0}
+    assert report.primary == primary
+
+
+def test_set_of_crowds_alone_has_only_the_official_number():
+    given = RegionSet("coco", "val", {}, [region(1, "dog", iscrowd=True)])
+
+    report = evaluate_categories(given, {1: answer(dog=1.0)})
+
+    assert report.metrics == {"acc_official": 100.0}
+    assert report.primary == "acc_official"
+
+
+def test_prediction_with_another_vocabulary_is_refused():
+    given = RegionSet("coco", "val", {}, [region(1, "dog")])
+
+    with pytest.raises(ValueError, match="region 1: its category 'dog' is not among the 1 scored"):
+        evaluate_categories(given, {1: answer(Dog=1.0)})
+
+
+@pytest.mark.parametrize("mode", ["strict", "official"])
+def test_accuracy_equals_the_released_code(shared, mode):
+    given = json.loads((shared / "parity/coco_input.json").read_text())
+    expected = json.loads((shared / "parity/coco_output.json").read_text())
+    names = [row["name"] for row in given["instances"]["categories"]]
+    name_of = {row["id"]: row["name"] for row in given["instances"]["categories"]}
+    regions = [
+        RegionRecord(row["id"], row["image_id"], BOX, category=name_of[row["category_id"]])
+        for row in given["instances"]["annotations"]
+    ]
+    predictions = {
+        row["id"]: answer(**dict(zip(names, row["extra_info"]["pred_result"]["cls"])))
+        for row in given["result"]["annotations"]
+        if "pred_result" in row["extra_info"]
+    }
+
+    report = evaluate_categories(RegionSet("coco", "val", {}, regions), predictions, mode=mode)
+
+    assert report.counts["missing"] == 2
+    assert report.metrics["acc_official"] / 100 == pytest.approx(
+        expected["metrics"]["agg_metrics"], abs=1e-6
+    )

@@ -1,0 +1,242 @@
+import json
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from lavis_dynrefer.geometry.masks import box_from_polygons
+from lavis_dynrefer.metrics.dense_caption import average_precision, evaluate_dense_caption
+from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet, Rejection
+
+LEFT, RIGHT = (0.0, 0.0, 10.0, 10.0), (50.0, 0.0, 60.0, 10.0)
+
+
+def same_text(pairs):
+    """Similarity 1 for a caption that is one of its references, else 0."""
+    return [float(caption in references) for caption, references in pairs]
+
+
+def region(region_id, image_id, box, caption="a dog", score=None):
+    return RegionRecord(region_id, image_id, box, caption=caption, score=score)
+
+
+def answer(box, caption="a dog", score=0.5):
+    return RegionPrediction(box, caption=caption, caption_score=score)
+
+
+def evaluate(regions, predictions, mode="strict", rejected=()):
+    given = RegionSet("vg", "test", {}, regions, rejected)
+    return evaluate_dense_caption(given, predictions, mode=mode, similarity=same_text)
+
+
+@pytest.mark.parametrize(
+    ("hits", "num_truth", "expected"),
+    [
+        ([True], 1, 1.0),
+        ([False], 1, 0.0),
+        ([], 3, 0.0),
+        ([True, False], 2, 0.51),  # precision 1 at recall 0.00 ... 0.50
+        ([False, True], 1, 0.5),  # the best precision at a recall or above it counts
+        ([True, False, True], 2, (51 * 1 + 49 * 2 / 3) / 100),
+        ([True] * 29, 100, 0.30),  # recall 0.29 is reached in spite of rounding
+    ],
+)
+def test_average_precision_by_hand(hits, num_truth, expected):
+    assert average_precision(np.array(hits, dtype=bool), num_truth) == pytest.approx(expected)
+
+
+def test_average_precision_without_truth_is_refused():
+    with pytest.raises(ValueError, match="at least one truth box"):
+        average_precision(np.array([True]), 0)
+
+
+def test_right_captions_on_the_right_boxes_score_100():
+    report = evaluate(
+        [region(1, 1, LEFT), region(2, 1, RIGHT, "a cat")],
+        {1: answer(LEFT), 2: answer(RIGHT, "a cat")},
+    )
+
+    assert set(report.metrics.values()) == {100.0}
+    assert len(report.metrics) == 2 + 5 * 6 + 5
+
+
+def test_similarity_must_exceed_even_a_threshold_of_zero():
+    report = evaluate([region(1, 1, LEFT)], {1: answer(LEFT, "a cat")})
+
+    assert report.metrics["iou_0.3_meteor_0"] == 0.0
+    assert report.metrics["detmap"] == 100.0
+
+
+def test_overlap_counts_from_its_threshold_on():
+    half = (0.0, 0.0, 10.0, 5.0)  # overlap 0.5
+
+    metrics = evaluate([region(1, 1, LEFT)], {1: answer(half)}).metrics
+
+    assert [metrics[f"iou_{iou}"] for iou in (0.3, 0.4, 0.5, 0.6, 0.7)] == [100, 100, 100, 0, 0]
+    assert metrics["map"] == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize(("mode", "percent"), [("strict", 51.0), ("official", 100.0)])
+def test_only_the_strict_mode_counts_truth_of_pictures_without_predictions(mode, percent):
+    regions = [region(1, 1, LEFT), region(2, 2, LEFT)]
+
+    report = evaluate(regions, {1: answer(LEFT)}, mode)
+
+    assert report.metrics["map"] == pytest.approx(percent)
+
+
+@pytest.mark.parametrize(("mode", "percent"), [("strict", 51.0), ("official", 100.0)])
+def test_only_the_strict_mode_counts_rejected_truth(mode, percent):
+    rejected = [Rejection("empty_box", "no area", 1, region(2, 1, (5.0, 5.0, 5.0, 5.0)))]
+
+    report = evaluate([region(1, 1, LEFT)], {1: answer(LEFT)}, mode, rejected)
+
+    assert report.metrics["map"] == pytest.approx(percent)
+
+
+@pytest.mark.parametrize("mode", ["strict", "official"])
+def test_missing_prediction_of_a_picture_with_others_counts(mode):
+    report = evaluate([region(1, 1, LEFT), region(2, 1, RIGHT)], {1: answer(LEFT)}, mode)
+
+    assert report.metrics["map"] == pytest.approx(51.0)
+    assert report.counts["missing"] == 1
+
+
+def test_strict_mode_without_any_prediction_is_zero():
+    report = evaluate([region(1, 1, LEFT)], {})
+
+    assert set(report.metrics.values()) == {0.0}
+    assert report.counts["images_without_prediction"] == 1
+
+
+def test_official_mode_without_any_prediction_is_refused():
+    with pytest.raises(ValueError, match="no picture with truth has a prediction"):
+        evaluate([region(1, 1, LEFT)], {}, "official")
+
+
+def test_proposals_are_detections_and_captioned_regions_truth():
+    regions = [
+        region(1, 1, LEFT),
+        region(2, 1, LEFT, None, score=0.1),
+        region(3, 1, RIGHT, None, score=0.9),
+    ]
+    predictions = {2: answer(LEFT, score=0.9), 3: answer(RIGHT, score=0.1)}
+
+    report = evaluate(regions, predictions)
+
+    assert report.metrics["map"] == pytest.approx(50.0)  # the detector ranks the wrong one first
+    assert report.counts["regions"] == 1
+    assert report.counts["ranked_by_detector_score"] == 2
+
+
+def test_captions_are_ranked_by_their_own_score_without_a_detector():
+    report = evaluate([region(1, 1, LEFT)], {1: answer(LEFT)})
+
+    assert report.counts["ranked_by_caption_score"] == 1
+    assert report.counts["ranked_by_detector_score"] == 0
+
+
+@pytest.mark.parametrize("score", [None, float("nan")])
+def test_detection_that_cannot_be_ranked_is_refused(score):
+    with pytest.raises(ValueError, match="region 1: expected a finite detector score"):
+        evaluate([region(1, 1, LEFT)], {1: answer(LEFT, score=score)})
+
+
+def test_similarity_is_asked_once_and_only_for_detections_that_can_be_right():
+    asked = []
+
+    def similarity(pairs):
+        asked.append(list(pairs))
+        return [1.0] * len(pairs)
+
+    regions = [region(1, 1, LEFT), region(2, 1, LEFT), region(3, 1, RIGHT)]
+    far = (80.0, 80.0, 90.0, 90.0)
+    given = {1: answer(LEFT, "one", 0.9), 2: answer(LEFT, "two", 0.8), 3: answer(far, "three")}
+    evaluate_dense_caption(RegionSet("vg", "test", {}, regions), given, similarity=similarity)
+
+    assert asked == [[("one", ["a dog", "a dog"])]]
+
+
+@pytest.fixture(scope="module")
+def released(shared):
+    """A region set with proposals, its predictions, and the results of the released evaluation."""
+    given = json.loads((shared / "parity/densecap_input.json").read_text())
+    regions = [
+        region(row["id"], row["image_id"], official_box(row), row["caption"])
+        for row in given["gt"]["annotations"]
+    ]
+    predictions = {}
+    for region_id, row in enumerate(given["pred"]["annotations"], start=len(regions) + 1):
+        extra, box = row["extra_info"], official_box(row)
+        answered = extra.get("pred_result", {"caption": None, "score": 0.0})
+        # where several captions were generated the released code keeps the first
+        caption, score = (first(answered[key]) for key in ("caption", "score"))
+        ranked = extra.get("grit_result", {"score": score})["score"]
+        regions.append(region(region_id, row["image_id"], box, None, ranked))
+        if caption is not None:
+            predictions[region_id] = answer(box, caption, score)
+    expected = json.loads((shared / "parity/densecap_output.json").read_text())
+    return RegionSet("vg1.2", "test", {}, regions), predictions, expected
+
+
+def official_box(row):
+    return box_from_polygons(row["segmentation"], "official")
+
+
+def first(value):
+    return value[0] if isinstance(value, list) else value
+
+
+def test_every_number_equals_the_released_code(released, meteor):
+    region_set, predictions, expected = released
+
+    report = evaluate_dense_caption(
+        region_set, predictions, mode="official", similarity=meteor.score
+    )
+
+    wanted = expected["metrics"]
+    fractions = {
+        **wanted["ap_breakdown"],
+        **wanted["det_breakdown"],
+        "map": wanted["map"],
+        "detmap": wanted["detmap"],
+    }
+    assert {name: value / 100 for name, value in report.metrics.items()} == pytest.approx(
+        fractions, abs=1e-6
+    )
+    assert report.counts["merged_regions"] == expected["npos"]
+
+
+def test_strict_mode_adds_the_picture_the_released_code_left_out(released, meteor):
+    region_set, predictions, expected = released
+
+    report = evaluate_dense_caption(region_set, predictions, similarity=meteor.score)
+
+    assert report.counts["images_without_prediction"] == 1
+    assert report.counts["merged_regions"] == expected["npos"] + 8
+    assert report.metrics["map"] == pytest.approx(32.7084, abs=1e-3)  # 34.14 without that picture
+
+
+def test_meteor_of_every_detection_equals_the_released_code(released, meteor):
+    records = [row for row in released[2]["records"] if row["references"]]
+
+    scores = meteor.score([(row["candidate"], row["references"]) for row in records])
+
+    assert scores == pytest.approx([row["meteor"] for row in records], abs=1e-9)
+
+
+def test_regions_of_pictures_in_any_order_give_the_same_numbers(released):
+    region_set, predictions, _ = released
+    by_image = defaultdict(list)
+    for item in region_set.regions:
+        by_image[item.image_id].append(item)
+    turned = [item for image_id in reversed(by_image) for item in by_image[image_id]]
+
+    one, other = (
+        evaluate_dense_caption(
+            RegionSet("vg1.2", "test", {}, regions), predictions, similarity=same_text
+        )
+        for regions in (region_set.regions, turned)
+    )
+
+    assert other.metrics == pytest.approx(one.metrics)

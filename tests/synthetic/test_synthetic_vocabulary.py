@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lavis_dynrefer import vocab
+from lavis_dynrefer.synthetic.layout import make_scene
+from lavis_dynrefer.synthetic.scene import Look
+from lavis_dynrefer.synthetic.vocabulary import (
+    attribute_rows,
+    attribute_vector,
+    category_rows,
+    tags,
+    write_vocabulary,
+)
+from lavis_dynrefer.synthetic.world import CATEGORIES
+
+FILES = ["synthetic_tags.txt", "synthetic_categories.txt", "synthetic_attributes.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_shipped_vocabulary_is_what_the_code_gives(name, tmp_path):
+    write_vocabulary(tmp_path)
+    shipped = Path(vocab.__file__).parent / "data" / name
+    assert shipped.read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_attributes_have_the_fields_of_ovad(shared):
+    real = json.loads((shared / "fixtures/coco_ovad_e2e/ovad2000.json").read_text())
+    assert {tuple(row) for row in attribute_rows()} == {tuple(row) for row in real["attributes"]}
+
+
+def test_attributes_are_numbered_and_cover_all_frequencies():
+    rows = attribute_rows()
+    assert [row["id"] for row in rows] == list(range(21))
+    assert {row["freq_set"] for row in rows} == {"head", "medium", "tail"}
+
+
+def test_a_vector_marks_one_word_of_each_kind():
+    look = Look("mug", "blue", "dotted", "large", 64, "shiny", "outlined", 28, False)
+    names = [row["name"] for row in attribute_rows()]
+    present = [name for name, value in zip(names, attribute_vector(look)) if value == 1]
+    assert present == [
+        "color:blue",
+        "pattern:dotted",
+        "size:large",
+        "finish:shiny",
+        "edge:outlined",
+        "pose:tilted",
+    ]
+
+
+def test_the_pose_of_a_symmetric_shape_is_unknown():
+    look = Look("star", "blue", "dotted", "large", 64, "shiny", "outlined", 28, False)
+    names = [row["name"] for row in attribute_rows()]
+    unknown = [name for name, value in zip(names, attribute_vector(look)) if value == -1]
+    assert unknown == ["pose:upright", "pose:tilted"]
+
+
+def test_frequency_sets_follow_what_scenes_show():
+    looks = [o.look for index in range(1, 80) for o in make_scene(0, index, "neighbour").objects]
+    vectors = [attribute_vector(look) for look in looks]
+    shares = [sum(v == 1 for v in column) / len(looks) for column in zip(*vectors)]
+    by_set = {
+        name: [s for s, row in zip(shares, attribute_rows()) if row["freq_set"] == name]
+        for name in ("head", "medium", "tail")
+    }
+    assert min(by_set["head"]) > max(by_set["tail"])
+    assert max(by_set["tail"]) < 0.15
+
+
+def test_categories_are_numbered_from_one():
+    assert [(row["id"], row["name"]) for row in category_rows()] == list(enumerate(CATEGORIES, 1))
+
+
+def test_tags_are_single_words_without_repeats():
+    assert len(tags()) == len(set(tags()))
+    assert [tag for tag in tags() if " " in tag] == []

@@ -1,0 +1,207 @@
+"""The runner on a toy plugin: training, best epoch, bad input, one process and two."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from lavis.common.registry import registry
+from torch import multiprocessing
+from toy_plugin import ToyTask, logged, make_runner, model_weight
+
+# ---- one process on a CPU
+
+
+def test_training_on_cpu_returns_test_metrics_of_every_sample(tmp_path):
+    metrics = make_runner(tmp_path).train()
+    assert metrics["test"]["indices"] == list(range(7))
+
+
+def test_training_learns(tmp_path):
+    untrained = make_runner(tmp_path, evaluate=True).train()
+    trained = make_runner(tmp_path, max_epoch=20).train()
+    assert trained["test"]["agg_metrics"] > untrained["test"]["agg_metrics"] + 0.1
+
+
+def test_output_folder_is_seen_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_runner("runs", "today")
+    assert registry.get_path("result_dir") == str(tmp_path / "runs" / "today" / "result")
+
+
+def test_training_order_changes_by_epoch(tmp_path):
+    make_runner(tmp_path).train()
+    first, second = logged(tmp_path / "job", "train_seen")
+    assert first != second
+
+
+def test_training_order_repeats_with_the_seed(tmp_path):
+    make_runner(tmp_path, "a").train()
+    make_runner(tmp_path, "b").train()
+    assert logged(tmp_path / "a", "train_seen") == logged(tmp_path / "b", "train_seen")
+
+
+def test_two_identical_runs_end_with_identical_weights(tmp_path):
+    first = make_runner(tmp_path, "a", num_workers=0).train()
+    second = make_runner(tmp_path, "b", num_workers=1).train()
+    assert first["test"]["weight"] == second["test"]["weight"]
+
+
+def test_gradient_scaler_is_for_cuda_only(tmp_path):
+    assert make_runner(tmp_path, amp=True).scaler is None
+
+
+# ---- best and last checkpoint
+
+
+@pytest.mark.parametrize(
+    ("metrics", "best_epoch"), [([-3, -1, -2], 1), ([0, 0, 0], 0), ([math.nan, 0.5, 0.1], 1)]
+)
+def test_best_epoch_may_have_any_metric(tmp_path, metrics, best_epoch):
+    make_runner(tmp_path, max_epoch=3, scripted_metrics={"val": metrics}).train()
+    assert torch.load(tmp_path / "job" / "checkpoint_best.pth")["epoch"] == best_epoch
+
+
+def test_first_validation_split_decides_whatever_its_name(tmp_path):
+    make_runner(
+        tmp_path,
+        sizes={"train": 10, "vg_test": 5, "val": 5},
+        valid_splits=["vg_test", "val"],
+        test_splits=[],
+        max_epoch=3,
+        scripted_metrics={"vg_test": [1, 3, 2], "val": [3, 2, 1]},
+    ).train()
+    assert logged(tmp_path / "job", "val_best_epoch") == [0, 1, 1]
+
+
+def test_test_phase_uses_the_best_weights(tmp_path):
+    metrics = make_runner(tmp_path, max_epoch=3, scripted_metrics={"val": [1, 3, 2]}).train()
+    assert metrics["test"]["weight"] == logged(tmp_path / "job", "val_weight")[1]
+
+
+def test_test_phase_uses_the_last_weights_if_no_epoch_was_best(tmp_path):
+    metrics = make_runner(tmp_path, scripted_metrics={"val": [math.nan, math.nan]}).train()
+    assert metrics["test"]["weight"] == logged(tmp_path / "job", "val_weight")[1]
+
+
+def test_test_phase_is_logged(tmp_path):
+    metrics = make_runner(tmp_path).train()
+    assert logged(tmp_path / "job", "test_agg_metrics") == [metrics["test"]["agg_metrics"]]
+
+
+@pytest.mark.parametrize(
+    ("keep", "names"),
+    [
+        (False, ["checkpoint_last.pth"]),
+        (True, ["checkpoint_0.pth", "checkpoint_1.pth", "checkpoint_last.pth"]),
+    ],
+)
+def test_older_epochs_are_kept_on_request(tmp_path, keep, names):
+    make_runner(tmp_path, valid_splits=[], keep_checkpoints=keep).train()
+    assert sorted(path.name for path in (tmp_path / "job").glob("*.pth*")) == names
+
+
+def test_task_without_agg_metrics_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(ToyTask, "after_evaluation", lambda self, **_: {"accuracy": 1.0})
+    with pytest.raises(ValueError, match=r"ToyTask.*'agg_metrics'.*'accuracy'"):
+        make_runner(tmp_path).train()
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size_train": 11}, r"10 samples.*batch of 11.*batch_size_train to 10"),
+        ({"sizes": {"train": 10, "val": 0, "test": 7}}, "'val' is empty"),
+        ({"valid_splits": ["vall"]}, r"'vall'.*\['test', 'train', 'val'\]"),
+        ({"train_splits": ["val"]}, r"run\.train_splits: expected \[train\]"),
+        ({"evaluate": True, "valid_splits": [], "test_splits": []}, "nothing to evaluate"),
+        ({"valid_splits": ["train"]}, "evaluate it in a run of its own"),
+    ],
+)
+def test_unusable_splits_stop_the_run_before_training(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_runner(tmp_path, **changes).train()
+
+
+def test_missing_gpu_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"run\.device is cuda.*set it to cpu"):
+        make_runner(tmp_path, device="cuda").train()
+
+
+# ---- two processes
+
+
+def two_processes(rank, folder):
+    torch.set_num_threads(1)
+    rendezvous = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+    options = {"model": {"num_unused": 3}, "find_unused_parameters": True}
+    runner = make_runner(folder, **options)
+    metrics = runner.train()["test"]
+    weight = model_weight(runner.unwrap_dist_model(runner.model))
+    resumed = make_runner(folder, "resumed", resume_ckpt_path="auto", max_epoch=3, **options)
+    resumed.train()
+    options = {"sizes": {"val": 1}, "test_splits": [], "model": {"frozen": True}}
+    small = make_runner(folder, "eval", evaluate=True, **options).train()["val"]
+    report = {"metrics": metrics, "weight": weight, "small": small, "start": resumed.start_epoch}
+    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(report))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two_processes")
+    multiprocessing.spawn(two_processes, args=(str(folder),), nprocs=2)
+    return folder, *(json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
+
+
+def test_two_processes_evaluate_every_sample_once(reports):
+    _, first, _ = reports
+    assert first["metrics"]["indices"] == list(range(7))
+
+
+def test_two_processes_measure_what_one_process_measures(reports, tmp_path):
+    folder, first, _ = reports
+    path = str(folder / "job" / "checkpoint_best.pth")
+    model = {"num_unused": 3}
+    alone = make_runner(tmp_path, evaluate=True, load_ckpt_path=path, model=model).train()
+    # the same numbers in other batches
+    assert alone["test"]["agg_metrics"] == pytest.approx(first["metrics"]["agg_metrics"], rel=1e-6)
+
+
+def test_two_processes_hold_the_same_weights(reports):
+    _, first, second = reports
+    assert first["weight"] == second["weight"]
+
+
+def test_two_processes_share_the_training_samples(reports):
+    folder, _, _ = reports
+    (seen, _) = logged(folder / "job", "train_seen")
+    assert len(set(seen)) == 3  # one full batch of the five samples this process gets
+
+
+def test_two_processes_evaluate_a_single_sample_with_a_frozen_model(reports):
+    _, first, _ = reports
+    assert first["small"]["indices"] == [0]
+
+
+def test_two_processes_resume(reports):
+    _, first, second = reports
+    assert (first["start"], second["start"]) == (2, 2)
+
+
+# ---- one GPU
+
+
+@pytest.mark.gpu
+def test_one_gpu_trains_and_tests_without_a_process_group(tmp_path):
+    metrics = make_runner(tmp_path, device="cuda", amp=True, num_workers=1).train()
+    assert metrics["test"]["indices"] == list(range(7))

@@ -1,0 +1,99 @@
+"""Resumed runs, and runs that start from given weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy_plugin import logged, make_runner, model_weight
+
+
+def crash(folder, job="crashed", **run):
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(folder, job, crash_at=[1, 1], **run).train()
+
+
+# ---- resume
+
+
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
+    whole = make_runner(tmp_path, "whole", max_epoch=3).train()
+    crash(tmp_path / "b", max_epoch=3)
+    resumed = make_runner(tmp_path / "b", "resumed", max_epoch=3, resume_ckpt_path="auto").train()
+    assert resumed["test"]["weight"] == whole["test"]["weight"]
+
+
+def test_resumed_run_starts_with_the_next_epoch(tmp_path):
+    crash(tmp_path, max_epoch=3)
+    path = tmp_path / "crashed" / "checkpoint_last.pth"
+    make_runner(tmp_path, "resumed", max_epoch=3, resume_ckpt_path=str(path)).train()
+    assert logged(tmp_path / "resumed", "train_epoch") == [1, 2]
+
+
+def test_resume_in_place_appends_to_the_log(tmp_path):
+    crash(tmp_path, max_epoch=3)
+    make_runner(
+        tmp_path, "ignored", max_epoch=3, resume_ckpt_path="auto", resume_in_place=True
+    ).train()
+    assert logged(tmp_path / "crashed", "train_epoch") == [0, 1, 2]
+
+
+def test_auto_resume_without_a_checkpoint_starts_afresh(tmp_path):
+    make_runner(tmp_path, resume_ckpt_path="auto").train()
+    assert logged(tmp_path / "job", "train_epoch") == [0, 1]
+
+
+def test_best_epoch_survives_a_resume(tmp_path):
+    metrics = {"val": [9, 1, 2]}
+    crash(tmp_path, max_epoch=3, scripted_metrics=metrics)
+    make_runner(
+        tmp_path, "resumed", max_epoch=3, resume_ckpt_path="auto", scripted_metrics=metrics
+    ).train()
+    assert torch.load(tmp_path / "resumed" / "checkpoint_best.pth")["epoch"] == 0
+
+
+def test_best_epoch_after_the_resumed_one_is_forgotten(tmp_path):
+    make_runner(
+        tmp_path, max_epoch=2, keep_checkpoints=True, scripted_metrics={"val": [1, 9]}
+    ).train()
+    path = str(tmp_path / "job" / "checkpoint_0.pth")
+    make_runner(tmp_path, "again", resume_ckpt_path=path, scripted_metrics={"val": [1, 2]}).train()
+    assert torch.load(tmp_path / "again" / "checkpoint_best.pth")["best_metric"] == 2
+
+
+def test_resuming_a_finished_run_only_tests(tmp_path):
+    first = make_runner(tmp_path).train()
+    again = make_runner(tmp_path, "again", resume_ckpt_path="auto").train()
+    assert again["test"]["weight"] == first["test"]["weight"]
+
+
+def test_resuming_with_other_trained_parts_is_refused(tmp_path):
+    make_runner(tmp_path, max_epoch=1).train()
+    runner = make_runner(tmp_path, "other", resume_ckpt_path="auto")
+    runner.model.head.bias.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"other parameters were trained.*run\.load_ckpt_path"):
+        runner.train()
+
+
+# ---- weights only
+
+
+def test_initial_weights_may_come_from_several_files(tmp_path):
+    torch.save({"head.weight": torch.full((1, 4), 2.0)}, tmp_path / "weight.pth")
+    torch.save({"model": {"head.bias": torch.zeros(1)}}, tmp_path / "bias.pth")
+    paths = [str(tmp_path / "weight.pth"), str(tmp_path / "bias.pth")]
+    runner = make_runner(tmp_path, load_ckpt_path=paths)
+    assert model_weight(runner.model) == [2.0] * 4
+
+
+@pytest.mark.parametrize("key", ["load_ckpt_path", "resume_ckpt_path"])
+def test_evaluate_only_uses_the_checkpoint_and_trains_nothing(tmp_path, key):
+    trained = make_runner(tmp_path).train()
+    path = str(tmp_path / "job" / "checkpoint_best.pth")
+    metrics = make_runner(tmp_path, "eval", evaluate=True, **{key: path}).train()
+    assert metrics["test"] == trained["test"]
+    assert not list((tmp_path / "eval").glob("*.pth"))
+
+
+def test_evaluate_only_covers_validation_and_test_splits(tmp_path):
+    metrics = make_runner(tmp_path, evaluate=True, sizes={"val": 5, "test": 7}).train()
+    assert list(metrics) == ["val", "test"]

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from lavis_dynrefer.vocab.control_words import (
+    content_phrases,
+    control_prompt,
+    parse_controls,
+    sample_control_words,
+    training_words,
+)
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return json.loads((shared / "parity/parse_sentence.json").read_text(encoding="utf-8"))
+
+
+def test_prompt_joins_by_commas_and_ends_with_a_bar():
+    assert control_prompt(["red dog", "bench"]) == "red dog,bench|"
+
+
+def test_no_words_give_the_bar_alone():
+    assert control_prompt([]) == "|"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("dog,red|", ["dog", "red"]), ("|", []), ("", []), (" a , ,b", ["a", "b"])],
+)
+def test_typed_words_are_split_and_cleaned(text, words):
+    assert parse_controls(text) == words
+
+
+def test_phrases_extend_by_the_nouns_that_follow():
+    tokens = [("old", "JJ"), ("dogs", "NNS"), ("in", "IN"), ("a", "DT"), ("bus", "NN")]
+
+    assert content_phrases(tokens) == ["old dogs", "dogs", "bus"]
+
+
+def test_bnc_adjectives_count_too():
+    assert content_phrases([("red", "AJ0"), ("dog", "NN1")]) == ["red dog", "dog"]
+
+
+def test_without_a_pos_tagger_only_tags_are_used():
+    assert training_words("a red dog", ["dog"]) == ["dog"]
+
+
+def test_tags_and_phrases_are_joined_once():
+    words = training_words("dog", ["dog", "pet"], lambda caption: [(caption, "NN")])
+
+    assert words == ["dog", "pet"]
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_official_words_of_a_caption(golden, shared, row):
+    case = golden["keep_all"][row]
+    tag_list = (shared / "parity/configs/tag_list.txt").read_text(encoding="utf-8").splitlines()
+    tags = [tag_list[index] for index in case["tag_ids_set1"] + case["tag_ids_set2"]]
+
+    words = training_words(case["caption"], tags, lambda _: case["pos_tags"])
+
+    assert sorted(words) == case["control_tokens_sorted"]
+
+
+def test_a_repeated_word_keeps_its_own_followers(golden):
+    # The released code looks every word up by its first occurrence: it gives "dog" twice here.
+    case = golden["keep_all"][3]
+
+    assert content_phrases(case["pos_tags"]) == ["dog", "dog house", "house"]
+
+
+def test_a_caption_without_content_words_adds_nothing(golden):
+    # The released code adds an empty word, a stray comma in the prompt.
+    case = golden["keep_all"][4]
+
+    assert content_phrases(case["pos_tags"]) == []
+
+
+def test_dropping_is_governed_by_the_generator():
+    words = [str(number) for number in range(20)]
+
+    first, again = (sample_control_words(words, rng=random.Random(3), drop_all=0) for _ in "ab")
+
+    assert first == again
+    assert set(first) < set(words)
+
+
+def test_nothing_dropped_is_everything_in_another_order():
+    words = [str(number) for number in range(20)]
+
+    kept = sample_control_words(words, rng=random.Random(0), drop_all=0, drop=0)
+
+    assert sorted(kept) == sorted(words)
+    assert kept != words
+
+
+def test_drop_rates_are_those_of_the_released_code(golden):
+    rng = random.Random(0)
+    draws = [sample_control_words(list("abcdefgh"), rng=rng) for _ in range(4000)]
+
+    empty = sum(not draw for draw in draws) / len(draws)
+    kept = sum(len(draw) for draw in draws) / len(draws) / 8
+
+    # 3 standard errors of a share of one half over 4000 draws are 0.024
+    assert empty == pytest.approx(0.5, abs=0.03)
+    assert kept == pytest.approx(golden["default_ratios"]["mean_kept_fraction"], abs=0.03)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lavis_dynrefer.structures import AttributeInfo
+from lavis_dynrefer.vocab.prompts import (
+    attribute_prompts,
+    attribute_synonyms,
+    category_prompt,
+    load_attributes,
+    plain_attribute,
+)
+
+
+def attribute(name, kind, is_has):
+    return AttributeInfo(name=name, type=kind, parent_type=kind, is_has=is_has, frequency="head")
+
+
+def test_attribute_of_the_thing_itself_uses_is():
+    wet = attribute("state:wet", "state", "is")
+
+    assert attribute_prompts(wet) == ["the wet", "the  is wet"]
+
+
+def test_attribute_of_a_part_names_the_part():
+    red = attribute("clothes color:red", "clothes color", "has")
+
+    assert attribute_prompts(red) == ["the red clothes color", "the  has red clothes color"]
+
+
+def test_tone_is_no_part_of_a_name():
+    dark = attribute("hair tone:dark", "hair tone", "has")
+
+    assert attribute_prompts(dark) == ["the dark hair", "the  has dark hair"]
+
+
+def test_every_synonym_gets_both_prompts():
+    clean = attribute("cleanliness:clean/neat", "cleanliness", "is")
+
+    assert attribute_prompts(clean) == ["the clean", "the  is clean", "the neat", "the  is neat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [
+        ("maturity:young/baby", ["kid", "kids", "child", "toddler", "boy", "girl"]),
+        ("maturity:adult/old/aged", ["teen", "elder"]),
+    ],
+)
+def test_age_has_more_synonyms_than_its_name_lists(name, added):
+    listed = name.split(":")[1].split("/")
+
+    assert attribute_synonyms(attribute(name, "maturity", "is")) == listed + added
+
+
+def test_old_outside_of_age_is_an_ordinary_word():
+    assert attribute_synonyms(plain_attribute("old")) == ["old"]
+
+
+def test_a_typed_word_is_an_attribute():
+    assert attribute_prompts("wet") == ["the wet", "the  is wet"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "state:", "state:wet/"])
+def test_an_attribute_without_a_word_is_refused(name):
+    with pytest.raises(ValueError, match="expected a word"):
+        attribute_prompts(name)
+
+
+def test_category_prompt_is_lower_case():
+    assert category_prompt("Tennis Racket") == "the tennis racket"
+
+
+def test_official_prompts_of_all_117_attributes(shared):
+    golden = json.loads((shared / "parity/outputs.json").read_text(encoding="utf-8"))
+    attributes = load_attributes(shared / "parity/configs/ovad.json")
+    by_synonym = {}
+    for item in attributes:
+        prompts = attribute_prompts(item)
+        for row, synonym in enumerate(attribute_synonyms(item)):
+            by_synonym.setdefault(synonym, []).extend(prompts[2 * row : 2 * row + 2])
+
+    assert [len(attribute_prompts(item)) for item in attributes] == golden["att_len_synonyms"]
+    assert by_synonym == golden["syn2template"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected an OVAD-style json"),
+        ("<html>", "expected an OVAD-style json"),
+        ("{}", "expected a list, or one under 'attributes'"),
+        ("[]", "expected a list, or one under 'attributes'"),
+        ('{"attributes": ["wet"]}', "expected a list of objects"),
+        ('{"attributes": [{"name": "state:wet"}]}', "missing"),
+        (
+            '{"attributes": [{"name": "a:b", "type": "a", "parent_type": "a",'
+            ' "is_has_att": "was", "freq_set": "head"}]}',
+            "expected 'is' or 'has'",
+        ),
+    ],
+)
+def test_unusable_attribute_files_are_named(tmp_path, content, message):
+    path = tmp_path / "attributes.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=message):
+        load_attributes(path)
