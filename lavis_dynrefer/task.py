@@ -42,7 +42,7 @@ class TaskOptions:
     Args:
         protocol_mode: "strict", where a missing answer is a wrong one, or "official".
         max_grad_norm: largest gradient norm; 0 leaves gradients alone, as the released code does.
-        amp: autocast on CUDA.
+        amp: autocast; on a CPU only with bf16.
         amp_dtype: "fp16" or "bf16".
         generation: beam search settings that replace the model's.
         chunk: regions encoded at once in evaluation.
@@ -93,9 +93,11 @@ class DynReferTask(BaseTask):
         )
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        if not (self.options.amp and device.type == "cuda"):
+        if not self.options.amp:
             return nullcontext()
-        return torch.autocast("cuda", dtype=AMP_DTYPES[self.options.amp_dtype])
+        if device.type == "cpu" and self.options.amp_dtype != "bf16":
+            raise ValueError("run.amp on a CPU needs run.amp_dtype: bf16; or set run.amp: false")
+        return torch.autocast(device.type, dtype=AMP_DTYPES[self.options.amp_dtype])
 
     def _train_inner_loop(
         self,

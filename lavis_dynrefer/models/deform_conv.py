@@ -35,6 +35,10 @@ def deform_conv(value: Tensor, offset_mask: Tensor, *, groups: int) -> Tensor:
         (M, h, w, C).
     """
     height, width = value.shape[1:3]
+    dtype = value.dtype
+    # Positions need float32: in bfloat16 a cell in 16 would move by a quarter of a cell.
+    if dtype in (torch.float16, torch.bfloat16):
+        value, offset_mask = value.float(), offset_mask.float()
     packed = offset_mask[..., : groups * TAPS * 3]
     packed = rearrange(packed, "m h w (g p) -> (m g) h w p", g=groups)
     offsets = rearrange(packed[..., : TAPS * 2], "n h w (k two) -> k n h w two", two=2)
@@ -53,9 +57,9 @@ def deform_conv(value: Tensor, offset_mask: Tensor, *, groups: int) -> Tensor:
         position = centre + start + offsets[tap]  # (M g) h w 2, in cells
         # grid_sample wants -1..1 from edge to edge of the map.
         grid = (2 * position + 1) / size - 1
-        sample = F.grid_sample(planes, grid.to(planes.dtype), align_corners=False)
+        sample = F.grid_sample(planes, grid, align_corners=False)
         out = out + sample * masks[tap]
-    return rearrange(out, "(m g) c h w -> m h w (g c)", g=groups)
+    return rearrange(out, "(m g) c h w -> m h w (g c)", g=groups).to(dtype)
 
 
 class DeformableAlign(nn.Module):

@@ -12,6 +12,7 @@ from lavis_dynrefer.synthetic.stencils import make_stencil
 from lavis_dynrefer.synthetic.textures import ground
 from lavis_dynrefer.synthetic.world import HEIGHT, WIDTH
 
+_STREAM = 97  # of random numbers, apart from those that lay the scene out
 _SEAM = 12  # pixels to either side of the edge between two grounds that are blended
 _SHADOW = 0.42  # darkest share of light that a shadow takes away
 
@@ -53,7 +54,7 @@ def _draw_ground(scene: Scene) -> np.ndarray:
 def _waves(scene: Scene) -> np.ndarray:
     """(WIDTH,) float32: how far the edge swings, at most 5 pixels either way."""
     cell = 40
-    heights = 10 * Draws(scene.seed, scene.index, 97).field(1, WIDTH // cell + 2)[0] - 5
+    heights = 10 * Draws(scene.seed, scene.index, _STREAM).field(1, WIDTH // cell + 2)[0] - 5
     position = np.arange(WIDTH) / cell
     whole = position.astype(np.int64)
     part = position - whole

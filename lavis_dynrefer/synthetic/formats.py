@@ -15,6 +15,7 @@ from lavis_dynrefer.synthetic.world import CATEGORIES, HEIGHT, WIDTH, held_out_p
 Row = dict[str, Any]
 
 _IDS_PER_SCENE = 100  # region ids of scene i lie in [100 i, 100 i + 99]; they fit 32 bits
+_STREAM = 98  # of random numbers, apart from those that lay the scene out
 _SHORT_SHARE = 0.6  # share of the objects with a second, short caption
 _DATE = "2000-01-01 00:00:00"  # the raw formats ask for one; a fixed one keeps files reproducible
 
@@ -24,7 +25,7 @@ def captions(scene: Scene) -> list[tuple[int, int, str, str]]:
 
     Every object has a full caption. In the Visual Genome splits most have a short one as well.
     """
-    draws = Draws(scene.seed, scene.index, 98)
+    draws = Draws(scene.seed, scene.index, _STREAM)
     rows = []
     for number in range(len(scene.objects)):
         first_id = _IDS_PER_SCENE * scene.index + 2 * number

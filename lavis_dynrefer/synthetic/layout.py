@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import MappingProxyType
 
 import numpy as np
 
@@ -45,8 +44,8 @@ from lavis_dynrefer.synthetic.world import (
 _TRIES = 24  # positions tried for one object before another object is drawn
 _MOST_HIDDEN = 0.3  # share of an object that others may cover
 _ONE_GROUND = 0.85  # share of a box that must lie on one ground
-_REACH = MappingProxyType({"landmark": 110.0, "neighbour": 80.0})  # pixels between related boxes
-_NEARER = 6.0  # pixels by which the nearest neighbour must be nearer than the next
+_REACH = 110.0  # most pixels between related boxes
+_NEARER = 4.0  # pixels by which the nearest neighbour must be nearer than the next
 
 
 def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
@@ -219,7 +218,7 @@ def _reference(boxes: list[Box], number: int, world: str) -> int | None:
     if world == "landmark":
         others = [0] if number else []
     ranked = sorted((gap(boxes[number], boxes[k]), k) for k in others)
-    if not ranked or ranked[0][0] > _REACH[world]:
+    if not ranked or ranked[0][0] > _REACH:
         return None
     if len(ranked) > 1 and ranked[1][0] < ranked[0][0] + _NEARER:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,7 +154,7 @@ def gap(box: Box, other: Box) -> float:
     """Distance in pixels between the nearest points of two xyxy boxes, 0 if they touch."""
     across = max(other[0] - box[2], box[0] - other[2], 0.0)
     down = max(other[1] - box[3], box[1] - other[3], 0.0)
-    return float((across * across + down * down) ** 0.5)
+    return math.sqrt(across * across + down * down)
 
 
 def relation(box: Box, other: Box) -> str | None:

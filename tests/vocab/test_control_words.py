@@ -41,6 +41,12 @@ def test_phrases_extend_by_the_nouns_that_follow():
     assert content_phrases(tokens) == ["old dogs", "dogs", "bus"]
 
 
+def test_an_adjective_is_not_extended_by_another():
+    tokens = [("old", "JJ"), ("red", "JJ"), ("bus", "NN")]
+
+    assert content_phrases(tokens) == ["old", "red bus", "bus"]
+
+
 def test_bnc_adjectives_count_too():
     assert content_phrases([("red", "AJ0"), ("dog", "NN1")]) == ["red dog", "dog"]
 
