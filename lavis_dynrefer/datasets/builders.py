@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +14,8 @@ from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
 from lavis_dynrefer.datasets.sources import coco, ovad, refcocog, visual_genome
 from lavis_dynrefer.paths import cache_dir, config_path
 from lavis_dynrefer.structures import RegionSet
-from lavis_dynrefer.synthetic.dataset import VERSION, write_dataset
+from lavis_dynrefer.synthetic.dataset import VERSION, read_truth, write_dataset
+from lavis_dynrefer.synthetic.vocabulary import own_tags
 
 
 @registry.register_builder("vg_region")
@@ -158,6 +160,10 @@ class SyntheticBuilder(RegionDatasetBuilder):
                 splits=described,
                 name=f"{protocol}-densecap",
             )
+        if info.labels == "truth":
+            found = {split: self._with_true_tags(part, root) for split, part in found.items()}
+        elif info.labels != "captions":
+            raise DatasetError(f"labels: expected captions or truth, got {info.labels!r}")
         if "attributes" in splits:
             path = root / "ovad" / ovad.ANNOTATIONS.name
             found["attributes"] = ovad.read_ovad(path, pictures, name=f"{protocol}-attributes")
@@ -166,6 +172,17 @@ class SyntheticBuilder(RegionDatasetBuilder):
             name = f"{protocol}-categories"
             found["categories"] = coco.read_coco_instances(path, pictures, name=name)
         return found
+
+    @staticmethod
+    def _with_true_tags(region_set: RegionSet, root: Path) -> RegionSet:
+        """Each object once, tagged with all its own properties, said in a caption or not."""
+        truth = read_truth(root, region_set.split)
+        by_object = {(region.image_id, region.box): region for region in region_set.regions}
+        regions = [
+            replace(region, tags=own_tags(truth[region.region_id]["facts"]))
+            for region in by_object.values()
+        ]
+        return replace(region_set, regions=regions, name=f"{region_set.name}-truth")
 
     def _root(self, info: settings.SyntheticInfo) -> Path:
         name = f"synthetic-v{VERSION}-{info.world}-{info.scenes}-{info.seed}"

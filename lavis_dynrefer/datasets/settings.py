@@ -64,3 +64,4 @@ class SyntheticInfo(RegionInfo):
     scenes: int = 400  # pictures in train, val and test together
     seed: int = 0
     world: str = "landmark"  # or "neighbour": what the captions relate a region to
+    labels: str = "captions"  # tags of a region from its captions, or all that is true: "truth"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ def tags() -> list[str]:
         "below",
     ]
     return list(dict.fromkeys(words))
+
+
+def own_tags(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Tags of everything a region itself is, from a row of `read_truth`; not of its reference."""
+    words = [facts[slot] for slot in (*_SLOTS, "category", "surface", "location")]
+    known = set(tags())
+    return tuple(
+        dict.fromkeys(word for text in words if text for word in text.split() if word in known)
+    )
 
 
 def write_vocabulary(folder: Path) -> None:
