@@ -96,7 +96,7 @@ setup(
         "sentencepiece",
     ],
     extras_require={
-        "test": ["build", "mypy", "pytest>=7", "ruff", "setuptools>=64", "types-PyYAML", "wheel"],
+        "test": ["build", "mypy>=1.10", "pytest>=7", "ruff==0.17.*", "setuptools>=64", "wheel"],
     },
     entry_points={"console_scripts": ["dynrefer = lavis_dynrefer.cli:main"]},
     cmdclass={"build_py": BuildWithHook, "editable_wheel": EditableWithHook},

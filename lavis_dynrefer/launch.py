@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 EXIT_BAD_INPUT = 2  # as argparse
 DEBUG_VARIABLE = "DYNREFER_DEBUG"
 # Scoring on rank 0 may take long while the others wait; torchrun ends them if it fails.
-GROUP_TIMEOUT = datetime.timedelta(hours=12)
+GROUP_TIMEOUT = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,10 @@ def _build_runner(config: RunConfig) -> Any:
     if run.runner != OWN_RUNNER and run.get("load_ckpt_path"):  # ours loads it itself
         model.load_checkpoint(run.load_ckpt_path)
     runner_class = registry.get_runner_class(run.runner)
-    return runner_class(cfg=config, job_id=_job_id(), task=task, model=model, datasets=datasets)
+    runner = runner_class(cfg=config, job_id=_job_id(), task=task, model=model, datasets=datasets)
+    if run.runner == OWN_RUNNER:
+        runner.dataloaders  # noqa: B018  made now, so that an unusable split is found now
+    return runner
 
 
 def _run(runner: Any, run: DictConfig, *, evaluate: bool) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from lavis_dynrefer import compat, paths
 # Each registers its classes as it is imported; in the order of the layers.
 REGISTERING_MODULES = (
     "lavis_dynrefer.models.dynrefer",
+    "lavis_dynrefer.models.pretraining",
     "lavis_dynrefer.processors",
     "lavis_dynrefer.datasets.builders",
     "lavis_dynrefer.task",

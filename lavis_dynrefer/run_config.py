@@ -60,11 +60,12 @@ def load_run_config(
     try:
         sections = _merged_sections(find_run_file(cfg_path), options)
         _check_sections(sections)
-        sections.run = _completed_run(OmegaConf.to_container(sections.run), evaluate=evaluate)
         _check_model(sections.model)
+        run = OmegaConf.to_container(sections.run, resolve=True)
+        sections.run = _completed_run(run, evaluate=evaluate)
         sections.datasets = _checked_datasets(sections.datasets)
         config = RunConfig(sections)
-        resolved = OmegaConf.to_container(config.get_config(), resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(config.get_config(), resolve=True)
     except OmegaConfBaseException as error:
         place = f"{error.full_key}: " if error.full_key else ""
         raise LaunchError(f"{cfg_path}: {place}{str(error).splitlines()[0]}") from error
@@ -119,6 +120,9 @@ def _check_sections(sections: DictConfig) -> None:
     for name in sorted(SECTIONS):
         if OmegaConf.is_missing(sections, name) or not isinstance(sections.get(name), DictConfig):
             raise LaunchError(f"section {name!r} is missing or not a mapping")
+    unset = OmegaConf.missing_keys(sections)
+    if unset:
+        raise LaunchError(f"a value must be given for {', '.join(sorted(unset))}")
     if sections.run.get("task") == OWN_TASK:
         for name in set(sections) - SECTIONS:
             raise LaunchError(f"unknown section {name!r}; {suggestion(name, SECTIONS)}")

@@ -1,4 +1,4 @@
-"""The command line of `lavis.train` and `lavis.evaluate`, on the toy plugin of the runner's tests."""
+"""The command line of `lavis.train` and `lavis.evaluate`, tried on the toy plugin."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_config_of_another_task_is_what_lavis_makes_of_it(other_yaml):
 def test_model_type_given_as_an_option_loads_that_types_yaml():
     config = load_run_config(QUICKSTART, ["model.model_type=flant5xl"])
 
-    assert config.model_cfg.vision.width == 1408
+    assert config.model_cfg.captioning.llm_options.dtype == "bfloat16"
 
 
 def test_dataset_without_settings_means_its_defaults(tmp_path):
@@ -207,7 +207,8 @@ def test_auto_takes_the_gpu_if_there_is_one(monkeypatch):
             "datasets.ovad.vis_processor.eval.name does not know 'dynrefer_evil'; did you mean",
         ),
         (["run.seed=${oc.env:NO_SUCH_VARIABLE}"], "Environment variable 'NO_SUCH_VARIABLE'"),
-        (["run.output_dir=???"], "Missing mandatory value"),
+        (["datasets=null"], "section 'datasets' is missing or not a mapping"),
+        (["run.resume_ckpt_path=???"], "a value must be given for run.resume_ckpt_path"),
     ],
 )
 def test_wrong_setting_is_named_with_the_known_ones(options, complaint):
@@ -228,6 +229,7 @@ def test_wrong_setting_is_named_with_the_known_ones(options, complaint):
         (b"model: {arch: dynrefer}\nrun: {task: dynrefer}", "section 'datasets' is missing"),
         (b"model: {}\nrun: {task: dynrefer}\ndatasets: {}", "model.arch is missing"),
         (b"model: {arch: dynrefer}\nrun: {}\ndatasets: {}", "run.task is missing"),
+        (b"model: {arch: blip_vqa}\nrun: {}\ndatasets: {}", "model.model_type is missing"),
     ],
 )
 def test_broken_file_is_one_sentence(tmp_path, content, complaint):
@@ -294,9 +296,9 @@ def run_on_two_processes(folder, *arguments):
         "sys.exit(train_main())\n"
     )
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     return subprocess.run(
-        [*torchrun, "--master_port=0", script, *arguments],
+        [*torchrun, script, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -61,6 +61,12 @@ class VisualGenomeBuilder(RegionDatasetBuilder):
         return path.parent if unpacked and not path.is_dir() else path
 
 
+def _named_by_size(region_set: RegionSet, protocol: str | None) -> RegionSet:
+    """Protocol id such as "ovad-14300": it tells the whole file from a part of it."""
+    name = protocol or f"{region_set.name}-{len(region_set.truth())}"
+    return replace(region_set, name=name)
+
+
 @registry.register_builder("ovad")
 class OvadBuilder(RegionDatasetBuilder):
     """OVAD attributes."""
@@ -76,7 +82,8 @@ class OvadBuilder(RegionDatasetBuilder):
         del splits
         path = self._path(info, ovad.ANNOTATIONS, info.annotations)
         images = self._path(info, ovad.IMAGES, info.images.storage)
-        return {"val": ovad.read_ovad(path, images, name=info.protocol or "ovad-14300")}
+        found = ovad.read_ovad(path, images, name="ovad")
+        return {"val": _named_by_size(found, info.protocol)}
 
 
 @registry.register_builder("coco_region")
@@ -96,8 +103,8 @@ class CocoBuilder(RegionDatasetBuilder):
         del splits
         path = self._path(info, coco.INSTANCES, info.annotations)
         images = self._path(info, coco.IMAGES, info.images.storage)
-        name = info.protocol or "coco-36781"
-        return {"val": coco.read_coco_instances(path, images, name=name)}
+        found = coco.read_coco_instances(path, images, name="coco")
+        return {"val": _named_by_size(found, info.protocol)}
 
 
 @registry.register_builder("refcocog_region")

@@ -125,8 +125,7 @@ def evaluate_attributes(
     region without an answer scores 0 for every attribute, in the released code too.
 
     Raises:
-        ValueError: nothing to grade, a prediction for no region, scores that are not finite or
-            that leave out attributes of the vocabulary.
+        ValueError: nothing to grade, a prediction for no region, scores not finite or incomplete.
     """
     check_request(region_set, predictions, mode)
     regions = graded_regions(region_set, STRICT, _has_attributes, "attribute labels")
@@ -142,9 +141,8 @@ def evaluate_attributes(
     large = boxes.area(corners).numpy() >= MIN_AREA
     metrics = attribute_map(scores, labels, region_set.attributes)
     if (labels[large] == 1).any():
-        for name, value in attribute_map(
-            scores[large], labels[large], region_set.attributes
-        ).items():
+        subset = attribute_map(scores[large], labels[large], region_set.attributes)
+        for name, value in subset.items():
             if name in ("map", "map_head", "map_medium", "map_tail"):
                 metrics[f"{name}_area50"] = value
     return MetricReport(

@@ -64,19 +64,17 @@ def evaluate_reg(
 ) -> MetricReport:
     """Referring expression generation: each region's caption against that region's own sentence.
 
-    Metrics, all in percent: `meteor`, `cider`, `bleu_1` ... `bleu_4`, `rouge_l`. Strict: a region
-    without an answer, rejected ones included, has an empty caption. Official: only regions with
-    an answer are graded.
+    Metrics are those of `caption_scores`, in percent. Strict: a region without an answer, rejected
+    ones included, has an empty caption. Official: only regions with an answer are graded.
 
     Args:
-        region_set: one region per sentence, as in `vg-reg-5k` and `refcocog-umd-val`.
+        region_set: one region per sentence.
         predictions: region id -> prediction.
         mode: "strict" or "official".
         meteor: a running METEOR to use; by default one is started and stopped.
 
     Raises:
-        ValueError: nothing to grade, or a prediction for no region.
-        RuntimeError: Java cannot be started or fails.
+        ValueError, RuntimeError: nothing to grade, a prediction for no region; Java fails.
     """
     check_request(region_set, predictions, mode)
     regions = graded_regions(region_set, mode, _has_caption, "a caption")

@@ -2,8 +2,7 @@
 
 The metric of DenseCap (Johnson et al., 2016): a detection is right if it claims a truth box (see
 `box_matching`) and both its overlap with that box and the similarity of its caption reach their
-thresholds. Like the released DynRefer and unlike the first implementation, overlap has no extra
-pixel.
+thresholds. Like the released DynRefer and unlike DenseCap's own code, overlap has no extra pixel.
 """
 
 from __future__ import annotations
@@ -115,43 +114,29 @@ def evaluate_dense_caption(
 ) -> MetricReport:
     """Dense captioning; metrics of `dense_caption_map`, in percent.
 
-    Truth is every region with a caption. Where regions carry a detector's score those are the
-    detections, else (ground-truth boxes) every predicted region is one. Detections are ranked by
-    the detector's score where there is one, else by the caption's; the counts
-    `ranked_by_detector_score` and `ranked_by_caption_score` say which.
-
-    Strict: all truth counts, rejected regions included. Official: truth that was rejected, and
-    truth of pictures without any prediction, is left out.
+    Truth is every region with a caption. Where regions carry a detector's score those alone are
+    detections, ranked by it; else (ground-truth boxes) all predicted regions are, ranked by the
+    caption's score. The counts `ranked_by_...` say which. Strict: all truth counts, rejected
+    regions included. Official: rejected truth and pictures without any prediction are left out.
 
     Args:
-        region_set: the split; rejected regions are truth too when strict.
+        region_set: the split.
         predictions: region id -> prediction.
         mode: "strict" or "official".
         similarity: text similarity, METEOR unless given.
 
     Raises:
-        ValueError: nothing to grade, a prediction for no region, or no score to rank by.
-        RuntimeError: Java cannot be started or fails.
+        ValueError, RuntimeError: nothing to grade, no score to rank by; Java fails.
     """
     check_request(region_set, predictions, mode)
-    truth = graded_regions(region_set, mode, _has_caption, "a caption")
-    asked = [region for region in region_set.regions if region.score is not None]
-    asked = asked or [region for region in region_set.regions if region.caption is not None]
+    asked = _asked(region_set)
     detections = [
         (region, prediction)
         for region, prediction in pair_answers(region_set, predictions, asked)
         if prediction is not None and prediction.caption is not None
     ]
-    seen = {region.image_id for region, _ in detections}
-    if mode == OFFICIAL:
-        truth = [region for region in truth if region.image_id in seen]
-    if not truth:
-        raise ValueError(
-            f"{region_set.name}/{region_set.split}: no picture with truth has a prediction, and "
-            f"mode {OFFICIAL!r} grades only those; predict captions first"
-        )
+    truth = _truth(region_set, mode, {region.image_id for region, _ in detections})
     matches = match_images(_by_image(truth, detections))
-    by_detector = sum(region.score is not None for region, _ in detections)
     return MetricReport(
         evaluator="dense_caption",
         protocol=region_set.name,
@@ -159,17 +144,47 @@ def evaluate_dense_caption(
         primary="map",
         metrics=dense_caption_map(matches, similarity),
         counts={
-            "images": len({region.image_id for region in truth}),
-            "images_without_prediction": len({region.image_id for region in truth} - seen),
-            "regions": len(truth),
             "merged_regions": matches.num_truth,
             "asked": len(asked),
-            "missing": len(asked) - len(detections),
             "rejected": len(region_set.rejected),
-            "ranked_by_detector_score": by_detector,
-            "ranked_by_caption_score": len(detections) - by_detector,
+            **_counts(truth, asked, detections),
         },
     )
+
+
+def _asked(region_set: RegionSet) -> list[RegionRecord]:
+    proposals = [region for region in region_set.regions if region.score is not None]
+    return proposals or list(filter(_has_caption, region_set.regions))
+
+
+def _truth(region_set: RegionSet, mode: str, answered_images: set[int]) -> list[RegionRecord]:
+    truth = graded_regions(region_set, mode, _has_caption, "a caption")
+    if mode == STRICT:
+        return truth
+    seen = [region for region in truth if region.image_id in answered_images]
+    if not seen:
+        raise ValueError(
+            f"{region_set.name}/{region_set.split}: no picture with truth has a prediction, and "
+            f"mode {OFFICIAL!r} grades only those; predict captions first"
+        )
+    return seen
+
+
+def _counts(
+    truth: Sequence[RegionRecord],
+    asked: Sequence[RegionRecord],
+    detections: Sequence[tuple[RegionRecord, RegionPrediction]],
+) -> dict[str, int]:
+    images = {region.image_id for region in truth}
+    by_detector = sum(region.score is not None for region, _ in detections)
+    return {
+        "images": len(images),
+        "images_without_prediction": len(images - {region.image_id for region, _ in detections}),
+        "regions": len(truth),
+        "missing": len(asked) - len(detections),
+        "ranked_by_detector_score": by_detector,
+        "ranked_by_caption_score": len(detections) - by_detector,
+    }
 
 
 def _by_image(

@@ -24,6 +24,12 @@ from lavis_dynrefer.metrics.answers import CaptionPair
 
 logger = logging.getLogger(__name__)
 
+# METEOR prints numbers with a point and reads them back by the locale: a comma stops it.
+_JAVA_OPTIONS = (
+    *("-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"),
+    *("-Duser.language=en", "-Duser.country=US"),
+    *("-Duser.language.format=en", "-Duser.country.format=US"),
+)
 _PUNCTUATION = frozenset(coco_tokenizer.PUNCTUATIONS)
 _LOG_EVERY = 20_000  # pairs, some 5 seconds of METEOR
 
@@ -64,7 +70,7 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
     def __init__(self, memory: str = "2G") -> None:
         """Start Java; it reads its tables while the caller goes on."""
         command = [
-            *(find_java(), f"-Xmx{memory}", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"),
+            *(find_java(), *_JAVA_OPTIONS, f"-Xmx{memory}"),
             *("-jar", coco_meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"),
         ]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads blocks Java
@@ -104,8 +110,12 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
     def close(self) -> None:
         """Stop Java; closing twice does no harm."""
         streams: Any = (self._process.stdin, self._process.stdout, self._stderr)
-        self._process.kill()  # it keeps nothing that needs saving
-        self._process.wait()
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)  # seconds; it keeps nothing that needs saving
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         for stream in streams:
             with contextlib.suppress(BrokenPipeError):  # of input that has no reader any more
                 stream.close()
@@ -178,7 +188,7 @@ def tokenize(sentences: Sequence[str]) -> list[str]:
     """
     lines = [_one_line(sentence) for sentence in sentences]
     command = [
-        *(find_java(), "-Dfile.encoding=UTF-8", "-cp", coco_tokenizer.STANFORD_CORENLP_3_4_1_JAR),
+        *(find_java(), *_JAVA_OPTIONS, "-cp", coco_tokenizer.STANFORD_CORENLP_3_4_1_JAR),
         *("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"),
     ]
     try:

@@ -11,6 +11,15 @@ from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.world import SPLIT_START, WORLDS, held_out_pairs
 
 TRAIN = make_scene(0, 5)
+SHORT = [
+    "green tree on the snow",
+    "the mushroom is green",
+    "the matte finish of the fish",
+    "the fish is borderless and small",
+    "the moon is tilted and small",
+    "black flower on the snow",
+    "the dotted pattern of the umbrella",
+]
 VAL2017 = make_scene(0, SPLIT_START["val2017"] + 3)
 
 
@@ -51,6 +60,10 @@ def test_every_object_is_described_once_in_full():
     full = [(number, phrase) for _, number, form, phrase in rows if form == "full"]
     assert full == [(n, full_caption(TRAIN, n)) for n in range(len(TRAIN.objects))]
     assert len(full) < len(rows) <= 2 * len(full)
+
+
+def test_phrases_are_the_same_on_every_machine():
+    assert [phrase for _, _, form, phrase in formats.captions(TRAIN) if form == "short"] == SHORT
 
 
 def test_region_ids_differ_and_fit_32_bits():

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from lavis_dynrefer.datasets.sources.coco import read_coco_instances
 from lavis_dynrefer.datasets.sources.ovad import read_ovad
@@ -76,6 +76,11 @@ def test_pictures_are_the_scenes_up_to_jpeg(root):
     stored = np.asarray(Image.open(root / "vg/images/VG_100K/1.jpg"), dtype=float)
     drawn = np.asarray(render(make_scene(4, 1)), dtype=float)
     assert np.abs(stored - drawn).mean() < 3  # of 255, quality 95
+
+
+def test_pictures_keep_the_colours_of_single_pixels(root):
+    with Image.open(root / "vg/images/VG_100K/1.jpg") as picture:
+        assert JpegImagePlugin.get_sampling(picture) == 0  # 4:4:4, no smaller colour planes
 
 
 def test_attribute_vectors_agree_with_the_captions(root):
