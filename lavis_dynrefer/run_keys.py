@@ -50,9 +50,6 @@ RUN_KEYS = (
     RunKey("max_grad_norm", float, "gradients are clipped to this norm", least=0),
     RunKey("amp", bool, "mixed precision"),
     RunKey("amp_dtype", str, "number format of mixed precision", choices=("fp16", "bf16")),
-    RunKey("protocol_mode", str, "how missing answers count", choices=("strict", "official")),
-    RunKey("generation", dict, "beam search settings that replace the model's"),
-    RunKey("chunk", int, "regions encoded at once in evaluation", least=1),
     RunKey("log_freq", int, "batches between two lines of the log", least=1),
     RunKey("find_unused_parameters", bool, "allow parameters without gradient under torchrun"),
     # evaluation

@@ -169,6 +169,18 @@ class DynReferTask(BaseTask):
         del model, kwargs
         self.dataset = dataset
 
+    def evaluation(
+        self, model: Any, data_loader: Any, cuda_enabled: bool = True
+    ) -> list[dict[str, Any]]:
+        """Answer every batch of this process, which may have none."""
+        rows: list[dict[str, Any]] = []
+        # LAVIS's log divides by the number of batches.
+        meters = MetricLogger(delimiter="  ")
+        batches = meters.log_every(data_loader, 10, "Evaluation") if len(data_loader) else ()
+        for samples in batches:
+            rows += self.valid_step(model, prepare_sample(samples, cuda_enabled=cuda_enabled))
+        return rows
+
     def valid_step(self, model: Any, samples: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Answer one batch; one row per region, failed ones with their reason."""
         rows = [dict(failure) for failure in samples.get("failed", ())]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -83,9 +85,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     logger.info("Reading %s (sha256 %s)", path, digest.hexdigest())
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable file of tensors, or one that would run code: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     content = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(
         isinstance(value, Tensor) for value in content.values()

@@ -40,15 +40,15 @@ def pattern_map(pattern: str, side: int, angle: int) -> np.ndarray:
     x, y = steps[None, :], steps[:, None]
     u, v = cos * x + sin * y, cos * y - sin * x
     if pattern == "striped":
-        second = np.floor((u + v) / max(2.8, 0.135 * side)) % 2 == 1
+        second = np.floor((u + v) / max(3.1, 0.135 * side)) % 2 == 1
     elif pattern == "checkered":
-        cell = max(2.6, 0.115 * side)
+        cell = max(3.1, 0.115 * side)
         second = (np.floor(u / cell) + np.floor(v / cell)) % 2 == 1
     elif pattern == "dotted":
-        gap = max(4.6, 0.2 * side)
+        gap = max(5.0, 0.2 * side)
         row = np.floor(v / (0.87 * gap))
         du = (u / gap + 0.5 * (row % 2)) % 1.0 - 0.5
-        dv = (v / gap - 0.87 * (row + 0.5)) / 1.0
+        dv = v / gap - 0.87 * (row + 0.5)
         second = du * du + dv * dv < 0.3 * 0.3
     else:
         raise ValueError(f"no pattern {pattern!r}; expected striped, checkered or dotted")

@@ -87,8 +87,15 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
             return (print, ("run",))
 
     torch.save({"model": Payload()}, tmp_path / "bad.pth")
-    with pytest.raises(Exception, match=r"[Ww]eights.only|Unsupported"):
+    with pytest.raises(CheckpointError, match="would run code"):
         read_state_dict(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])
+def test_damaged_checkpoint_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80\x02 no tensors here")
+    with pytest.raises(CheckpointError, match=name):
+        read_state_dict(tmp_path / name)
 
 
 def test_missing_checkpoint_is_named(tmp_path):
