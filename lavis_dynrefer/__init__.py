@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
             raise
         raise ImportError(
             f"{name} needs LAVIS, which is not installed; "
-            f"pip install salesforce-lavis==1.0.2, or on Python >= 3.12: {compat.LEAN_INSTALL}"
+            f"pip install {compat.LAVIS}, or on Python >= 3.12: {compat.LEAN_INSTALL}"
         ) from error
     globals()[name] = value
     return value

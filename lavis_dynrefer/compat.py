@@ -17,9 +17,8 @@ OLDEST_PYTHON = (3, 9)
 OLDEST_TRANSFORMERS = (4, 26)
 REFUSED_TRANSFORMERS = (5, 0)  # T5Config forces tied embeddings, so Flan-T5 answers nonsense
 
-LEAN_INSTALL = (
-    "pip install -r requirements-modern.txt && pip install --no-deps salesforce-lavis==1.0.2"
-)
+LAVIS = "salesforce-lavis==1.0.2"
+LEAN_INSTALL = f"pip install -r requirements-modern.txt && pip install --no-deps {LAVIS}"
 
 # Imported by LAVIS at the top of its modules, used there only for video, captions of whole
 # pictures, augmentation and other models: import name -> what to install to use those parts.

@@ -33,9 +33,20 @@ def connect() -> None:
     if host is None:
         if importlib.util.find_spec("lavis") is None:
             return
-        with compat.lavis_importable():
-            importlib.import_module("lavis")
+        _import_lavis()
     register()
+
+
+def _import_lavis() -> None:
+    with compat.lavis_importable():
+        try:
+            importlib.import_module("lavis")
+        except ImportError as error:
+            raise ImportError(
+                f"LAVIS is installed but does not import: {error}; "
+                f"install it afresh in a new environment: pip install {compat.LAVIS}, "
+                f"or beside newer libraries: {compat.LEAN_INSTALL}"
+            ) from error
 
 
 def register() -> None:

@@ -12,6 +12,14 @@ import torch
 SHARED = Path(os.environ.get("DYNREFER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--golden",
+        metavar="DIR",
+        help="folder of numbers made by the official code; tests/golden compares with them",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)  # several threads contend badly on small machines

@@ -1,0 +1,108 @@
+"""The golden folder, the model built from it, and the summary of worst differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_folder import build, expand_views, read_json, read_tensors
+
+WORST = pytest.StashKey()
+
+
+def pytest_configure(config):
+    config.stash[WORST] = {}
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not config.stash[WORST]:
+        return
+    terminalreporter.section("worst difference to the official code")
+    for stage, (difference, tolerance) in config.stash[WORST].items():
+        terminalreporter.write_line(f"{stage:<40} {difference:9.2e}   allowed {tolerance:.0e}")
+
+
+@pytest.fixture(scope="session")
+def golden_dir(request) -> Path:
+    """The folder named by --golden, else the reference material's own."""
+    given = request.config.getoption("--golden")
+    folder = Path(given) if given else request.getfixturevalue("shared") / "parity"
+    if not (folder / "outputs.json").is_file():
+        pytest.fail(f"--golden {folder}: no outputs.json there; expected the layout of its README")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def close(request):
+    """Assert that two tensors agree, and remember by how much they differ."""
+
+    def compare(stage, ours, theirs, *, atol):
+        ours, theirs = torch.as_tensor(ours).double(), torch.as_tensor(theirs).double()
+        assert ours.shape == theirs.shape
+        difference = (ours - theirs).abs().max().item()
+        request.config.stash[WORST][stage] = (difference, atol)
+        assert difference <= atol, f"{stage}: differs by {difference:.2e}, allowed {atol:.0e}"
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def numbers(golden_dir):
+    """outputs.json: texts, captions, scores."""
+    return read_json(golden_dir / "outputs.json")
+
+
+@pytest.fixture(scope="session")
+def tensors(golden_dir):
+    """outputs.safetensors.xz: stage tensors."""
+    return read_tensors(golden_dir / "outputs.safetensors.xz")
+
+
+@pytest.fixture(scope="session")
+def weights(golden_dir):
+    """Random weights under the official names."""
+    return read_tensors(golden_dir / "state_dict.safetensors.xz")
+
+
+@pytest.fixture(scope="session")
+def inputs(golden_dir, model):
+    """Normalised views (B, V, 3, 224, 224) and region boxes (B, V, 4)."""
+    arrays = np.load(golden_dir / "inputs.npz")
+    views = expand_views(arrays["cells"], model.backbone.mean, model.backbone.std)
+    return views, torch.from_numpy(arrays["cascade_region_bboxes"])
+
+
+@pytest.fixture(scope="session")
+def model(golden_dir, weights):
+    """The model in eval mode."""
+    return build(golden_dir, weights).eval()
+
+
+@pytest.fixture(scope="session")
+def stages(model, inputs):
+    """Every stage's output for the golden views, in the rows the official hooks saw."""
+    seen = {}
+    hooks = [
+        module.register_forward_hook(
+            lambda _module, _args, out, name=name: seen.__setitem__(name, out)
+        )
+        for name, module in {
+            "visual_encoder": model.backbone.vit,
+            "ln_vision": model.backbone,
+            "cvem_align": model.region_encoder.align,
+            "cvem_mlp": model.region_encoder.fusion,
+            "Qformer.bert": model.qformer,
+        }.items()
+    ]
+    views, boxes = inputs
+    with torch.no_grad():
+        features = model.encode_views(views, boxes)
+        queries = model.encode_regions(features)
+        seen["_roi_align"] = features.region.flatten(0, 1)
+        seen["tag_logits"] = model.tagging(model.embed_texts(model.tagging.tags), queries)
+        seen["t5_proj"] = model.captioning.prefix.projection(queries)
+    for hook in hooks:
+        hook.remove()
+    return seen
