@@ -122,7 +122,7 @@ class ImagePrior:
     def scores(self, image: Image.Image, boxes: Tensor) -> np.ndarray:
         """Selection scores (R, candidates) of boxes (R, 4)."""
         sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
-        scales = torch.tensor([0.0, *self.candidates]).repeat(len(boxes), 1)
+        scales = torch.tensor([0.0, *self.candidates], dtype=torch.float32).repeat(len(boxes), 1)
         frames = pixel_boxes(nest_boxes(boxes.float(), sizes, scales), *image.size)
         scores = np.empty((len(boxes), len(self.candidates)))
         for row, views in enumerate(frames.tolist()):
