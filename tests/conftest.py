@@ -98,3 +98,15 @@ def region_batch() -> dict:
         "captions": ["a red house", "a green tree", "a blue boat", "a dog", "a red boat"],
         "tags": [["red", "house"], ["green", "tree"], ["blue", "boat"], ["dog"], ["red", "boat"]],
     }
+
+
+@pytest.fixture(scope="session")
+def meteor():
+    """One METEOR for all tests, as it takes seconds to start; on a machine that speaks German."""
+    from lavis_dynrefer.metrics.java_tools import Meteor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
+        running = Meteor()
+    with running:
+        yield running

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
-import toy_plugin  # noqa: F401  registers a toy model, dataset and task
+import toy_plugin
 from lavis.common.config import Config
+from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
 import lavis_dynrefer  # noqa: F401  registers the real ones
@@ -20,6 +24,17 @@ from lavis_dynrefer.run_config import LaunchError, find_run_file, load_run_confi
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "projects/dynrefer/quickstart.yaml"
+
+
+@registry.register_model("toy_drawing")
+class DrawingModel(toy_plugin.ToyModel):
+    """Notes what the global generators give while it is built."""
+
+    drawn: ClassVar = []
+
+    def __init__(self, *sizes):
+        self.drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+        super().__init__(*sizes)
 
 
 @pytest.fixture
@@ -90,8 +105,13 @@ def test_evaluation_takes_weights_from_a_checkpoint(toy_yaml):
     assert evaluated.metrics["test"] == trained.metrics["test"]
 
 
-def test_same_seed_gives_the_same_training(toy_yaml):
-    assert launch(toy_yaml).metrics == launch(toy_yaml).metrics
+def test_every_random_generator_follows_the_seed(toy_yaml):
+    for seed in (1, 1, 2):
+        launch(toy_yaml, ["model.arch=toy_drawing", f"run.seed={seed}"], evaluate=True)
+
+    first, same, other = DrawingModel.drawn[-3:]
+    assert first == same
+    assert set(first).isdisjoint(other)
 
 
 def test_single_process_opens_no_group_even_in_a_slurm_shell(toy_yaml, monkeypatch):

@@ -108,7 +108,9 @@ def test_two_processes_grade_as_one_does(trained, scenes, tmp_path):
 def epochs(folder: Path) -> list[int]:
     """Numbers of the epochs that a run's log says it saved."""
     log = folder / "log.txt"
-    return sum('"train_loss"' in line for line in log.read_text().splitlines()) if log.exists() else 0
+    return (
+        sum('"train_loss"' in line for line in log.read_text().splitlines()) if log.exists() else 0
+    )
 
 
 def test_a_killed_run_continues_from_its_last_checkpoint(scenes, tmp_path):

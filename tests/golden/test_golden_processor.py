@@ -53,9 +53,7 @@ def test_scales(cases):
         for _, image, boxes, count, _ in cases
     ]
     recorded = [torch.tensor(views["ratios"]) for *_, views in cases]
-    assert all(
-        torch.allclose(ours, theirs.float()) for ours, theirs in zip(chosen, recorded)
-    )
+    assert all(torch.allclose(ours, theirs.float()) for ours, theirs in zip(chosen, recorded))
 
 
 def test_selection_scores(golden_dir, pictures, close):
