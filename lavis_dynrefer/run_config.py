@@ -133,7 +133,7 @@ def _completed_run(run: Mapping[str, Any], *, evaluate: bool) -> dict[str, Any]:
     complete = fill_defaults({**run, "evaluate": True} if evaluate else run)
     _check_registered("run.task", complete.get("task"), registry.list_tasks())
     own = complete["task"] == OWN_TASK
-    complete.setdefault("runner", OWN_RUNNER if own else "runner_base")
+    complete["runner"] = complete.get("runner") or (OWN_RUNNER if own else "runner_base")
     _check_registered("run.runner", complete["runner"], registry.list_runners())
     _check_registered("run.lr_sched", complete["lr_sched"], registry.list_lr_schedulers())
     if own:
@@ -142,7 +142,7 @@ def _completed_run(run: Mapping[str, Any], *, evaluate: bool) -> dict[str, Any]:
         except ValueError as error:
             raise LaunchError(str(error)) from None
     if complete["evaluate"]:
-        complete.setdefault("max_epoch", 1)
+        complete["max_epoch"] = complete.get("max_epoch") or 1
     complete["device"] = _usable_device(complete["device"])
     return complete
 

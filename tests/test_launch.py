@@ -130,7 +130,7 @@ def test_main_returns_zero(toy_yaml):
 
 
 def test_own_task_gets_own_runner_and_lavis_tasks_keep_theirs(other_yaml):
-    assert load_run_config(QUICKSTART).run_cfg.runner == "runner_dynrefer"
+    assert load_run_config(QUICKSTART, ["run.runner=null"]).run_cfg.runner == "runner_dynrefer"
     assert load_run_config(other_yaml, ["run.device=cpu"]).run_cfg.runner == "runner_base"
 
 
@@ -196,6 +196,11 @@ def test_auto_takes_the_gpu_if_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     assert load_run_config(QUICKSTART, ["run.device=auto"]).run_cfg.device == "cuda"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "projects").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_run_file_is_accepted(path):
+    assert load_run_config(str(path), ["run.device=cpu"]).run_cfg.task == "dynrefer"
 
 
 # ---- bad input ----------------------------------------------------------------------------------
@@ -291,6 +296,11 @@ def test_unusable_data_is_one_line_without_a_traceback(toy_yaml, capsys):
 
     assert code == 2
     assert "error: no dataset has a split 'exam'" in capsys.readouterr().err
+
+
+def test_unusable_data_is_found_while_building(toy_yaml):
+    with pytest.raises(LaunchError, match="split 'val' is empty"):
+        launch(toy_yaml, ["datasets.toy_points.sizes.val=0"])
 
 
 def test_debug_shows_the_traceback():

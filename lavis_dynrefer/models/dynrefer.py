@@ -27,12 +27,12 @@ from lavis_dynrefer.config import (
 )
 from lavis_dynrefer.models.answers import TASKS, Attribute, Questions, answer, scales_by_task
 from lavis_dynrefer.models.builder import build_parts
-from lavis_dynrefer.models.checkpoint import load_weights, read_state_dict
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.region_encoder import ViewFeatures
+from lavis_dynrefer.models.sources import load_sources, load_trained
 from lavis_dynrefer.models.text_bank import TextBank
-from lavis_dynrefer.paths import config_path, resource_path
+from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
 from lavis_dynrefer.vocab.control_words import (
     control_prompt,
@@ -42,10 +42,6 @@ from lavis_dynrefer.vocab.control_words import (
 
 # Keys of LAVIS's own in a model yaml; the rest belongs to DynReferConfig.
 LAVIS_KEYS = ("arch", "model_type", "load_finetuned", "finetuned", "load_pretrained", "pretrained")
-
-
-def _listed(names: str | Sequence[str] | None) -> Sequence[str]:
-    return [names] if isinstance(names, str) else names or ()
 
 
 @registry.register_model("dynrefer")
@@ -102,6 +98,7 @@ class DynRefer(BaseModel):
         self.losses = losses
         self.caption_config = caption_config
         self.embed_texts = TextBank(text_encoder)
+        self.filled: set[str] = set()  # tensors that came from files of pretrained parts
         self._set_trainable(trainable)
 
     def _set_trainable(self, names: Sequence[str]) -> None:
@@ -127,7 +124,8 @@ class DynRefer(BaseModel):
     def from_config(cls, cfg: Any) -> DynRefer:
         """Build from the `model` section of a LAVIS config and load its weights.
 
-        `pretrained` names files that fill some of the parts, in order; `finetuned` fills all.
+        `pretrained` names the files of parts that come from elsewhere, see `models.sources`;
+        `finetuned` is a checkpoint of ours or an official one.
 
         Raises:
             ValueError: an unknown key or a value of the wrong kind.
@@ -143,15 +141,15 @@ class DynRefer(BaseModel):
             caption_config=config.captioning,
             trainable=config.trainable,
         )
-        for name in _listed(values.get("pretrained")):
-            path = resource_path(name, key="model.pretrained")
-            load_weights(model, read_state_dict(path), may_miss=[""])
+        model.filled = load_sources(model, values.get("pretrained") or {})
         if values.get("load_finetuned", False):
             model.load_checkpoint(values.get("finetuned"))
         return model
 
     def load_checkpoint(self, url_or_filename: str) -> None:
-        """Fill every weight from a file in our names or the official ones.
+        """Fill the model from a file in our names or the official ones.
+
+        Frozen parts may be missing where `pretrained` files filled them.
 
         Raises:
             FileNotFoundError: the file is not there.
@@ -162,8 +160,7 @@ class DynRefer(BaseModel):
                 "model.finetuned: name a checkpoint, or set model.load_finetuned: false to start "
                 "from random weights"
             )
-        path = resource_path(url_or_filename, key="model.finetuned")
-        load_weights(self, read_state_dict(path))
+        load_trained(self, url_or_filename, filled=self.filled)
 
     def train(self, mode: bool = True) -> DynRefer:
         """Switch modes; a frozen backbone always stays in eval mode."""
