@@ -31,9 +31,10 @@ def draw_regions(image: Image.Image, boxes: Sequence[Box], lines: Sequence[str])
     for index, (box, text) in enumerate(zip(boxes, texts)):
         colour = COLOURS[index % len(COLOURS)]
         draw.rectangle(box, outline=colour, width=2)
-        corner = (max(box[0], 0), max(box[1], 0))
+        # Beside the box, not on it: small objects would vanish under their number.
+        corner = (max(box[0], 0), box[1] - 18 if box[1] >= 18 else min(box[3] + 2, image.height))
         draw.rectangle((*corner, corner[0] + 16, corner[1] + 17), fill=colour)
-        draw.text((corner[0] + 3, corner[1]), str(index + 1), fill="white", font=font)
+        draw.text((corner[0] + 4, corner[1]), str(index + 1), fill="white", font=font)
         for row, line in enumerate(text.split("\n")):
             draw.text((6 + 22 * (row > 0), top), line, fill=colour if row == 0 else "#444444", font=font)
             top += LINE_HEIGHT

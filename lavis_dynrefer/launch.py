@@ -27,6 +27,7 @@ from lavis.common.registry import registry
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from lavis_dynrefer.metrics.expected import render_comparison
 from lavis_dynrefer.run_config import OWN_RUNNER, LaunchError, RunConfig, load_run_config
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
         LaunchError: the configuration, the data or the model's files are not usable.
     """
     config = load_run_config(cfg_path, options, evaluate=evaluate)
+    # Tokenizers run in the main process while loaders fork; without this they warn each time.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with _process_group(config.run_cfg):
         setup_logger()
         _seed_everything(config.run_cfg.seed + get_rank())
@@ -81,8 +84,10 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
             runner = _build_runner(config)
         except (ValueError, OSError, OmegaConfBaseException) as error:
             raise LaunchError(str(error)) from error
-        metrics = _run(runner, config.run_cfg, evaluate=evaluate)
-        return RunSummary(Path(runner.output_dir), metrics or {})
+        metrics = _run(runner, config.run_cfg, evaluate=evaluate) or {}
+        if config.expected:
+            logger.info(render_comparison(config.expected, metrics))
+        return RunSummary(Path(runner.output_dir), metrics)
 
 
 def _build_runner(config: RunConfig) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from lavis.common.registry import registry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lavis_dynrefer.metrics.expected import Expected, parse_expected
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.run_keys import check_keys, fill_defaults, suggestion
 
 OWN_TASK = "dynrefer"
 OWN_RUNNER = "runner_dynrefer"
-SECTIONS = {"run", "model", "datasets"}
+NEEDED_SECTIONS = {"run", "model", "datasets"}
+SECTIONS = {*NEEDED_SECTIONS, "expected"}
 
 
 class LaunchError(ValueError):
@@ -32,10 +35,15 @@ class RunConfig(Config):
 
     LAVIS merges them last, so that `model.model_type` or `datasets.x.type` given as an option
     changes the label but not the default yaml that is loaded.
+
+    Args:
+        sections: `run`, `model` and `datasets`.
+        expected: what the reports are compared with.
     """
 
-    def __init__(self, sections: DictConfig) -> None:
+    def __init__(self, sections: DictConfig, expected: Expected | None = None) -> None:
         self.args = None
+        self.expected = expected
         registry.register("configuration", self)
         self.config = OmegaConf.merge(
             self.build_runner_config(sections),
@@ -57,20 +65,15 @@ def load_run_config(
     Raises:
         LaunchError: a file, section, name or value is wrong.
     """
-    try:
-        sections = _merged_sections(find_run_file(cfg_path), options)
+    with readable(cfg_path):
+        sections = read_sections(cfg_path, options)
         _check_sections(sections)
         _check_model(sections.model)
         run = OmegaConf.to_container(sections.run, resolve=True)
         sections.run = _completed_run(run, evaluate=evaluate)
         sections.datasets = _checked_datasets(sections.datasets)
-        config = RunConfig(sections)
+        config = RunConfig(sections, _expected(sections))
         resolved = OmegaConf.to_container(config.get_config(), resolve=True)
-    except OmegaConfBaseException as error:
-        place = f"{error.full_key}: " if error.full_key else ""
-        raise LaunchError(f"{cfg_path}: {place}{str(error).splitlines()[0]}") from error
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise LaunchError(f"{cfg_path}: not a readable yaml file: {_one_line(error)}") from error
     _check_processors(resolved["datasets"])
     return config
 
@@ -91,14 +94,28 @@ def find_run_file(cfg_path: str) -> Path:
         f"projects/{path.relative_to(shipped_root).as_posix()}"
         for path in shipped_root.rglob("*.yaml")
     ]
-    raise LaunchError(f"no file {cfg_path}; {suggestion(cfg_path, shipped)}")
+    raise LaunchError(f"no file {cfg_path} from {Path.cwd()}; {suggestion(cfg_path, shipped)}")
 
 
-def _merged_sections(path: Path, options: Sequence[str]) -> DictConfig:
+def read_sections(cfg_path: str, options: Sequence[str] = ()) -> DictConfig:
+    """The content of a yaml, options merged into it; arguments as in `load_run_config`."""
+    path = find_run_file(cfg_path)
     content = OmegaConf.load(path)
     if not isinstance(content, DictConfig):
-        raise LaunchError(f"{path}: expected the sections {sorted(SECTIONS)}")
+        raise LaunchError(f"{path}: expected the sections {sorted(NEEDED_SECTIONS)}")
     return OmegaConf.merge(content, OmegaConf.from_dotlist(_dot_list(options)))
+
+
+@contextmanager
+def readable(cfg_path: str) -> Iterator[None]:
+    """While entered, what the yaml libraries complain about becomes a `LaunchError`."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        place = f"{error.full_key}: " if error.full_key else ""
+        raise LaunchError(f"{cfg_path}: {place}{str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise LaunchError(f"{cfg_path}: not a readable yaml file: {_one_line(error)}") from error
 
 
 def _dot_list(options: Sequence[str]) -> list[str]:
@@ -117,7 +134,7 @@ def _dot_list(options: Sequence[str]) -> list[str]:
 
 
 def _check_sections(sections: DictConfig) -> None:
-    for name in sorted(SECTIONS):
+    for name in sorted(NEEDED_SECTIONS):
         if OmegaConf.is_missing(sections, name) or not isinstance(sections.get(name), DictConfig):
             raise LaunchError(f"section {name!r} is missing or not a mapping")
     unset = OmegaConf.missing_keys(sections)
@@ -126,6 +143,19 @@ def _check_sections(sections: DictConfig) -> None:
     if sections.run.get("task") == OWN_TASK:
         for name in set(sections) - SECTIONS:
             raise LaunchError(f"unknown section {name!r}; {suggestion(name, SECTIONS)}")
+
+
+def _expected(sections: DictConfig) -> Expected | None:
+    """The numbers to compare with; other tasks may use the word for something else."""
+    section = sections.get("expected")
+    if section is None or sections.run.task != OWN_TASK:
+        return None
+    try:
+        return parse_expected(
+            OmegaConf.to_object(section) if OmegaConf.is_config(section) else section
+        )
+    except ValueError as error:
+        raise LaunchError(str(error)) from None
 
 
 def _completed_run(run: Mapping[str, Any], *, evaluate: bool) -> dict[str, Any]:

@@ -115,6 +115,8 @@ class RegionSet:
         rejected: everything that was dropped, each with its reason.
         attributes: vocabulary of `RegionRecord.attributes`, in vector order.
         category_names: closed list of categories, in the order of the source file.
+        truth_regions: what the answers are graded on where that is not the regions asked about:
+            with boxes from a detector, all regions of the annotation file, rejected ones included.
     """
 
     name: str
@@ -124,13 +126,16 @@ class RegionSet:
     rejected: Sequence[Rejection] = ()
     attributes: tuple[AttributeInfo, ...] = ()
     category_names: tuple[str, ...] = ()
+    truth_regions: Sequence[RegionRecord] = ()
 
     def rejection_counts(self) -> dict[str, int]:
         """Number of rejections per reason, most frequent first."""
         return dict(Counter(item.reason for item in self.rejected).most_common())
 
     def truth(self) -> list[RegionRecord]:
-        """Every region an evaluation must answer for: the usable ones, then the rejected ones."""
+        """What an evaluation grades: `truth_regions`, else the usable regions and the rejected."""
+        if self.truth_regions:
+            return list(self.truth_regions)
         return [*self.regions, *(item.region for item in self.rejected if item.region)]
 
 

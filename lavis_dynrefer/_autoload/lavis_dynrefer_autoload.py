@@ -14,20 +14,23 @@ SWITCH = "LAVIS_DYNREFER_AUTOLOAD"
 class LavisFinder:
     """A meta-path finder that finds nothing itself and acts on the single name `lavis`."""
 
+    def __init__(self):
+        self._searching = False
+
     def find_spec(self, name, path=None, target=None):
         """Let the other finders locate `lavis`, then arrange for the plugin to follow it."""
-        if name != "lavis":
+        if name != "lavis" or self._searching:
             return None
-        for finder in sys.meta_path:
-            if isinstance(finder, LavisFinder) or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(name, path, target)
-            if spec is not None:
-                # A folder without __init__.py has no code to follow.
-                if hasattr(spec.loader, "exec_module"):
-                    _follow(spec.loader)
-                return spec
-        return None
+        self._searching = True  # this finder is among those asked below
+        try:
+            found = (finder.find_spec(name, path, target) for finder in _modern(sys.meta_path))
+            spec = next((spec for spec in found if spec is not None), None)
+        finally:
+            self._searching = False
+        # A folder without __init__.py has no code to follow.
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            _follow(spec.loader)
+        return spec
 
 
 def install():
@@ -36,6 +39,10 @@ def install():
         return
     if not any(type(finder).__name__ == "LavisFinder" for finder in sys.meta_path):
         sys.meta_path.insert(0, LavisFinder())
+
+
+def _modern(finders):
+    return [finder for finder in finders if hasattr(finder, "find_spec")]
 
 
 def _follow(loader):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from lavis_dynrefer.cli import quickstart
+from lavis_dynrefer.cli import export, quickstart
 
-COMMANDS = {"quickstart": quickstart}
+COMMANDS = {"quickstart": quickstart, "export": export}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Write the weights of a checkpoint as safetensors: a part, in half precision, or official names.
 
-    dynrefer export output/.../checkpoint_last.pth weights.safetensors --only backbone. --half
+dynrefer export output/.../checkpoint_last.pth weights.safetensors --only backbone. --half
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from lavis_dynrefer.models.checkpoint import from_official, is_official, read_state_dict, to_official
+from lavis_dynrefer.models.checkpoint import (
+    from_official,
+    is_official,
+    read_state_dict,
+    to_official,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

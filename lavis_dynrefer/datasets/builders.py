@@ -10,8 +10,9 @@ from typing import ClassVar
 from lavis.common.registry import registry
 
 from lavis_dynrefer.datasets import settings
-from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
-from lavis_dynrefer.datasets.sources import coco, ovad, refcocog, visual_genome
+from lavis_dynrefer.datasets.region_builder import TRAIN, RegionDatasetBuilder, first_regions
+from lavis_dynrefer.datasets.sources import coco, grit, ovad, refcocog, visual_genome
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.paths import cache_dir, config_path
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.synthetic.dataset import VERSION, read_truth, write_dataset
@@ -41,10 +42,12 @@ class VisualGenomeBuilder(RegionDatasetBuilder):
         """Read region descriptions, or the captions of type reg."""
         images = self._images(info)
         if self.config.type == "reg":
+            if info.boxes:
+                raise self._error("boxes: type reg asks about its own; use it with another type")
             path = self._path(info, coco.VG_REG_CAPTIONS, info.annotations)
             name = info.protocol or "vg-reg-5k"
             return {"test": coco.read_coco_captions(path, images, name=name, split="test")}
-        return visual_genome.read_visual_genome(
+        found = visual_genome.read_visual_genome(
             self._path(info, visual_genome.REGION_DESCRIPTIONS, info.region_descriptions),
             self._path(info, visual_genome.IMAGE_DATA, info.image_data),
             self._path(info, visual_genome.SPLITS_FILE, info.densecap_splits),
@@ -53,6 +56,21 @@ class VisualGenomeBuilder(RegionDatasetBuilder):
             splits=splits,
             name=info.protocol,
         )
+        if not info.boxes:
+            return found
+        return {
+            split: part if split == TRAIN else self._with_boxes(info, part)
+            for split, part in found.items()
+        }
+
+    def _with_boxes(self, info: settings.VisualGenomeInfo, annotated: RegionSet) -> RegionSet:
+        """GRiT's detections on the annotated pictures, graded on what is annotated there."""
+        if info.max_regions is not None:
+            raise self._error("max_regions would leave truth unasked; try boxes with max_images")
+        # Pictures without a detection count too, so a trial begins with the truth.
+        truth = first_regions(annotated, info.max_images, None)
+        name = info.protocol or f"{annotated.name.removesuffix('gt')}grit"
+        return grit.read_grit(self._path(info, grit.BOXES, info.boxes), truth, name=name)
 
     def _images(self, info: settings.VisualGenomeInfo) -> Path:
         """`images` in the root, or the root itself where the two archives were unpacked there."""

@@ -40,6 +40,7 @@ class VisualGenomeInfo(RegionInfo):
     image_data: Optional[str] = None
     densecap_splits: Optional[str] = None
     annotations: Optional[str] = None  # type reg: GLaMM's test_caption.json
+    boxes: Optional[str] = None  # GRiT's vg_instances_results.json, captioned in evaluation
 
 
 @dataclass(frozen=True)

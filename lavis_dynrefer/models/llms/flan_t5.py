@@ -1,7 +1,5 @@
 """Flan-T5 of any size, from Hugging Face's class."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -11,10 +9,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.models.lora import LoraOptions, add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.tokenizers import load_t5_tokenizer
 
 IGNORED = -100  # label that cross-entropy leaves out
+LORA_TARGETS = ("q", "v", "lm_head")  # official; it names embed_tokens too, which peft passes over
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class FlanT5Options:
         tokenizer: folder or tokenizer.json; None means the folder or name of `pretrained`.
         config: arguments of T5Config for a model with random weights.
         dtype: "float32" or "bfloat16", how weights are stored; float16 overflows in T5.
+        lora: train LoRA on the frozen model; None leaves it as it is.
     """
 
     pretrained: Optional[str] = None
     tokenizer: Optional[str] = None
     config: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
+    lora: Optional[LoraOptions] = None
 
 
 class FlanT5(nn.Module):
@@ -99,7 +101,11 @@ class FlanT5(nn.Module):
             )
         beams = options.num_beams > 1
         scores = output.sequences_scores if beams else self._greedy_scores(output)
-        texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(
+            output.sequences,
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=True,  # "a, b"; newer tokenizers leave "a , b"
+        )
         return [text.strip() for text in texts], scores.float().exp().tolist()
 
     def _greedy_scores(self, output: Any) -> Tensor:
@@ -141,4 +147,6 @@ def build(options: Mapping[str, Any]) -> FlanT5:
     source = choice.tokenizer or choice.pretrained
     if source is None:
         raise ValueError("captioning.llm_options: give `pretrained`, or `config` and `tokenizer`")
+    if choice.lora is not None:
+        model = add_lora(model, choice.lora, targets=LORA_TARGETS)
     return FlanT5(model, load_t5_tokenizer(source))

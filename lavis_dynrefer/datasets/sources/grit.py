@@ -1,0 +1,145 @@
+"""Boxes that GRiT found on Visual Genome, to be captioned in place of the annotated ones."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
+from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
+
+logger = logging.getLogger(__name__)
+
+BOXES = RawFile(
+    "boxes",
+    "vg_instances_results.json",
+    "GRiT (https://github.com/JialianW/GRiT), what its evaluation on Visual Genome writes",
+)
+GRIT_SIDE = 720  # pixels; GRiT stores boxes as if the longer side of every picture were this long
+SLACK = 0.05  # share of a side by which a good box may leave its picture
+MOST_OUTSIDE = 0.05  # share of boxes that may leave their pictures by more
+SMALL_SIDE = 0.9 * GRIT_SIDE  # pictures this small show by their boxes whether those are scaled
+FEW_BOXES = 100  # in small pictures, too few to tell
+_RULE = (
+    f"GRiT stores x, y, width, height times {GRIT_SIDE} / the longer side of the picture, and that "
+    "scaling is undone here"
+)
+
+
+def read_grit(boxes: str | Path, truth: RegionSet, *, name: str) -> RegionSet:
+    """The detections on the pictures of a split, with that split as their truth.
+
+    Detections are numbered on from the largest region id of the truth, in file order; a picture of
+    the split without a detection stays in the truth. GRiT's own captions are not used.
+
+    Args:
+        boxes: `vg_instances_results.json`, a list of image_id, bbox and score.
+        truth: the annotated split.
+        name: protocol id.
+
+    Returns:
+        Regions with a `score` and no caption; `truth_regions` are those of `truth`.
+
+    Raises:
+        DatasetError: the file is missing or of another kind, has no detection on a picture of the
+            split, or holds boxes that are not scaled as GRiT scales them.
+    """
+    collector = RegionCollector(name, truth.split)
+    first_id = 1 + max((region.region_id for region in truth.truth()), default=-1)
+    scale_check = _ScaleCheck()
+    elsewhere = 0
+    for number, row in enumerate(iter_json_list(boxes, BOXES)):
+        image = truth.images.get(row.get("image_id", -1))
+        if image is None:
+            elsewhere += 1
+            continue
+        try:
+            given, score = _corners(row["bbox"]), _finite(row["score"])
+        except (KeyError, TypeError, ValueError) as error:
+            detail = f"detection {number} of {boxes}: {row!r:.200}: {error!r}"
+            collector.leave_out("unreadable_record", detail, image.image_id)
+            continue
+        box = undo_scaling(given, image)
+        scale_check.add(given, box, image)
+        collector.add(RegionRecord(first_id + number, image.image_id, box, score=score), image)
+    scale_check.finish(boxes)
+    if elsewhere and not scale_check.total:
+        raise BOXES.error(
+            f"{boxes}: none of {elsewhere} detections is on a picture of split '{truth.split}'; "
+            "name the split they were made on in `splits`"
+        )
+    logger.info("%s: %d detections on pictures of other splits", name, elsewhere)
+    found = collector.finish()
+    return replace(
+        found,
+        images=truth.images,
+        rejected=[*truth.rejected, *found.rejected],
+        truth_regions=truth.truth(),
+    )
+
+
+def undo_scaling(box: Box, image: ImageRecord) -> Box:
+    """A box of GRiT's file in pixels of the picture.
+
+    >>> undo_scaling((72.0, 36.0, 720.0, 540.0), ImageRecord(1, "1.jpg", 1440, 1080))
+    (144.0, 72.0, 1440.0, 1080.0)
+    """
+    factor = max(image.width, image.height) / GRIT_SIDE
+    x1, y1, x2, y2 = box
+    return x1 * factor, y1 * factor, x2 * factor, y2 * factor
+
+
+class _ScaleCheck:
+    """Tells boxes that GRiT scaled from boxes that somebody has unscaled before."""
+
+    def __init__(self) -> None:
+        self.total = self.outside = self.small = self.small_outside = 0
+        self.example = ""
+
+    def add(self, given: Box, box: Box, image: ImageRecord) -> None:
+        """Look at one box as the file has it and with the scaling undone."""
+        self.total += 1
+        if _leaves(box, image):
+            self.outside += 1
+            self.example = self.example or (
+                f"{box} in picture {image.image_id} of {image.width} x {image.height} pixels"
+            )
+        if max(image.width, image.height) <= SMALL_SIDE:
+            self.small += 1
+            self.small_outside += _leaves(given, image)
+
+    def finish(self, path: str | Path) -> None:
+        """Refuse boxes that are not scaled, or warn where that is likely."""
+        if self.outside > MOST_OUTSIDE * self.total:
+            raise BOXES.error(
+                f"{path}: {self.outside} of {self.total} boxes leave their pictures, for example "
+                f"{self.example}. {_RULE}: give the file as GRiT writes it, not one whose boxes "
+                "are in pixels of the pictures already, or are x1, y1, x2, y2"
+            )
+        if self.small >= FEW_BOXES and not self.small_outside:
+            logger.warning(
+                "%s: all %d boxes of pictures smaller than %d pixels would fit as they are. %s: "
+                "are they in pixels of the pictures already? Then the mAP will be near zero",
+                *(path, self.small, SMALL_SIDE, _RULE),
+            )
+
+
+def _leaves(box: Box, image: ImageRecord) -> bool:
+    _, _, x2, y2 = box
+    return x2 > image.width * (1 + SLACK) or y2 > image.height * (1 + SLACK)
+
+
+def _corners(bbox: Any) -> Box:
+    x, y, w, h = map(_finite, bbox)
+    return x, y, x + w, y + h
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"expected a finite number, got {value!r}")
+    return number

@@ -1,0 +1,144 @@
+"""Numbers a run is expected to reach, from the `expected` section of its yaml.
+
+    expected:
+      source: where the numbers were published
+      test: {map: [47.6, 0.3]} # split of the run: metric: [value, tolerance], all in percent
+
+A run compares its reports with them and says what was met; it never fails because of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lavis_dynrefer.metrics.dense_caption import IOU_THRESHOLDS, SIMILARITY_THRESHOLDS
+
+SOURCE = "source"
+_ROUNDING = 1e-9  # 47.6 - 0.3 is a little more than 47.3
+_FREQUENCIES = ("map", "map_head", "map_medium", "map_tail")
+
+# What each evaluator reports. Attributes also have a "map_<group>" for every parent type of their
+# vocabulary.
+METRIC_NAMES: dict[str, tuple[str, ...]] = {
+    "dense_caption": (
+        *("map", "detmap"),
+        *(
+            f"iou_{iou}_meteor_{least:g}"
+            for iou in IOU_THRESHOLDS
+            for least in SIMILARITY_THRESHOLDS
+        ),
+        *(f"iou_{iou}" for iou in IOU_THRESHOLDS),
+    ),
+    "reg": ("meteor", "cider", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l"),
+    "attributes": (
+        *_FREQUENCIES,
+        *(f"{name}_area50" for name in _FREQUENCIES),
+        *("map_single", "map_multiple"),
+    ),
+    "categories": ("acc", "acc_official"),
+}
+
+
+@dataclass(frozen=True)
+class ExpectedNumber:
+    """One number.
+
+    Args:
+        split: name of the split in the run.
+        metric: name in its report.
+        value: in percent.
+        tolerance: difference, in percentage points, up to which the number counts as met.
+    """
+
+    split: str
+    metric: str
+    value: float
+    tolerance: float
+
+    def verdict(self, found: float | None) -> str:
+        """`found` in words.
+
+        >>> ExpectedNumber("test", "map", 47.6, 0.3).verdict(47.1)
+        'missed, below'
+        """
+        if found is None or not math.isfinite(found):
+            return "missed, not reported"
+        if abs(found - self.value) <= self.tolerance + _ROUNDING:
+            return "met"
+        return "missed, above" if found > self.value else "missed, below"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """All expected numbers of a run.
+
+    Args:
+        source: where they come from.
+        numbers: in the order of the yaml.
+    """
+
+    source: str
+    numbers: tuple[ExpectedNumber, ...]
+
+
+def parse_expected(section: Mapping[str, Any] | None) -> Expected | None:
+    """Read the section; None stands for "nothing was published".
+
+    Raises:
+        ValueError: no source, or something else than numbers in pairs; names the place.
+    """
+    if section is None:
+        return None
+    if not isinstance(section, Mapping):
+        raise ValueError(f"expected: expected a mapping or null, got {section!r}")
+    source = section.get(SOURCE)
+    if not isinstance(source, str) or not source:
+        raise ValueError(f"expected.{SOURCE}: say where the numbers come from, got {source!r}")
+    numbers = []
+    for split, metrics in section.items():
+        if split == SOURCE:
+            continue
+        if not isinstance(metrics, Mapping) or not metrics:
+            raise ValueError(f"expected.{split}: expected metrics of that split, got {metrics!r}")
+        numbers += [
+            ExpectedNumber(str(split), str(metric), *_pair(pair, f"expected.{split}.{metric}"))
+            for metric, pair in metrics.items()
+        ]
+    if not numbers:
+        raise ValueError("expected: names no number; write null where none is known")
+    return Expected(source, tuple(numbers))
+
+
+def render_comparison(expected: Expected, found: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """A table of what was expected and what was found.
+
+    Args:
+        expected: the numbers.
+        found: split -> metric -> value, as a run returns them.
+    """
+    rows = [("split", "metric", "expected", "found", "")]
+    for number in expected.numbers:
+        value = (found.get(number.split) or {}).get(number.metric)
+        reached = float(value) if isinstance(value, (int, float)) else None
+        rows.append(
+            (
+                *(number.split, number.metric, f"{number.value:.2f} +- {number.tolerance:.2f}"),
+                *("-" if reached is None else f"{reached:.2f}", number.verdict(reached)),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n".join([f"expected: {expected.source}", *(line.rstrip() for line in lines)])
+
+
+def _pair(value: Any, where: str) -> tuple[float, float]:
+    numbers = isinstance(value, (list, tuple)) and all(
+        isinstance(item, (int, float)) and not isinstance(item, bool) and math.isfinite(item)
+        for item in value
+    )
+    if not numbers or len(value) != 2 or value[1] < 0:
+        raise ValueError(f"{where}: expected [value, tolerance] in percent, got {value!r}")
+    return float(value[0]), float(value[1])

@@ -1,0 +1,252 @@
+"""Decoder-only language models: OPT and, with newer transformers, Llama and Vicuna."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.models.lora import LoraOptions, add_lora
+from lavis_dynrefer.models.precision import bf16_instead_of_fp16
+from lavis_dynrefer.models.tokenizers import load_t5_tokenizer
+
+IGNORED = -100  # label that cross-entropy leaves out
+LORA_TARGETS = ("q_proj", "v_proj", "lm_head")  # what the released code adapts in its T5
+
+
+@dataclass(frozen=True)
+class CausalLMOptions:
+    """Where the weights come from, or how big a random model is.
+
+    Args:
+        pretrained: Hugging Face name or local folder with weights; None builds from `config`.
+        tokenizer: folder or tokenizer.json; None means the folder or name of `pretrained`.
+        config: `model_type` ("opt", "llama", ...) and arguments of its Hugging Face config, for a
+            model with random weights.
+        dtype: "float32" or "bfloat16", how weights are stored.
+        lora: train LoRA on the frozen model; None leaves it as it is.
+    """
+
+    pretrained: Optional[str] = None
+    tokenizer: Optional[str] = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+    lora: Optional[LoraOptions] = None
+
+
+class _RepetitionPenalty(LogitsProcessor):
+    """The penalty of Hugging Face on the words of the caption, not on the prompt before it."""
+
+    def __init__(self, penalty: float, *, prompt_length: int) -> None:
+        self.penalise = RepetitionPenaltyLogitsProcessor(penalty)
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self.penalise(input_ids[:, self.prompt_length :], scores)
+
+
+class CausalLM(nn.Module):
+    """Adapter from prefix embeddings to a decoder-only language model.
+
+    A row reads: region queries, start token, control words, "|", caption, end token. The control
+    words carry no end token, for a decoder-only model would take it for the end of the text. Unlike
+    the Vicuna variant of the released code, control tokens get the control embedding (there
+    `cem_memory` is unused) and `max_new_tokens` counts (there it is ignored): both belong to the
+    shared caption decoder.
+
+    Args:
+        model: any `AutoModelForCausalLM`.
+        tokenizer: its tokenizer, with a start and an end token; they may be the same, as in OPT.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.width = model.get_input_embeddings().weight.shape[1]
+
+    def _tokens(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Ids without start and end tokens, leaving room for one of them."""
+        tokens = self.tokenizer(
+            list(texts), add_special_tokens=False, truncation=True, max_length=max_length - 1
+        )
+        return tokens["input_ids"]
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Ids (B, T) and mask (B, T), padded on the right with a token that the mask hides."""
+        longest = max(len(row) for row in rows)
+        padding = self.tokenizer.eos_token_id
+        ids = [[*row, *[padding] * (longest - len(row))] for row in rows]
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+        device = self.model.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+    def embed(self, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
+        """See `LanguageModel.embed`; the start token comes first, and no end token last."""
+        start = self.tokenizer.bos_token_id
+        ids, mask = self._pad([[start, *row] for row in self._tokens(texts, max_length)])
+        return self.model.get_input_embeddings()(ids), mask
+
+    def loss(
+        self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
+    ) -> Tensor:
+        """See `LanguageModel.loss`; the end token is a target too."""
+        end = self.tokenizer.eos_token_id
+        ids, target_mask = self._pad([[*row, end] for row in self._tokens(targets, max_length)])
+        words = self.model.get_input_embeddings()(ids)
+        embeddings = torch.cat([prefix.to(words.dtype), words], dim=1)
+        mask = torch.cat([mask.long(), target_mask], dim=1)
+        unlabelled = torch.full_like(mask[:, : prefix.shape[1]], IGNORED)
+        labels = torch.cat([unlabelled, ids.masked_fill(target_mask == 0, IGNORED)], dim=1)
+        # All real tokens of a row side by side from position 0: no gap between prompt and target,
+        # right positions in every architecture, and causal attention never sees the padding.
+        order = mask.argsort(dim=1, descending=True, stable=True)
+        with bf16_instead_of_fp16(prefix.device):
+            return self.model(
+                inputs_embeds=embeddings.take_along_dim(order[..., None], dim=1),
+                attention_mask=mask.gather(1, order),
+                labels=labels.gather(1, order),
+                use_cache=False,
+                return_dict=True,
+            ).loss
+
+    @torch.no_grad()
+    def generate(
+        self, prefix: Tensor, mask: Tensor, options: GenerationConfig
+    ) -> tuple[list[str], list[float]]:
+        """See `LanguageModel.generate`; the score is exp of the summed token log-probabilities."""
+        mask = mask.long()
+        order = mask.argsort(dim=1, stable=True)  # padding to the left: words continue the prompt
+        prefix, mask = prefix.take_along_dim(order[..., None], dim=1), mask.gather(1, order)
+        length, end = prefix.shape[1], self.tokenizer.eos_token_id
+        padding = end if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        penalty = _RepetitionPenalty(options.repetition_penalty, prompt_length=length)
+        with bf16_instead_of_fp16(prefix.device), self._first_embedded(prefix, options.num_beams):
+            output = self.model.generate(
+                # Stand for the prefix; any but the padding, which generate would warn about.
+                input_ids=torch.full_like(mask, int(padding == 0)),
+                attention_mask=mask,
+                do_sample=False,
+                num_beams=options.num_beams,
+                max_new_tokens=options.max_new_tokens,
+                # As in an encoder-decoder model, whose start token counts.
+                min_length=length + options.min_length - 1,
+                length_penalty=options.length_penalty,
+                logits_processor=LogitsProcessorList([penalty]),
+                eos_token_id=end,
+                pad_token_id=padding,
+                output_scores=True,
+                return_dict_in_generate=True,
+            )
+        words = output.sequences[:, length:]
+        beams = options.num_beams > 1
+        scores = output.sequences_scores if beams else self._greedy_scores(output, words)
+        texts = self.tokenizer.batch_decode(
+            words,
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=True,  # "a, b"; newer tokenizers leave "a , b"
+        )
+        return [text.strip() for text in texts], scores.float().exp().tolist()
+
+    @contextmanager
+    def _first_embedded(self, prefix: Tensor, copies: int) -> Iterator[None]:
+        """While entered, the first ids that the model embeds become `prefix`, once per beam.
+
+        `generate` takes embeddings of a decoder-only model only in newer transformers, and not
+        always the same way; this works in all of them.
+        """
+        pending = [prefix.repeat_interleave(copies, dim=0)]
+
+        def replace(_module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
+            return pending.pop().to(embedded.dtype) if pending else embedded
+
+        handle = self.model.get_input_embeddings().register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _greedy_scores(self, output: Any, words: Tensor) -> Tensor:
+        """Summed log-probabilities (B,), which beam search reports by itself."""
+        steps = self.model.compute_transition_scores(
+            output.sequences, output.scores, normalize_logits=True
+        )
+        ends = (words == self.tokenizer.eos_token_id).int()
+        after_the_end = ends.cumsum(dim=1) > ends
+        return steps.masked_fill(after_the_end, 0).sum(dim=1)
+
+
+def build(options: Mapping[str, Any]) -> CausalLM:
+    """A decoder-only model with pretrained or random weights.
+
+    Raises:
+        ValueError: an unknown option, or one that is missing or wrong.
+        ImportError: the installed transformers does not know this kind of model.
+    """
+    choice = from_mapping(CausalLMOptions, options, where="captioning.llm_options")
+    if choice.dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"captioning.llm_options.dtype: expected float32 or bfloat16, got {choice.dtype!r}"
+        )
+    source = choice.tokenizer or choice.pretrained
+    if source is None or not (choice.pretrained or choice.config.get("model_type")):
+        raise ValueError(
+            "captioning.llm_options: give `pretrained`, or `config` with a `model_type` and "
+            "`tokenizer`"
+        )
+    tokenizer = load_t5_tokenizer(source)
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"captioning.llm_options.tokenizer: {source} lacks a start or an end token (bos_token, "
+            "eos_token); add them to its tokenizer_config.json"
+        )
+    model = _load(choice) if choice.pretrained else _random(choice, tokenizer)
+    if choice.lora is not None:
+        model = add_lora(model, choice.lora, targets=LORA_TARGETS)
+    return CausalLM(model, tokenizer)
+
+
+def _load(choice: CausalLMOptions) -> PreTrainedModel:
+    settings, _ = PretrainedConfig.get_config_dict(choice.pretrained)
+    _check_known(settings.get("model_type"))
+    return AutoModelForCausalLM.from_pretrained(
+        choice.pretrained, torch_dtype=getattr(torch, choice.dtype)
+    )
+
+
+def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    settings = dict(choice.config)
+    model_type = settings.pop("model_type")
+    _check_known(model_type)
+    # The embedding of what the config calls padding is zero and stays so; its default is an id of
+    # some other tokenizer.
+    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        settings.setdefault(token, getattr(tokenizer, token))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+    return model.to(getattr(torch, choice.dtype))
+
+
+def _check_known(model_type: Optional[str]) -> None:
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return
+    wanted = ">=4.28,<5" if model_type == "llama" else "<5"  # Llama, and Vicuna, came with 4.28
+    raise ImportError(
+        f"captioning.llm_options: no decoder-only model of type {model_type!r} in transformers "
+        f"{transformers.__version__}; pip install -U 'transformers{wanted}', or use one it has, "
+        "such as OPT"
+    )

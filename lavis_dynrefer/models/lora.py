@@ -1,0 +1,76 @@
+"""LoRA: small trainable matrices beside chosen linear layers of a model that stays frozen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import transformers
+from torch import nn
+
+_MARK = "lora_"  # in the name of every weight that peft adds
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """How large the added matrices are and where they go.
+
+    Args:
+        rank: inner width of the added product.
+        alpha: the product is scaled by alpha / rank.
+        dropout: on the input of the added product, training only.
+        targets: last parts of the names of the layers to adapt; None means the adapter's own.
+    """
+
+    rank: int = 64  # official
+    alpha: int = 128  # official
+    dropout: float = 0.0  # official
+    targets: Optional[tuple[str, ...]] = None
+
+
+def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) -> nn.Module:
+    """Wrap `model` so that its target layers carry LoRA; it answers as before until trained.
+
+    The wrapper forwards calls and attributes to `model`. Its names are those of the released code:
+    `base_model.model.` before each, `base_layer` in an adapted layer. The added weights are float32
+    whatever the model is stored in, because small steps vanish in bfloat16.
+
+    Args:
+        model: changed in place.
+        options: see `LoraOptions`.
+        targets: layers to adapt where the options name none.
+
+    Raises:
+        ImportError: peft is missing or does not fit the installed transformers.
+        ValueError: a target that no layer of the model is called.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model  # heavy, and wanted by few
+    except ImportError as error:
+        raise ImportError(
+            "captioning.llm_options.lora needs peft; pip install 'lavis_dynrefer[lora]' "
+            "(peft >= 0.14 does not import below transformers 4.46, there 'peft>=0.8.2,<0.14'; "
+            f"found transformers {transformers.__version__}): {error}"
+        ) from error
+    chosen = targets if options.targets is None else options.targets
+    parts = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    absent = [target for target in chosen if target.rsplit(".", 1)[-1] not in parts]
+    if absent or not chosen:
+        raise ValueError(
+            f"captioning.llm_options.lora.targets: no layer called {absent or chosen}; "
+            f"there are {sorted(part for part in parts if part and not part.isdigit())}"
+        )
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=list(chosen),
+    )
+    wrapped = get_peft_model(model, config)
+    for parameter in lora_parameters(wrapped):
+        parameter.data = parameter.data.float()
+    return wrapped
+
+
+def lora_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The weights that `add_lora` put below `module`; none where it was not used."""
+    return [parameter for name, parameter in module.named_parameters() if _MARK in name]
