@@ -14,12 +14,12 @@ FONT_SIZE = 14  # pixels
 
 
 def draw_regions(image: Image.Image, boxes: Sequence[Box], lines: Sequence[str]) -> Image.Image:
-    """The picture with numbered boxes, and one line of text per box below it.
+    r"""The picture with numbered boxes, and one line of text per box below it.
 
     Args:
         image: any picture; left as it is.
         boxes: xyxy in pixels of `image`.
-        lines: what to write beside each box's number; "\\n" starts another, indented line.
+        lines: what to write beside each box's number; "\n" starts another, indented line.
     """
     font = ImageFont.load_default(FONT_SIZE)
     texts = [f"{number}  {line}" for number, line in enumerate(lines, start=1)]
@@ -36,7 +36,8 @@ def draw_regions(image: Image.Image, boxes: Sequence[Box], lines: Sequence[str])
         draw.rectangle((*corner, corner[0] + 16, corner[1] + 17), fill=colour)
         draw.text((corner[0] + 4, corner[1]), str(index + 1), fill="white", font=font)
         for row, line in enumerate(text.split("\n")):
-            draw.text((6 + 22 * (row > 0), top), line, fill=colour if row == 0 else "#444444", font=font)
+            left, ink = (6, colour) if row == 0 else (28, "#444444")
+            draw.text((left, top), line, fill=ink, font=font)
             top += LINE_HEIGHT
     return sheet
 

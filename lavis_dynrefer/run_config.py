@@ -72,7 +72,7 @@ def load_run_config(
         run = OmegaConf.to_container(sections.run, resolve=True)
         sections.run = _completed_run(run, evaluate=evaluate)
         sections.datasets = _checked_datasets(sections.datasets)
-        config = RunConfig(sections, _expected(sections))
+        config = _merged_with_defaults(sections)
         resolved = OmegaConf.to_container(config.get_config(), resolve=True)
     _check_processors(resolved["datasets"])
     return config
@@ -158,6 +158,16 @@ def _expected(sections: DictConfig) -> Expected | None:
         raise LaunchError(str(error)) from None
 
 
+def _merged_with_defaults(sections: DictConfig) -> RunConfig:
+    try:
+        return RunConfig(sections, _expected(sections))
+    except TypeError as error:  # OmegaConf's, without the place
+        raise LaunchError(
+            f"a list stands where the default yaml of the model or a dataset has a mapping, or the "
+            f"other way round ({error})"
+        ) from error
+
+
 def _completed_run(run: Mapping[str, Any], *, evaluate: bool) -> dict[str, Any]:
     """The run section with defaults, checked."""
     complete = fill_defaults({**run, "evaluate": True} if evaluate else run)
@@ -216,14 +226,17 @@ def _checked_datasets(datasets: DictConfig) -> DictConfig:
 def _check_processors(datasets: Mapping[str, Any]) -> None:
     for name, dataset in datasets.items():
         for kind in ("vis_processor", "text_processor"):
-            for phase, processor in (dataset.get(kind) or {}).items():
+            phases = dataset.get(kind) or {}
+            if not isinstance(phases, Mapping):
+                raise LaunchError(f"datasets.{name}.{kind}: expected a mapping, got {phases!r}")
+            for phase, processor in phases.items():
                 place = f"datasets.{name}.{kind}.{phase}.name"
                 wanted = processor.get("name") if isinstance(processor, Mapping) else processor
                 _check_registered(place, wanted, registry.list_processors())
 
 
 def _check_registered(place: str, name: Any, known: Iterable[str]) -> None:
-    if name not in known:
+    if name not in list(known):  # it may be a mapping
         what = "is missing" if name is None else f"does not know {name!r}"
         raise LaunchError(f"{place} {what}; {suggestion(str(name), known)}")
 

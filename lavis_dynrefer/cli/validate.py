@@ -16,9 +16,16 @@ from lavis.common.registry import registry
 from lavis.tasks import setup_task
 from omegaconf import OmegaConf
 
-from lavis_dynrefer.cli import yaml_checks
-from lavis_dynrefer.cli.yaml_checks import Finding, Findings
-from lavis_dynrefer.loaders import select_splits
+from lavis_dynrefer.cli.dataset_checks import (
+    PROCESSORS,
+    check_dataset,
+    check_expected,
+    check_processors,
+    evaluators_by_split,
+)
+from lavis_dynrefer.cli.findings import Finding, Findings, Section, absent_file, not_a_mapping
+from lavis_dynrefer.cli.model_checks import check_model, check_numbers
+from lavis_dynrefer.loaders import TRAIN, select_splits
 from lavis_dynrefer.run_config import (
     OWN_RUNNER,
     OWN_TASK,
@@ -67,93 +74,111 @@ def validate(name: str, options: Sequence[str] = ()) -> list[Finding]:
             sections = OmegaConf.to_container(read_sections(name, options))
             names = set(sections)
             if "model" in names and names.issubset(MODEL_SECTIONS):
-                findings = _check_model_file(_resolved(name, options))
-            elif names == {"datasets"}:
-                findings = _check_dataset_file(_resolved(name, options))
-            else:
-                findings = _check_run(name, options, sections)
-            return list(findings)
+                return list(_check_model_file(_resolved(name, options)))
+            if names == {"datasets"}:
+                return list(_check_dataset_file(_resolved(name, options)))
+            return list(_check_run(name, options, sections))
     except LaunchError as error:
         return [Finding(str(error))]
 
 
 def _resolved(name: str, options: Sequence[str]) -> dict[str, Any]:
-    return OmegaConf.to_container(read_sections(name, options), resolve=True)
+    sections = read_sections(name, options)
+    unset = OmegaConf.missing_keys(sections)
+    if unset:
+        raise LaunchError(f"a value must be given for {', '.join(sorted(unset))}")
+    return OmegaConf.to_container(sections, resolve=True)
 
 
-def _check_model_file(sections: Mapping[str, Any]) -> Findings:
-    model = sections["model"] or {}
-    if model.get("arch") not in registry.list_models():
-        known = suggestion(str(model.get("arch")), registry.list_models())
-        yield Finding(f"model.arch does not know {model.get('arch')!r}; {known}")
+def _check_model_file(sections: Section) -> Findings:
+    wrong = [item for key in sections for item in not_a_mapping(sections[key], key)]
+    yield from wrong
+    if wrong:
         return
-    yield from yaml_checks.check_model(model)
-    preprocess = sections.get("preprocess") or {}
-    yield from yaml_checks.check_processors(preprocess, "preprocess", model)
+    model, preprocess = sections["model"] or {}, sections.get("preprocess") or {}
+    arch, known = model.get("arch"), registry.list_models()
+    if arch not in known:
+        yield Finding(f"model.arch does not know {arch!r}; {suggestion(str(arch), known)}")
+        return
+    yield from check_model(model)
+    for key in preprocess:
+        if key not in PROCESSORS:
+            yield Finding(f"preprocess: unknown {key!r}; {suggestion(key, PROCESSORS)}")
+    yield from check_processors(preprocess, "preprocess", model)
 
 
-def _check_dataset_file(sections: Mapping[str, Any]) -> Findings:
-    known = registry.list_datasets()
-    for name, section in (sections["datasets"] or {}).items():
+def _check_dataset_file(sections: Section) -> Findings:
+    datasets, known = sections["datasets"], registry.list_datasets()
+    if not isinstance(datasets, Mapping) or not datasets:
+        yield Finding(f"datasets: expected some of {known}, got {datasets!r}")
+        return
+    for name, section in datasets.items():
         if name not in known:
             yield Finding(f"datasets does not know {name!r}; {suggestion(name, known)}")
+        elif isinstance(section or {}, Mapping):
+            yield from _check_one_dataset(name, section or {}, {})
         else:
-            yield from _check_dataset(name, section or {}, {})
+            yield from not_a_mapping(section, f"datasets.{name}")
 
 
-def _check_dataset(name: str, section: Mapping[str, Any], model: Mapping[str, Any]) -> Findings:
-    yield from yaml_checks.check_dataset(name, section)
-    yield from yaml_checks.check_processors(section, f"datasets.{name}", model)
+def _check_one_dataset(name: str, section: Section, model: Section) -> Findings:
+    yield from check_dataset(name, section)
+    yield from check_processors(section, f"datasets.{name}", model)
 
 
-def _check_run(name: str, options: Sequence[str], sections: Mapping[str, Any]) -> Findings:
-    device = str((sections.get("run") or {}).get("device"))
+def _check_run(name: str, options: Sequence[str], sections: Section) -> Findings:
+    given = sections.get("run")
+    device = str(given.get("device")) if isinstance(given, Mapping) else ""
     if device.startswith("cuda") and not torch.cuda.is_available():
         yield Finding("run.device is cuda, and there is no GPU here", fatal=False)
         options = [*options, "run.device=cpu"]
     config = load_run_config(name, options)
     content = OmegaConf.to_container(config.get_config(), resolve=True)
-    yield from yaml_checks.check_model(content["model"])
+    yield from check_model(content["model"])
     wrong = False
     for dataset, section in content["datasets"].items():
-        for finding in _check_dataset(dataset, section, content["model"]):
+        for finding in _check_one_dataset(dataset, section, content["model"]):
             wrong = wrong or finding.fatal
             yield finding
-    yield from _check_checkpoints(content["run"])
-    if content["run"]["task"] != OWN_TASK:
+    run_section = content["run"]
+    yield from _check_checkpoints(run_section)
+    if run_section["task"] != OWN_TASK:
         return
     try:
-        setup_task(config)
+        generation = setup_task(config).options.generation
     except ValueError as error:
         yield Finding(str(error))
-    if not wrong and content["run"]["runner"] == OWN_RUNNER:
+    else:
+        yield from check_numbers(generation, "run.generation") if generation else ()
+    if not wrong and run_section["runner"] == OWN_RUNNER:
         yield from _check_splits(config, content)
 
 
-def _check_checkpoints(run: Mapping[str, Any]) -> Findings:
-    given = run.get("load_ckpt_path") or []
-    for path in [given] if isinstance(given, str) else given:
-        yield from yaml_checks.warn_if_absent(path, "run.load_ckpt_path")
-    if run.get("resume_ckpt_path") != "auto":
-        yield from yaml_checks.warn_if_absent(run.get("resume_ckpt_path"), "run.resume_ckpt_path")
+def _check_checkpoints(run_section: Section) -> Findings:
+    given = run_section.get("load_ckpt_path") or []
+    for path in given if isinstance(given, list) else [given]:
+        yield from absent_file(path, "run.load_ckpt_path")
+    if run_section.get("resume_ckpt_path") != "auto":
+        yield from absent_file(run_section.get("resume_ckpt_path"), "run.resume_ckpt_path")
 
 
-def _check_splits(config: RunConfig, content: Mapping[str, Any]) -> Findings:
+def _check_splits(config: RunConfig, content: Section) -> Findings:
     """The splits the run names, and the numbers expected of them."""
-    run = content["run"]
+    run_section = content["run"]
     by_dataset = {
-        name: yaml_checks.evaluators_by_split(name, section)
-        for name, section in content["datasets"].items()
+        name: evaluators_by_split(name, section) for name, section in content["datasets"].items()
     }
+    evaluated = [*run_section["valid_splits"], *run_section["test_splits"]]
+    if run_section["train_splits"] not in ([], [TRAIN]):
+        yield Finding(f"run.train_splits: expected [{TRAIN}], got {run_section['train_splits']}")
     # One sample stands for the data.
     placeholders = {name: dict.fromkeys(splits, (None,)) for name, splits in by_dataset.items()}
-    evaluated = [*run["valid_splits"], *run["test_splits"]]
     try:
-        select_splits(placeholders, evaluated=evaluated, training=not run["evaluate"])
+        select_splits(placeholders, evaluated=evaluated, training=not run_section["evaluate"])
     except ValueError as error:
         yield Finding(str(error))
         return
     if config.expected is not None:
         evaluators = {split: item for found in by_dataset.values() for split, item in found.items()}
         asked = {split: evaluators[split] for split in evaluated}
-        yield from yaml_checks.check_expected(config.expected, asked)
+        yield from check_expected(config.expected, asked)

@@ -126,16 +126,10 @@ class RegionDataset(Dataset[dict[str, Any]]):
         Raises:
             SampleError: a training batch without a single region.
         """
-        batch: dict[str, Any] = {
-            key: torch.cat([sample[key] for sample in samples]) for key in _STACKED
-        }
+        batch = concat_samples(samples)
         for key in _LISTED:
             batch[key] = [item for sample in samples for item in sample[key]]
         batch["regions_per_image"] = [len(sample["region_ids"]) for sample in samples]
-        batch["routes"] = {
-            task: torch.cat([sample["routes"][task] for sample in samples])
-            for task in samples[0]["routes"]
-        }
         if self.train and not batch["region_ids"]:
             first = batch["failed"][0]
             raise SampleError(first["reason"], f"no sample of a batch is usable: {first['detail']}")
@@ -239,3 +233,19 @@ def _failures(regions: Sequence[RegionRecord], error: SampleError) -> list[dict[
         {"region_id": region.region_id, "reason": error.reason, "detail": error.detail}
         for region in regions
     ]
+
+
+def concat_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join what a processor returns for several pictures along the region axis.
+
+    Args:
+        samples: at least one, each with views, boxes, scales, image_boxes and routes.
+    """
+    batch: dict[str, Any] = {
+        key: torch.cat([sample[key] for sample in samples]) for key in _STACKED
+    }
+    batch["routes"] = {
+        task: torch.cat([sample["routes"][task] for sample in samples])
+        for task in samples[0]["routes"]
+    }
+    return batch

@@ -8,10 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
-from pycocoevalcap.bleu.bleu import Bleu
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
-
 from lavis_dynrefer.metrics.answers import (
     OFFICIAL,
     STRICT,
@@ -40,6 +36,11 @@ def caption_scores(pairs: Sequence[CaptionPair], meteor: Meteor) -> dict[str, fl
     """
     if not pairs or not all(references for _, references in pairs):
         raise ValueError("caption scores need candidates, each with a reference, got some without")
+    # Only here: a machine that trains need not have the scorers' 100 MB.
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
     words = iter(tokenize([text for pair in pairs for text in (pair[0], *pair[1])]))
     tokenized = [(next(words), [next(words) for _ in references]) for _, references in pairs]
     candidates = {row: [candidate] for row, (candidate, _) in enumerate(tokenized)}

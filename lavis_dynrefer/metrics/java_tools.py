@@ -17,9 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pycocoevalcap.meteor import meteor as coco_meteor
-from pycocoevalcap.tokenizer import ptbtokenizer as coco_tokenizer
-
 from lavis_dynrefer.metrics.answers import CaptionPair
 
 logger = logging.getLogger(__name__)
@@ -30,7 +27,6 @@ _JAVA_OPTIONS = (
     *("-Duser.language=en", "-Duser.country=US"),
     *("-Duser.language.format=en", "-Duser.country.format=US"),
 )
-_PUNCTUATION = frozenset(coco_tokenizer.PUNCTUATIONS)
 _LOG_EVERY = 20_000  # pairs, some 5 seconds of METEOR
 
 
@@ -69,6 +65,8 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
 
     def __init__(self, memory: str = "2G") -> None:
         """Start Java; it reads its tables while the caller goes on."""
+        from pycocoevalcap.meteor import meteor as coco_meteor  # not needed to train
+
         command = [
             *(find_java(), *_JAVA_OPTIONS, f"-Xmx{memory}"),
             *("-jar", coco_meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"),
@@ -186,6 +184,8 @@ def tokenize(sentences: Sequence[str]) -> list[str]:
     Raises:
         RuntimeError: Java cannot be started, or the tokenizer fails.
     """
+    from pycocoevalcap.tokenizer import ptbtokenizer as coco_tokenizer  # not needed to train
+
     lines = [_one_line(sentence) for sentence in sentences]
     command = [
         *(find_java(), *_JAVA_OPTIONS, "-cp", coco_tokenizer.STANFORD_CORENLP_3_4_1_JAR),
@@ -209,9 +209,8 @@ def tokenize(sentences: Sequence[str]) -> list[str]:
         raise RuntimeError(
             f"the caption tokenizer returned {len(tokenized)} lines for {len(lines)} sentences"
         )
-    return [
-        " ".join(word for word in line.split() if word not in _PUNCTUATION) for line in tokenized
-    ]
+    dropped = frozenset(coco_tokenizer.PUNCTUATIONS)
+    return [" ".join(word for word in line.split() if word not in dropped) for line in tokenized]
 
 
 def _one_line(text: str) -> str:

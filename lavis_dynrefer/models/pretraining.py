@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from einops import rearrange
 from lavis.common.registry import registry
 from lavis.models.base_model import BaseModel
@@ -51,9 +51,7 @@ class BackbonePretraining(BaseModel):
         "tiny": config_path("models/dynrefer_backbone.yaml"),
     }
 
-    def __init__(
-        self, backbone: Backbone, *, tags: list[str], region: RegionEncoderConfig
-    ) -> None:
+    def __init__(self, backbone: Backbone, *, tags: list[str], region: RegionEncoderConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.tags = tuple(tags)

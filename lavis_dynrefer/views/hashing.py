@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import imagehash
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 HashCrops = Callable[[Image.Image, Sequence[Sequence[int]]], list[imagehash.ImageHash]]
@@ -22,7 +23,7 @@ def phash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[imagehash.
         boxes: whole-pixel xyxy boxes inside it.
     """
     gray = image.convert("L")  # once: phash would convert every crop again
-    return [imagehash.phash(gray.crop(tuple(box))) for box in boxes]
+    return [imagehash.phash(gray.crop((x1, y1, x2, y2))) for x1, y1, x2, y2 in boxes]
 
 
 def official_hash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[imagehash.ImageHash]:
@@ -44,14 +45,15 @@ def official_hash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[im
     return hashes
 
 
-def _gray(rgb: np.ndarray) -> np.ndarray:
+def _gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Luma in OpenCV's fixed-point arithmetic, uint8 (Pillow rounds differently)."""
     weights = np.array([4899, 9617, 1868])  # OpenCV's RGB2GRAY, 14 bits
-    return ((rgb.astype(np.int64) @ weights + (1 << 13)) >> 14).astype(np.uint8)
+    luma: NDArray[np.int64] = rgb.astype(np.int64) @ weights
+    return ((luma + (1 << 13)) >> 14).astype(np.uint8)
 
 
 @lru_cache(maxsize=4096)
-def _resize_then_dct(length: int) -> np.ndarray:
+def _resize_then_dct(length: int) -> NDArray[np.float32]:
     """(8, length): bilinear resize of `length` samples to 224, then the first 8 DCT-II rows."""
     centres = (np.arange(OFFICIAL_SIZE) + 0.5) * length / OFFICIAL_SIZE - 0.5
     low = np.floor(centres).astype(int)
@@ -63,7 +65,8 @@ def _resize_then_dct(length: int) -> np.ndarray:
     frequency = np.arange(HASH_SIDE)[:, None]
     dct = np.cos(np.pi * (rows + 0.5) * frequency / OFFICIAL_SIZE) * np.sqrt(2 / OFFICIAL_SIZE)
     dct[0] /= np.sqrt(2)
-    return (dct @ resize).astype(np.float32)
+    both: NDArray[np.float64] = dct @ resize
+    return both.astype(np.float32)
 
 
 HASHES: dict[str, HashCrops] = {"phash": phash, "official": official_hash}

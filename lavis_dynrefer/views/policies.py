@@ -6,12 +6,13 @@ line in `POLICIES`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -119,7 +120,7 @@ class ImagePrior:
         self.taken = 0.0 if hash == "official" else -1.0
         self.candidates = np.asarray(candidates)
 
-    def scores(self, image: Image.Image, boxes: Tensor) -> np.ndarray:
+    def scores(self, image: Image.Image, boxes: Tensor) -> NDArray[np.float64]:
         """Selection scores (R, candidates) of boxes (R, 4)."""
         sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
         scales = torch.tensor([0.0, *self.candidates], dtype=torch.float32).repeat(len(boxes), 1)
@@ -175,7 +176,7 @@ def _check_scales(scales: Sequence[float], *, where: str = "scales") -> None:
         )
 
 
-POLICIES = {
+POLICIES: dict[str, Callable[..., ViewPolicy]] = {
     "random": RandomScales,
     "fixed": FixedScales,
     "image": ImagePrior,
@@ -192,6 +193,7 @@ def build_policy(name: str, options: Mapping[str, Any]) -> ViewPolicy:
     if name not in POLICIES:
         raise ValueError(f"view policy: expected one of {sorted(POLICIES)}, got {name!r}")
     try:
-        return POLICIES[name](**options)
+        policy: ViewPolicy = POLICIES[name](**options)
     except TypeError as error:  # an option the policy does not have, or one it lacks
         raise ValueError(f"view policy {name!r}: {error}") from error
+    return policy

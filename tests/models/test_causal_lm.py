@@ -1,0 +1,286 @@
+"""The adapter of decoder-only language models at toy size."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.models.llms import build_llm
+
+TOKENIZER = "assets/tiny/tokenizer.json"
+# Large random weights, so that the likeliest word depends on the prompt.
+CONFIGS = {
+    "opt": {
+        "model_type": "opt",
+        "vocab_size": 540,
+        "hidden_size": 16,
+        "word_embed_proj_dim": 12,
+        "ffn_dim": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+        "init_std": 0.5,
+    },
+    "llama": {
+        "model_type": "llama",
+        "vocab_size": 540,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "initializer_range": 0.5,
+    },
+    "gpt2": {  # the only one that would count padding as positions
+        "model_type": "gpt2",
+        "vocab_size": 540,
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 64,
+        "initializer_range": 0.5,
+    },
+}
+KINDS = [kind for kind in CONFIGS if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]  # Llama: >= 4.28
+START, END = 3, 1  # <s> and </s> of the tokenizer
+NO_PENALTY = {"repetition_penalty": 1.0, "max_new_tokens": 6}
+
+
+@pytest.fixture(params=KINDS)
+def options(request):
+    return {"tokenizer": TOKENIZER, "config": CONFIGS[request.param]}
+
+
+@pytest.fixture
+def llm(options):
+    torch.manual_seed(0)
+    return build_llm("causal_lm", options).eval()
+
+
+@pytest.fixture
+def prefix(llm):
+    return torch.randn(2, 5, llm.width, generator=torch.Generator().manual_seed(0))
+
+
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+@pytest.fixture
+def spoken(llm, monkeypatch):
+    """Token ids (B, T) of every call of `generate`, as they go to the tokenizer."""
+    seen = []
+    decode = llm.tokenizer.batch_decode
+
+    def record(words, **kwargs):
+        seen.append(words)
+        return decode(words, **kwargs)
+
+    monkeypatch.setattr(llm.tokenizer, "batch_decode", record)
+    return seen
+
+
+def ids_of(llm, text):
+    return llm.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@torch.no_grad()
+def log_probabilities(llm, prompt, words):
+    """Log-probabilities (T, vocabulary) after an unpadded prompt (P, W) and each word before."""
+    words = torch.tensor(words)
+    embeddings = torch.cat([prompt, llm.model.get_input_embeddings()(words)])
+    logits = llm.model(inputs_embeds=embeddings[None]).logits[0]
+    return logits.log_softmax(-1)[len(prompt) - 1 : -1]
+
+
+def log_probability(llm, prompt, words):
+    """Of each word (T,)."""
+    return log_probabilities(llm, prompt, words).gather(1, torch.tensor(words)[:, None])[:, 0]
+
+
+def test_prompt_has_a_start_token_and_no_end_token(llm):
+    embeddings, mask = llm.embed(["red,house|", "|"], max_length=8)
+
+    expected = llm.model.get_input_embeddings()(torch.tensor([START, *ids_of(llm, "|")]))
+    assert torch.equal(embeddings[1, : len(expected)], expected)
+    assert mask[1].tolist() == [1] * len(expected) + [0] * (mask.shape[1] - len(expected))
+    assert mask[0].all()
+
+
+def test_long_prompt_is_cut(llm):
+    embeddings, mask = llm.embed(["red house left of a green tree|"], max_length=4)
+    assert embeddings.shape == (1, 4, llm.width)
+    assert mask.tolist() == [[1, 1, 1, 1]]
+
+
+def test_loss_is_the_mean_over_the_words_and_the_end_token(llm, prefix):
+    texts = ["a boat", "a boat left of a tree"]
+
+    loss = llm.loss(prefix, MASK, texts, max_length=16)
+
+    by_hand = [
+        log_probability(llm, prefix[row, : MASK[row].sum()], [*ids_of(llm, text), END])
+        for row, text in enumerate(texts)
+    ]
+    assert loss.item() == pytest.approx(-torch.cat(by_hand).mean().item(), rel=1e-5)
+
+
+def test_a_cut_target_still_ends(llm, prefix):
+    loss = llm.loss(prefix[:1], MASK[:1], ["a boat left of a tree"], max_length=3)
+    by_hand = log_probability(llm, prefix[0], [*ids_of(llm, "a boat"), END])
+    assert loss.item() == pytest.approx(-by_hand.mean().item(), rel=1e-5)
+
+
+def test_padding_of_the_prefix_changes_no_loss(llm, prefix):
+    loss = llm.loss(prefix[1:, :3], MASK[1:, :3], ["a boat"], max_length=8)
+    padded = llm.loss(prefix[1:], MASK[1:], ["a boat"], max_length=8)
+    assert padded.item() == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_padding_gets_no_gradient(llm, prefix):
+    prefix.requires_grad_(True)
+    llm.loss(prefix, MASK, ["a boat", "a tree"], max_length=8).backward()
+    assert (prefix.grad[1, 3:] == 0).all()
+    assert (prefix.grad[MASK.bool()].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_padding_of_the_prefix_changes_no_caption(llm, prefix, num_beams):
+    options = GenerationConfig(num_beams=num_beams, max_new_tokens=6)
+
+    texts, scores = llm.generate(prefix, MASK, options)
+
+    alone, score = llm.generate(prefix[1:, :3], MASK[1:, :3], options)
+    assert texts[1] == alone[0]
+    assert scores[1] == pytest.approx(score[0], rel=1e-4)  # a sum of six logarithms in float32
+
+
+def test_greedy_words_are_the_likeliest(llm, prefix, spoken):
+    llm.generate(prefix, MASK, GenerationConfig(num_beams=1, **NO_PENALTY))
+    words = spoken[0][1].tolist()
+    assert log_probabilities(llm, prefix[1, :3], words).argmax(1).tolist() == words
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_score_is_the_probability_of_the_sequence(llm, prefix, spoken, num_beams):
+    options = GenerationConfig(num_beams=num_beams, **NO_PENALTY)
+
+    _, scores = llm.generate(prefix, MASK, options)
+
+    words = spoken[0].tolist()
+    expected = [
+        log_probability(llm, prefix[row, : MASK[row].sum()], words[row]).sum().exp().item()
+        for row in range(2)
+    ]
+    assert scores == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_score_stops_at_the_end_token(llm, prefix, spoken, num_beams):
+    options = GenerationConfig(num_beams=num_beams, **NO_PENALTY)
+    llm.generate(prefix, MASK, options)
+    # What the first sentence says second ends it from now on.
+    llm.tokenizer.eos_token = llm.tokenizer.convert_ids_to_tokens(spoken[0][0, 1].item())
+
+    _, scores = llm.generate(prefix, MASK, options)
+
+    end = llm.tokenizer.eos_token_id
+    words = spoken[1][0].tolist()
+    sentence = words[: words.index(end) + 1]
+    assert len(sentence) < 6
+    expected = log_probability(llm, prefix[0], sentence).sum().exp().item()
+    assert scores[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_beams_find_no_less_likely_a_sentence(llm, prefix):
+    greedy = llm.generate(prefix, MASK, GenerationConfig(num_beams=1, **NO_PENALTY))[1]
+    beams = llm.generate(prefix, MASK, GenerationConfig(num_beams=5, **NO_PENALTY))[1]
+    assert all(wide >= narrow * 0.9999 for wide, narrow in zip(beams, greedy))
+
+
+def test_repetition_penalty_forbids_words_said_before(llm, prefix, spoken):
+    options = GenerationConfig(num_beams=1, max_new_tokens=8, repetition_penalty=1e6)
+    llm.generate(prefix, MASK, options)
+    words = spoken[0][0].tolist()
+    assert len(set(words)) == len(words)
+
+
+def test_repetition_penalty_spares_the_first_word(llm, prefix):
+    free = llm.generate(prefix, MASK, GenerationConfig(1, 1, repetition_penalty=1.0))
+    penalised = llm.generate(prefix, MASK, GenerationConfig(1, 1, repetition_penalty=1e6))
+    assert penalised == free
+
+
+def test_no_end_token_below_the_minimal_length(llm, prefix, spoken):
+    options = GenerationConfig(num_beams=1, max_new_tokens=6, repetition_penalty=1.0)
+    llm.generate(prefix, MASK, options)
+    llm.tokenizer.eos_token = llm.tokenizer.convert_ids_to_tokens(spoken[0][0, 0].item())
+
+    llm.generate(prefix, MASK, options)
+    llm.generate(prefix, MASK, GenerationConfig(1, 6, min_length=3, repetition_penalty=1.0))
+
+    end = llm.tokenizer.eos_token_id
+    assert spoken[1][0, 0] == end
+    assert (spoken[2][0, :2] != end).all()  # the third counts the start, as in T5
+
+
+def test_pretrained_folder_gives_the_same_model(llm, prefix, tmp_path):
+    llm.model.save_pretrained(tmp_path)
+    llm.tokenizer.save_pretrained(tmp_path)
+
+    loaded = build_llm("causal_lm", {"pretrained": str(tmp_path)}).eval()
+
+    texts = ["a boat", "a tree"]
+    loss = llm.loss(prefix, MASK, texts, max_length=8)
+    assert loaded.loss(prefix, MASK, texts, max_length=8).item() == pytest.approx(loss.item())
+
+
+def test_bfloat16_weights_take_float32_prefixes(options):
+    llm = build_llm("causal_lm", {**options, "dtype": "bfloat16"}).eval()
+    prefix = torch.randn(2, 5, llm.width)
+    assert llm.model.dtype == torch.bfloat16
+    assert llm.loss(prefix, MASK, ["a boat", "a tree"], max_length=8).isfinite()
+    assert len(llm.generate(prefix, MASK, GenerationConfig())[0]) == 2
+
+
+def test_the_whole_model_trains_and_captions_with_it(smallest_config, options, region_batch):
+    from lavis_dynrefer.models.dynrefer import DynRefer
+
+    config = copy.deepcopy(smallest_config)
+    config["captioning"] = {"llm": "causal_lm", "llm_options": options}
+    model = DynRefer.from_config(config)
+
+    model(region_batch)["loss_caption"].backward()
+    predictions = model.eval().predict(region_batch, tasks=["caption"], controls=[["red"]] * 5)
+
+    assert model.captioning.prefix.control_embedding.grad.abs().sum() > 0
+    assert len(predictions) == 5
+
+
+def test_llama_on_old_transformers_names_the_cure(monkeypatch):
+    monkeypatch.delitem(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "llama", raising=False)
+    with pytest.raises(ImportError, match=r"type 'llama' in transformers .*transformers>=4\.28,<5"):
+        build_llm("causal_lm", {"tokenizer": TOKENIZER, "config": {"model_type": "llama"}})
+
+
+def test_pretrained_model_of_an_unknown_type_is_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt9"}))
+    with pytest.raises(ImportError, match="no decoder-only model of type 'gpt9'"):
+        build_llm("causal_lm", {"tokenizer": TOKENIZER, "pretrained": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"weights": "x"}, r"llm_options: unknown \['weights'\]"),
+        ({"tokenizer": TOKENIZER}, "give `pretrained`, or `config` with a `model_type`"),
+        ({"config": {"model_type": "opt"}}, "give `pretrained`, or `config` with a `model_type`"),
+        ({"dtype": "float16"}, "expected float32 or bfloat16, got 'float16'"),
+    ],
+)
+def test_wrong_options_are_named(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        build_llm("causal_lm", options)
