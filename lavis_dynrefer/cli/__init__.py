@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from lavis_dynrefer.cli import export, quickstart
+from lavis_dynrefer.cli import export, quickstart, validate
 
-COMMANDS = {"quickstart": quickstart, "export": export}
+COMMANDS = {"quickstart": quickstart, "validate": validate, "export": export}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

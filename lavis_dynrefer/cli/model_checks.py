@@ -18,7 +18,7 @@ from lavis_dynrefer.models.sources import SOURCES
 from lavis_dynrefer.run_keys import suggestion
 
 CONFIGS = {"dynrefer": DynReferConfig, "dynrefer_backbone": PretrainingConfig}
-MAY_BE_ZERO = ("min_length",)
+LEAST = {"min_length": 0}  # of whole numbers, else 1
 SHARES = ("dropout", "threshold", "control_drop", "control_drop_all")  # in [0, 1]
 
 ModelConfig = Union[DynReferConfig, PretrainingConfig]
@@ -69,8 +69,8 @@ def check_numbers(config: Any, place: str) -> Findings:
         value, where = getattr(config, item.name), f"{place}.{item.name}"
         if dataclasses.is_dataclass(value):
             yield from check_numbers(value, where)
-        elif type(value) is int and value < (0 if item.name in MAY_BE_ZERO else 1):
-            yield Finding(f"{where}: expected at least 1, got {value}")
+        elif type(value) is int and value < LEAST.get(item.name, 1):
+            yield Finding(f"{where}: expected at least {LEAST.get(item.name, 1)}, got {value}")
         elif item.name in SHARES and not 0 <= value <= 1:
             yield Finding(f"{where}: expected a number in [0, 1], got {value}")
 

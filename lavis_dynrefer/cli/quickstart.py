@@ -92,7 +92,7 @@ def _command(console: Console, module: str, folder: Path, arguments: argparse.Na
 
 
 def fastest_number_format() -> str:
-    """ "bf16" where this machine multiplies matrices faster in bfloat16, else "fp32"."""
+    """Name "bf16" where this machine multiplies matrices faster so, else "fp32"."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     seconds = {}

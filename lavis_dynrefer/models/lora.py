@@ -41,8 +41,10 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
 
     Raises:
         ImportError: peft is missing or does not fit the installed transformers.
-        ValueError: a target that no layer of the model is called.
+        ValueError: no target, or one that no layer of the model is called.
     """
+    chosen = targets if options.targets is None else options.targets
+    _check_targets(model, chosen)
     try:
         from peft import LoraConfig, get_peft_model  # heavy, and wanted by few
     except ImportError as error:
@@ -51,14 +53,6 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
             "(peft >= 0.14 does not import below transformers 4.46, there 'peft>=0.8.2,<0.14'; "
             f"found transformers {transformers.__version__}): {error}"
         ) from error
-    chosen = targets if options.targets is None else options.targets
-    parts = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    absent = [target for target in chosen if target.rsplit(".", 1)[-1] not in parts]
-    if absent or not chosen:
-        raise ValueError(
-            f"captioning.llm_options.lora.targets: no layer called {absent or chosen}; "
-            f"there are {sorted(part for part in parts if part and not part.isdigit())}"
-        )
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
@@ -69,6 +63,21 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
     for parameter in lora_parameters(wrapped):
         parameter.data = parameter.data.float()
     return wrapped
+
+
+def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
+    """Peft itself complains only where none of the targets is found."""
+    names = [name for name, _ in model.named_modules()]
+    absent = [
+        target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)
+    ]
+    if absent or not targets:
+        parts = {name.rsplit(".", 1)[-1] for name in names}
+        raise ValueError(
+            f"captioning.llm_options.lora.targets: expected some of "
+            f"{sorted(part for part in parts if part and not part.isdigit())}, "
+            f"got {absent or list(targets)}"
+        )
 
 
 def lora_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -1,0 +1,77 @@
+"""The LAVIS processors: a picture and boxes in, views out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from lavis_dynrefer.processors import EvalProcessor, TrainProcessor
+
+IMAGE = Image.linear_gradient("L").resize((100, 80)).convert("RGB")
+BOXES = [[10, 10, 40, 50], [0, 0, 100, 80], [90, 70, 120, 95]]
+
+
+def processor(kind=EvalProcessor, **settings):
+    return kind.from_config(OmegaConf.create({"name": "x", "image_size": 32, **settings}))
+
+
+def test_a_sample_has_the_shapes_of_the_legend():
+    sample = processor(policy="image", num_views=3)(IMAGE, BOXES)
+    assert {
+        key: tuple(sample[key].shape) for key in ("views", "boxes", "scales", "image_boxes")
+    } == {
+        "views": (3, 3, 3, 32, 32),
+        "boxes": (3, 3, 4),
+        "scales": (3, 3),
+        "image_boxes": (3, 4),
+    }
+    assert sample["views"].dtype == torch.uint8
+    assert sample["routes"] == {}
+
+
+def test_task_policy_says_which_views_each_task_uses():
+    sample = processor(policy="task", scales={"caption": [0, 0.5], "tags": [0, 0.1]})(IMAGE, BOXES)
+    assert sample["scales"][0].tolist() == pytest.approx([0, 0.1, 0.5])
+    assert sample["routes"]["caption"].tolist() == [[0, 2]] * 3
+
+
+def test_number_of_views_is_read_off_the_scales():
+    sample = processor(policy="fixed", scales=[0, 0.5], num_views=7)(IMAGE, BOXES)
+    assert sample["scales"].shape == (3, 2)
+
+
+def test_no_boxes_give_an_empty_sample():
+    sample = processor(policy="random", num_views=2, kind=TrainProcessor)(IMAGE, [])
+    assert sample["views"].shape == (0, 2, 3, 32, 32)
+    assert sample["boxes"].shape == (0, 2, 4)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_pictures_of_any_mode_are_read_as_rgb(mode):
+    picture = (
+        IMAGE.convert("RGBA").convert("RGB").convert(mode)
+        if mode != "RGBA"
+        else IMAGE.convert(mode)
+    )
+    assert processor(policy="fixed", scales=[0])(picture, BOXES).get("views").shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([[1, 2, 3]], r"expected shape \(R, 4\), got \(1, 3\)"),
+        ([[1, 2, float("nan"), 4]], "not finite"),
+        ([[50, 40, 20, 20]], "corners in the wrong order"),
+        ([[200, 10, 220, 20]], "no part inside the 100 x 80 picture"),
+    ],
+)
+def test_boxes_that_cannot_be_looked_at_are_named(boxes, message):
+    with pytest.raises(ValueError, match=message):
+        processor(policy="fixed", scales=[0])(IMAGE, boxes)
+
+
+def test_training_needs_to_know_how_many_views():
+    with pytest.raises(ValueError, match="num_views"):
+        processor(TrainProcessor)
