@@ -26,10 +26,10 @@ class Steady:
         del cur_epoch, cur_step
 
 
-def train(batches, options=TaskOptions(), accum_grad_iters=1):
+def train(batches, options=None, accum_grad_iters=1):
     model = Losses()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    stats = DynReferTask(options)._train_inner_loop(
+    stats = DynReferTask(options or TaskOptions())._train_inner_loop(
         epoch=0,
         iters_per_epoch=len(batches),
         model=model,
@@ -68,7 +68,7 @@ def test_a_loss_that_is_not_a_number_stops_training():
 
 
 def test_half_precision_on_a_cpu_is_refused():
-    with pytest.raises(ValueError, match="needs run.amp_dtype: bf16"):
+    with pytest.raises(ValueError, match=r"needs run\.amp_dtype: bf16"):
         train([1], TaskOptions(amp=True, amp_dtype="fp16"))
 
 

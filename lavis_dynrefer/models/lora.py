@@ -49,9 +49,9 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
         from peft import LoraConfig, get_peft_model  # heavy, and wanted by few
     except ImportError as error:
         raise ImportError(
-            "captioning.llm_options.lora needs peft; pip install 'lavis_dynrefer[lora]' "
-            "(peft >= 0.14 does not import below transformers 4.46, there 'peft>=0.8.2,<0.14'; "
-            f"found transformers {transformers.__version__}): {error}"
+            "captioning.llm_options.lora needs peft; pip install 'lavis_dynrefer[lora]', or "
+            f"'peft>=0.8.2,<0.14' below transformers 4.46 (found {transformers.__version__}): "
+            f"{error}"
         ) from error
     config = LoraConfig(
         r=options.rank,
@@ -74,7 +74,7 @@ def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     if absent or not targets:
         parts = {name.rsplit(".", 1)[-1] for name in names}
         raise ValueError(
-            f"captioning.llm_options.lora.targets: expected some of "
+            "captioning.llm_options.lora.targets: expected some of "
             f"{sorted(part for part in parts if part and not part.isdigit())}, "
             f"got {absent or list(targets)}"
         )

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from lavis.common.registry import registry
+from omegaconf import OmegaConf
+
+import lavis_dynrefer.registration
+from lavis_dynrefer.datasets.sources.grit import read_grit, undo_scaling
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.metrics import EVALUATORS
+from lavis_dynrefer.metrics.dense_caption import evaluate_dense_caption
+from lavis_dynrefer.structures import (
+    ImageRecord,
+    RegionPrediction,
+    RegionRecord,
+    RegionSet,
+    Rejection,
+)
+
+lavis_dynrefer.registration.connect()
+
+LEFT, RIGHT = (0.0, 0.0, 100.0, 100.0), (200.0, 0.0, 300.0, 100.0)
+LARGE = ImageRecord(1, "1.jpg", 1440, 1080)  # stored at half its size
+SMALL = ImageRecord(2, "2.jpg", 240, 360)  # stored at twice its size
+IMAGES = {1: LARGE, 2: SMALL}
+
+
+def truth_of(regions, rejected=(), images=None):
+    return RegionSet("vg1.2-densecap-gt", "test", images or IMAGES, regions, rejected)
+
+
+ONE_EACH = truth_of([RegionRecord(7, 1, LEFT, "a dog"), RegionRecord(30, 2, LEFT, "a cat")])
+
+
+def row(image_id, bbox, score=0.5, **more):
+    text = {"object_descriptions": "something", "logit": -1.0}
+    return {"image_id": image_id, "category_id": 0, "bbox": bbox, "score": score, **text, **more}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Writes rows and reads them as detections."""
+
+    def _read(rows, truth=ONE_EACH):
+        path = tmp_path / "vg_instances_results.json"
+        path.write_text(json.dumps(rows), encoding="utf-8")
+        return read_grit(path, truth, name="grit")
+
+    return _read
+
+
+@pytest.mark.parametrize(
+    ("box", "image", "expected"),
+    [
+        ((18.0, 9.0, 108.0, 54.0), LARGE, (36.0, 18.0, 216.0, 108.0)),
+        ((20.0, 40.0, 480.0, 720.0), SMALL, (10.0, 20.0, 240.0, 360.0)),
+        ((1.0, 2.0, 3.0, 4.0), ImageRecord(3, "", 720, 500), (1.0, 2.0, 3.0, 4.0)),
+        ((0.0, 0.0, 0.0, 0.0), LARGE, (0.0, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_scaling_is_undone_by_the_longer_side(box, image, expected):
+    assert undo_scaling(box, image) == expected
+
+
+def test_a_detection_is_a_scored_region_without_a_caption(read):
+    found = read([row(1, [18, 9, 90, 45], 0.8), row(2, [20, 40, 200, 100], 0.3)])
+
+    assert found.regions == [
+        RegionRecord(31, 1, (36.0, 18.0, 216.0, 108.0), score=0.8),
+        RegionRecord(32, 2, (10.0, 20.0, 110.0, 70.0), score=0.3),
+    ]
+    assert (found.name, found.split) == ("grit", "test")
+
+
+def test_truth_is_what_is_annotated_rejected_regions_included(read):
+    lost = Rejection("missing_image", "no file", 3, RegionRecord(9, 3, LEFT, "a bird"))
+    annotated = truth_of(ONE_EACH.regions, [lost])
+
+    found = read([row(1, [18, 9, 90, 45])], annotated)
+
+    assert found.truth() == annotated.truth()
+    assert [item.region_id for item in found.truth()] == [7, 30, 9]
+    assert found.rejection_counts() == {"missing_image": 1}
+
+
+def test_pictures_without_a_detection_stay(read):
+    assert read([row(1, [18, 9, 90, 45])]).images == IMAGES
+
+
+def test_detections_on_pictures_of_other_splits_are_left_alone(read):
+    found = read([row(99, [0, 0, 5, 5]), row(1, [18, 9, 90, 45])])
+
+    assert [region.region_id for region in found.regions] == [32]  # numbered by row
+    assert not found.rejected
+
+
+def test_a_file_for_another_split_is_refused(read):
+    with pytest.raises(DatasetError, match=r"none of 1 detections is on a picture of split 'test'"):
+        read([row(99, [0, 0, 5, 5])])
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"image_id": 1, "bbox": [1, 2, 3, 4]}, "unreadable_record"),  # no score
+        (row(1, [1, 2, 3]), "unreadable_record"),
+        (row(1, None), "unreadable_record"),
+        (row(1, [1, 2, 3, "x"]), "unreadable_record"),
+        (row(1, [1, 2, 3, 4], float("nan")), "unreadable_record"),
+        (row(1, [1, 2, float("inf"), 4]), "unreadable_record"),
+        (row(1, [1, 2, 0, 4]), "empty_box"),
+        (row(1, [-9, 0, 5, 5]), "outside_picture"),
+    ],
+)
+def test_what_cannot_be_asked_about_is_counted(read, bad, reason):
+    found = read([bad, row(1, [18, 9, 90, 45])])
+
+    assert found.rejection_counts() == {reason: 1}
+    assert len(found.regions) == 1
+    assert found.truth() == ONE_EACH.truth()
+
+
+def test_a_box_a_little_past_the_edge_is_taken_as_it_is(read):
+    (region,) = read([row(1, [-2, 0, 726, 540])]).regions
+
+    assert region.box == (-4.0, 0.0, 1448.0, 1080.0)
+
+
+def in_pixels(width, height):
+    """Boxes of all sizes that end at the right or the bottom edge of a picture."""
+    return [row(1, [step * 5, 0, width - step * 5, height - step]) for step in range(20)]
+
+
+@pytest.mark.parametrize("size", [(800, 600), (1024, 768), (768, 1024)])
+def test_boxes_in_pixels_already_are_refused_with_the_rule(read, size):
+    truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", *size)})
+
+    with pytest.raises(DatasetError, match=r"leave their pictures.*times 720 / the longer side"):
+        read(in_pixels(*size), truth)
+
+
+def test_corners_in_place_of_corner_and_size_are_refused(read):
+    corners = [row(1, [400 + step, 300, 700, 530]) for step in range(20)]
+
+    with pytest.raises(DatasetError, match="x1, y1, x2, y2"):
+        read(corners)
+
+
+def test_a_single_wild_box_is_no_reason_to_refuse(read):
+    rows = [row(1, [0, 0, 360 - step, 270]) for step in range(30)]
+
+    assert len(read([*rows, row(1, [0, 0, 900, 900])]).regions) == 31
+
+
+def test_small_pictures_whose_boxes_fit_unscaled_are_worth_a_warning(read, caplog):
+    truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", 500, 375)})
+
+    read(5 * in_pixels(500, 375), truth)
+
+    assert "would fit as they are" in caplog.text
+    assert "720" in caplog.text
+
+
+def test_well_scaled_boxes_of_small_pictures_are_silent(read, caplog):
+    truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", 500, 375)})
+
+    with caplog.at_level(logging.WARNING):
+        read(5 * in_pixels(720, 540), truth)
+
+    assert not caplog.text
+
+
+# ---- graded -------------------------------------------------------------------------------------
+
+
+def same_text(pairs):
+    return [float(caption in references) for caption, references in pairs]
+
+
+def answers(region_set, captions):
+    """Row of the file -> caption, as predictions of its detections."""
+    return {
+        region.region_id: RegionPrediction(region.box, caption, caption_score=0.5)
+        for region, caption in zip(region_set.regions, captions)
+    }
+
+
+# Both pictures hold a truth; GRiT found the first one, and before it something that is not there.
+HALF = [row(1, [0, 0, 50, 50], 0.6), row(1, [200, 200, 50, 50], 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "percent"),
+    [
+        ("strict", 25.5),  # two truths: precision 1/2 at recall 0.00 ... 0.50
+        ("official", 50.0),  # the picture without a detection does not count
+    ],
+)
+def test_both_modes_grade_detections_on_annotated_truth(read, mode, percent):
+    found = read(HALF)
+
+    report = evaluate_dense_caption(
+        found, answers(found, ["a dog", "a dog"]), mode=mode, similarity=same_text
+    )
+
+    assert report.metrics["map"] == pytest.approx(percent)
+    assert report.counts["ranked_by_detector_score"] == 2
+
+
+@pytest.mark.parametrize(("mode", "percent"), [("strict", 51.0), ("official", 100.0)])
+def test_only_the_strict_mode_counts_rejected_truth(read, mode, percent):
+    lost = Rejection("empty_box", "no area", 1, RegionRecord(9, 1, (5.0, 5.0, 5.0, 5.0), "a bird"))
+    found = read(HALF[:1], truth_of(ONE_EACH.regions[:1], [lost]))
+
+    report = evaluate_dense_caption(
+        found, answers(found, ["a dog"]), mode=mode, similarity=same_text
+    )
+
+    assert report.metrics["map"] == pytest.approx(percent)
+
+
+def test_a_detection_without_an_answer_is_no_detection(read):
+    found = read(HALF)
+
+    report = evaluate_dense_caption(found, answers(found, ["a dog"]), similarity=same_text)
+
+    assert report.metrics["map"] == pytest.approx(51.0)
+    assert (report.counts["asked"], report.counts["missing"]) == (2, 1)
+
+
+def test_predictions_for_the_annotated_regions_are_refused(read):
+    found = read(HALF)
+
+    with pytest.raises(ValueError, match="for no region of this set"):
+        evaluate_dense_caption(found, {7: RegionPrediction(LEFT, "a dog")}, similarity=same_text)
+
+
+# ---- through the builder, on real pictures ------------------------------------------------------
+
+
+def build(shared, **info):
+    root = shared / "fixtures/vg_format_e2e"
+    files = {
+        "region_descriptions": "vg1.2/region_descriptions.json",
+        "image_data": "vg1.2/image_data.json",
+        "boxes": "grit/vg_instances_results.json",
+    }
+    builder = registry.get_builder_class("vg_region")
+    own = {"build_info": {"root": str(root), "splits": ["test"], **files, **info}}
+    config = OmegaConf.merge(
+        OmegaConf.load(builder.default_config_path("v1.2")), {"datasets": {"vg_region": own}}
+    )
+    return builder(config.datasets.vg_region).build_datasets()
+
+
+def test_the_sample_is_asked_about_detections_and_graded_on_regions(shared):
+    dataset = build(shared)["test"]
+
+    assert dataset.name == "vg1.2-densecap-grit"
+    assert (len(dataset), len(dataset.region_set.regions)) == (3, 19)
+    assert len(dataset.region_set.truth()) == 16
+    assert dataset[0]["views"].shape == (5, 3, 3, 224, 224)
+
+
+def test_the_sample_answered_with_its_own_words_scores_what_its_boxes_allow(shared):
+    region_set = build(shared)["test"].region_set
+    path = shared / "fixtures/vg_format_e2e/grit/vg_instances_results.json"
+    words = [item["object_descriptions"] for item in json.loads(path.read_text())]
+
+    report = EVALUATORS["dense_caption"](region_set, answers(region_set, words))
+
+    # 16 truths. Right are the ten best detections, not the eleventh (its truth is claimed), the
+    # next four, and up to an overlap of 0.475 the sixteenth; 63 recall points have precision 1.
+    loose, tight = 63 + 31 * 15 / 16, 63 + 25 * 14 / 15
+    assert report.metrics["iou_0.4"] == pytest.approx(loose)
+    assert report.metrics["iou_0.5"] == pytest.approx(tight)
+    assert report.metrics["map"] == pytest.approx((2 * loose + 3 * tight) / 5)
+    assert report.counts["regions"] == 16
+
+
+def test_training_keeps_the_annotated_boxes(shared):
+    datasets = build(shared, splits=["train", "test"])
+
+    assert datasets["train"].name == "vg1.2-densecap-gt"
+    assert all(region.score is None for region in datasets["train"].region_set.regions)
+
+
+def test_a_trial_is_graded_on_the_pictures_it_asks_about(shared):
+    dataset = build(shared, max_images=1)["test"]
+
+    assert dataset.name == "vg1.2-densecap-grit-trial"
+    assert {region.image_id for region in dataset.region_set.truth()} == {990007}
+    assert len(dataset.region_set.regions) == 5
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"boxes": "absent.json"}, r"boxes: no file or folder .*absent\.json.*Set `boxes`"),
+        ({"max_regions": 3}, "max_images"),
+        ({"splits": ["val"]}, "none of 19 detections is on a picture of split 'val'"),
+    ],
+)
+def test_a_wrong_setting_is_named(shared, info, message):
+    with pytest.raises(DatasetError, match=message):
+        build(shared, **info)
