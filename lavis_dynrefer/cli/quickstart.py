@@ -44,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--options", nargs="+", default=[], help="settings of the run, as in LAVIS: run.max_epoch=1"
     )
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of the training"
+        "--threads",
+        type=int,
+        default=max(1, (os.cpu_count() or 1) - 1),  # one core cuts the views meanwhile
+        help="CPU threads of the training",
     )
 
 

@@ -241,7 +241,7 @@ def test_predictions_for_the_annotated_regions_are_refused(read):
 # ---- through the builder, on real pictures ------------------------------------------------------
 
 
-def build(shared, **info):
+def build(shared, kind="v1.2", **info):
     root = shared / "fixtures/vg_format_e2e"
     files = {
         "region_descriptions": "vg1.2/region_descriptions.json",
@@ -249,7 +249,7 @@ def build(shared, **info):
         "boxes": "grit/vg_instances_results.json",
     }
     builder = registry.get_builder_class("vg_region")
-    own = {"build_info": {"root": str(root), "splits": ["test"], **files, **info}}
+    own = {"type": kind, "build_info": {"root": str(root), "splits": ["test"], **files, **info}}
     config = OmegaConf.merge(
         OmegaConf.load(builder.default_config_path("v1.2")), {"datasets": {"vg_region": own}}
     )
@@ -307,3 +307,8 @@ def test_a_trial_is_graded_on_the_pictures_it_asks_about(shared):
 def test_a_wrong_setting_is_named(shared, info, message):
     with pytest.raises(DatasetError, match=message):
         build(shared, **info)
+
+
+def test_captions_of_single_regions_take_no_boxes(shared):
+    with pytest.raises(DatasetError, match="type reg asks about its own"):
+        build(shared, "reg")

@@ -77,10 +77,10 @@ def test_the_table_shows_what_was_met_and_what_not():
 
     assert table.splitlines() == [
         "expected: a paper",
-        "split  metric  expected        found",
-        "test   map     47.60 +- 0.30   47.52  met",
-        "test   detmap  90.00 +- 1.00   80.00  missed, below",
-        "val    map     1.00 +- 1.00    -      missed, not reported",
+        "split  metric  expected       found",
+        "test   map     47.60 +- 0.30  47.52  met",
+        "test   detmap  90.00 +- 1.00  80.00  missed, below",
+        "val    map     1.00 +- 1.00   -      missed, not reported",
     ]
 
 
