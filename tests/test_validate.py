@@ -253,7 +253,7 @@ def test_a_run_of_lavis_is_checked_as_far_as_it_is_ours(tmp_path):
         (b"- run\n- model", "expected the sections"),
         (b"", "section 'datasets' is missing"),
         (b"run: 3\nmodel: {arch: dynrefer}\ndatasets: {}", "section 'run' is missing"),
-        (b"model: {arch: dynrefer, vision: {depth: ???}}", "given for model.vision.depth"),
+        (b"model: {arch: dynrefer, vision: {depth: '???'}}", "given for model.vision.depth"),
         (
             b"model: {arch: dynrefer, tagging: []}\ndatasets: {ovad: {}}\n"
             b"run: {task: dynrefer, evaluate: true}",

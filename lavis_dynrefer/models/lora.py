@@ -50,7 +50,7 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
     except ImportError as error:
         raise ImportError(
             "captioning.llm_options.lora needs peft; pip install 'lavis_dynrefer[lora]', or "
-            f"'peft>=0.8.2,<0.14' below transformers 4.46 (found {transformers.__version__}): "
+            f"'peft>=0.12,<0.14' below transformers 4.46 (found {transformers.__version__}): "
             f"{error}"
         ) from error
     config = LoraConfig(
@@ -59,10 +59,7 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
         lora_dropout=options.dropout,
         target_modules=list(chosen),
     )
-    wrapped = get_peft_model(model, config)
-    for parameter in lora_parameters(wrapped):
-        parameter.data = parameter.data.float()
-    return wrapped
+    return get_peft_model(model, config)
 
 
 def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:

@@ -227,6 +227,11 @@ def test_no_end_token_below_the_minimal_length(llm, prefix, spoken):
     assert (spoken[2][0, :2] != end).all()  # the third counts the start, as in T5
 
 
+def test_config_takes_the_special_tokens_of_the_tokenizer(llm):
+    config = llm.model.config
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (START, END, 0)
+
+
 def test_pretrained_folder_gives_the_same_model(llm, prefix, tmp_path):
     llm.model.save_pretrained(tmp_path)
     llm.tokenizer.save_pretrained(tmp_path)
