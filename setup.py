@@ -72,7 +72,7 @@ setup(
     package_data={
         "lavis_dynrefer": ["py.typed", "_lavis/*.py", "assets/**/*", "vocab/data/**/*"],
         "lavis_dynrefer.configs": ["**/*.yaml"],
-        "lavis_dynrefer.projects": ["**/*.yaml"],
+        "lavis_dynrefer.projects": ["**/*.yaml", "**/*.md"],
     },
     install_requires=[
         # LAVIS 1.0.2 pins transformers <4.27, whose tokenizers has no wheels from Python 3.12 on:

@@ -50,7 +50,7 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
     except ImportError as error:
         raise ImportError(
             "captioning.llm_options.lora needs peft; pip install 'lavis_dynrefer[lora]', or "
-            f"'peft>=0.12,<0.14' below transformers 4.46 (found {transformers.__version__}): "
+            f"'peft>=0.12,<0.14' below transformers 4.43 (found {transformers.__version__}): "
             f"{error}"
         ) from error
     config = LoraConfig(
