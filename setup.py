@@ -47,6 +47,11 @@ def read_description():
     return readme.read_text(encoding="utf-8") if readme.is_file() else ""
 
 
+LORA = [  # newer peft needs a newer transformers than LAVIS's pins allow
+    'peft>=0.12,<0.14; python_version < "3.12"',
+    'peft>=0.12; python_version >= "3.12"',
+]
+
 setup(
     name="lavis_dynrefer",
     version=read_version(),
@@ -96,7 +101,16 @@ setup(
         "sentencepiece",
     ],
     extras_require={
-        "test": ["build", "mypy>=1.10", "pytest>=7", "ruff==0.17.*", "setuptools>=64", "wheel"],
+        "lora": LORA,
+        "test": [
+            *LORA,
+            "build",
+            "mypy>=1.10",
+            "pytest>=7",
+            "ruff==0.17.*",
+            "setuptools>=64",
+            "wheel",
+        ],
     },
     entry_points={"console_scripts": ["dynrefer = lavis_dynrefer.cli:main"]},
     cmdclass={"build_py": BuildWithHook, "editable_wheel": EditableWithHook},

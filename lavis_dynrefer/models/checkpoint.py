@@ -48,6 +48,7 @@ OFFICIAL_DERIVED = (  # in official files, but computed at build time or never u
     "Qformer.bert.embeddings.position_ids",
 )
 _DERIVED = ("qformer.bert.embeddings.position_ids",)
+_LORA = ".lora_"
 _OFFICIAL_MARKS = ("cvem_mlp.0.weight", "cem_memory")
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,16 @@ def _rename(state: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> di
     return renamed
 
 
+def _through_adapters(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """Names of a model without LoRA turned into those of the same model with it."""
+    wrapped = {
+        name.replace("base_model.model.", "").replace(".base_layer", ""): name
+        for name in own
+        if _LORA not in name
+    }
+    return {wrapped.get(name, name): value for name, value in state.items()}
+
+
 def load_weights(
     model: nn.Module, state: Mapping[str, Tensor], *, may_miss: Sequence[str] = ()
 ) -> LoadReport:
@@ -159,8 +170,11 @@ def load_weights(
     if is_official(state):
         state = from_official(state)
     own = model.state_dict()
+    state = _through_adapters(state, own)
     unexpected = sorted(set(state) - set(own))
     missing = sorted(set(own) - set(state) - set(_DERIVED))
+    if not any(_LORA in name for name in state):  # low-rank additions may start afresh
+        may_miss = [*may_miss, *(name for name in missing if _LORA in name)]
     forbidden = [name for name in missing if not name.startswith(tuple(may_miss))]
     shapes = [
         f"{name}: file {tuple(state[name].shape)}, model {tuple(own[name].shape)}"

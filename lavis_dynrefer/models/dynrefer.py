@@ -28,6 +28,7 @@ from lavis_dynrefer.config import (
 from lavis_dynrefer.models.answers import TASKS, Attribute, Questions, answer, scales_by_task
 from lavis_dynrefer.models.builder import build_parts
 from lavis_dynrefer.models.decoders.tagging import multi_hot
+from lavis_dynrefer.models.lora import lora_parameters
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.sources import load_sources, load_trained
@@ -111,6 +112,8 @@ class DynRefer(BaseModel):
                     f"{[child for child, _ in self.named_children()]} and their parts"
                 )
             modules[name].requires_grad_(True)
+        for parameter in lora_parameters(self):  # low-rank additions are there to be trained
+            parameter.requires_grad_(True)
 
     @classmethod
     def default_config_path(cls, model_type: str | None) -> str:

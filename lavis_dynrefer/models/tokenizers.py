@@ -29,7 +29,10 @@ class TextTokenizer(Protocol):
 
 def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(path), bos_token=START_TOKEN, **SPECIAL_TOKENS
+        tokenizer_file=str(path),
+        bos_token=START_TOKEN,
+        add_prefix_space=True,  # transformers >= 4.48 would switch it off in the file's own step
+        **SPECIAL_TOKENS,
     )
 
 

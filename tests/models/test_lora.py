@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import pytest
@@ -215,3 +216,20 @@ def test_target_that_is_no_layer_is_named(name, targets, named):
         ValueError, match=rf"targets: expected some of .*'lm_head'.*, got \[{named}\]"
     ):
         build(name, lora={"targets": targets})
+
+
+def test_a_checkpoint_without_lora_fills_a_model_with_it(smallest_config):
+    from lavis_dynrefer.models.checkpoint import load_weights
+    from lavis_dynrefer.models.dynrefer import DynRefer
+
+    plain = DynRefer.from_config(smallest_config)
+    config = copy.deepcopy(smallest_config)
+    config["captioning"]["llm_options"]["lora"] = {"rank": 2, "alpha": 4}
+    adapted = DynRefer.from_config(config)
+
+    report = load_weights(adapted, plain.state_dict())
+
+    assert report.missing
+    assert all(".lora_" in name for name in report.missing)
+    trained = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert {name for name in trained if name.startswith("captioning.llm.")} == set(report.missing)
