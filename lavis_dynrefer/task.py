@@ -245,7 +245,10 @@ class DynReferTask(BaseTask):
     ) -> None:
         """Predictions as json lines, report as json and as a table."""
         output = Path(registry.get_path("output_dir"))
-        images = {region.region_id: region.image_id for region in self.dataset.region_set.truth()}
+        region_set = self.dataset.region_set
+        # Detections to be graded are no truth, and rejected truth is no region.
+        asked = (*region_set.truth(), *region_set.regions)
+        images = {region.region_id: region.image_id for region in asked}
         predictions = output / "result" / f"{split_name}_epoch{epoch}.jsonl"
         with predictions.open("w", encoding="utf-8") as file:
             for row in sorted(rows, key=lambda row: row["region_id"]):

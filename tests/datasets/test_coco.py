@@ -108,6 +108,18 @@ def test_captions_are_taken_as_written(write):
     assert (found.name, found.split) == ("vg-reg-5k", "test")
 
 
+@pytest.mark.parametrize("archive", ["VG_100K", "VG_100K_2"])
+def test_pictures_are_found_in_the_folders_of_visual_genome(write, archive):
+    path, folder = write([annotation(1, caption="a dog")])
+    picture = next(item for item in folder.iterdir() if item.is_file())
+    (folder / archive).mkdir()
+    picture.rename(folder / archive / picture.name)
+
+    found = read_coco_captions(path, folder, name="vg-reg-5k", split="test")
+
+    assert len(found.regions) == 1
+
+
 def test_every_real_object_is_read(shared):
     root = shared / "fixtures/coco_ovad_e2e"
 

@@ -146,7 +146,9 @@ def collect_regions(
 
 def find_picture(row: Row, folder: PictureFolder) -> ImageRecord:
     """The picture of an `images` entry, with an empty path where its file is missing."""
-    path = folder.find(row["file_name"]) or ""
+    name = row["file_name"]
+    # GLaMM's file names Visual Genome pictures without the folder their archive puts them in.
+    path = folder.find(name, f"VG_100K/{name}", f"VG_100K_2/{name}") or ""
     return ImageRecord(int(row["id"]), path, int(row["width"]), int(row["height"]))
 
 
