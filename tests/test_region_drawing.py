@@ -1,4 +1,4 @@
-"""Pictures of regions."""
+"""Pictures of regions with what was said about them."""
 
 from __future__ import annotations
 
