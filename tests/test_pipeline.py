@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lavis_dynrefer.launch import launch
+from lavis_dynrefer.models.checkpoint import read_state_dict
 from lavis_dynrefer.run_config import LaunchError
 from lavis_dynrefer.synthetic import write_dataset
 
@@ -80,6 +81,27 @@ def test_training_lowers_the_loss(trained):
     losses = [float(json.loads(line)["train_loss"]) for line in log if '"train_loss"' in line]
     assert len(losses) == 2
     assert losses[1] < losses[0]
+
+
+def test_lora_on_the_language_model_is_trained_and_saved(scenes, tmp_path):
+    parts = "region_encoder,qformer,text_encoder,tagging,contrast,captioning.prefix"
+    run = launch(
+        RUN,
+        options(
+            scenes,
+            tmp_path,
+            "model.captioning.llm_options.lora.rank=4",
+            "model.captioning.llm_options.lora.alpha=8",
+            f"model.trainable=[{parts}]",
+            "run.max_epoch=1",
+            "run.test_splits=[]",
+        ),
+    )
+    saved = read_state_dict(run.output_dir / "checkpoint_last.pth")
+    llm = {name: value for name, value in saved.items() if name.startswith("captioning.llm.")}
+    assert llm
+    assert all(".lora_" in name for name in llm)
+    assert all(value.any() for name, value in llm.items() if ".lora_B." in name)
 
 
 def torchrun(module: str, arguments: list[str]) -> subprocess.CompletedProcess:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -87,7 +88,7 @@ def _command(console: Console, module: str, folder: Path, arguments: argparse.Na
         "run.amp_dtype=bf16",
         *arguments.options,
     ]
-    console.rule(" ".join(["python", *command[1:]]))
+    console.print("$", shlex.join(["python", *command[1:]]), soft_wrap=True, highlight=False)
     # Torch's threads fight the data loader's on small machines unless their number is set.
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     console.print(f"number format: {arguments.number_format}, {arguments.threads} threads")

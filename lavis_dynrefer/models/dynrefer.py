@@ -68,6 +68,7 @@ class DynRefer(BaseModel):
         "default": config_path("models/dynrefer_tiny.yaml"),
         "tiny": config_path("models/dynrefer_tiny.yaml"),
         "flant5xl": config_path("models/dynrefer_flant5xl.yaml"),
+        "vicuna7b": config_path("models/dynrefer_vicuna7b.yaml"),
     }
 
     def __init__(
