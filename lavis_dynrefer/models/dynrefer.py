@@ -26,7 +26,7 @@ from lavis_dynrefer.config import (
     from_mapping,
 )
 from lavis_dynrefer.models.answers import TASKS, Attribute, Questions, answer, scales_by_task
-from lavis_dynrefer.models.builder import build_parts
+from lavis_dynrefer.models.builder import LAVIS_KEYS, build_parts
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.lora import lora_parameters
 from lavis_dynrefer.models.losses import asymmetric_loss
@@ -40,9 +40,6 @@ from lavis_dynrefer.vocab.control_words import (
     sample_control_words,
     training_words,
 )
-
-# Keys of LAVIS's own in a model yaml; the rest belongs to DynReferConfig.
-LAVIS_KEYS = ("arch", "model_type", "load_finetuned", "finetuned", "load_pretrained", "pretrained")
 
 
 @registry.register_model("dynrefer")

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.config import RegionEncoderConfig, TaggingConfig, VisionConfig, from_mapping
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
+from lavis_dynrefer.models.builder import LAVIS_KEYS
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.region_encoder import crop_regions
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.vocab import load_names
-
-LAVIS_KEYS = ("arch", "model_type", "load_finetuned", "finetuned", "load_pretrained", "pretrained")
 
 
 @dataclass(frozen=True)
