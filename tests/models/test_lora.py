@@ -218,7 +218,7 @@ def test_target_that_is_no_layer_is_named(name, targets, named):
         build(name, lora={"targets": targets})
 
 
-def test_a_checkpoint_without_lora_fills_a_model_with_it(smallest_config):
+def test_a_checkpoint_without_lora_fills_a_model_with_it(peft, smallest_config):
     from lavis_dynrefer.models.checkpoint import load_weights
     from lavis_dynrefer.models.dynrefer import DynRefer
 
