@@ -95,13 +95,20 @@ def read_weights(paths: Iterable[PathLike]) -> dict[str, Tensor]:
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """State dict of `model` without its frozen parameters; buffers stay."""
+    """State dict of `model` without the frozen parameters that other files hold; buffers stay.
+
+    A frozen parameter with random weights is in no other file: where the model says which of its
+    parameters were filled, all others are kept.
+    """
+    filled = getattr(model, "filled", None)
     # keep_vars shows requires_grad, also under every name of a tied parameter
     entries = model.state_dict(keep_vars=True)
     return {
         name: value.detach()
         for name, value in entries.items()
-        if value.requires_grad or not isinstance(value, nn.Parameter)
+        if value.requires_grad
+        or not isinstance(value, nn.Parameter)
+        or (filled is not None and name not in filled)
     }
 
 
@@ -119,7 +126,13 @@ def load_trained_weights(
         CheckpointError: a trainable parameter is missing, a key is unknown, or a shape differs.
     """
     entries = model.state_dict(keep_vars=True)
-    optional = [name for name, value in entries.items() if not value.requires_grad]
+    filled = getattr(model, "filled", None)
+    optional = [
+        name
+        for name, value in entries.items()
+        if not value.requires_grad
+        and (filled is None or name in filled or not isinstance(value, nn.Parameter))
+    ]
     try:
         load_weights(model, weights, may_miss=optional)
     except CheckpointError as error:

@@ -82,7 +82,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
         config.pretty_print()
         try:
             runner = _build_runner(config)
-        except (ValueError, OSError, OmegaConfBaseException) as error:
+        except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
             raise LaunchError(str(error)) from error
         metrics = _run(runner, config.run_cfg, evaluate=evaluate) or {}
         if config.expected:
@@ -168,7 +168,7 @@ def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
         if arguments.debug or os.environ.get(DEBUG_VARIABLE) == "1" or not _is_for_user(error):
             raise
         if os.environ.get("RANK", "0") == "0" or not isinstance(error, LaunchError):
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {_message(error)}\n")
         return EXIT_BAD_INPUT
     return 0
 
@@ -192,4 +192,13 @@ def _is_for_user(error: Exception) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     module = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
-    return isinstance(error, LaunchError) or module.startswith("lavis_dynrefer")
+    own = type(error).__module__.startswith("lavis_dynrefer")  # also from a loader process
+    return own or module.startswith("lavis_dynrefer")
+
+
+def _message(error: Exception) -> str:
+    """What went wrong, without the traceback torch adds to a loader process's error."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    return text.rstrip().splitlines()[-1].partition(": ")[2]

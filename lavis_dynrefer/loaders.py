@@ -35,9 +35,10 @@ def select_splits(
         ValueError: nothing to read, or a split is unknown, provided twice, or empty.
     """
     names = list(dict.fromkeys(evaluated))
-    if training and TRAIN in names:
+    if TRAIN in names:
         raise ValueError(
-            f"split '{TRAIN}' is trained on; evaluate it in a run of its own with run.evaluate=true"
+            f"split '{TRAIN}' is trained on and serves single regions; to evaluate it, name it "
+            "otherwise in a run of its own: build_info.split_names: {train: train_eval}"
         )
     if not training and not names:
         raise ValueError("nothing to evaluate; name a split in run.test_splits or run.valid_splits")

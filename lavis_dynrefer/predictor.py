@@ -14,7 +14,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from lavis_dynrefer.datasets.region_dataset import concat_samples
+from lavis_dynrefer.datasets.region_dataset import (
+    PICTURE_ERRORS,
+    concat_samples,
+    decode_picture,
+    to_rgb,
+)
 from lavis_dynrefer.models.answers import TASKS, Attribute
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.processors import ViewProcessor
@@ -31,12 +36,22 @@ class RegionPredictor:
     Args:
         model_type: "tiny" (embedded), "flant5xl", or another registered type.
         device: "auto" (CUDA where there is one), or any torch device.
+        checkpoint: weights instead of the type's own, such as those of a run.
     """
 
-    def __init__(self, model_type: str = "tiny", *, device: str | torch.device = "auto") -> None:
+    def __init__(
+        self,
+        model_type: str = "tiny",
+        *,
+        device: str | torch.device = "auto",
+        checkpoint: str | None = None,
+    ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = DynRefer.from_pretrained(model_type).eval().to(device)
+        model = DynRefer.from_pretrained(model_type)
+        if checkpoint is not None:
+            model.load_checkpoint(checkpoint)
+        self.model = model.eval().to(device)
         preprocess = OmegaConf.load(DynRefer.default_config_path(model_type)).preprocess
         self.processor: ViewProcessor = load_preprocess(preprocess)[0]["eval"]
 
@@ -52,7 +67,7 @@ class RegionPredictor:
         categories: Sequence[str] | None = None,
         controls: Sequence[str] = (),
         tasks: Sequence[str] = TASKS,
-        views: str | ViewPolicy | None = None,
+        views: ViewPolicy | None = None,
     ) -> list[list[RegionPrediction]]:
         """Describe regions of several pictures.
 
@@ -74,11 +89,9 @@ class RegionPredictor:
         """
         processor = self.processor
         if views is not None:
-            if isinstance(views, str):
-                raise ValueError(
-                    f"views: expected a policy object such as FixedScales, got {views!r}"
-                )
             processor = ViewProcessor(views, image_size=processor.image_size)
+        if isinstance(controls, str):
+            raise ValueError(f"controls: expected a list of words, got {controls!r}")
         samples = [processor(_open(image), boxes) for image, boxes in pairs]
         counts = [len(sample["views"]) for sample in samples]
         if not sum(counts):
@@ -98,7 +111,7 @@ class RegionPredictor:
 def _open(image: Picture) -> Image.Image:
     """Any accepted picture as PIL RGB."""
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return to_rgb(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
@@ -109,7 +122,6 @@ def _open(image: Picture) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"no picture {path}")
     try:
-        with Image.open(path) as file:
-            return file.convert("RGB")
-    except OSError as error:  # not a picture, or a truncated one
+        return decode_picture(path)
+    except PICTURE_ERRORS as error:  # not a picture, or a truncated one
         raise ValueError(f"cannot read picture {path}: {error}") from error

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class TaskOptions:
     max_grad_norm: float = 0.0
     amp: bool = False
     amp_dtype: str = "fp16"
-    generation: GenerationConfig | None = None
+    generation: Mapping[str, Any] | None = None
     chunk: int = 64
 
 
@@ -72,6 +72,7 @@ class DynReferTask(BaseTask):
             )
         if options.amp_dtype not in AMP_DTYPES:
             raise ValueError(f"run.amp_dtype: expected fp16 or bf16, got {options.amp_dtype!r}")
+        from_mapping(GenerationConfig, options.generation or {}, where="run.generation")
         self.options = options
         self.dataset: Any = None
 
@@ -86,8 +87,7 @@ class DynReferTask(BaseTask):
                 max_grad_norm=float(run.get("max_grad_norm") or 0),
                 amp=bool(run.get("amp", False)),
                 amp_dtype=run.get("amp_dtype", "fp16"),
-                generation=generation
-                and from_mapping(GenerationConfig, dict(generation), where="run.generation"),
+                generation=generation and dict(generation),
                 chunk=int(run.get("chunk", 64)),
             )
         )
@@ -193,7 +193,7 @@ class DynReferTask(BaseTask):
                 tasks=TASKS_OF[self.dataset.evaluator],
                 attributes=region_set.attributes or None,
                 categories=region_set.category_names or None,
-                generation=self.options.generation,
+                generation=self._generation(model),
                 chunk=self.options.chunk,
             )
         rows += [
@@ -201,6 +201,12 @@ class DynReferTask(BaseTask):
             for region_id, prediction in zip(samples["region_ids"], predictions)
         ]
         return rows
+
+    def _generation(self, model: Any) -> GenerationConfig:
+        """The model's settings, but for those that the run names."""
+        own = asdict(model.caption_config.generation)
+        changes = self.options.generation or {}
+        return from_mapping(GenerationConfig, {**own, **changes}, where="run.generation")
 
     def after_evaluation(
         self, val_result: Sequence[dict[str, Any]], split_name: str, epoch: Any

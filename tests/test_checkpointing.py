@@ -122,3 +122,14 @@ def test_auto_finds_the_newest_run(tmp_path):
 @pytest.mark.parametrize("wanted", [None, ""])
 def test_no_path_starts_afresh(tmp_path, wanted):
     assert checkpointing.find_resumed(wanted, tmp_path) is None
+
+
+def test_frozen_weights_that_no_other_file_holds_are_saved(smallest_model):
+    from lavis_dynrefer.checkpointing import trained_weights
+
+    smallest_model.filled = {
+        name for name, _ in smallest_model.named_parameters() if name.startswith("backbone.")
+    }
+    saved = set(trained_weights(smallest_model))
+    assert not any(name.startswith("backbone.") for name in saved)
+    assert any(name.startswith("captioning.llm.") for name in saved)

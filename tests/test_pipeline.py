@@ -98,10 +98,9 @@ def test_lora_on_the_language_model_is_trained_and_saved(scenes, tmp_path):
         ),
     )
     saved = read_state_dict(run.output_dir / "checkpoint_last.pth")
-    llm = {name: value for name, value in saved.items() if name.startswith("captioning.llm.")}
-    assert llm
-    assert all(".lora_" in name for name in llm)
-    assert all(value.any() for name, value in llm.items() if ".lora_B." in name)
+    second = [value for name, value in saved.items() if ".lora_B." in name]  # zero when new
+    assert len(second) > 0
+    assert all(value.any() for value in second)
 
 
 def torchrun(module: str, arguments: list[str]) -> subprocess.CompletedProcess:

@@ -78,3 +78,31 @@ def test_html_in_place_of_a_picture_is_named(predictor, tmp_path):
     (tmp_path / "page.jpg").write_text("<html>404</html>")
     with pytest.raises(ValueError, match=r"cannot read picture .*page\.jpg"):
         predictor.predict(tmp_path / "page.jpg", [[0, 0, 2, 2]])
+
+
+def test_the_embedded_model_names_most_things_of_scenes_it_never_saw(predictor):
+    # 91.6 % of 3,206 regions when it was trained; ten scenes leave room for chance
+    scenes = [make_scene(7, 3_000_001 + number) for number in range(10)]
+    right = [
+        answer.categories[0][0] == item.look.category
+        for made in scenes
+        for item, answer in zip(
+            made.objects,
+            predictor.predict(
+                render(made), [item.box for item in made.objects], tasks=["categories"]
+            ),
+        )
+    ]
+    assert sum(right) / len(right) > 0.75
+
+
+def test_a_string_of_controls_is_refused(predictor, scene):
+    with pytest.raises(ValueError, match="expected a list of words"):
+        predictor.predict(*scene, controls="red")
+
+
+def test_a_cut_off_picture_is_named(predictor, scene, tmp_path):
+    scene[0].save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"cannot read picture .*cut\.jpg"):
+        predictor.predict(tmp_path / "cut.jpg", scene[1])

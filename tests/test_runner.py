@@ -122,7 +122,7 @@ def test_task_without_agg_metrics_is_named(tmp_path, monkeypatch):
         ({"valid_splits": ["vall"]}, r"'vall'.*\['test', 'train', 'val'\]"),
         ({"train_splits": ["val"]}, r"run\.train_splits: expected \[train\]"),
         ({"evaluate": True, "valid_splits": [], "test_splits": []}, "nothing to evaluate"),
-        ({"valid_splits": ["train"]}, "evaluate it in a run of its own"),
+        ({"valid_splits": ["train"]}, "in a run of its own: build_info.split_names"),
     ],
 )
 def test_unusable_splits_stop_the_run_before_training(tmp_path, changes, message):

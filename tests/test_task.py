@@ -86,3 +86,12 @@ def test_wrong_options_are_named(options, message):
 
 def test_a_process_without_samples_answers_nothing():
     assert DynReferTask().evaluation(model=None, data_loader=[], cuda_enabled=False) == []
+
+
+def test_a_run_changes_only_the_beam_search_settings_it_names(smallest_model):
+    task = DynReferTask(TaskOptions(generation={"num_beams": 5}))
+    own = smallest_model.caption_config.generation
+    changed = task._generation(smallest_model)
+    assert changed.num_beams == 5
+    assert changed.repetition_penalty == own.repetition_penalty
+    assert changed.max_new_tokens == own.max_new_tokens

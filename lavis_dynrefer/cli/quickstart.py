@@ -25,7 +25,6 @@ from lavis_dynrefer.drawing import contact_sheet, draw_regions
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.structures import RegionPrediction, RegionSet
 
-SPLITS = ("test", "synthetic_attributes", "synthetic_categories")
 # What the table shows of each report.
 SHOWN = {
     "test": ("map",),
@@ -83,10 +82,10 @@ def _command(console: Console, module: str, folder: Path, arguments: argparse.Na
         "--cfg-path",
         project_path("dynrefer/quickstart.yaml"),
         "--options",
-        f"run.output_dir={folder}",
         f"run.amp={str(arguments.number_format == 'bf16').lower()}",
         "run.amp_dtype=bf16",
         *arguments.options,
+        f"run.output_dir={folder}",
     ]
     console.print("$", shlex.join(["python", *command[1:]]), soft_wrap=True, highlight=False)
     # Torch's threads fight the data loader's on small machines unless their number is set.
@@ -125,7 +124,7 @@ def _comparison(before: Path, after: Path) -> Table:
     for column in ("split", "metric", "before", "after"):
         table.add_column(column, justify="right" if column in ("before", "after") else "left")
     first, last = _reports(before), _reports(after)
-    for split in SPLITS:
+    for split in (split for split in SHOWN if split in first and split in last):
         for name in SHOWN[split]:
             values = (first[split]["metrics"][name], last[split]["metrics"][name])
             table.add_row(split, name, *(f"{value:.2f}" for value in values))

@@ -7,6 +7,7 @@ so that a picture is decoded once however many regions it has.
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,25 +29,22 @@ ON_ERROR = ("raise", "skip")
 _CURE = "replace the file, or set on_error: skip to go on without it"
 _STACKED = ("views", "boxes", "scales", "image_boxes")
 _LISTED = ("region_ids", "image_ids", "captions", "tags", "failed")
-_PICTURE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+PICTURE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
-class SampleError(RuntimeError):
+class SampleError(ValueError):
     """A picture or region that cannot be turned into views.
 
     Args:
-        reason: short machine name, as in `Rejection`.
+        reason: short machine name, as in `Rejection`; or the whole message, as torch gives it when
+            it raises a loader process's error again.
         detail: the file, what was expected of it and what came.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{detail} ({reason}); {_CURE}")
+    def __init__(self, reason: str, detail: str | None = None) -> None:
+        super().__init__(reason if detail is None else f"{detail} ({reason}); {_CURE}")
         self.reason = reason
         self.detail = detail
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Survive the way from a data-loader worker to the main process."""
-        return type(self), (self.reason, self.detail)
 
 
 class RegionDataset(Dataset[dict[str, Any]]):
@@ -201,14 +199,19 @@ def read_picture(record: ImageRecord) -> Image.Image:
         SampleError: the file is missing, truncated, too large or no picture.
     """
     try:
-        with _whole_files_only(), Image.open(record.path) as image:
-            return _to_rgb(image)
-    except _PICTURE_ERRORS as error:
+        return decode_picture(record.path)
+    except PICTURE_ERRORS as error:
         missing = isinstance(error, FileNotFoundError)
         raise SampleError(
             "missing_image" if missing else "unreadable_image",
             f"picture {record.image_id}, {record.path}: {error}",
         ) from error
+
+
+def decode_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """RGB pixels of a whole picture file; raises what Pillow raises."""
+    with _whole_files_only(), Image.open(path) as image:
+        return to_rgb(image)
 
 
 @contextmanager
@@ -222,7 +225,8 @@ def _whole_files_only() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB."""
     if image.mode.startswith("I"):  # 16 bit: convert() would clip nearly all of it to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")

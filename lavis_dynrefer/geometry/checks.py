@@ -28,7 +28,7 @@ def as_boxes(
     >>> as_boxes([[1, 2, 3, 4]], image_size=(10, 10))
     tensor([[1., 2., 3., 4.]])
     """
-    regions = torch.as_tensor(boxes, dtype=torch.float32)
+    regions = torch.as_tensor(boxes, dtype=torch.float32).detach().cpu()
     if regions.numel() == 0:
         return regions.reshape(0, 4)
     if regions.ndim != 2 or regions.shape[1] != 4:

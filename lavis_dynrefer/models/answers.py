@@ -45,6 +45,10 @@ class Questions:
         if unknown:
             raise ValueError(f"unknown tasks {unknown}; choose from {list(TASKS)}")
 
+    def read_by_decoders(self) -> tuple[str, ...]:
+        """Tasks whose queries are needed: captions are steered by the tags found."""
+        return tuple(dict.fromkeys((*self.tasks, *(["tags"] if "caption" in self.tasks else []))))
+
 
 def answer(
     model: DynRefer,

@@ -7,8 +7,9 @@ every view and the views are fused (`region_encoder`), the result is compressed 
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +32,7 @@ from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.lora import lora_parameters
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.region_encoder import ViewFeatures
-from lavis_dynrefer.models.sources import load_sources, load_trained
+from lavis_dynrefer.models.sources import load_sources, load_trained, unfilled_frozen_parts
 from lavis_dynrefer.models.text_bank import TextBank
 from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
@@ -40,6 +41,9 @@ from lavis_dynrefer.vocab.control_words import (
     sample_control_words,
     training_words,
 )
+
+PER_REGION = ("views", "boxes", "scales", "image_boxes")
+logger = logging.getLogger(__name__)
 
 
 @registry.register_model("dynrefer")
@@ -145,6 +149,12 @@ class DynRefer(BaseModel):
         model.filled = load_sources(model, values.get("pretrained") or {})
         if values.get("load_finetuned", False):
             model.load_checkpoint(values.get("finetuned"))
+        random_parts = unfilled_frozen_parts(model, model.filled)
+        if random_parts:
+            logger.warning(
+                "Frozen with random weights: %s. Name their files in model.pretrained.",
+                ", ".join(random_parts),
+            )
         return model
 
     def load_checkpoint(self, url_or_filename: str) -> None:
@@ -161,11 +171,13 @@ class DynRefer(BaseModel):
                 "model.finetuned: name a checkpoint, or set model.load_finetuned: false to start "
                 "from random weights"
             )
-        load_trained(self, url_or_filename, filled=self.filled)
+        report = load_trained(self, url_or_filename, filled=self.filled)
+        self.filled.update(report.loaded)
 
     def train(self, mode: bool = True) -> DynRefer:
         """Switch modes; a frozen backbone always stays in eval mode."""
         super().train(mode)
+        self.embed_texts.clear()
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             self.backbone.eval()
         return self
@@ -211,7 +223,7 @@ class DynRefer(BaseModel):
             gamma_positive=weights.gamma_positive,
             clip=weights.clip,
         )
-        contrast = self.contrast.loss(self.embed_texts(captions), queries)
+        contrast = self.contrast.loss(self.embed_texts(captions, keep=False), queries)
         parts = {
             "loss_caption": weights.caption_weight * caption,
             "loss_tag": weights.tag_weight * tag,
@@ -276,12 +288,21 @@ class DynRefer(BaseModel):
             generation=generation or self.caption_config.generation,
         )
         words = [()] * total if controls is None else controls
+        if any(isinstance(item, str) for item in words):
+            raise ValueError("controls: expected a list of words per region, got a string")
         predictions: list[RegionPrediction] = []
-        for start in range(0, total, chunk):
-            rows = slice(start, start + chunk)
-            part = {key: samples[key][rows] for key in ("views", "boxes", "scales", "image_boxes")}
-            routes = {task: route[rows] for task, route in (samples.get("routes") or {}).items()}
-            predictions += self._predict_chunk(part, routes, questions, words[rows])
+        training = self.training
+        if training:
+            self.eval()  # dropout would make answers random
+        try:
+            for start in range(0, total, chunk):
+                rows = slice(start, start + chunk)
+                part = {key: samples[key][rows] for key in PER_REGION}
+                routes = {task: way[rows] for task, way in (samples.get("routes") or {}).items()}
+                predictions += self._predict_chunk(part, routes, questions, words[rows])
+        finally:
+            if training:
+                self.train()
         return predictions
 
     def _predict_chunk(
@@ -293,7 +314,7 @@ class DynRefer(BaseModel):
     ) -> list[RegionPrediction]:
         device = self.device
         features = self.encode_views(samples["views"].to(device), samples["boxes"].to(device))
-        queries = self._queries_by_task(features, routes)
+        queries = self._queries_by_task(features, routes, questions.read_by_decoders())
         answers = answer(self, queries, questions, controls)
         scales = scales_by_task(samples["scales"], routes, questions.tasks)
         boxes = samples["image_boxes"].tolist()
@@ -307,12 +328,12 @@ class DynRefer(BaseModel):
         ]
 
     def _queries_by_task(
-        self, features: ViewFeatures, routes: Mapping[str, Tensor]
+        self, features: ViewFeatures, routes: Mapping[str, Tensor], tasks: Iterable[str]
     ) -> dict[str, Tensor]:
         """Queries per task; tasks that share a route share the work."""
         done: dict[tuple[Any, ...], Tensor] = {}
         queries = {}
-        for task in TASKS:
+        for task in tasks:
             route = routes.get(task)
             key = () if route is None else tuple(route.flatten().tolist())
             if key not in done:

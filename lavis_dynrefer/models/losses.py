@@ -27,6 +27,7 @@ def asymmetric_loss(
     Returns:
         Scalar, the sum over regions and tags. The focusing weight carries no gradient.
     """
+    logits = logits.float()  # in float16 the smallest probability allowed below would be 0
     present = torch.sigmoid(logits)
     absent = (1 - present + clip).clamp(max=1)
     log_likelihood = targets * present.clamp(min=1e-8).log()
@@ -50,6 +51,7 @@ def sigmoid_contrastive_loss(
     Returns:
         Scalar, summed over pairs and divided by B.
     """
+    similarity = similarity.float()
     rows = len(similarity)
     signs = torch.full_like(similarity, -1)
     index = torch.arange(rows, device=similarity.device)

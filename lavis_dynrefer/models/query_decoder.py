@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import BertConfig
 
 from lavis_dynrefer.config import QueryDecoderConfig
+from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 
 
 class QueryDecoderLayer(nn.Module):
@@ -56,10 +57,11 @@ class QueryDecoder(nn.Module):
 
     def forward(self, texts: Tensor, queries: Tensor) -> Tensor:
         """Score texts (K, E) against regions (B, Q, D); returns logits (B, K)."""
-        states = repeat(self.text_proj(texts), "k w -> b k w", b=len(queries))
-        vision = self.vision_proj(queries)
-        for layer in self.layers:
-            states = layer(states, vision)
-        if self.normalise:
-            states = F.normalize(states, dim=-1)
-        return self.classifier(states).squeeze(-1)
+        with bf16_instead_of_fp16(queries.device):
+            states = repeat(self.text_proj(texts), "k w -> b k w", b=len(queries))
+            vision = self.vision_proj(queries)
+            for layer in self.layers:
+                states = layer(states, vision)
+            if self.normalise:
+                states = F.normalize(states, dim=-1)
+            return self.classifier(states).squeeze(-1)

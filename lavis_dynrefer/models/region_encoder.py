@@ -94,7 +94,8 @@ class RegionEncoder(nn.Module):
         self.roi_size = roi_size
         self.sampling_ratio = sampling_ratio
         self.image_size = image_size
-        self.align = DeformableAlign(width, groups=offset_groups)
+        if num_views > 1:
+            self.align = DeformableAlign(width, groups=offset_groups)
         self.fusion = nn.Sequential(
             nn.Linear(num_views * width, width), nn.ReLU(), nn.Linear(width, width)
         )

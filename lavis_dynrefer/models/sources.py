@@ -6,8 +6,9 @@ The released code reads, in this order, EVA-CLIP-g's vision transformer, BLIP-2'
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -111,7 +112,21 @@ def load_sources(model: nn.Module, files: Mapping[str, str | None]) -> set[str]:
                 f"{absent[:3]}; is it the file of this kind and size?"
             )
         filled.update(load_weights(model, state, may_miss=[""]).loaded)
+    llm = getattr(getattr(model, "captioning", None), "llm", None)
+    if getattr(llm, "pretrained", False):  # its adapter has loaded it
+        filled.update(f"captioning.llm.{name}" for name, _ in llm.named_parameters())
     return filled
+
+
+def unfilled_frozen_parts(model: nn.Module, filled: Iterable[str]) -> list[str]:
+    """Parts that are frozen although their weights came from nowhere, by their module names."""
+    known = set(filled)
+    nowhere = {
+        ".".join(name.split(".")[:2])
+        for name, weight in model.named_parameters()
+        if not weight.requires_grad and name not in known
+    }
+    return sorted(nowhere)
 
 
 def load_trained(model: nn.Module, name: str, *, filled: set[str]) -> LoadReport:
@@ -130,9 +145,7 @@ def load_trained(model: nn.Module, name: str, *, filled: set[str]) -> LoadReport
     frozen = [key for key, weight in model.named_parameters() if not weight.requires_grad]
     aliases = [key for key in model.state_dict() if key not in dict(model.named_parameters())]
     report = load_weights(model, read_state_dict(path), may_miss=[*frozen, *aliases])
-    llm = "captioning.llm."  # its adapter loads it
-    nowhere = [key for key in report.missing if key not in filled and not key.startswith(llm)]
-    nowhere = [key for key in nowhere if key in frozen]
+    nowhere = [key for key in report.missing if key not in filled and key in frozen]
     if nowhere:
         parts_missing = sorted({key.split(".")[0] for key in nowhere})
         raise CheckpointError(
@@ -151,7 +164,8 @@ def locate(name: str, *, key: str) -> Path:
     url = urlparse(name)
     if url.scheme not in ("http", "https"):
         return resource_path(name, key=key)
-    path = cache_dir() / "weights" / Path(url.path).name
+    origin = hashlib.sha256(name.encode()).hexdigest()[:12]  # many files are called model.pth
+    path = cache_dir() / "weights" / origin / Path(url.path).name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         logger.info("Downloading %s to %s", name, path)

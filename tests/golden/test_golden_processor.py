@@ -14,7 +14,6 @@ from lavis_dynrefer.views.hashing import official_hash
 from lavis_dynrefer.views.nesting import nest_boxes, pixel_boxes
 from lavis_dynrefer.views.policies import CANDIDATES, ImagePrior
 
-
 # Pillow's versions round a few pixels differently, by one level (0.015 after normalisation); with
 # that of the golden folder the means agree to 6e-6.
 MEANS = 2e-3

@@ -154,3 +154,49 @@ def test_tag_outside_the_vocabulary_is_named(smallest_model, region_batch):
 def test_unknown_task_is_named(smallest_model, region_batch):
     with pytest.raises(ValueError, match=r"unknown tasks \['colour'\]"):
         smallest_model.predict(region_batch, tasks=("colour",))
+
+
+def test_predictions_in_training_mode_have_no_dropout(smallest_model, region_batch):
+    expected = [strip(answer) for answer in smallest_model.eval().predict(region_batch)]
+    smallest_model.train()
+    answers = [strip(answer) for answer in smallest_model.predict(region_batch)]
+    assert answers == expected
+    assert smallest_model.training
+
+
+def test_a_policy_need_only_name_the_tasks_that_are_asked(smallest_model, region_batch):
+    three = {
+        **region_batch,
+        "views": torch.cat([region_batch["views"], region_batch["views"][:, 1:]], dim=1),
+        "boxes": torch.cat([region_batch["boxes"], region_batch["boxes"][:, 1:]], dim=1),
+        "scales": torch.tensor([[0.0, 0.5, 1.0]]).repeat(5, 1),
+        "routes": {"categories": torch.tensor([[0, 2]]).repeat(5, 1)},
+    }
+    answers = smallest_model.eval().predict(three, tasks=("categories",))
+    assert answers[0].scales == {"categories": (0.0, 1.0)}
+
+
+def test_frozen_parts_with_random_weights_are_named(smallest_config, caplog):
+    DynRefer.from_config(smallest_config)
+    assert "Frozen with random weights: backbone.norm, backbone.vit" in caplog.text
+
+
+def test_a_string_of_controls_is_refused(smallest_model, region_batch):
+    with pytest.raises(ValueError, match="expected a list of words per region"):
+        smallest_model.predict(region_batch, controls=["dog"] * 5)
+
+
+def test_one_view_needs_no_alignment(smallest_config, region_batch):
+    model = DynRefer.from_config({**smallest_config, "region": {"num_views": 1, "roi_size": 4}})
+    one = {
+        **region_batch,
+        "views": region_batch["views"][:, :1],
+        "boxes": region_batch["boxes"][:, :1],
+    }
+    model.train()(one)["loss"].backward()
+    without = [
+        name
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and weight.grad is None
+    ]
+    assert without == []

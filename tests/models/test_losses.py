@@ -39,3 +39,9 @@ def test_contrastive_loss_knows_its_columns():
     right = sigmoid_contrastive_loss(similarity, first_column=1, **arguments)
     wrong = sigmoid_contrastive_loss(similarity, first_column=2, **arguments)
     assert right < wrong
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_asymmetric_loss_is_finite_in_half_precision(target):
+    logits = torch.tensor([[-30.0, 30.0]], dtype=torch.float16)
+    assert asymmetric_loss(logits, torch.full((1, 2), target)).isfinite()

@@ -83,3 +83,29 @@ def test_vocabulary_from_inference_mode_can_be_trained_on():
     weight = torch.ones(8, requires_grad=True)
     (bank(["red"]) * weight).sum().backward()
     assert weight.grad is not None
+
+
+def test_embeddings_do_not_depend_on_the_callers_precision():
+    bank = TextBank(tower().requires_grad_(False))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = bank(["red"])
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, bank(["red"]))
+
+
+def test_the_vocabulary_asked_for_last_is_kept():
+    bank = TextBank(tower().requires_grad_(False), capacity=2)
+    first = bank(["red"])
+    bank(["green"])
+    bank(["red"])
+    bank(["blue"])  # drops "green", which waited longest
+    assert bank(["red"]) is first
+
+
+def test_captions_are_not_kept():
+    bank = TextBank(tower().requires_grad_(False))
+    assert bank(["red"], keep=False) is not bank(["red"], keep=False)
+
+
+def test_no_texts_give_no_embeddings():
+    assert TextBank(tower().requires_grad_(False))([]).shape == (0, 8)

@@ -18,9 +18,13 @@ from lavis_dynrefer.config import GenerationConfig
 
 
 class LanguageModel(Protocol):
-    """What the caption decoder needs from a language model; W is its embedding width."""
+    """What the caption decoder needs from a language model; W is its embedding width.
+
+    `pretrained` says whether its weights were loaded, and are thus to be had again.
+    """
 
     width: int
+    pretrained: bool
 
     def embed(self, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
         """Token embeddings (B, T, W) and mask (B, T) of prompts, padded on the right."""

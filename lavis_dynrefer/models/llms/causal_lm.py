@@ -72,12 +72,20 @@ class CausalLM(nn.Module):
     Args:
         model: any `AutoModelForCausalLM`.
         tokenizer: its tokenizer, with a start and an end token; they may be the same, as in OPT.
+        pretrained: whether its weights were loaded, and are thus to be had again.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pretrained: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
+        self.pretrained = pretrained
         self.width = model.get_input_embeddings().weight.shape[1]
 
     def _tokens(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
@@ -218,7 +226,7 @@ def build(options: Mapping[str, Any]) -> CausalLM:
     model = _load(choice) if choice.pretrained else _random(choice, tokenizer)
     if choice.lora is not None:
         model = add_lora(model, choice.lora, targets=LORA_TARGETS)
-    return CausalLM(model, tokenizer)
+    return CausalLM(model, tokenizer, pretrained=bool(choice.pretrained))
 
 
 def _load(choice: CausalLMOptions) -> PreTrainedModel:

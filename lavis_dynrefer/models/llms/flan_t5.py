@@ -42,14 +42,20 @@ class FlanT5(nn.Module):
     Args:
         model: encoder-decoder with untied lm_head.
         tokenizer: its tokenizer, padding on the right and closing with </s>.
+        pretrained: whether its weights were loaded, and are thus to be had again.
     """
 
     def __init__(
-        self, model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+        self,
+        model: T5ForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pretrained: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
+        self.pretrained = pretrained
         self.width = model.config.d_model
 
     def _tokens(self, texts: Sequence[str], max_length: int) -> Mapping[str, Tensor]:
@@ -149,4 +155,4 @@ def build(options: Mapping[str, Any]) -> FlanT5:
         raise ValueError("captioning.llm_options: give `pretrained`, or `config` and `tokenizer`")
     if choice.lora is not None:
         model = add_lora(model, choice.lora, targets=LORA_TARGETS)
-    return FlanT5(model, load_t5_tokenizer(source))
+    return FlanT5(model, load_t5_tokenizer(source), pretrained=bool(choice.pretrained))
