@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Union
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_dynrefer.models.checkpoint import (
+    UNREADABLE,
     CheckpointError,
     from_official,
     is_official,
@@ -68,12 +68,14 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {path}; check run.resume_ckpt_path")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{path} is not a readable checkpoint (damaged, or not only tensors and plain "
-            f"containers); use another file: {error}"
+            "containers); use another file"
         ) from error
-    absent = [key for key in ("model", "optimizer", "epoch") if key not in content]
+    kinds = {"model": Mapping, "optimizer": Mapping, "epoch": int}
+    content = content if isinstance(content, Mapping) else {}
+    absent = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]
     if absent:
         raise CheckpointError(
             f"{path} cannot be resumed, it lacks {absent}; give it as run.load_ckpt_path"

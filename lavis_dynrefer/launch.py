@@ -33,6 +33,7 @@ from lavis_dynrefer.run_config import OWN_RUNNER, LaunchError, RunConfig, load_r
 logger = logging.getLogger(__name__)
 
 EXIT_BAD_INPUT = 2  # as argparse
+EXIT_INTERRUPTED = 130  # as a shell
 DEBUG_VARIABLE = "DYNREFER_DEBUG"
 # Scoring on rank 0 may take long while the others wait; torchrun ends them if it fails.
 GROUP_TIMEOUT = datetime.timedelta(hours=1)
@@ -164,6 +165,9 @@ def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
     arguments = _parse(argv, evaluate=evaluate)
     try:
         launch(arguments.cfg_path, arguments.options, evaluate=evaluate)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run.resume_ckpt_path=auto continues after the last epoch\n")
+        return EXIT_INTERRUPTED
     except (ValueError, OSError) as error:
         if arguments.debug or os.environ.get(DEBUG_VARIABLE) == "1" or not _is_for_user(error):
             raise

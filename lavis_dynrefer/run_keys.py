@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ RUN_KEYS = (
     RunKey("runner", str, "registered name of the runner; runner_dynrefer for the dynrefer task"),
     RunKey("evaluate", bool, "evaluate only", default=False),
     RunKey("device", str, "auto, cpu or cuda; auto takes cuda if there is one", default="auto"),
-    RunKey("seed", int, "seed; process r uses seed + r", default=42),
+    RunKey("seed", int, "seed; process r uses seed + r", default=42, least=0),
     RunKey("output_dir", str, "folder of all runs, from the current folder", default="output"),
     # training
     RunKey("max_epoch", int, "number of epochs", least=1),
@@ -126,6 +127,8 @@ def _check_value(key: RunKey, value: Any) -> None:
     wrong_kind = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
     if wrong_kind and key.kind is not object:
         raise ValueError(f"run.{key.name}: expected {key.kind.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"run.{key.name}: expected a finite number, got {value!r}")
     if key.least is not None and value < key.least:
         raise ValueError(f"run.{key.name}: expected at least {key.least:g}, got {value!r}")
     if key.choices and value not in key.choices:

@@ -11,6 +11,7 @@ import torch
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.cli.validate import validate
+from lavis_dynrefer.config import GenerationConfig, from_mapping
 from lavis_dynrefer.launch import launch
 from lavis_dynrefer.metrics.expected import METRIC_NAMES
 from lavis_dynrefer.run_config import load_run_config
@@ -118,7 +119,8 @@ def test_evaluations_do_as_the_released_code_does(name):
 
 @pytest.mark.parametrize("name", CAPTIONS)
 def test_captions_are_searched_as_in_the_released_configuration(name):
-    search = DynReferTask.setup_task(load_run_config(name)).options.generation
+    settings = DynReferTask.setup_task(load_run_config(name)).options.generation
+    search = from_mapping(GenerationConfig, settings)
 
     assert (search.num_beams, search.max_new_tokens) == (2, 20)
     assert (search.length_penalty, search.repetition_penalty, search.min_length) == (0.0, 1.5, 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from lavis_dynrefer.cli import export, quickstart, validate
 
+EXIT_BAD_INPUT = 2  # as argparse
 COMMANDS = {"quickstart": quickstart, "validate": validate, "export": export}
 
 
@@ -18,4 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = (module.__doc__ or "").splitlines()[0]
         module.add_arguments(verbs.add_parser(name, help=summary, description=summary))
     arguments = parser.parse_args(argv)
-    return COMMANDS[arguments.command].run(arguments)
+    try:
+        return COMMANDS[arguments.command].run(arguments)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_BAD_INPUT

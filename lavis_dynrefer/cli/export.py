@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export; returns the exit code."""
+    output: Path = arguments.output
+    if output.suffix != ".safetensors" or output.is_dir() or not output.parent.is_dir():
+        raise ValueError(f"{output}: expected the name of a .safetensors file in a folder there is")
     state = read_state_dict(arguments.checkpoint)
+    if not state:
+        raise ValueError(f"{arguments.checkpoint} holds no tensor")
     if is_official(state):
         state = from_official(state)
     kept = {name: value for name, value in state.items() if name.startswith(tuple(arguments.only))}

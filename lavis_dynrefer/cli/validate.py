@@ -25,6 +25,7 @@ from lavis_dynrefer.cli.dataset_checks import (
 )
 from lavis_dynrefer.cli.findings import Finding, Findings, Section, absent_file, not_a_mapping
 from lavis_dynrefer.cli.model_checks import check_model, check_numbers
+from lavis_dynrefer.config import GenerationConfig, from_mapping
 from lavis_dynrefer.loaders import TRAIN, select_splits
 from lavis_dynrefer.run_config import (
     OWN_RUNNER,
@@ -145,11 +146,12 @@ def _check_run(name: str, options: Sequence[str], sections: Section) -> Findings
     if run_section["task"] != OWN_TASK:
         return
     try:
-        generation = setup_task(config).options.generation
+        task = setup_task(config)
+        generation = from_mapping(GenerationConfig, task.options.generation or {})
     except ValueError as error:
         yield Finding(str(error))
     else:
-        yield from check_numbers(generation, "run.generation") if generation else ()
+        yield from check_numbers(generation, "run.generation")
     if not wrong and run_section["runner"] == OWN_RUNNER:
         yield from _check_splits(config, content)
 

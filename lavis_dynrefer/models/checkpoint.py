@@ -51,6 +51,17 @@ _DERIVED = ("qformer.bert.embeddings.position_ids",)
 _LORA = ".lora_"
 _OFFICIAL_MARKS = ("cvem_mlp.0.weight", "cem_memory")
 
+# What torch and safetensors raise for files that are damaged or something else altogether.
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    EOFError,
+    RuntimeError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -90,14 +101,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except UNREADABLE as error:
+        # Not torch's own words: they advise to load the file unsafely.
         raise CheckpointError(
-            f"{path}: not a readable file of tensors, or one that would run code: "
-            f"{str(error).splitlines()[0]}"
+            f"{path}: not a readable file of tensors, or one that would run code"
         ) from error
     content = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(
-        isinstance(value, Tensor) for value in content.values()
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
         raise CheckpointError(f"{path}: expected a mapping of names to tensors under 'model'")
     return dict(content)
