@@ -150,7 +150,7 @@ def test_importing_lavis_alone_connects_the_installed_plugin(installed):
     assert installed.home in Path(seen.pop("file")).parents
     assert seen == {
         "armed": 1,
-        "types": ["default", "tiny", "flant5xl"],
+        "types": ["default", "tiny", "flant5xl", "vicuna7b"],
         "model_yaml": True,
         "run_yaml": True,
         "defaults": [None, False, "cpu"],
