@@ -71,10 +71,20 @@ class Environment:
         venv.create(folder, symlinks=True)
         self.python = folder / "bin" / "python"
         self.site = next(folder.glob("lib/python*/site-packages"))
-        # Plain paths: the .pth files of those folders, perhaps our own, are not read.
-        (self.site / "borrowed.pth").write_text(
-            "\n".join(path for path in sys.path if path.endswith("site-packages"))
-        )
+        borrowed = folder / "borrowed"
+        borrowed.mkdir()
+        for entry in (
+            item
+            for path in sys.path
+            if path.endswith("site-packages")
+            for item in Path(path).iterdir()
+        ):
+            link = borrowed / entry.name
+            # All but this project itself, which the environment may hold in any form.
+            if not entry.name.startswith(("lavis_dynrefer", "__editable__")) and not link.exists():
+                link.symlink_to(entry)
+        # A plain path: the .pth files in that folder are not read.
+        (self.site / "borrowed.pth").write_text(str(borrowed))
         self.before = self.content()
 
     def content(self):
