@@ -42,7 +42,8 @@ class Backbone(nn.Module):
             (M, N, C) tokens, class token first.
         """
         if views.dtype == torch.uint8:
-            views = (views.float() / 255 - self.mean) / self.std
+            # Times 1/255, not over 255: the released code's numbers to the last bit.
+            views = (views.float() * (1 / 255) - self.mean) / self.std
         tokens = self.vit(views)
         # Normed in float32 whatever the ViT runs in, as BLIP-2 does.
         with torch.autocast(tokens.device.type, enabled=False):
