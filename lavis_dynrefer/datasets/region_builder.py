@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +14,12 @@ from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import from_mapping
+from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
 from lavis_dynrefer.datasets.region_dataset import RegionDataset
 from lavis_dynrefer.datasets.settings import RegionInfo
-from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
+from lavis_dynrefer.datasets.sources.collector import Stores
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, RawFile
+from lavis_dynrefer.datasets.tables import captions_of, rows_by_picture
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.vocab import Tagger, build_vocabulary, load_names
@@ -44,9 +49,36 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
         """Splits the raw files have."""
         return ("val",)
 
-    def read(self, info: Any, splits: Sequence[str]) -> dict[str, RegionSet]:
-        """Read the raw files; `info` is an `info_type`."""
+    def sources(self, info: Any) -> dict[str, Path]:
+        """Setting -> raw file of annotations; `info` is an `info_type`."""
         raise NotImplementedError
+
+    def pictures(self, info: Any) -> Path:
+        """Folder that all pictures lie below."""
+        raise NotImplementedError
+
+    def convert(
+        self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener
+    ) -> Mapping[str, RegionSet]:
+        """Read the raw files into the stores."""
+        raise NotImplementedError
+
+    def raw(self, info: Any) -> RawDataset:
+        """What there is to prepare; `info` is an `info_type`."""
+        return RawDataset(
+            dataset=self.dataset_name,
+            type=str(self.config.type),
+            protocol=info.protocol,
+            sources=self.sources(info),
+            pictures=self.pictures(info),
+            read=partial(self.convert, info),
+        )
+
+    def read(self, info: Any, splits: Sequence[str]) -> dict[str, RegionSet]:
+        """The splits, from tables that are made of the raw files on first use."""
+        if info.prepared is not None:
+            return open_prepared(info.prepared, splits, info.images.storage)
+        return prepare(self.raw(info), splits)
 
     def evaluator_of(self, split: str) -> str:
         """What grades a split unless the config says otherwise."""
@@ -77,18 +109,11 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
             DatasetError: an unknown key or split, a missing file, a split without usable regions.
         """
         self.build_processors()
-        info = self._info()
-        splits = info.splits or self.available_splits()
-        unknown = sorted(set(splits) - set(self.available_splits()))
-        if unknown:
-            raise self._error(f"splits: unknown {unknown}; there are {self.available_splits()}")
-        try:
-            region_sets = self.read(info, splits)
-        except DatasetError as error:
-            raise self._error(str(error)) from error
+        info = self.info()
+        splits = self._splits(info)
         region_sets = {
             split: first_regions(found, info.max_images, info.max_regions)
-            for split, found in region_sets.items()
+            for split, found in self._read(info, splits).items()
         }
         names = {split: str(info.split_names.get(split, split)) for split in splits}
         if len(set(names.values())) < len(names):
@@ -118,9 +143,28 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
             evaluator=info.evaluator or self.evaluator_of(split),
             tagger=tagger,
             on_error=info.on_error,
+            regions_per_image=info.regions_per_image,
         )
 
-    def _info(self) -> Any:
+    def _splits(self, info: RegionInfo) -> tuple[str, ...]:
+        available = self.available_splits()
+        unknown = sorted(set(info.splits or ()) - set(available))
+        if unknown:
+            raise self._error(f"splits: unknown {unknown}; there are {available}")
+        return info.splits or available
+
+    def _read(self, info: RegionInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
+        try:
+            return self.read(info, splits)
+        except DatasetError as error:
+            raise self._error(str(error)) from error
+
+    def info(self) -> Any:
+        """`build_info` as an `info_type`.
+
+        Raises:
+            DatasetError: an unknown key or a value of the wrong kind.
+        """
         unknown = sorted(set(self.config) - set(KEYS))
         if unknown:
             raise DatasetError(
@@ -143,8 +187,13 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
         if TRAIN not in region_sets:
             return None
         stop_words = load_names(resource_path("vocab/data/stop_words.txt", key="stop_words"))
-        captions = (region.caption or "" for region in region_sets[TRAIN].regions)
-        return Tagger(build_vocabulary(captions, stop_words, min_count=1))
+        return Tagger(build_vocabulary(captions_of(region_sets[TRAIN]), stop_words, min_count=1))
+
+    def _paths(self, info: RegionInfo, sources: Sequence[RawFile]) -> dict[str, Path]:
+        return {
+            source.setting: self._path(info, source, getattr(info, source.setting))
+            for source in sources
+        }
 
     def _path(self, info: RegionInfo, source: RawFile, value: str | None) -> Path:
         """Where a raw file should be: as the config says, else by its usual name under `root`."""
@@ -160,7 +209,9 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
         return DatasetError(f"datasets.{self.dataset_name}.build_info: {problem}")
 
     def _download_ann(self) -> None:
-        """Nothing to fetch: the raw files are where the config says."""
+        """Prepare the dataset; LAVIS calls this in one process while the others wait."""
+        info = self.info()
+        self._read(info, self._splits(info))
 
     def _download_vis(self) -> None:
         """Nothing to fetch."""
@@ -169,16 +220,27 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
 def first_regions(
     region_set: RegionSet, max_images: int | None, max_regions: int | None
 ) -> RegionSet:
-    """The beginning of a split, for trials, under a name of its own; None is no limit."""
+    """The beginning of a split, for trials, under a name of its own; None is no limit.
+
+    Pictures that are graded without a region to ask about, as a detector leaves some, count too.
+    """
     if max_images is None and max_regions is None:
         return region_set
-    kept = set(list(dict.fromkeys(region.image_id for region in region_set.regions))[:max_images])
-    regions = [region for region in region_set.regions if region.image_id in kept][:max_regions]
-    images = dict.fromkeys(region.image_id for region in regions)
+    kept = dict.fromkeys(islice(region_set.images, max_images))
+    rows = [
+        row
+        for group in islice(rows_by_picture(region_set), max_images)
+        if region_set.regions[group[0]].image_id in kept
+        for row in group
+    ]
+    regions = [region_set.regions[row] for row in sorted(rows)[:max_regions]]
+    if max_regions is not None:
+        kept = dict.fromkeys(region.image_id for region in regions)
     return replace(
         region_set,
         name=f"{region_set.name}-trial",
         regions=regions,
-        images={image_id: region_set.images[image_id] for image_id in images},
-        rejected=[item for item in region_set.rejected if item.image_id in images],
+        images={image_id: region_set.images[image_id] for image_id in kept},
+        rejected=[item for item in region_set.rejected if item.image_id in kept],
+        truth_regions=[item for item in region_set.truth_regions if item.image_id in kept],
     )

@@ -1,7 +1,7 @@
 """The torch dataset behind every builder: regions of pictures, cut into views.
 
-Training draws one region per sample. Evaluation draws one picture per sample with all its regions,
-so that a picture is decoded once however many regions it has.
+Training draws one region per sample, or a few of one picture. Evaluation draws one picture per
+sample with all its regions, so that a picture is decoded once however many regions it has.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lavis_dynrefer.datasets.sources.collector import box_problem
+from lavis_dynrefer.datasets.tables import rows_by_picture
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)
@@ -60,14 +61,16 @@ class RegionDataset(Dataset[dict[str, Any]]):
         region_set: the regions.
         vis_processor: RGB picture and boxes (R, 4), R may be 0 -> views, boxes, scales.
         text_processor: prepares captions; used in training only.
-        train: one region per sample, instead of one picture.
+        train: one region per sample, or a few of one picture, instead of one picture.
         evaluator: what grades the answers: one of `EVALUATORS`.
         tagger: caption -> tags, for regions that come without.
         on_error: "raise" stops at a picture that cannot be read; "skip" gives a sample without
             regions and lists them under `failed`.
+        regions_per_image: most regions per sample in training, all of one picture, which is decoded
+            once for them; the released code has 1.
 
     Raises:
-        ValueError: an unknown evaluator or way of handling errors.
+        ValueError: an unknown evaluator or way of handling errors, or no region per image.
     """
 
     def __init__(
@@ -80,11 +83,14 @@ class RegionDataset(Dataset[dict[str, Any]]):
         evaluator: str = "dense_caption",
         tagger: Callable[[str], Sequence[str]] | None = None,
         on_error: str = "raise",
+        regions_per_image: int = 1,
     ) -> None:
         if evaluator not in EVALUATORS:
             raise ValueError(f"evaluator: expected one of {list(EVALUATORS)}, got {evaluator!r}")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error: expected one of {list(ON_ERROR)}, got {on_error!r}")
+        if regions_per_image < 1:
+            raise ValueError(f"regions_per_image: expected at least 1, got {regions_per_image}")
         self.region_set = region_set
         self.name = region_set.name
         self.evaluator = evaluator
@@ -93,14 +99,16 @@ class RegionDataset(Dataset[dict[str, Any]]):
         self.text_processor = text_processor
         self.tagger = tagger
         self.on_error = on_error
-        self._rows_of: dict[int, list[int]] = {}
-        for row, region in enumerate(region_set.regions if not train else ()):
-            self._rows_of.setdefault(region.image_id, []).append(row)
-        self._pictures = list(self._rows_of)
+        # In training by default one sample is one region, and rows need no list.
+        self._samples: Sequence[Sequence[int]] | None = None
+        if not train:
+            self._samples = rows_by_picture(region_set)
+        elif regions_per_image > 1:
+            self._samples = rows_by_picture(region_set, most=regions_per_image)
 
     def __len__(self) -> int:
-        """Regions in training, pictures in evaluation."""
-        return len(self.region_set.regions) if self.train else len(self._pictures)
+        """Samples: regions or groups of them in training, pictures in evaluation."""
+        return len(self.region_set.regions if self._samples is None else self._samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One sample, shaped like a batch.
@@ -108,7 +116,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         Raises:
             SampleError: the picture or one of its regions is unusable and `on_error` is "raise".
         """
-        rows = [index] if self.train else self._rows_of[self._pictures[index]]
+        rows = [index] if self._samples is None else self._samples[index]
         regions = [self.region_set.regions[row] for row in rows]
         try:
             return self._sample(regions)

@@ -26,8 +26,10 @@ class RegionInfo:
     split_names: Mapping[str, Any] = field(default_factory=dict)  # split -> its name in the run
     evaluator: Optional[str] = None  # None: the one that fits
     protocol: Optional[str] = None  # label of the reports; None: the dataset's own
+    prepared: Optional[str] = None  # folder of `dynrefer prepare`; None: prepared in the cache
     tags: Optional[str] = None  # file with one tag per line, "auto": frequent words, None: no tags
     on_error: str = "raise"  # or "skip": a picture that cannot be read is counted and left out
+    regions_per_image: int = 1  # in training: regions of a picture that share its decoding
     max_images: Optional[int] = None  # for trials: the first pictures of each split
     max_regions: Optional[int] = None  # for trials: the first regions of each split
 

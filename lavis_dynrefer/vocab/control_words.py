@@ -6,14 +6,12 @@ A prompt is the words joined by commas and closed by a bar; no words give the ba
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-PosTagger = Callable[[str], Sequence[tuple[str, str]]]
-"""caption -> (token, part of speech) with Penn or BNC names: NN* nouns, JJ* and AJ* adjectives."""
+from lavis_dynrefer.vocab.pos import PosTagger, is_content, is_noun
 
 _SEPARATOR = ","
 _END = "|"
-_CONTENT = ("NN", "JJ", "AJ")
 
 
 def control_prompt(words: Iterable[str]) -> str:
@@ -57,11 +55,11 @@ def content_phrases(tokens: Sequence[tuple[str, str]]) -> list[str]:
     ['red tennis racket', 'tennis racket', 'racket']
     """
     phrases = []
-    for start, (_, pos) in enumerate(tokens):
-        if not pos.startswith(_CONTENT):
+    for start, token in enumerate(tokens):
+        if not is_content(*token):
             continue
         end = start + 1
-        while end < len(tokens) and tokens[end][1].startswith("NN"):
+        while end < len(tokens) and is_noun(*tokens[end]):
             end += 1
         phrases.append(" ".join(word for word, _ in tokens[start:end]))
     return list(dict.fromkeys(phrases))

@@ -2,42 +2,18 @@
 
 Longest match on the words of the caption, the last word of a match also tried in its singular. A
 singular counts only if it is a tag, so "bus" can never become "bu". No download, no language
-model; about 50,000 captions per second and core.
+model; about 200,000 captions per second and core.
 """
 
 from __future__ import annotations
 
-import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
-_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # inner hyphens and apostrophes stay: "t-shirt"
+from lavis_dynrefer.vocab.words import split_words, word_forms
+
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_IRREGULAR = {
-    "calves": "calf",
-    "children": "child",
-    "dice": "die",
-    "feet": "foot",
-    "geese": "goose",
-    "halves": "half",
-    "knives": "knife",
-    "leaves": "leaf",
-    "lives": "life",
-    "loaves": "loaf",
-    "men": "man",
-    "mice": "mouse",
-    "oxen": "ox",
-    "people": "person",
-    "scarves": "scarf",
-    "shelves": "shelf",
-    "teeth": "tooth",
-    "thieves": "thief",
-    "wives": "wife",
-    "wolves": "wolf",
-    "women": "woman",
-}
 # Names of the same thing; a name that is no tag stands for the first one in its row that is.
 _SYNONYMS = (
     ("airplane", "plane", "aeroplane", "jet"),
@@ -66,15 +42,10 @@ class Tagger:
     """
 
     def __init__(self, tags: Sequence[str]) -> None:
-        if not tags:
-            raise ValueError("the tag list is empty; it needs at least one tag")
-        repeated = [tag for tag, count in Counter(map(str.lower, tags)).items() if count > 1]
-        if repeated:
-            raise ValueError(f"the tag list names {repeated[:5]} more than once")
-        self.tags = tuple(tags)
+        self.tags = checked_tags(tags)
         self._by_phrase: dict[str, str] = {}
         for tag in tags:
-            self._by_phrase.setdefault(" ".join(_words(tag)), tag)
+            self._by_phrase.setdefault(" ".join(split_words(tag)), tag)
         # Captions cleaned for training have lost their punctuation: "tshirt" means "t-shirt".
         for tag in tags:
             bare = " ".join(tag.lower().translate(_NO_PUNCTUATION).split())
@@ -84,97 +55,82 @@ class Tagger:
             for name in names if known else ():
                 self._by_phrase.setdefault(name, known[0])
         longer = [phrase.split() for phrase in self._by_phrase if " " in phrase]
-        self._first_words = {words[0] for words in longer}
-        self._longest = min(MAX_WORDS, max((len(words) for words in longer), default=1))
+        # First word of the phrases -> words of the longest one.
+        self._longest: dict[str, int] = {}
+        for words in longer:
+            most = max(self._longest.get(words[0], 0), len(words))
+            self._longest[words[0]] = min(most, MAX_WORDS)
 
     def __call__(self, caption: str) -> tuple[str, ...]:
         """Tags in the order of their mention, each once."""
-        words = _words(caption)
-        found: dict[str, None] = {}
-        position = 0
-        while position < len(words):
-            tag, length = self._longest_match(words, position)
-            if tag is not None:
-                found[tag] = None
-            if length > 1:  # of "baseball bat" the head "bat" counts too, "baseball" does not
-                head = self._lookup("", words[position + length - 1])
-                if head is not None:
-                    found[head] = None
-            position += length
-        return tuple(found)
+        return tuple(dict.fromkeys([tag for tag, _ in self.mentions(caption)]))
 
-    def _longest_match(self, words: Sequence[str], position: int) -> tuple[str | None, int]:
-        if words[position] in self._first_words:
-            for length in range(min(self._longest, len(words) - position), 1, -1):
-                start = " ".join(words[position : position + length - 1]) + " "
-                tag = self._lookup(start, words[position + length - 1])
+    def mentions(self, caption: str) -> list[tuple[str, str | None]]:
+        """Every place where a tag is named, in order: the tag, and the word if it is a single one.
+
+        >>> Tagger(["hot dog", "dog"]).mentions("dogs eat hot dogs")
+        [('dog', 'dogs'), ('hot dog', None), ('dog', 'dogs')]
+        """
+        words = self._split(caption)
+        found: list[tuple[str, str | None]] = []
+        after = 0  # where the latest phrase ends
+        for position, word in enumerate(words):
+            if position < after:
+                continue
+            if word in self._longest:
+                phrase, length = self._longest_phrase(words, position)
+                if phrase is not None:
+                    found.append((phrase, None))
+                    after = position + length
+                    # of "baseball bat" the head "bat" counts too, "baseball" does not
+                    head = self._find(words[after - 1])
+                    if head is not None:
+                        found.append((head, words[after - 1]))
+                    continue
+            tag = self._find(word)
+            if tag is not None:
+                found.append((tag, word))
+        return found
+
+    def _split(self, caption: str) -> list[str]:
+        """Words; one with hyphens that is no tag falls into its parts."""
+        words = split_words(caption)
+        if "-" not in caption:
+            return words
+        whole: list[str] = []
+        for word in words:
+            known = "-" not in word or word in self._longest or self._find(word)
+            whole.extend([word] if known else word.split("-"))
+        return whole
+
+    def _longest_phrase(self, words: Sequence[str], position: int) -> tuple[str | None, int]:
+        longest = min(self._longest[words[position]], len(words) - position)
+        for length in range(longest, 1, -1):
+            start = " ".join(words[position : position + length - 1])
+            for form in word_forms(words[position + length - 1]):
+                tag = self._by_phrase.get(f"{start} {form}")
                 if tag is not None:
                     return tag, length
-        return self._lookup("", words[position]), 1
+        return None, 1
 
-    def _lookup(self, start: str, last: str) -> str | None:
-        for form in _forms(last):
-            tag = self._by_phrase.get(start + form)
+    def _find(self, word: str) -> str | None:
+        """The tag a single word names."""
+        for form in word_forms(word):
+            tag = self._by_phrase.get(form)
             if tag is not None:
                 return tag
         return None
 
 
-def build_vocabulary(
-    captions: Iterable[str], stop_words: Iterable[str], *, size: int = 1000, min_count: int = 3
-) -> list[str]:
-    """The most frequent words of the captions, as a tag list made without any tagger.
+def checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """The list of tags, if it is one.
 
-    Plurals are counted with their singular where the captions use it too. Stop words, numbers and
-    words of one letter are left out; what remains is mostly nouns and adjectives.
-
-    Args:
-        captions: sentences, cleaned or not.
-        stop_words: words never taken.
-        size: most tags to return.
-        min_count: a word must occur at least this often.
-
-    Returns:
-        Tags, most frequent first, ties in alphabetical order.
+    Raises:
+        ValueError: the list is empty, or a tag occurs twice.
     """
-    counts = Counter(word for caption in captions for word in _words(caption))
-    folded: Counter[str] = Counter()
-    for word, count in counts.items():
-        singular = next((form for form in _forms(word)[1:] if form in counts), word)
-        folded[singular] += count
-    skipped = set(stop_words)
-    usable = [
-        (word, count)
-        for word, count in folded.items()
-        if count >= min_count and len(word) > 1 and not word.isdigit() and word not in skipped
-    ]
-    usable.sort(key=lambda item: (-item[1], item[0]))
-    return [word for word, _ in usable[:size]]
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower().replace("\u2019", "'"))
-
-
-@lru_cache(maxsize=65536)
-def _forms(word: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_candidates(word)))
-
-
-def _candidates(word: str) -> Iterator[str]:
-    """The word as written, then every singular it could be the plural of."""
-    yield word
-    if word.endswith("'s"):
-        yield word[:-2]
-    if word in _IRREGULAR:
-        yield _IRREGULAR[word]
-    if word.endswith("ies"):
-        yield word[:-3] + "y"
-        yield word[:-1]
-    elif word.endswith("ves"):
-        yield word[:-3] + "f"
-        yield word[:-3] + "fe"
-    if word.endswith("es"):
-        yield word[:-2]
-    if word.endswith("s") and not word.endswith("ss"):
-        yield word[:-1]
+    if not tags:
+        raise ValueError("the tag list is empty; it needs at least one tag")
+    repeated = [tag for tag, count in Counter(map(str.lower, tags)).items() if count > 1]
+    if repeated:
+        raise ValueError(f"the tag list names {repeated[:5]} more than once")
+    return tuple(tags)

@@ -293,7 +293,7 @@ def test_synthetic_scenes_are_made_once_for_every_task(tmp_path, monkeypatch):
     }
     assert datasets["test"].name == "synthetic-densecap"
     assert datasets["train"][0]["tags"][0]
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("synthetic-*")
     written = folder.stat().st_mtime_ns
     build("synthetic_region", scenes=5, splits=["val"])
     assert folder.stat().st_mtime_ns == written

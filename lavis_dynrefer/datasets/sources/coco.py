@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
 from lavis_dynrefer.geometry.masks import box_from_rle
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
@@ -21,7 +21,12 @@ Row = Mapping[str, Any]
 
 
 def read_coco_instances(
-    annotations: str | Path, images: str | Path, *, name: str = "coco-36781", split: str = "val"
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    name: str = "coco-36781",
+    split: str = "val",
+    stores: Stores = in_memory,
 ) -> RegionSet:
     """Every annotated object with the name of its category, crowds marked as such.
 
@@ -33,6 +38,7 @@ def read_coco_instances(
         images: folder of the pictures.
         name: protocol id.
         split: split name.
+        stores: where the regions go.
 
     Raises:
         DatasetError: a file is missing or of another kind, or no region is usable.
@@ -46,7 +52,7 @@ def read_coco_instances(
             fields["box"] = box_from_rle(row["segmentation"], rule="official")
         return fields
 
-    collector = RegionCollector(name, split)
+    collector = RegionCollector(name, split, stores)
     collect_regions(document, PictureFolder(images, IMAGES), collector, describe, INSTANCES)
     return collector.finish(category_names=tuple(categories.values()))
 
@@ -58,6 +64,7 @@ def read_coco_captions(
     name: str,
     split: str,
     source: RawFile = VG_REG_CAPTIONS,
+    stores: Stores = in_memory,
 ) -> RegionSet:
     """Boxes with a caption each, taken as written: GLaMM's VG test file, or a user's own.
 
@@ -67,12 +74,13 @@ def read_coco_captions(
         name: protocol id.
         split: split name.
         source: what the file is, for errors.
+        stores: where the regions go.
 
     Raises:
         DatasetError: a file is missing or of another kind, or no region is usable.
     """
     document = read_json(annotations, source)
-    collector = RegionCollector(name, split)
+    collector = RegionCollector(name, split, stores)
     folder = PictureFolder(images, IMAGES)
     collect_regions(document, folder, collector, lambda row: {"caption": row["caption"]}, source)
     return collector.finish()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Protocol
 
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.structures import (
@@ -20,6 +23,86 @@ logger = logging.getLogger(__name__)
 TRAIN = "train"
 
 
+class RegionStore(Protocol):
+    """Where the regions of one split go as they are read: into memory, or into a table on disk."""
+
+    def add_image(self, image: ImageRecord) -> None:
+        """Take a picture; one that is known already changes nothing."""
+
+    def add_region(self, region: RegionRecord) -> None:
+        """Take a usable region of a picture taken before."""
+
+    def add_truth(self, region: RegionRecord) -> None:
+        """Take a region that answers are graded on without being asked about."""
+
+    def add_rejection(self, rejection: Rejection) -> None:
+        """Take what cannot be used."""
+
+    def finish(
+        self,
+        name: str,
+        split: str,
+        attributes: tuple[AttributeInfo, ...],
+        category_names: tuple[str, ...],
+    ) -> RegionSet:
+        """The split; called once, last."""
+
+
+class MemoryStore:
+    """Plain lists: right for up to some hundred thousand regions."""
+
+    def __init__(self) -> None:
+        self._images: dict[int, ImageRecord] = {}
+        self._regions: list[RegionRecord] = []
+        self._truth: list[RegionRecord] = []
+        self._rejected: list[Rejection] = []
+
+    def add_image(self, image: ImageRecord) -> None:
+        """Keep the first picture of each id."""
+        self._images.setdefault(image.image_id, image)
+
+    def add_region(self, region: RegionRecord) -> None:
+        """Append."""
+        self._regions.append(region)
+
+    def add_truth(self, region: RegionRecord) -> None:
+        """Append."""
+        self._truth.append(region)
+
+    def add_rejection(self, rejection: Rejection) -> None:
+        """Append."""
+        self._rejected.append(rejection)
+
+    def finish(
+        self,
+        name: str,
+        split: str,
+        attributes: tuple[AttributeInfo, ...],
+        category_names: tuple[str, ...],
+    ) -> RegionSet:
+        """The lists as a `RegionSet`."""
+        return RegionSet(
+            name=name,
+            split=split,
+            images=self._images,
+            regions=self._regions,
+            rejected=self._rejected,
+            attributes=attributes,
+            category_names=category_names,
+            truth_regions=self._truth,
+        )
+
+
+Stores = Callable[[str], RegionStore]
+"""Split name -> where its regions go."""
+
+
+def in_memory(split: str) -> RegionStore:
+    """The `Stores` that readers use unless told otherwise."""
+    del split
+    return MemoryStore()
+
+
 class RegionCollector:
     """One split in the making.
 
@@ -29,16 +112,23 @@ class RegionCollector:
     Args:
         name: protocol id of the `RegionSet`.
         split: split name; every split but "train" keeps rejected regions as truth.
+        stores: gives the place for the regions.
+        is_truth: False for a detector's regions, which are graded on others (`grade_on`).
     """
 
-    def __init__(self, name: str, split: str) -> None:
+    def __init__(
+        self, name: str, split: str, stores: Stores = in_memory, *, is_truth: bool = True
+    ) -> None:
         self.name = name
         self.split = split
-        self._images: dict[int, ImageRecord] = {}
-        self._regions: list[RegionRecord] = []
+        self._keeps_rejected = is_truth and split != TRAIN
+        self._store = stores(split)
         self._ids: set[int] = set()
-        self._rejected: list[Rejection] = []
+        self._pictures: set[int] = set()
+        self._kept = 0
         self._repeats = 0
+        self._counts: Counter[str] = Counter()
+        self._example = ""
 
     def add(self, region: RegionRecord, image: ImageRecord, *, given: Box | None = None) -> None:
         """Take a region, or reject it for its id, its picture file or its box.
@@ -49,12 +139,9 @@ class RegionCollector:
             given: xyxy box in pixels before the protocol changed it, which then names the problem.
         """
         if region.region_id in self._ids:
-            # The id is taken, so that as truth it needs one that no prediction can have.
-            self._repeats += 1
             detail = f"region id {region.region_id} occurs more than once; only the first counts"
-            self.reject("duplicate_id", detail, replace(region, region_id=-self._repeats))
+            self.reject("duplicate_id", detail, region)
             return
-        self._ids.add(region.region_id)
         if not image.path:
             detail = f"picture {image.image_id} has no file"
             self.reject("missing_image", detail, region)
@@ -66,17 +153,39 @@ class RegionCollector:
             detail = f"box {box} of region {region.region_id} in a picture of {size} pixels"
             self.reject(box_problem(box, image.width, image.height) or problem, detail, region)
             return
-        self._images.setdefault(image.image_id, image)
-        self._regions.append(region)
+        self._ids.add(region.region_id)
+        self._kept += 1
+        self.add_image(image)
+        self._store.add_region(region)
 
     def reject(self, reason: str, detail: str, region: RegionRecord) -> None:
         """Leave out a region that the protocol asks for."""
-        kept = None if self.split == TRAIN else region
-        self._rejected.append(Rejection(reason, detail, region.image_id, kept))
+        if not self._keeps_rejected:
+            self._leave_out(Rejection(reason, detail, region.image_id))
+            return
+        if region.region_id in self._ids:
+            # As truth it needs an id of its own, one that no prediction can have.
+            self._repeats += 1
+            region = replace(region, region_id=-self._repeats)
+        self._ids.add(region.region_id)
+        self._leave_out(Rejection(reason, detail, region.image_id, region))
 
     def leave_out(self, reason: str, detail: str, image_id: int | None) -> None:
         """Count something that is no truth: a record without sense, a picture without regions."""
-        self._rejected.append(Rejection(reason, detail, image_id))
+        self._leave_out(Rejection(reason, detail, image_id))
+
+    def add_image(self, image: ImageRecord) -> None:
+        """Take a picture, whether or not it will have regions."""
+        if image.image_id not in self._pictures:
+            self._pictures.add(image.image_id)
+            self._store.add_image(image)
+
+    def grade_on(self, truth: Iterable[RegionRecord], rejected: Iterable[Rejection]) -> None:
+        """Take the truth that answers are graded on, where the regions added are not that truth."""
+        for region in truth:
+            self._store.add_truth(region)
+        for rejection in rejected:
+            self._leave_out(rejection)
 
     def finish(
         self,
@@ -89,27 +198,23 @@ class RegionCollector:
         Raises:
             DatasetError: nothing usable is left.
         """
-        result = RegionSet(
-            name=self.name,
-            split=self.split,
-            images=self._images,
-            regions=self._regions,
-            rejected=self._rejected,
-            attributes=attributes,
-            category_names=category_names,
-        )
-        counts = result.rejection_counts()
-        if not self._regions:
-            example = f"; for example {self._rejected[0].detail}" if self._rejected else ""
+        counts = dict(self._counts.most_common())
+        if not self._kept:
+            example = f"; for example {self._example}" if self._example else ""
             raise DatasetError(
                 f"{self.name}, split '{self.split}': no usable region; "
                 f"left out {counts or 'nothing, the files name none'}{example}"
             )
         logger.info(
             "%s, split '%s': %d regions in %d pictures; left out %s",
-            *(self.name, self.split, len(self._regions), len(self._images), counts or "nothing"),
+            *(self.name, self.split, self._kept, len(self._pictures), counts or "nothing"),
         )
-        return result
+        return self._store.finish(self.name, self.split, attributes, category_names)
+
+    def _leave_out(self, rejection: Rejection) -> None:
+        self._counts[rejection.reason] += 1
+        self._example = self._example or rejection.detail
+        self._store.add_rejection(rejection)
 
 
 def box_problem(box: Box, width: float, height: float) -> str | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
@@ -30,7 +29,9 @@ _RULE = (
 )
 
 
-def read_grit(boxes: str | Path, truth: RegionSet, *, name: str) -> RegionSet:
+def read_grit(
+    boxes: str | Path, truth: RegionSet, *, name: str, stores: Stores = in_memory
+) -> RegionSet:
     """The detections on the pictures of a split, with that split as their truth.
 
     Detections are numbered on from the largest region id of the truth, in file order; a picture of
@@ -40,15 +41,19 @@ def read_grit(boxes: str | Path, truth: RegionSet, *, name: str) -> RegionSet:
         boxes: `vg_instances_results.json`, a list of image_id, bbox and score.
         truth: the annotated split.
         name: protocol id.
+        stores: where the regions go.
 
     Returns:
-        Regions with a `score` and no caption; `truth_regions` are those of `truth`.
+        Regions with a `score` and no caption; the truth and what it rejected are those of `truth`.
 
     Raises:
         DatasetError: the file is missing or of another kind, has no detection on a picture of the
             split, or holds boxes that are not scaled as GRiT scales them.
     """
-    collector = RegionCollector(name, truth.split)
+    collector = RegionCollector(name, truth.split, stores, is_truth=False)
+    for image in truth.images.values():
+        collector.add_image(image)
+    collector.grade_on(truth.truth_regions or truth.regions, truth.rejected)
     first_id = 1 + max((region.region_id for region in truth.truth()), default=-1)
     scale_check = _ScaleCheck()
     elsewhere = 0
@@ -73,13 +78,7 @@ def read_grit(boxes: str | Path, truth: RegionSet, *, name: str) -> RegionSet:
             "name the split they were made on in `splits`"
         )
     logger.info("%s: %d detections on pictures of other splits", name, elsewhere)
-    found = collector.finish()
-    return replace(
-        found,
-        images=truth.images,
-        rejected=[*truth.rejected, *found.rejected],
-        truth_regions=truth.truth(),
-    )
+    return collector.finish()
 
 
 def undo_scaling(box: Box, image: ImageRecord) -> Box:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.datasets.sources.coco import category_names, category_of, collect_regions
-from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes
@@ -18,7 +18,12 @@ LABELS = frozenset({1, 0, -1})
 
 
 def read_ovad(
-    annotations: str | Path, images: str | Path, *, name: str = "ovad-14300", split: str = "val"
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    name: str = "ovad-14300",
+    split: str = "val",
+    stores: Stores = in_memory,
 ) -> RegionSet:
     """Every box with its attribute labels and its category.
 
@@ -27,6 +32,7 @@ def read_ovad(
         images: folder of the COCO val2017 pictures.
         name: protocol id.
         split: split name.
+        stores: where the regions go.
 
     Raises:
         DatasetError: a file is missing or of another kind, or no region is usable.
@@ -44,6 +50,6 @@ def read_ovad(
             raise ValueError(f"att_vec needs {len(attributes)} labels of 1, 0 or -1")
         return {"attributes": labels, "category": category_of(row, categories)}
 
-    collector = RegionCollector(name, split)
+    collector = RegionCollector(name, split, stores)
     collect_regions(document, PictureFolder(images, IMAGES), collector, describe, ANNOTATIONS)
     return collector.finish(attributes=attributes, category_names=tuple(categories.values()))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
+_DECODER = json.JSONDecoder()
+_BLOCK = 1 << 22  # bytes read at once; the items of the largest files have some thousand
+
+Opener = Callable[[Path], BinaryIO]
 
 
 class DatasetError(ValueError):
@@ -62,34 +67,107 @@ def read_json(path: str | Path, source: RawFile) -> dict[str, Any]:
     return document
 
 
-def iter_json_list(path: str | Path, source: RawFile) -> Iterator[dict[str, Any]]:
+def open_binary(path: Path) -> BinaryIO:
+    """The `Opener` that readers use unless told otherwise."""
+    return path.open("rb")
+
+
+def iter_json_list(
+    path: str | Path, source: RawFile, opener: Opener = open_binary
+) -> Iterator[dict[str, Any]]:
     """The objects of a json list, one after the other.
 
-    A parsed `region_descriptions.json` takes gigabytes; this holds its text and one item at a time.
+    A parsed `region_descriptions.json` takes gigabytes; this holds some megabytes of its text and
+    one item at a time.
+
+    Args:
+        path: json file.
+        source: what the file is, for errors.
+        opener: opens the file for reading, so that a caller can watch the progress.
 
     Raises:
         DatasetError: missing, not json, not a list of objects, or cut short.
     """
-    text = _read_text(path, source)
-    position = _BETWEEN_ITEMS.match(text).end()  # type: ignore[union-attr]  # matches anything
-    if text[position : position + 1] != "[":
-        raise source.error(f"{path}: expected a list, got {text[position : position + 20]!r}")
-    decode = json.JSONDecoder().raw_decode
-    position += 1
-    while True:
-        position = _BETWEEN_ITEMS.match(text, position).end()  # type: ignore[union-attr]
-        if text[position : position + 1] == "]":
-            return
-        try:
-            item, position = decode(text, position)
-        except json.JSONDecodeError as error:
-            raise source.error(
-                f"{path} is damaged from character {position} of {len(text)} on ({error.msg}); "
-                "was the download cut short?"
-            ) from error
-        if not isinstance(item, dict):
-            raise source.error(f"{path}: expected a list of objects, got an item {item!r:.40}")
-        yield item
+    source.require(path)
+    try:
+        with opener(Path(path)) as file:
+            yield from _ListReader(file, path, source).items()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _not_text(path, source, error) from error
+
+
+class _ListReader:
+    """Takes a json list apart while it is read.
+
+    Args:
+        file: open for reading bytes.
+        path: its name, for errors.
+        source: what the file is, for errors.
+    """
+
+    def __init__(self, file: BinaryIO, path: str | Path, source: RawFile) -> None:
+        self._file = file
+        self._path = path
+        self._source = source
+        self._decode_bytes = codecs.getincrementaldecoder("utf-8-sig")().decode
+        self._text = ""
+        self._position = 0
+        self._behind = 0  # characters of the file before `_text`
+        self._at_end = False
+
+    def items(self) -> Iterator[dict[str, Any]]:
+        """The objects, in file order."""
+        if self._next_character() not in ("[", "{"):
+            raise self._source.error(
+                f"{self._path} is not json, it begins with {self._text[:40]!r}"
+            )
+        if self._next_character() != "[":
+            begin = self._text[self._position : self._position + 20]
+            raise self._source.error(f"{self._path}: expected a list, got {begin!r}")
+        self._position += 1
+        while self._next_character() != "]":
+            item = self._item()
+            if not isinstance(item, dict):
+                raise self._source.error(
+                    f"{self._path}: expected a list of objects, got an item {item!r:.40}"
+                )
+            yield item
+
+    def _item(self) -> Any:
+        """The item that begins at the current position, for which more text may be needed."""
+        while True:
+            try:
+                item, end = _DECODER.raw_decode(self._text, self._position)
+            except json.JSONDecodeError as error:
+                if self._read_more():
+                    continue
+                start, end = (self._behind + at for at in (self._position, len(self._text)))
+                raise self._source.error(
+                    f"{self._path} is damaged from character {start} of {end} on ({error.msg}); "
+                    "was the download cut short?"
+                ) from error
+            # A number may go on in the text to come; an object cannot.
+            if end < len(self._text) or isinstance(item, dict) or not self._read_more():
+                self._position = end
+                return item
+
+    def _next_character(self) -> str:
+        """The character of the next item or bracket, "" at the end of the file."""
+        while True:
+            self._position = _BETWEEN_ITEMS.match(self._text, self._position).end()  # type: ignore[union-attr]  # matches anything
+            if self._position < len(self._text) or not self._read_more():
+                return self._text[self._position : self._position + 1]
+
+    def _read_more(self) -> bool:
+        """Add to the text and forget what is behind; False at the end of the file."""
+        if self._at_end:
+            return False
+        block = self._file.read(max(_BLOCK, len(self._text) - self._position))
+        self._at_end = not block
+        self._behind += self._position
+        self._text = self._text[self._position :] + self._decode_bytes(block, final=self._at_end)
+        self._position = 0
+        return not self._at_end
 
 
 class PictureFolder:
@@ -131,11 +209,15 @@ def _read_text(path: str | Path, source: RawFile) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        archive = " (an archive? unpack it first)" if _is_archive(path) else ""
-        raise source.error(f"{path} cannot be read as text{archive}: {error}") from error
+        raise _not_text(path, source, error) from error
     if text[:200].lstrip()[:1] not in ("[", "{"):
         raise source.error(f"{path} is not json, it begins with {text[:40]!r}")
     return text
+
+
+def _not_text(path: str | Path, source: RawFile, error: Exception) -> DatasetError:
+    archive = " (an archive? unpack it first)" if _is_archive(path) else ""
+    return source.error(f"{path} cannot be read as text{archive}: {error}")
 
 
 def _is_archive(path: str | Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lavis_dynrefer.datasets.sources.coco import find_picture, xyxy
-from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
@@ -45,6 +45,7 @@ def read_refcocog(
     *,
     splits: Sequence[str] = SPLITS,
     name: str = "refcocog-umd",
+    stores: Stores = in_memory,
 ) -> dict[str, RegionSet]:
     """Read the splits; every sentence is a region of its own, with `sent_id` as region id.
 
@@ -54,6 +55,7 @@ def read_refcocog(
         images: folder of the COCO train2014 pictures.
         splits: which of "train", "val", "test".
         name: protocol id, to which the split is added.
+        stores: where the regions of each split go.
 
     Returns:
         Split name -> regions.
@@ -61,7 +63,7 @@ def read_refcocog(
     Raises:
         DatasetError: a file is missing, of another kind or unsafe, or a split has no usable region.
     """
-    collectors = {split: RegionCollector(f"{name}-{split}", split) for split in splits}
+    collectors = {split: RegionCollector(f"{name}-{split}", split, stores) for split in splits}
     references = _read_refs(refs)
     document = read_json(instances, INSTANCES)
     folder = PictureFolder(images, IMAGES)

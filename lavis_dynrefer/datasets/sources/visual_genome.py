@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import (
+    Opener,
     PictureFolder,
     RawFile,
     iter_json_list,
+    open_binary,
     read_json,
 )
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
@@ -66,6 +68,8 @@ def read_visual_genome(
     version: str = "v1.2",
     splits: Sequence[str] = SPLITS,
     name: str | None = None,
+    stores: Stores = in_memory,
+    opener: Opener = open_binary,
 ) -> dict[str, RegionSet]:
     """Read the splits of one version.
 
@@ -77,6 +81,8 @@ def read_visual_genome(
         version: "v1.2", "v1.0", or "vgcoco": the pictures of 1.2 that are COCO pictures too.
         splits: which of "train", "val", "test".
         name: protocol id; None for the version's own.
+        stores: where the regions of each split go.
+        opener: opens the largest file, so that a caller can watch the progress.
 
     Returns:
         Split name -> regions.
@@ -85,7 +91,7 @@ def read_visual_genome(
         DatasetError: a file is missing or of another kind, or a split has no usable region.
     """
     protocol = name or PROTOCOLS[version]
-    collectors = {split: RegionCollector(protocol, split) for split in splits}
+    collectors = {split: RegionCollector(protocol, split, stores) for split in splits}
     folder = PictureFolder(images, IMAGES)
     split_of = _read_splits(densecap_splits, collectors)
     rows = {_picture_id(row, IMAGE_DATA): row for row in iter_json_list(image_data, IMAGE_DATA)}
@@ -94,7 +100,7 @@ def read_visual_genome(
         split_of = {image_id: split for image_id, split in split_of.items() if image_id in coco}
     missing = dict(split_of)
     layouts: set[str] = set()
-    for entry in iter_json_list(region_descriptions, REGION_DESCRIPTIONS):
+    for entry in iter_json_list(region_descriptions, REGION_DESCRIPTIONS, opener):
         image_id = _picture_id(entry, REGION_DESCRIPTIONS)
         regions = entry.get("regions")
         if image_id in split_of and regions:

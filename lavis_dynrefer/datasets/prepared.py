@@ -1,0 +1,255 @@
+"""Prepared datasets: raw files converted once into tables, and a manifest that accounts for it.
+
+A prepared folder:
+
+    manifest.json        sources with sha256, protocol, what was kept and dropped and why
+    <split>/             regions.arrow, rejected.arrow, truth.arrow
+
+The folder is complete at any moment: splits are written elsewhere and moved in when finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lavis_dynrefer.datasets.sources.collector import Stores
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, open_binary
+from lavis_dynrefer.datasets.table_store import TableStore, read_split
+from lavis_dynrefer.paths import cache_dir
+from lavis_dynrefer.structures import AttributeInfo, RegionSet
+
+logger = logging.getLogger(__name__)
+FORMAT = 1  # of the manifest and the tables
+MANIFEST = "manifest.json"
+# Reasons that are about a picture; the others drop one region each.
+PICTURE_REASONS = frozenset({"no_regions", "in_two_splits"})
+
+Reader = Callable[[Sequence[str], Stores, Opener], Mapping[str, RegionSet]]
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """One dataset as its raw files give it.
+
+    Args:
+        dataset: registered name, such as "vg_region".
+        type: type of the dataset, such as "v1.2".
+        protocol: label of the reports where it is not the dataset's own.
+        sources: setting -> raw file.
+        pictures: folder of the pictures.
+        read: (splits, stores, opener) -> split -> regions.
+    """
+
+    dataset: str
+    type: str
+    protocol: str | None
+    sources: Mapping[str, Path]
+    pictures: Path
+    read: Reader
+
+    def default_folder(self) -> Path:
+        """Where it is prepared unless told otherwise: one place in the cache for each choice."""
+        choice = [
+            FORMAT,
+            self.protocol,
+            str(self.pictures.absolute()),
+            {setting: str(path.absolute()) for setting, path in sorted(self.sources.items())},
+        ]
+        digest = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:10]
+        return cache_dir() / "prepared" / f"{self.dataset}-{self.type}-{digest}"
+
+    def state(self) -> dict[str, Any]:
+        """What shows without reading that a file or the list of pictures has changed."""
+        folders = [self.pictures, self.pictures / "VG_100K", self.pictures / "VG_100K_2"]
+        return {
+            "sources": {
+                setting: [path.stat().st_size, path.stat().st_mtime_ns]
+                for setting, path in self.sources.items()
+                if path.exists()
+            },
+            "pictures": [path.stat().st_mtime_ns for path in folders if path.is_dir()],
+        }
+
+
+def prepare(
+    raw: RawDataset,
+    splits: Sequence[str],
+    folder: Path | None = None,
+    opener: Opener = open_binary,
+) -> dict[str, RegionSet]:
+    """The splits from their tables, converted first where that has not been done yet.
+
+    Processes that prepare the same folder wait for each other; one of them converts.
+
+    Args:
+        raw: the dataset.
+        splits: the splits wanted.
+        folder: where to prepare; None for the cache.
+        opener: opens the raw files, so that a caller can watch the progress.
+
+    Raises:
+        DatasetError: a raw file is missing or of another kind, or the folder cannot be written.
+    """
+    folder = folder or raw.default_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            manifest = _manifest_in_use(raw, folder)
+            missing = [split for split in splits if split not in manifest["splits"]]
+            if missing:
+                _convert(raw, missing, folder, manifest, opener)
+    except PermissionError as error:
+        raise DatasetError(
+            f"{folder} cannot be written ({error}); set DYNREFER_CACHE to a folder of yours"
+        ) from error
+    return {split: _open(folder, manifest, split, raw.pictures) for split in splits}
+
+
+def open_prepared(
+    folder: str | Path, splits: Sequence[str], pictures: str | Path | None = None
+) -> dict[str, RegionSet]:
+    """Splits of a prepared folder; the raw files are not needed any more.
+
+    Args:
+        folder: holds `manifest.json`.
+        splits: the splits wanted.
+        pictures: folder of the pictures; None for where they were.
+
+    Raises:
+        DatasetError: the folder is not prepared, or lacks a split.
+    """
+    manifest = read_manifest(folder)
+    absent = [split for split in splits if split not in manifest["splits"]]
+    if absent:
+        raise DatasetError(
+            f"prepared: {folder} has the splits {list(manifest['splits'])}, not {absent}; "
+            "run `dynrefer prepare` with them"
+        )
+    where = Path(pictures or manifest["pictures"]).expanduser().absolute()
+    return {split: _open(Path(folder), manifest, split, where) for split in splits}
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a prepared folder.
+
+    Raises:
+        DatasetError: there is none, or one of another version.
+    """
+    path = Path(folder).expanduser() / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"prepared: no {path}; run `dynrefer prepare` first") from error
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"prepared: {path} is damaged ({error}); prepare again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DatasetError(f"prepared: {path} is of another version, expected {FORMAT}")
+    return manifest
+
+
+def _manifest_in_use(raw: RawDataset, folder: Path) -> dict[str, Any]:
+    """The manifest of the folder, or the beginning of one where the raw files are others now."""
+    state = raw.state()
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder)
+        present = {name: manifest["state"]["sources"].get(name) for name in state["sources"]}
+        same_pictures = state["pictures"] in (manifest["state"]["pictures"], [])
+        if present == state["sources"] and same_pictures:
+            return manifest
+        logger.info("%s: the raw files or the pictures have changed, converting again", folder)
+        (folder / MANIFEST).unlink()
+    return {
+        "format": FORMAT,
+        "dataset": raw.dataset,
+        "type": raw.type,
+        "protocol": raw.protocol,
+        "pictures": str(raw.pictures.absolute()),
+        "state": state,
+        "sources": {},
+        "splits": {},
+    }
+
+
+def _convert(
+    raw: RawDataset,
+    splits: Sequence[str],
+    folder: Path,
+    manifest: dict[str, Any],
+    opener: Opener,
+) -> None:
+    """Read the raw files into tables, then move these in and write the manifest."""
+    unfinished = folder / ".unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+    def stores(split: str) -> TableStore:
+        (unfinished / split).mkdir(parents=True)
+        return TableStore(unfinished / split, raw.pictures.absolute())
+
+    try:
+        found = raw.read(splits, stores, opener)
+        described = {split: _describe(region_set) for split, region_set in found.items()}
+        del found
+        manifest["sources"] = {
+            setting: _describe_file(path, opener) for setting, path in raw.sources.items()
+        }
+        for split, description in described.items():
+            shutil.rmtree(folder / split, ignore_errors=True)
+            os.replace(unfinished / split, folder / split)
+            manifest["splits"][split] = description
+        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        (unfinished / MANIFEST).write_text(text, encoding="utf-8")
+        os.replace(unfinished / MANIFEST, folder / MANIFEST)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _describe(region_set: RegionSet) -> dict[str, Any]:
+    rejected = region_set.rejection_counts()
+    dropped = sum(n for reason, n in rejected.items() if reason not in PICTURE_REASONS)
+    return {
+        "name": region_set.name,
+        "pictures": len(region_set.images),
+        "regions_read": len(region_set.regions) + dropped,
+        "regions_kept": len(region_set.regions),
+        "dropped": rejected,
+        "graded_on": len(region_set.truth_regions) or None,
+        "attributes": [asdict(attribute) for attribute in region_set.attributes],
+        "category_names": list(region_set.category_names),
+    }
+
+
+def _describe_file(path: Path, opener: Opener) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with opener(path) as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return {
+        "path": str(path.absolute()),
+        "bytes": path.stat().st_size,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _open(folder: Path, manifest: Mapping[str, Any], split: str, pictures: Path) -> RegionSet:
+    described = manifest["splits"][split]
+    try:
+        return read_split(
+            folder.expanduser() / split,
+            pictures.absolute(),
+            name=described["name"],
+            split=split,
+            attributes=tuple(AttributeInfo(**row) for row in described["attributes"]),
+            category_names=tuple(described["category_names"]),
+        )
+    except ValueError as error:
+        raise DatasetError(str(error)) from error

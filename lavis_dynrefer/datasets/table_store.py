@@ -1,0 +1,205 @@
+"""Writes the regions of one split as Arrow tables while they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lavis_dynrefer.datasets.tables import (
+    PICTURE_SCHEMA,
+    REGION_FIELDS,
+    REJECTION_SCHEMA,
+    TRUTH_SCHEMA,
+    ImageTable,
+    RecordList,
+    RegionTable,
+)
+from lavis_dynrefer.structures import (
+    AttributeInfo,
+    ImageRecord,
+    RegionRecord,
+    RegionSet,
+    Rejection,
+)
+
+ROWS = 65536  # regions held before they are written
+PICTURES = 2048  # in a batch of the final table
+_SPOOL = "spool.arrow"
+
+
+class TableStore:
+    """Where the regions of one split go on their way into a table; see `RegionStore`.
+
+    Regions are spooled to disk in the order they come and brought together by picture in the end,
+    so that memory does not grow with the dataset.
+
+    Args:
+        folder: an empty folder for `regions.arrow`, `rejected.arrow` and `truth.arrow`.
+        pictures: absolute path of the folder of pictures; all pictures lie below it.
+    """
+
+    def __init__(self, folder: Path, pictures: Path) -> None:
+        self.folder = folder
+        self.pictures = pictures
+        self._images: dict[int, ImageRecord] = {}
+        self._spool = _Spool(folder / _SPOOL, TRUTH_SCHEMA)
+        self._truth = _Spool(folder / "truth.arrow", TRUTH_SCHEMA)
+        self._rejected = _Spool(folder / "rejected.arrow", REJECTION_SCHEMA)
+
+    def add_image(self, image: ImageRecord) -> None:
+        """Keep the first picture of each id."""
+        self._images.setdefault(image.image_id, image)
+
+    def add_region(self, region: RegionRecord) -> None:
+        """Spool a region."""
+        self._spool.add({"image_id": region.image_id, **_row(region)})
+
+    def add_truth(self, region: RegionRecord) -> None:
+        """Write a region that is graded only."""
+        self._truth.add({"image_id": region.image_id, **_row(region)})
+
+    def add_rejection(self, rejection: Rejection) -> None:
+        """Write what cannot be used."""
+        region = rejection.region
+        self._rejected.add(
+            {
+                "reason": rejection.reason,
+                "detail": rejection.detail,
+                "image_id": rejection.image_id,
+                "region": None if region is None else _row(region),
+            }
+        )
+
+    def finish(
+        self,
+        name: str,
+        split: str,
+        attributes: tuple[AttributeInfo, ...],
+        category_names: tuple[str, ...],
+    ) -> RegionSet:
+        """The split, read from its tables."""
+        for spool in (self._spool, self._truth, self._rejected):
+            spool.close()
+        spooled = pa.ipc.open_file(pa.memory_map(str(self.folder / _SPOOL))).read_all()
+        with pa.ipc.new_file(str(self.folder / "regions.arrow"), PICTURE_SCHEMA) as writer:
+            for batch in _by_picture(spooled, list(self._images.values()), self.pictures):
+                writer.write_batch(batch)
+        del spooled
+        (self.folder / _SPOOL).unlink()
+        return read_split(
+            self.folder,
+            self.pictures,
+            name=name,
+            split=split,
+            attributes=attributes,
+            category_names=category_names,
+        )
+
+
+def read_split(folder: Path, pictures: str | Path, **about: Any) -> RegionSet:
+    """A split from the three tables of a `TableStore`.
+
+    Args:
+        folder: holds the tables.
+        pictures: absolute path of the folder of pictures.
+        about: the other fields of the `RegionSet`: name, split, attributes, category_names.
+
+    Raises:
+        ValueError: a table is damaged, missing or of another version.
+    """
+    return RegionSet(
+        images=ImageTable(folder / "regions.arrow", pictures),
+        regions=RegionTable(folder / "regions.arrow"),
+        rejected=RecordList(folder / "rejected.arrow", REJECTION_SCHEMA),
+        truth_regions=RecordList(folder / "truth.arrow", TRUTH_SCHEMA),
+        **about,
+    )
+
+
+class _Spool:
+    """An Arrow file that grows row by row."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pa.ipc.new_file(str(path), schema)
+        self._rows: list[Mapping[str, Any]] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, self._schema))
+            self._rows = []
+
+
+def _row(region: RegionRecord) -> dict[str, Any]:
+    return {
+        "region_id": region.region_id,
+        "box": region.box,
+        "caption": region.caption,
+        "tags": region.tags or None,
+        "attributes": region.attributes,
+        "category": region.category,
+        "score": region.score,
+        "iscrowd": region.iscrowd,
+    }
+
+
+def _by_picture(
+    spooled: pa.Table, images: list[ImageRecord], folder: Path
+) -> Iterator[pa.RecordBatch]:
+    """Batches of `PICTURE_SCHEMA`: pictures as listed, regions of each in the order they came."""
+    ids = np.array([image.image_id for image in images], dtype=np.int64)
+    place = np.argsort(ids, kind="stable")
+    pictures = place[np.searchsorted(ids[place], spooled["image_id"].to_numpy())]
+    counts = np.bincount(pictures, minlength=len(images))
+    ends = np.cumsum(counts)
+    order = np.argsort(pictures, kind="stable")
+    is_ordered = bool((order == np.arange(len(order))).all())
+    regions = spooled.drop_columns(["image_id"])
+    for first in range(0, len(images), PICTURES):
+        some = images[first : first + PICTURES]
+        start, end = ends[first] - counts[first], ends[first + len(some) - 1]
+        rows = regions.slice(start, end - start)
+        if not is_ordered:
+            rows = regions.take(pa.array(order[start:end]))
+        yield _picture_batch(some, counts[first : first + len(some)], rows, folder)
+
+
+def _picture_batch(
+    images: list[ImageRecord], counts: np.ndarray, regions: pa.Table, folder: Path
+) -> pa.RecordBatch:
+    columns = [regions[name].combine_chunks() for name in regions.column_names]
+    nested = pa.ListArray.from_arrays(
+        pa.array(np.append(0, np.cumsum(counts)).astype(np.int32)),
+        pa.StructArray.from_arrays(_whole(columns), fields=list(REGION_FIELDS)),
+    )
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([image.image_id for image in images], pa.int64()),
+            pa.array([os.path.relpath(image.path, folder) for image in images], pa.string()),
+            pa.array([image.width for image in images], pa.int32()),
+            pa.array([image.height for image in images], pa.int32()),
+            nested.cast(PICTURE_SCHEMA.field("regions").type),
+        ],
+        schema=PICTURE_SCHEMA,
+    )
+
+
+def _whole(columns: Iterable[Any]) -> list[pa.Array]:
+    """Chunked columns of at most one chunk as arrays."""
+    return [
+        column.chunk(0) if isinstance(column, pa.ChunkedArray) else column for column in columns
+    ]
