@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lavis_dynrefer.cli import export, quickstart, validate
+from lavis_dynrefer.cli import export, prepare, quickstart, validate
 
 EXIT_BAD_INPUT = 2  # as argparse
-COMMANDS = {"quickstart": quickstart, "validate": validate, "export": export}
+COMMANDS = {"quickstart": quickstart, "prepare": prepare, "validate": validate, "export": export}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -261,14 +261,9 @@ class SyntheticBuilder(RegionDatasetBuilder):
             )
         return found
 
-    def _download_ann(self) -> None:
-        """Generate the scenes on first use; LAVIS calls this in one process only."""
-        info = self.info()
-        try:
-            write_dataset(self.pictures(info), scenes=info.scenes, seed=info.seed, world=info.world)
-        except (ValueError, FileExistsError) as error:
-            raise self._error(str(error)) from error
-        super()._download_ann()
+    def make_raw_files(self, info: settings.SyntheticInfo) -> None:
+        """Draw the scenes on first use."""
+        write_dataset(self.pictures(info), scenes=info.scenes, seed=info.seed, world=info.world)
 
 
 def _with_true_tags(region_set: RegionSet, root: Path) -> RegionSet:

@@ -103,15 +103,19 @@ def prepare(
     folder = folder or raw.default_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock"):
-            manifest = _manifest_in_use(raw, folder)
-            missing = [split for split in splits if split not in manifest["splits"]]
-            if missing:
-                _convert(raw, missing, folder, manifest, opener)
-    except PermissionError as error:
+        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        lock.acquire()
+    except OSError as error:
         raise DatasetError(
             f"{folder} cannot be written ({error}); set DYNREFER_CACHE to a folder of yours"
         ) from error
+    try:
+        manifest = _manifest_in_use(raw, folder)
+        missing = [split for split in splits if split not in manifest["splits"]]
+        if missing:
+            _convert(raw, missing, folder, manifest, opener)
+    finally:
+        lock.release()
     return {split: _open(folder, manifest, split, raw.pictures) for split in splits}
 
 
@@ -211,6 +215,8 @@ def _convert(
         os.replace(unfinished / MANIFEST, folder / MANIFEST)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _describe(region_set: RegionSet) -> dict[str, Any]:

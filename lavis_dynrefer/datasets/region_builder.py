@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,14 +16,21 @@ from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import from_mapping
 from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
+from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
 from lavis_dynrefer.datasets.region_dataset import RegionDataset
 from lavis_dynrefer.datasets.settings import RegionInfo
 from lavis_dynrefer.datasets.sources.collector import Stores
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, RawFile
-from lavis_dynrefer.datasets.tables import captions_of, rows_by_picture
+from lavis_dynrefer.datasets.tables import RegionTable, captions_of, rows_by_picture
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.structures import RegionSet
-from lavis_dynrefer.vocab import Tagger, build_vocabulary, load_names
+from lavis_dynrefer.vocab import (
+    TAG_METHODS,
+    CaptionTagger,
+    build_tagger,
+    build_vocabulary,
+    load_names,
+)
 
 logger = logging.getLogger(__name__)
 TRAIN = "train"
@@ -74,6 +82,9 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
             read=partial(self.convert, info),
         )
 
+    def make_raw_files(self, info: Any) -> None:
+        """Make the raw files, for a dataset that nobody hands out."""
+
     def read(self, info: Any, splits: Sequence[str]) -> dict[str, RegionSet]:
         """The splits, from tables that are made of the raw files on first use."""
         if info.prepared is not None:
@@ -110,17 +121,17 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
         """
         self.build_processors()
         info = self.info()
-        splits = self._splits(info)
+        splits = self.splits(info)
         region_sets = {
             split: first_regions(found, info.max_images, info.max_regions)
-            for split, found in self._read(info, splits).items()
+            for split, found in self.read_splits().items()
         }
         names = {split: str(info.split_names.get(split, split)) for split in splits}
         if len(set(names.values())) < len(names):
             raise self._error(f"split_names: two splits share a name: {names}")
-        tagger = self._tagger(info, region_sets)
+        tags = self.tag_names(info, region_sets.get(TRAIN))
         return {
-            names[split]: self._dataset(info, split, names[split], region_sets[split], tagger)
+            names[split]: self._dataset(info, split, names[split], region_sets[split], tags)
             for split in splits
         }
 
@@ -130,10 +141,13 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
         split: str,
         name: str,
         region_set: RegionSet,
-        tagger: Tagger | None,
+        tags: Sequence[str] | None,
     ) -> RegionDataset:
         mode = "train" if name == TRAIN else "eval"
-        if name == TRAIN and tagger is None:
+        tagger = None
+        if name == TRAIN and tags:
+            region_set, tagger = self._tagged(info, tags, region_set)
+        elif name == TRAIN:
             logger.warning("%s: regions have no tags; set build_info.tags", self.dataset_name)
         return RegionDataset(
             region_set,
@@ -146,14 +160,26 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
             regions_per_image=info.regions_per_image,
         )
 
-    def _splits(self, info: RegionInfo) -> tuple[str, ...]:
+    def splits(self, info: RegionInfo) -> tuple[str, ...]:
+        """The splits that `info` asks for.
+
+        Raises:
+            DatasetError: the dataset has no such split.
+        """
         available = self.available_splits()
         unknown = sorted(set(info.splits or ()) - set(available))
         if unknown:
             raise self._error(f"splits: unknown {unknown}; there are {available}")
         return info.splits or available
 
-    def _read(self, info: RegionInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
+    def read_splits(self) -> dict[str, RegionSet]:
+        """The splits that the config asks for, whole.
+
+        Raises:
+            DatasetError: an unknown key or split, a missing file, a split without usable regions.
+        """
+        info = self.info()
+        splits = self.splits(info)
         try:
             return self.read(info, splits)
         except DatasetError as error:
@@ -177,17 +203,30 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
         except ValueError as error:
             raise DatasetError(str(error)) from error
 
-    def _tagger(self, info: RegionInfo, region_sets: dict[str, RegionSet]) -> Tagger | None:
-        """From the file `tags` names; "auto" takes the frequent words of the training captions."""
+    def tag_names(self, info: RegionInfo, train: RegionSet | None) -> list[str] | None:
+        """The tag list: the file `tags` names, or with "auto" frequent words of the captions."""
         if info.tags is None:
             return None
         if info.tags != "auto":
             key = f"datasets.{self.dataset_name}.build_info.tags"
-            return Tagger(load_names(resource_path(info.tags, key=key)))
-        if TRAIN not in region_sets:
-            return None
-        stop_words = load_names(resource_path("vocab/data/stop_words.txt", key="stop_words"))
-        return Tagger(build_vocabulary(captions_of(region_sets[TRAIN]), stop_words, min_count=1))
+            return load_names(resource_path(info.tags, key=key))
+        return None if train is None else frequent_words(train)
+
+    def _tagged(
+        self, info: RegionInfo, names: Sequence[str], region_set: RegionSet
+    ) -> tuple[RegionSet, CaptionTagger | None]:
+        """The regions with their tags, or with what finds them when a region is asked for."""
+        regions, method = region_set.regions, info.tag_method
+        try:
+            if isinstance(regions, RegionTable) and (
+                method != TAG_METHODS[0] or tags_path(regions, names, method).exists()
+            ):
+                processes = os.cpu_count() or 1
+                tagged = prepare_tags(regions, names, method, processes=processes)
+                return replace(region_set, regions=tagged), None
+            return region_set, build_tagger(method, names)
+        except (ValueError, ImportError) as error:
+            raise self._error(f"tag_method: {error}") from error
 
     def _paths(self, info: RegionInfo, sources: Sequence[RawFile]) -> dict[str, Path]:
         return {
@@ -210,11 +249,36 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
 
     def _download_ann(self) -> None:
         """Prepare the dataset; LAVIS calls this in one process while the others wait."""
-        info = self.info()
-        self._read(info, self._splits(info))
+        try:
+            self.make_raw_files(self.info())
+        except (ValueError, FileExistsError) as error:
+            raise self._error(str(error)) from error
+        self.read_splits()
 
     def _download_vis(self) -> None:
         """Nothing to fetch."""
+
+
+def frequent_words(train: RegionSet) -> list[str]:
+    """A tag list made of the training captions; kept beside the tables of a prepared split."""
+    regions = train.regions
+    kept = (
+        regions.path.with_name("frequent_words.txt") if isinstance(regions, RegionTable) else None
+    )
+    if kept is not None and kept.exists():
+        return load_names(kept)
+    names = tag_list_of(train, size=1000, min_count=1)
+    if kept is not None:
+        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}")
+        unfinished.write_text("\n".join(names), encoding="utf-8")
+        os.replace(unfinished, kept)
+    return names
+
+
+def tag_list_of(train: RegionSet, *, size: int, min_count: int) -> list[str]:
+    """The `size` most frequent words of the captions that occur at least `min_count` times."""
+    stop_words = load_names(resource_path("vocab/data/stop_words.txt", key="stop_words"))
+    return build_vocabulary(captions_of(train), stop_words, size=size, min_count=min_count)
 
 
 def first_regions(

@@ -28,6 +28,7 @@ class RegionInfo:
     protocol: Optional[str] = None  # label of the reports; None: the dataset's own
     prepared: Optional[str] = None  # folder of `dynrefer prepare`; None: prepared in the cache
     tags: Optional[str] = None  # file with one tag per line, "auto": frequent words, None: no tags
+    tag_method: str = "match"  # or "match+pos", "scene_graph": how captions are tagged
     on_error: str = "raise"  # or "skip": a picture that cannot be read is counted and left out
     regions_per_image: int = 1  # in training: regions of a picture that share its decoding
     max_images: Optional[int] = None  # for trials: the first pictures of each split

@@ -55,7 +55,7 @@ class RegionTable(Sequence[RegionRecord]):
 
     Args:
         path: Arrow file of `PICTURE_SCHEMA`.
-        tags: tags of the same regions that replace those in the table.
+        tags: tags of the same regions, for those that have none in the table.
     """
 
     def __init__(self, path: str | Path, tags: TagTable | None = None) -> None:
@@ -86,7 +86,7 @@ class RegionTable(Sequence[RegionRecord]):
         if not 0 <= position < len(self):
             raise IndexError(f"row {row} of {len(self)} regions")
         number = bisect_right(self._starts, position) - 1
-        tags = None if self.tags is None else self.tags[position]
+        tags = () if self.tags is None else self.tags[position]
         return self._batches[number].record(position - self._starts[number], tags)
 
     def __iter__(self) -> Iterator[RegionRecord]:
@@ -117,18 +117,21 @@ class _RegionBatch:
     def __init__(self, batch: pa.RecordBatch) -> None:
         nested = batch.column("regions")
         regions = nested.flatten()
-        first = nested.offsets[0].as_py()
-        self.offsets = nested.offsets.to_numpy() - first
-        self._image_ids = batch.column("image_id").to_numpy()
-        self._region_ids = regions.field("region_id").to_numpy()
-        self._boxes = regions.field("box").flatten().to_numpy().reshape(-1, 4)
-        self._iscrowd = regions.field("iscrowd")
+        offsets = _numbers(nested.offsets, np.int32)
+        self.offsets = offsets - offsets[0]
+        # Single elements of a memoryview are Python numbers, and quicker to get than an array's.
+        self._first_rows = memoryview(self.offsets)
+        self._image_ids = memoryview(_numbers(batch.column("image_id"), np.int64))
+        self._region_ids = memoryview(_numbers(regions.field("region_id"), np.int64))
+        self._boxes = memoryview(_numbers(regions.field("box").flatten(), np.float64))
         self._optional = {
             name: column
             for name in ("caption", "tags", "attributes", "category", "score")
             for column in [regions.field(name)]
             if column.null_count < len(column)
         }
+        if regions.field("iscrowd").true_count:
+            self._optional["iscrowd"] = regions.field("iscrowd")
 
     def __len__(self) -> int:
         return len(self._region_ids)
@@ -137,17 +140,15 @@ class _RegionBatch:
         column = self._optional.get("caption")
         return [None] * len(self) if column is None else column.to_pylist()
 
-    def record(self, row: int, tags: tuple[str, ...] | None) -> RegionRecord:
+    def record(self, row: int, tags: tuple[str, ...]) -> RegionRecord:
         optional = {name: column[row].as_py() for name, column in self._optional.items()}
-        optional["tags"] = tuple(optional.get("tags") or ()) if tags is None else tags
+        optional["tags"] = tuple(optional.get("tags") or tags)
         if optional.get("attributes") is not None:
             optional["attributes"] = tuple(optional["attributes"])
-        picture = np.searchsorted(self.offsets, row, side="right") - 1
         return RegionRecord(
-            region_id=int(self._region_ids[row]),
-            image_id=int(self._image_ids[picture]),
-            box=tuple(self._boxes[row].tolist()),
-            iscrowd=self._iscrowd[row].as_py(),
+            region_id=self._region_ids[row],
+            image_id=self._image_ids[bisect_right(self._first_rows, row) - 1],
+            box=tuple(self._boxes[4 * row : 4 * row + 4]),
             **optional,
         )
 
@@ -323,6 +324,13 @@ def _read_batches(path: str | Path, schema: pa.Schema) -> list[pa.RecordBatch]:
     if not reader.schema.equals(schema):
         raise ValueError(f"{path} is a table of another version; prepare the dataset again")
     return batches
+
+
+def _numbers(column: pa.Array, dtype: type[np.generic]) -> np.ndarray:
+    """A column of numbers without nulls, in place; pyarrow's own way imports pandas first."""
+    if not len(column):
+        return np.empty(0, dtype)
+    return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
 
 
 def _record(row: Mapping[str, Any], image_id: int) -> RegionRecord:

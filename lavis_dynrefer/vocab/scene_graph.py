@@ -67,4 +67,6 @@ def _load_parser() -> Any:
         raise ImportError(
             f"tag method 'scene_graph' needs spaCy's English model, one of {_MODELS}: {_CURE}"
         )
-    return sng_parser.Parser("spacy", model=model)
+    parser = sng_parser.Parser("spacy", model=model)
+    parser.unwrapped.nlp.select_pipes(disable="ner")  # names of people; no part of the graph
+    return parser

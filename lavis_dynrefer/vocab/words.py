@@ -59,7 +59,7 @@ def word_forms(word: str) -> tuple[str, ...]:
     Most of these are no words; take one only where it is found in a list.
 
     >>> word_forms("buses")
-    ('buses', 'bus', 'buse')
+    ('buses', 'buse', 'bus')
     """
     return tuple(dict.fromkeys(_candidates(word)))
 
@@ -70,13 +70,13 @@ def _candidates(word: str) -> Iterator[str]:
         yield word[:-2]
     if word in _IRREGULAR:
         yield _IRREGULAR[word]
+    if not word.endswith("s") or word.endswith("ss"):
+        return
+    yield word[:-1]  # before "-es": planes are no plans, tubes no tubs
+    if word.endswith("es"):
+        yield word[:-2]
     if word.endswith("ies"):
         yield word[:-3] + "y"
-        yield word[:-1]
     elif word.endswith("ves"):
         yield word[:-3] + "f"
         yield word[:-3] + "fe"
-    if word.endswith("es"):
-        yield word[:-2]
-    if word.endswith("s") and not word.endswith("ss"):
-        yield word[:-1]

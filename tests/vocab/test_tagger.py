@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from lavis_dynrefer.vocab.tagger import Tagger, build_vocabulary
+from lavis_dynrefer.vocab.tagger import Tagger
 
 
 @pytest.mark.parametrize(
@@ -67,14 +69,38 @@ def test_unusable_tag_lists_are_refused(tags):
         Tagger(tags)
 
 
-def test_vocabulary_is_the_frequent_words_without_stop_words():
-    captions = ["the red dog", "red dogs", "the dog", "a red cat", "3 3 3 dogs"]
+@pytest.mark.parametrize(
+    ("tags", "caption", "expected"),
+    [
+        (["plan", "plane"], "two planes", ("plane",)),
+        (["tub", "tube"], "paint tubes", ("tube",)),
+        (["cafe", "cave"], "dark caves", ("cave",)),
+        (["cafe"], "a caf\u00e9 table", ("cafe",)),
+        (["caf\u00e9"], "a cafe table", ("caf\u00e9",)),
+        (["red", "white"], "a red-and-white flag", ("red", "white")),
+        (["hot dog"], "a hot-dog stand", ("hot dog",)),
+        (["close-up"], "close-ups of a dog", ("close-up",)),
+        (["close-up", "up"], "a closeup", ("close-up",)),
+        (["wood-burning stove", "stove"], "a wood-burning stove", ("wood-burning stove", "stove")),
+    ],
+)
+def test_spelling_variants_find_the_same_tag(tags, caption, expected):
+    assert Tagger(tags)(caption) == expected
 
-    found = build_vocabulary(captions, ["the", "a"], min_count=2)
 
-    assert found == ["dog", "red"]
+def test_a_phrase_at_the_end_of_the_caption_is_not_read_beyond():
+    assert Tagger(["black and white photo"])("black and white") == ()
 
 
-def test_vocabulary_size_is_a_limit():
-    assert build_vocabulary(["b b a a c"], [], size=2, min_count=1) == []
-    assert build_vocabulary(["bb bb aa aa cc"], [], size=2, min_count=1) == ["aa", "bb"]
+def test_mentions_tell_phrases_from_words():
+    mentions = Tagger(["hot dog", "dog", "eat"]).mentions("dogs eat hot dogs")
+
+    assert mentions == [("dog", "dogs"), ("eat", "eat"), ("hot dog", None), ("dog", "dogs")]
+
+
+def test_a_copy_sent_to_another_process_answers_alike():
+    tagger = Tagger(["hot dog", "dog", "t-shirt"])
+
+    copy = pickle.loads(pickle.dumps(tagger))
+
+    assert copy("tshirt with hot dogs") == tagger("tshirt with hot dogs") != ()

@@ -1,0 +1,172 @@
+"""Raw annotation files in the shape of Visual Genome V1.2, of any size, for measuring."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lavis_dynrefer.benchmarks.phrases import draw_phrases
+from lavis_dynrefer.datasets.sources import visual_genome
+
+PICTURES = 108_077  # Visual Genome V1.2
+REGIONS = 5_408_689
+SPLIT_SIZES = {"train": 77_398, "val": 5_000, "test": 5_000}  # densecap_splits.json, of PICTURES
+NEGATIVE = 5_654 / REGIONS  # regions with a negative corner
+COCO = 51_208 / PICTURES  # pictures that are in COCO too
+OUTSIDE = 1 / 100_000  # assumed; there are a few
+FLAT = 1 / 100_000  # assumed
+_LAST_ID = 2_417_997
+_SIZES = np.array([(500, 375), (800, 600), (640, 480), (500, 333), (375, 500), (1024, 768)])
+# Logarithm of width and height as a share of the picture's, and its spread: pictures 1 to 5.
+_SIDES = ((-1.83, 0.82), (-1.44, 0.80))
+_AT_ONCE = 1024  # pictures in memory
+
+Painter = Callable[[np.random.Generator, int, int], bytes]
+
+
+def write_visual_genome(
+    folder: Path,
+    *,
+    pictures: int = PICTURES,
+    regions: int = REGIONS,
+    seed: int = 0,
+    paint: Painter | None = None,
+) -> None:
+    """Write region descriptions, image data, splits and picture files; nothing if already there.
+
+    The pictures are empty files unless painted: preparing only looks at their names.
+
+    Args:
+        folder: made if missing; laid out as the root of the real dataset.
+        pictures: how many, at least 3.
+        regions: how many in all pictures together.
+        seed: equal seeds give equal files.
+        paint: (randomness, width, height) -> bytes of a picture file.
+
+    Raises:
+        ValueError: too few pictures for three splits.
+    """
+    if pictures < len(SPLIT_SIZES):
+        raise ValueError(f"pictures: expected at least {len(SPLIT_SIZES)}, got {pictures}")
+    finished = folder / visual_genome.REGION_DESCRIPTIONS.name
+    if finished.exists():
+        return
+    rng = np.random.default_rng(seed)
+    last = max(_LAST_ID, 2 * pictures)
+    ids = np.sort(rng.choice(last, size=pictures, replace=False)) + 1
+    sizes = _SIZES[rng.integers(len(_SIZES), size=pictures)]
+    for name in ("VG_100K", "VG_100K_2"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    _write_splits(folder / visual_genome.SPLITS_FILE.name, ids, rng)
+    rows = _image_rows(ids, sizes, rng)
+    _write_list(folder / visual_genome.IMAGE_DATA.name, _with_files(rows, folder, rng, paint))
+    counts = rng.multinomial(regions, np.full(pictures, 1 / pictures))
+    unfinished = finished.with_suffix(".part")
+    _write_list(unfinished, _region_rows(ids, sizes, counts, rng))
+    unfinished.replace(finished)
+
+
+def _write_splits(path: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
+    """Disjoint, unsorted; most of the pictures that remain are in none."""
+    shuffled = rng.permutation(ids).tolist()
+    splits = {}
+    for split, size in SPLIT_SIZES.items():
+        count = max(1, size * len(ids) // PICTURES)
+        splits[split], shuffled = shuffled[:count], shuffled[count:]
+    path.write_text(json.dumps(splits), encoding="utf-8")
+
+
+def _image_rows(
+    ids: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    in_coco = rng.random(len(ids)) < COCO
+    second = rng.random(len(ids)) < 0.4  # share of the second archive
+    for row, image_id in enumerate(ids.tolist()):
+        width, height = sizes[row].tolist()
+        archive = "VG_100K_2" if second[row] else "VG_100K"
+        yield {
+            "width": width,
+            "url": f"https://generated.invalid/{archive}/{image_id}.jpg",
+            "height": height,
+            "image_id": image_id,
+            "coco_id": image_id % 581_929 if in_coco[row] else None,
+            "flickr_id": image_id * 1_601 if in_coco[row] else None,
+        }
+
+
+def _with_files(
+    rows: Iterator[dict[str, Any]], folder: Path, rng: np.random.Generator, paint: Painter | None
+) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        content = b"" if paint is None else paint(rng, row["width"], row["height"])
+        folder.joinpath(*row["url"].split("/")[-2:]).write_bytes(content)
+        yield row
+
+
+def _region_rows(
+    ids: np.ndarray, sizes: np.ndarray, counts: np.ndarray, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Items of region_descriptions.json: region ids count up in a picture and jump between them."""
+    order = rng.permutation(len(ids))
+    first_id = np.empty(len(ids), dtype=np.int64)
+    first_id[order] = np.cumsum(counts[order]) - counts[order] + 1
+    for start in range(0, len(ids), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        owner = np.repeat(np.arange(len(ids))[some], counts[some])  # (regions of these pictures,)
+        boxes = draw_boxes(sizes[owner], rng).tolist()
+        phrases = draw_phrases(len(owner), rng)
+        row = 0
+        for picture in range(*some.indices(len(ids))):
+            image_id, region_id = int(ids[picture]), int(first_id[picture])
+            described = []
+            for _ in range(counts[picture]):
+                x, y, width, height = boxes[row]
+                described.append(
+                    {
+                        "region_id": region_id,
+                        "width": width,
+                        "height": height,
+                        "image_id": image_id,
+                        "phrase": phrases[row],
+                        "y": y,
+                        "x": x,
+                    }
+                )
+                row += 1
+                region_id += 1
+            yield {"regions": described, "id": image_id}
+
+
+def draw_boxes(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Boxes of the sizes of real ones, some of them wrong as some real ones are.
+
+    Args:
+        sizes: (R, 2) width and height of the picture of each, in pixels.
+        rng: source of randomness.
+
+    Returns:
+        (R, 4) int64 x, y, width, height in pixels.
+    """
+    mean, spread = np.array(_SIDES).T
+    shares = np.exp(rng.normal(mean, spread, size=sizes.shape)).clip(max=1)
+    sides = np.maximum(1, (shares * sizes).astype(np.int64))
+    corners = (rng.random(sizes.shape) * (sizes - sides + 1)).astype(np.int64)
+    negative, outside, flat = (rng.random((len(sizes), 3)) < (NEGATIVE, OUTSIDE, FLAT)).T
+    corners[negative, 0] = -rng.integers(1, 5, size=negative.sum())
+    corners[outside, 1] = -1000
+    sides[flat, 1] = 0
+    return np.concatenate([corners, sides], axis=1)
+
+
+def _write_list(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """A json list, written item by item."""
+    with path.open("w", encoding="utf-8") as file:
+        separator = "["
+        for row in rows:
+            file.write(separator + json.dumps(row))
+            separator = ", "
+        file.write("]")

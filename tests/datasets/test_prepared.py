@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+import pytest
+
+import lavis_dynrefer.registration
+from lavis_dynrefer.cli import main
+from lavis_dynrefer.datasets.prepared import (
+    RawDataset,
+    open_prepared,
+    prepare,
+    read_manifest,
+)
+from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
+from lavis_dynrefer.vocab import build_tagger
+
+lavis_dynrefer.registration.connect()
+
+NAMES = ("region_descriptions", "image_data", "densecap_splits")
+
+
+@pytest.fixture
+def vg(tmp_path):
+    """Raw files of three pictures, one for each split; the second region of each is degenerate."""
+    folder = tmp_path / "vg" / "images"
+    folder.mkdir(parents=True)
+    regions, pictures = [], []
+    for number in (1, 2, 3):
+        (folder / f"{number}.jpg").touch()
+        rows = [
+            {"region_id": 10 * number + row, "phrase": phrase, "x": 5, "y": 5, "height": 9, **size}
+            for row, (phrase, size) in enumerate(
+                [("A big Dog.", {"width": 20}), ("a cat", {"width": 0}), ("two dogs", {"width": 9})]
+            )
+        ]
+        regions.append({"id": number, "regions": rows})
+        pictures.append({"image_id": number, "width": 40, "height": 30, "url": f"{number}.jpg"})
+    splits = {"train": [1], "val": [2], "test": [3, 4]}
+    for name, content in zip(NAMES, (regions, pictures, splits)):
+        (tmp_path / "vg" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return tmp_path / "vg"
+
+
+def raw(vg, protocol=None):
+    files = {name: vg / f"{name}.json" for name in NAMES}
+
+    def read(splits, stores, opener):
+        return read_visual_genome(
+            *files.values(), vg / "images", splits=splits, stores=stores, opener=opener
+        )
+
+    return RawDataset("vg_region", "v1.2", protocol, files, vg / "images", read)
+
+
+def content(region_set):
+    return list(region_set.regions), dict(region_set.images), list(region_set.rejected)
+
+
+def test_tables_hold_what_the_raw_files_hold(vg, tmp_path):
+    files = [vg / f"{name}.json" for name in NAMES]
+    direct = read_visual_genome(*files, vg / "images")
+
+    tables = prepare(raw(vg), ["train", "val", "test"], tmp_path / "out")
+
+    assert {split: content(part) for split, part in tables.items()} == {
+        split: content(part) for split, part in direct.items()
+    }
+
+
+def test_the_manifest_accounts_for_every_region_and_every_source(vg, tmp_path):
+    prepare(raw(vg), ["train", "test"], tmp_path / "out")
+
+    manifest = read_manifest(tmp_path / "out")
+
+    train, test = manifest["splits"]["train"], manifest["splits"]["test"]
+    assert (train["pictures"], train["regions_read"], train["regions_kept"]) == (1, 3, 2)
+    assert train["dropped"] == {"empty_box": 1}
+    assert test["dropped"] == {"empty_box": 1, "no_regions": 1}  # picture 4 is in no raw file
+    assert test["regions_read"] == 3
+    assert test["name"] == "vg1.2-densecap-gt"
+    path = vg / "image_data.json"
+    assert manifest["sources"]["image_data"] == {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def test_preparing_again_reads_nothing(vg, tmp_path):
+    first = prepare(raw(vg), ["val"], tmp_path / "out")
+    opened = []
+
+    def opener(path):
+        opened.append(path)
+        return path.open("rb")
+
+    again = prepare(raw(vg), ["val"], tmp_path / "out", opener)
+
+    assert content(again["val"]) == content(first["val"])
+    assert opened == []
+
+
+def test_a_further_split_is_added_to_those_there_are(vg, tmp_path):
+    prepare(raw(vg), ["val"], tmp_path / "out")
+    before = (tmp_path / "out" / "val" / "regions.arrow").stat().st_mtime_ns
+
+    prepare(raw(vg), ["train", "val"], tmp_path / "out")
+
+    assert sorted(read_manifest(tmp_path / "out")["splits"]) == ["train", "val"]
+    assert (tmp_path / "out" / "val" / "regions.arrow").stat().st_mtime_ns == before
+
+
+def test_changed_raw_files_are_converted_again(vg, tmp_path):
+    prepare(raw(vg), ["val"], tmp_path / "out")
+    path = vg / "region_descriptions.json"
+    path.write_text(path.read_text().replace("A big Dog.", "A tiny dog"), encoding="utf-8")
+
+    again = prepare(raw(vg), ["val"], tmp_path / "out")
+
+    assert again["val"].regions[0].caption == "a tiny dog"
+
+
+def test_pictures_that_arrive_later_are_found(vg, tmp_path):
+    (vg / "images" / "2.jpg").rename(tmp_path / "2.jpg")
+    with pytest.raises(DatasetError, match="missing_image"):
+        prepare(raw(vg), ["val"], tmp_path / "out")
+    (tmp_path / "2.jpg").rename(vg / "images" / "2.jpg")
+
+    assert len(prepare(raw(vg), ["val"], tmp_path / "out")["val"].regions) == 2
+
+
+def test_the_raw_files_may_go_once_tables_are_made(vg, tmp_path):
+    first = prepare(raw(vg), ["val"], tmp_path / "out")
+    for name in NAMES:
+        (vg / f"{name}.json").unlink()
+
+    assert content(prepare(raw(vg), ["val"], tmp_path / "out")["val"]) == content(first["val"])
+
+
+def test_a_failed_conversion_leaves_nothing_behind(vg, tmp_path):
+    path = vg / "region_descriptions.json"
+    path.write_text(path.read_text()[:-30], encoding="utf-8")
+
+    with pytest.raises(DatasetError, match="damaged from character"):
+        prepare(raw(vg), ["val"], tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_run_left_is_done_again(vg, tmp_path):
+    unfinished = tmp_path / "out" / ".unfinished" / "val"
+    unfinished.mkdir(parents=True)
+    (unfinished / "regions.arrow").write_bytes(b"ARROW1 half a ta")
+
+    assert len(prepare(raw(vg), ["val"], tmp_path / "out")["val"].regions) == 2
+    assert sorted(os.listdir(tmp_path / "out")) == ["manifest.json", "val"]
+
+
+def test_a_prepared_folder_can_move_with_its_pictures_elsewhere(vg, tmp_path):
+    prepare(raw(vg), ["val"], tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    (vg / "images").rename(tmp_path / "elsewhere")
+
+    found = open_prepared(tmp_path / "moved", ["val"], tmp_path / "elsewhere")["val"]
+
+    assert found.images[2].path == str(tmp_path / "elsewhere" / "2.jpg")
+    assert os.path.exists(found.images[2].path)
+
+
+def test_a_folder_that_is_not_prepared_names_the_command(tmp_path):
+    with pytest.raises(DatasetError, match="run `dynrefer prepare` first"):
+        open_prepared(tmp_path, ["val"])
+
+
+def test_an_absent_split_is_named(vg, tmp_path):
+    prepare(raw(vg), ["val"], tmp_path / "out")
+
+    with pytest.raises(DatasetError, match=r"has the splits \['val'\], not \['train'\]"):
+        open_prepared(tmp_path / "out", ["train"])
+
+
+def test_a_manifest_of_another_version_is_refused(vg, tmp_path):
+    prepare(raw(vg), ["val"], tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text('{"format": 0}', encoding="utf-8")
+
+    with pytest.raises(DatasetError, match="another version, expected 1"):
+        open_prepared(tmp_path / "out", ["val"])
+
+
+def test_other_choices_are_prepared_elsewhere(vg):
+    assert raw(vg).default_folder() == raw(vg).default_folder()
+    assert raw(vg).default_folder() != raw(vg, protocol="mine").default_folder()
+
+
+@pytest.fixture
+def regions(vg, tmp_path):
+    return prepare(raw(vg), ["train"], tmp_path / "out")["train"].regions
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_prepared_tags_are_those_of_the_tagger(regions, processes, monkeypatch):
+    monkeypatch.setattr("lavis_dynrefer.datasets.prepared_tags.PART", 1)
+    names = ["cat", "dog", "big"]
+    tagger = build_tagger("match", names)
+
+    tagged = prepare_tags(regions, names, "match", processes=processes)
+
+    assert [region.tags for region in tagged] == [tagger(r.caption) for r in regions]
+    assert [region.tags for region in tagged] == [("big", "dog"), ("dog",)]
+
+
+def test_tags_account_for_themselves(regions):
+    prepare_tags(regions, ["big", "cat"], "match")
+
+    path = tags_path(regions, ["big", "cat"], "match").with_suffix(".json")
+    assert json.loads(path.read_text()) == {
+        "method": "match",
+        "regions": 2,
+        "tags_given": 1,
+        "regions_without_tags": 1,
+        "tags": ["big", "cat"],
+    }
+
+
+def test_interrupted_tags_go_on_where_they_stopped(regions, monkeypatch):
+    monkeypatch.setattr("lavis_dynrefer.datasets.prepared_tags.PART", 1)
+    names = ["dog", "big"]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_tags(regions, names, "match", progress=stop)
+    told = []
+
+    tagged = prepare_tags(regions, names, "match", progress=lambda *now: told.append(now))
+
+    assert told == [(2, 2)]  # of two parts the first was there
+    assert [region.tags for region in tagged] == [("big", "dog"), ("dog",)]
+    assert not [name for name in os.listdir(regions.path.parent) if name.endswith("unfinished")]
+
+
+def test_other_tags_lie_beside(regions):
+    assert tags_path(regions, ["dog"], "match") != tags_path(regions, ["dog"], "scene_graph")
+    assert tags_path(regions, ["dog"], "match") != tags_path(regions, ["cat"], "match")
+
+
+def test_the_command_prepares_and_says_what_it_dropped(vg, tmp_path, capsys):
+    assert main(["prepare", "vg", "--root", str(vg), "--output", str(tmp_path / "out")]) == 0
+
+    printed = capsys.readouterr().out
+    assert "1 empty_box" in printed
+    assert "1 no_regions" in printed
+    assert sorted(read_manifest(tmp_path / "out")["splits"]) == ["test", "train", "val"]
+
+
+def test_the_command_works_out_tags(vg, tmp_path):
+    (tmp_path / "tags.txt").write_text("dog\ncat\n", encoding="utf-8")
+
+    given = ["--output", str(tmp_path / "out"), "--tags", str(tmp_path / "tags.txt")]
+    assert main(["prepare", "vg", "--root", str(vg), *given]) == 0
+
+    regions = open_prepared(tmp_path / "out", ["train"])["train"].regions
+    assert tags_path(regions, ["dog", "cat"], "match").exists()
+
+
+def test_the_command_writes_a_tag_list(vg, tmp_path, capsys):
+    path = tmp_path / "tags.txt"
+
+    given = ["--root", str(vg), "--output", str(path), "--min-count", "2"]
+    assert main(["prepare", "tags", "vg", *given]) == 0
+
+    assert path.read_text() == "dog\n"  # "dog" once and "dogs" once; "big" and "two" once
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vg", "coco"], "expected one dataset"),
+        (["tags", "vg"], "--output: expected the name of the tag list"),
+        (["vg", "--processes", "0"], "--processes: expected at least 1"),
+        (["vg", "--set", "prepared=/there"], "leave out --set prepared"),
+        (["vgg"], "no dataset 'vgg'"),
+    ],
+)
+def test_a_wrong_call_is_one_line(arguments, message, capsys):
+    assert main(["prepare", *arguments]) == 2
+
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_names_the_cure(vg, tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(DatasetError, match=r"x cannot be written .*; set DYNREFER_CACHE"):
+        prepare(raw(vg), ["val"], tmp_path / "file" / "x")
