@@ -18,7 +18,7 @@ LAYERS = (
     ("processors", "datasets", "synthetic", "drawing"),
     ("task", "runner", "checkpointing", "loaders"),
     ("registration", "run_config", "launch", "train", "evaluate", "_lavis", "_autoload"),
-    ("predictor",),
+    ("predictor", "inputs"),
     ("cli", "demo", "__init__"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lavis_dynrefer.inputs import open_picture
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+def test_a_path_a_pil_picture_and_an_array_mean_the_same(pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+
+    for_all = [tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels]
+
+    assert [np.asarray(open_picture(one)).tolist() for one in for_all] == [pixels.tolist()] * 4
+
+
+def test_gray_arrays_are_gray_pictures(pixels):
+    found = open_picture(pixels[..., 0])
+
+    assert found.mode == "RGB"
+    assert np.asarray(found)[..., 2].tolist() == pixels[..., 0].tolist()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((6, 8, 3), dtype=np.float32),
+        np.zeros((3, 6, 8), dtype=np.uint8),
+        np.zeros((6, 8, 4), dtype=np.uint8),
+        np.zeros((0, 8, 3), dtype=np.uint8),
+        np.zeros((1, 6, 8, 3), dtype=np.uint8),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(array):
+    with pytest.raises(ValueError, match=r"expected an array \(h, w, 3\) or \(h, w\) of uint8"):
+        open_picture(array)
+
+
+def test_what_is_no_picture_at_all_is_refused():
+    with pytest.raises(ValueError, match="expected a path, PIL picture or array"):
+        open_picture(7)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no picture .*absent\.png"):
+        open_picture(tmp_path / "absent.png")
+
+
+def test_a_page_that_calls_itself_a_picture_is_refused(tmp_path):
+    (tmp_path / "page.jpg").write_text("<html>not found</html>")
+
+    with pytest.raises(ValueError, match=r"cannot read picture .*page\.jpg"):
+        open_picture(tmp_path / "page.jpg")
+
+
+def test_a_header_that_claims_too_many_pixels_is_refused_unread(tmp_path):
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+
+    with pytest.raises(ValueError, match=r"huge\.png"):
+        open_picture(tmp_path / "huge.png")
