@@ -25,12 +25,19 @@ class ViewProcessor(BaseProcessor):
     Args:
         policy: chooses the scales.
         image_size: side of a view in pixels.
+
+    Raises:
+        ValueError: a side that is no whole number of pixels.
     """
 
     default_policy = "image"
 
     def __init__(self, policy: ViewPolicy, *, image_size: int) -> None:
         super().__init__()
+        if type(image_size) is not int or image_size < 1:
+            raise ValueError(
+                f"image_size: expected a whole number of at least 1, got {image_size!r}"
+            )
         self.policy = policy
         self.image_size = image_size
 
@@ -69,12 +76,17 @@ class ViewProcessor(BaseProcessor):
 
     @classmethod
     def from_config(cls, cfg: Any = None) -> ViewProcessor:
-        """Build from a yaml node: image_size, policy, and the policy's own options."""
+        """Build from a yaml node: image_size, policy, and the policy's own options.
+
+        Raises:
+            ValueError: an unknown policy or option, or a value of the wrong kind.
+        """
         options = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else {}
         options.pop("name", None)
         image_size = options.pop("image_size", 224)
         policy = options.pop("policy", cls.default_policy)
-        options.pop("num_views", None) if policy in ("fixed", "task") else None
+        if policy == "fixed":  # its scales tell
+            options.pop("num_views", None)
         return cls(build_policy(policy, options), image_size=image_size)
 
 

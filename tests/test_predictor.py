@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from lavis.models import load_model_and_preprocess
@@ -66,7 +68,7 @@ def test_questions_are_arguments(predictor, scene):
     ("picture", "error", "message"),
     [
         ("nowhere.jpg", FileNotFoundError, "no picture nowhere.jpg"),
-        (np.zeros((4, 4)), ValueError, r"expected an array \(h, w, 3\) of uint8"),
+        (np.zeros((4, 4)), ValueError, r"expected an array \(h, w, 3\) or"),
     ],
 )
 def test_wrong_pictures_are_named(predictor, picture, error, message):
@@ -106,3 +108,126 @@ def test_a_cut_off_picture_is_named(predictor, scene, tmp_path):
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"cannot read picture .*cut\.jpg"):
         predictor.predict(tmp_path / "cut.jpg", scene[1])
+
+
+def test_a_mask_is_asked_about_as_its_tight_box(predictor, scene):
+    image, _ = scene
+    mask = np.zeros((image.height, image.width), dtype=bool)
+    mask[40:90, 100:180] = True
+
+    (answer,) = predictor.predict(image, masks=[mask])
+
+    assert answer == predictor.predict(image, [[100, 40, 180, 90]])[0]
+
+
+def test_boxes_in_another_form_are_the_same_boxes(predictor, scene):
+    image, _ = scene
+    shares = [[100 / image.width, 40 / image.height, 180 / image.width, 90 / image.height]]
+    expected = predictor.predict(image, [[100, 40, 180, 90]])[0].caption
+
+    assert predictor.predict(image, [[100, 40, 80, 50]], format="xywh")[0].caption == expected
+    assert predictor.predict(image, shares, normalised=True)[0].caption == expected
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        ({}, "expected either boxes or masks"),
+        ({"boxes": [[0, 0, 9, 9]], "masks": []}, "expected either boxes or masks"),
+        ({"masks": [[[1, 1, 9, 1, 9, 9]]], "format": "xywh"}, "leave them out with masks"),
+        ({"boxes": [[0.1, 0.1, 0.5, 0.5]]}, "pass normalised=True"),
+    ],
+)
+def test_regions_that_are_unclear_are_refused(predictor, scene, regions, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(scene[0], **regions)
+
+
+def test_pictures_are_read_as_their_answers_are_wanted(scene):
+    image, boxes = scene
+    predictor = RegionPredictor("tiny", device="cpu", chunk=3)
+    read = []
+
+    def pairs():
+        for number in range(4):
+            read.append(number)
+            yield image, boxes[:2]
+
+    answers = predictor.predict_iter(pairs())
+    first = next(answers)
+
+    assert read == [0, 1]  # four regions: one more than are encoded at once
+    assert len(first) == 2
+    assert [len(rest) for rest in answers] == [2, 2, 2]
+
+
+def test_more_boxes_than_are_encoded_at_once_keep_their_order(predictor, scene):
+    image, boxes = scene
+    small = RegionPredictor("tiny", device="cpu", chunk=2)
+
+    found, expected = small.predict(image, boxes), predictor.predict(image, boxes)
+
+    assert [one.caption for one in found] == [one.caption for one in expected]
+    assert [one.box for one in found] == [one.box for one in expected]
+
+
+def test_threads_share_a_predictor(predictor, scene):
+    image, boxes = scene
+    expected = [one.caption for one in predictor.predict(image, boxes)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda box: predictor.predict(image, [box])[0].caption, boxes))
+
+    assert found == expected
+
+
+def test_bfloat16_gives_finite_answers(scene):
+    image, boxes = scene
+
+    answers = RegionPredictor("tiny", device="cpu", dtype="bfloat16").predict(image, boxes)
+
+    scores = [score for one in answers for _, score in (*one.attributes, *one.categories)]
+    assert np.isfinite(scores).all()
+    assert all(0 <= one.caption_score <= 1 for one in answers)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"dtype": "float16"}, "expected one of .*bfloat16"), ({"device": "gpu"}, "device: ")],
+)
+def test_an_unknown_device_or_type_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        RegionPredictor("tiny", **options)
+
+
+@pytest.mark.parametrize(
+    ("views", "scales"),
+    [
+        ("fixed:0,0.5", {"caption": (0.0, 0.5), "attributes": (0.0, 0.5)}),
+        ("task", {"caption": (0.0, 0.4), "attributes": (0.0, 0.1)}),
+    ],
+)
+def test_views_are_chosen_by_name(predictor, scene, views, scales):
+    (answer,) = predictor.predict(scene[0], scene[1][:1], views=views, tasks=list(scales))
+    assert answer.scales == scales
+
+
+def test_the_policy_of_the_model_keeps_its_settings_when_named(predictor, scene):
+    image, boxes = scene
+    assert predictor.predict(image, boxes, views="image") == predictor.predict(image, boxes)
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ("best", r"expected one of \['fixed', 'image', 'random', 'task'\], got 'best'"),
+        ("fixed", "expected scales as in fixed:0,0.5, got 'fixed'"),
+        ("fixed:0,wide", "expected scales as in fixed:0,0.5, got 'fixed:0,wide'"),
+        ("fixed:0.5", "expected scales as in fixed:0,0.5"),
+        (7, "expected a name or an object with `plan`, got 7"),
+        ("fixed:0,0.2,0.5", "the model fuses 2 views, got 3"),
+    ],
+)
+def test_views_that_are_none_are_named(predictor, scene, views, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(*scene, views=views)

@@ -78,7 +78,7 @@ def answer(
         answers["categories"] = _categories(model, questions.categories, queries["categories"])
     if "caption" in tasks:
         asked = [
-            control_prompt([*words, *(tag for tag, _ in tags if tag not in words)])
+            control_prompt(steering_words(words, tags))
             for words, tags in zip(controls, answers["tags"])
         ]
         answers["caption"], answers["caption_score"] = model.captioning.generate(
@@ -87,6 +87,11 @@ def answer(
     if "tags" not in tasks:
         answers.pop("tags", None)
     return answers
+
+
+def steering_words(words: Sequence[str], tags: Sequence[NamedScore]) -> list[str]:
+    """What a caption is steered by: the words asked for, then the tags found."""
+    return [*words, *(tag for tag, _ in tags if tag not in words)]
 
 
 def _attributes(

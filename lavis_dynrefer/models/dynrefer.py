@@ -41,6 +41,7 @@ from lavis_dynrefer.vocab.control_words import (
     sample_control_words,
     training_words,
 )
+from lavis_dynrefer.vocab.pos import build_pos_tagger
 
 PER_REGION = ("views", "boxes", "scales", "image_boxes")
 logger = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class DynRefer(BaseModel):
         Args:
             samples: views (B, V, 3, S, S), boxes (B, V, 4), captions: B texts, tags: B lists of
                 tag names; optionally controls: B control prompts (else sampled from the caption's
-                tags).
+                tags and noun phrases).
 
         Returns:
             "loss" and its weighted parts "loss_caption", "loss_tag", "loss_contrast".
@@ -235,10 +236,11 @@ class DynRefer(BaseModel):
         # A seed from torch's generator: one seed then governs a whole training run.
         rng = random.Random(int(torch.randint(2**31, ())))
         config = self.caption_config
+        pos = build_pos_tagger(config.control_pos) if config.control_pos else None
         return [
             control_prompt(
                 sample_control_words(
-                    training_words(caption, names),
+                    training_words(caption, names, pos),
                     rng=rng,
                     drop_all=config.control_drop_all,
                     drop=config.control_drop,
@@ -314,6 +316,25 @@ class DynRefer(BaseModel):
     ) -> list[RegionPrediction]:
         device = self.device
         features = self.encode_views(samples["views"].to(device), samples["boxes"].to(device))
+        return self.answer_regions(features, samples, routes, questions, controls)
+
+    def answer_regions(
+        self,
+        features: ViewFeatures,
+        samples: Mapping[str, Any],
+        routes: Mapping[str, Tensor],
+        questions: Questions,
+        controls: Sequence[Sequence[str]],
+    ) -> list[RegionPrediction]:
+        """Answers for regions whose views are encoded.
+
+        Args:
+            features: what `encode_views` gave.
+            samples: scales (B, V) and image_boxes (B, 4) of the same regions.
+            routes: task -> (B, n) indices into V; a task without a route uses all views.
+            questions: what to answer.
+            controls: words the captions should be about, per region.
+        """
         queries = self._queries_by_task(features, routes, questions.read_by_decoders())
         answers = answer(self, queries, questions, controls)
         scales = scales_by_task(samples["scales"], routes, questions.tasks)

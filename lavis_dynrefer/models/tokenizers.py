@@ -28,16 +28,27 @@ class TextTokenizer(Protocol):
 
 
 def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
-        tokenizer_file=str(path),
-        bos_token=START_TOKEN,
-        add_prefix_space=True,  # transformers >= 4.48 would switch it off in the file's own step
-        **SPECIAL_TOKENS,
-    )
+    try:
+        return PreTrainedTokenizerFast(
+            tokenizer_file=str(path),
+            bos_token=START_TOKEN,
+            add_prefix_space=True,  # transformers >= 4.48 would switch it off in the file's step
+            **SPECIAL_TOKENS,
+        )
+    except Exception as error:  # what the tokenizers library raises has no type of its own
+        raise ValueError(
+            f"{path}: expected a tokenizer.json of the tokenizers library ({error}); "
+            "is the file whole?"
+        ) from error
 
 
 def load_t5_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a T5 from a Hugging Face name, a folder, or one of our tokenizer.json files."""
+    """Tokenizer of a T5 from a Hugging Face name, a folder, or one of our tokenizer.json files.
+
+    Raises:
+        ValueError: the file is no tokenizer.json.
+        OSError: nothing of that name.
+    """
     path = find_resource(source)
     if path is not None and path.is_file():
         return _read_tokenizer_file(path)
@@ -106,6 +117,7 @@ def build_text_tokenizer(name: str, *, context_length: int) -> TextTokenizer:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: the file is no tokenizer.json.
     """
     if name == "clip":
         return ClipTokenizer(context_length=context_length)
