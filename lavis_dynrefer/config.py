@@ -115,6 +115,7 @@ class CaptioningConfig:
     max_text_length: int = 32  # tokens, targets and control words; official
     control_drop_all: float = 0.5  # training: chance that a caption gets no control words; official
     control_drop: float = 0.5  # training: chance that a single control word is dropped; official
+    control_pos: Optional[str] = "textblob"  # training: finds noun phrases; None: only tags
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
 

@@ -25,7 +25,7 @@ from lavis_dynrefer.datasets.prepared import MANIFEST, prepare, read_manifest
 from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
 from lavis_dynrefer.datasets.region_builder import TRAIN, RegionDatasetBuilder, tag_list_of
 from lavis_dynrefer.structures import RegionSet
-from lavis_dynrefer.vocab import TAG_METHODS
+from lavis_dynrefer.vocab import TAG_METHODS, build_pos_tagger
 
 TAGS = "tags"
 _UNUSED_WITH_PREPARED = "prepare reads the raw files; leave out --set prepared=..."
@@ -104,7 +104,12 @@ def _write_tag_list(
     _, found = _tables(None, builder, progress)
     if TRAIN not in found:
         raise ValueError(f"the tags are made of the captions of {TRAIN}; name it in --split")
-    names = tag_list_of(found[TRAIN], size=arguments.size, min_count=arguments.min_count)
+    names = tag_list_of(
+        found[TRAIN],
+        size=arguments.size,
+        min_count=arguments.min_count,
+        pos=build_pos_tagger("textblob"),  # verbs are no tags
+    )
     arguments.output.write_text("\n".join(names) + "\n", encoding="utf-8")
     console.print(f"{len(names)} tags, most frequent first: {arguments.output}", soft_wrap=True)
     return 0

@@ -65,7 +65,8 @@ def prepare_tags(
         progress: is told how far the work is.
 
     Raises:
-        ValueError: an unknown method, or one whose libraries are not installed.
+        ValueError: an unknown method.
+        ImportError: the method's libraries are not installed.
     """
     path = tags_path(regions, names, method)
     with FileLock(path.with_name(f".{path.stem}.lock")):
@@ -118,8 +119,8 @@ def _mapper(
     method: str, names: Sequence[str], processes: int
 ) -> Iterator[Callable[[Iterable[_Captions]], Iterator[_Rows]]]:
     """Applies `_RowsOf` to parts in order, in this process or in several."""
+    rows_of = _RowsOf(method, names)  # also to fail here rather than in every process
     if processes == 1:
-        rows_of = _RowsOf(method, names)
         yield lambda parts: map(rows_of, parts)
         return
     with ProcessPoolExecutor(

@@ -31,6 +31,7 @@ from lavis_dynrefer.vocab import (
     build_vocabulary,
     load_names,
 )
+from lavis_dynrefer.vocab.pos import PosTagger
 
 logger = logging.getLogger(__name__)
 TRAIN = "train"
@@ -275,10 +276,12 @@ def frequent_words(train: RegionSet) -> list[str]:
     return names
 
 
-def tag_list_of(train: RegionSet, *, size: int, min_count: int) -> list[str]:
-    """The `size` most frequent words of the captions that occur at least `min_count` times."""
+def tag_list_of(
+    train: RegionSet, *, size: int, min_count: int, pos: PosTagger | None = None
+) -> list[str]:
+    """The most frequent words of the captions; see `vocab.build_vocabulary`."""
     stop_words = load_names(resource_path("vocab/data/stop_words.txt", key="stop_words"))
-    return build_vocabulary(captions_of(train), stop_words, size=size, min_count=min_count)
+    return build_vocabulary(captions_of(train), stop_words, size=size, min_count=min_count, pos=pos)
 
 
 def first_regions(

@@ -43,6 +43,12 @@ def test_longest_match_wins_and_only_its_head_counts_alone():
     assert tagger("a wooden baseball bat") == ("baseball bat", "bat")
 
 
+def test_of_two_phrases_the_longer_one_is_taken():
+    tagger = Tagger(["wedding cake", "wedding cake stand"])
+
+    assert tagger("a wedding cake stand") == ("wedding cake stand",)
+
+
 def test_tags_of_four_words_are_found():
     tagger = Tagger(["black and white photo", "photo"])
 
