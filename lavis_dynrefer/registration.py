@@ -16,6 +16,7 @@ REGISTERING_MODULES = (
     "lavis_dynrefer.models.pretraining",
     "lavis_dynrefer.processors",
     "lavis_dynrefer.datasets.builders",
+    "lavis_dynrefer.datasets.custom",
     "lavis_dynrefer.task",
     "lavis_dynrefer.runner",
 )

@@ -24,7 +24,8 @@ YAMLS = sorted(
     for path in (ROOT / folder).rglob("*.yaml")
 )
 RUNS = [name for name in YAMLS if name.startswith("projects/")]
-EVALUATIONS = [name for name in RUNS if "/evaluate/" in name]
+OWN = [name for name in RUNS if name.endswith("/custom.yaml")]  # the user's data: no such row
+EVALUATIONS = [name for name in RUNS if "/evaluate/" in name and name not in OWN]
 CAPTIONS = [name for name in EVALUATIONS if re.search(r"/(vg|refcocog)", name)]
 
 # docs/train_and_eval.md of the released code, and what it only has a script or a config for
@@ -95,7 +96,7 @@ def test_runs_expect_what_was_published(name):
 def test_every_row_of_the_released_code_has_its_run():
     known = {f"projects/dynrefer/{name}.yaml" for name in PUBLISHED}
 
-    assert known == {name for name in RUNS if name.count("/") == 3}
+    assert known == {name for name in RUNS if name.count("/") == 3 and name not in OWN}
 
 
 @pytest.mark.parametrize("name", RUNS)

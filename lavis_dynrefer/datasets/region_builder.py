@@ -89,7 +89,8 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
     def read(self, info: Any, splits: Sequence[str]) -> dict[str, RegionSet]:
         """The splits, from tables that are made of the raw files on first use."""
         if info.prepared is not None:
-            return open_prepared(info.prepared, splits, info.images.storage)
+            pictures = self.pictures(info) if info.images.storage else None
+            return open_prepared(info.prepared, splits, pictures)
         return prepare(self.raw(info), splits)
 
     def evaluator_of(self, split: str) -> str:

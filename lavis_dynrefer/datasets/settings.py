@@ -69,3 +69,11 @@ class SyntheticInfo(RegionInfo):
     seed: int = 0
     world: str = "landmark"  # or "neighbour": what the captions relate a region to
     labels: str = "captions"  # tags of a region from its captions, or all that is true: "truth"
+
+
+@dataclass(frozen=True)
+class CustomInfo(RegionInfo):
+    """Your own regions; `root` None means the current folder."""
+
+    annotations: Mapping[str, Any] = field(default_factory=dict)  # split -> json in COCO's layout
+    evaluators: Mapping[str, Any] = field(default_factory=dict)  # split -> evaluator of that split

@@ -1,0 +1,246 @@
+"""docs/train_on_your_data.md as its reader does it, and the same on real photographs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lavis_dynrefer  # noqa: F401  registers with LAVIS
+from lavis_dynrefer.cli import main
+from lavis_dynrefer.cli.validate import validate
+from lavis_dynrefer.datasets.sources.custom import read_custom
+from lavis_dynrefer.launch import evaluate_main, launch, train_main
+from lavis_dynrefer.run_config import find_run_file
+from lavis_dynrefer.synthetic import full_caption, make_scene, render
+
+PAGE = (Path(__file__).parents[1] / "docs/train_on_your_data.md").read_text(encoding="utf-8")
+# A comment before each block of code says what becomes of it here.
+BLOCKS = re.findall(r"<!-- (\w+)(?:: ([\w.]+))? -->\n```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+ON_ONE_CPU = ["run.device=cpu", "run.num_workers=0"]
+SHORTER = {
+    "train": ["run.max_epoch=2", "datasets.custom_region.build_info.evaluators.val=categories"],
+    "evaluate": [],
+}
+
+
+def commands(text):
+    return [shlex.split(line) for line in text.replace("\\\n", " ").splitlines()]
+
+
+def shown(kind):
+    return [(name, language, text) for use, name, language, text in BLOCKS if use == kind]
+
+
+def options_of(command):
+    """The yaml that a command names, and its options."""
+    start = command.index("--cfg-path") + 1
+    return command[start], command[
+        command.index("--options") + 1 :
+    ] if "--options" in command else []
+
+
+def perform(name, command):
+    """The exit code of one command line of the page, run in this process."""
+    if command[0] == "dynrefer":
+        return main(command[1:])
+    path, options = options_of(command)
+    launcher = {"train": train_main, "evaluate": evaluate_main}[name]
+    options = [*options, *ON_ONE_CPU, *SHORTER[name]]
+    return launcher(["--cfg-path", path, "--options", *options])
+
+
+def draw_pictures(folder):
+    """Three scenes in a csv and one in a json, as somebody might have them."""
+    (folder / "images").mkdir()
+    rows, annotations = [], []
+    for number in (1, 2, 3, 4):
+        scene, name = make_scene(0, number), f"{number:04d}.jpg"
+        render(scene).save(folder / "images" / name)
+        for place, item in enumerate(scene.objects):
+            x1, y1, x2, y2 = map(float, item.box)
+            caption = full_caption(scene, place)
+            row = {"file_name": name, "x1": x1, "y1": y1, "x2": x2, "y2": y2, "caption": caption}
+            box = {"id": place, "image_id": 4, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            labels = {"caption": caption, "category_id": 1 + place % 2}
+            (annotations if number == 4 else rows).append({**box, **labels} if number == 4 else row)
+    with (folder / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    document = {
+        "images": [{"id": 4, "file_name": "0004.jpg"}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "disc"}, {"id": 2, "name": "boat"}],
+    }
+    (folder / "val.json").write_text(json.dumps(document), encoding="utf-8")
+    return annotations
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """The folder of the page after all that it says; its commands with their exit codes."""
+    folder, codes, run = tmp_path_factory.mktemp("mine"), {}, "RUN"
+    draw_pictures(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for use, name, language, text in BLOCKS:
+            text = text.replace("RUN", run)
+            if use == "file":
+                Path(name).write_text(text, encoding="utf-8")
+            elif use == "run" and language == "python":
+                exec(compile(text, "docs/train_on_your_data.md", "exec"), {})
+            elif use == "run":
+                codes.update({shlex.join(line): perform(name, line) for line in commands(text)})
+            if name == "train":
+                (run,) = [path.name for path in Path("output").iterdir()]
+    return folder, codes
+
+
+def test_every_block_of_the_page_says_what_becomes_of_it():
+    assert PAGE.count("```") == 2 * (len(BLOCKS) + 1)  # the first shows the folder
+
+
+def test_every_command_succeeds(mine):
+    _, codes = mine
+
+    assert len(codes) == 6
+    assert set(codes.values()) == {0}
+
+
+def test_every_region_is_answered_and_graded(mine):
+    folder, _ = mine
+    asked = json.loads((folder / "val.json").read_text())["annotations"]
+
+    (path,) = folder.glob("output/*/report_val_epochevaluate.json")
+    report = json.loads(path.read_text())
+
+    assert (report["evaluator"], report["protocol"]) == ("dense_caption", "custom-val")
+    assert (report["counts"]["asked"], report["counts"]["missing"]) == (len(asked), 0)
+    lines = Path(report["predictions"]).read_text().splitlines()
+    assert [json.loads(line)["region_id"] for line in lines] == [row["id"] for row in asked]
+
+
+def test_the_csv_becomes_the_same_boxes(mine):
+    folder, _ = mine
+    rows = list(csv.DictReader((folder / "train.csv").open(encoding="utf-8")))
+
+    found = read_custom(folder / "train.json", folder / "images", name="own", split="train")
+
+    corners = [tuple(float(row[key]) for key in ("x1", "y1", "x2", "y2")) for row in rows]
+    assert [region.box for region in found.regions] == [pytest.approx(box) for box in corners]
+    assert len(found.images) == 3
+
+
+def test_the_json_of_the_page_is_one(mine):
+    folder, _ = mine
+
+    found = read_custom(folder / "example.json", folder / "images", name="own", split="train")
+
+    assert len(found.regions) == 3
+    assert found.rejected == []
+
+
+@pytest.mark.parametrize("text", [text for _, _, text in shown("check")])
+def test_commands_for_larger_machines_are_valid(mine, text, monkeypatch):
+    folder, _ = mine
+    monkeypatch.chdir(folder)
+    ((path, options),) = map(options_of, commands(text))
+
+    assert [finding.text for finding in validate(path, options) if finding.fatal] == []
+
+
+def test_settings_shown_apart_exist(mine, monkeypatch):
+    folder, _ = mine
+    monkeypatch.chdir(folder)
+    ((_, _, text),) = shown("build_info")
+    settings = yaml.safe_load(text)
+    place = "datasets.custom_region.build_info"
+    options = [
+        f"{place}.{key}.{split}={value}"
+        for key, values in settings.items()
+        for split, value in values.items()
+    ]
+
+    assert [finding.text for finding in validate("mine.yaml", options) if finding.fatal] == []
+
+
+@pytest.fixture
+def photographs(shared, tmp_path):
+    """Captions of one sample to train on; categories and attributes of another to be graded on."""
+    captions, labels = shared / "fixtures/vg_format_e2e", shared / "fixtures/coco_ovad_e2e"
+    described = json.loads((captions / "vg1.2/region_descriptions.json").read_text())
+    urls = json.loads((captions / "vg1.2/image_data.json").read_text())
+    train = {
+        "images": [
+            {
+                "id": row["image_id"],
+                "file_name": f"vg_format_e2e/images/{'/'.join(row['url'].split('/')[-2:])}",
+            }
+            for row in urls[:6]
+        ],
+        "annotations": [
+            {
+                "id": region["region_id"],
+                "image_id": region["image_id"],
+                "bbox": [region[key] for key in ("x", "y", "width", "height")],
+                "caption": region["phrase"],
+            }
+            for picture in described[:6]
+            for region in picture["regions"]
+        ],
+    }
+    names = json.loads((labels / "annotations/instances_val2017.json").read_text())
+    ovad = json.loads((labels / "ovad2000.json").read_text())
+    for row in ovad["annotations"]:
+        known = zip(ovad["attributes"], row.pop("att_vec"))
+        row["attributes"] = {item["name"]: label for item, label in known if label >= 0}
+    for document in (names, ovad):
+        for image in document["images"]:
+            image["file_name"] = f"coco_ovad_e2e/val2017/{image['file_name']}"
+    for name, document in {"train": train, "names": names, "attributes": ovad}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_run_file_trains_on_photographs_and_grades_by_what_there_is(photographs, shared):
+    place = "datasets.custom_region.build_info"
+    files = {"train": "train.json", "val": "names.json", "traits": "attributes.json"}
+
+    run = launch(
+        "projects/dynrefer/train/custom.yaml",
+        [
+            *(f"{place}.annotations.{split}={name}" for split, name in files.items()),
+            f"{place}.root={photographs}",
+            f"{place}.images.storage={shared / 'fixtures'}",
+            f"{place}.max_images=5",
+            "model.model_type=tiny",
+            "run.amp=false",
+            "run.batch_size_train=4",
+            "run.max_epoch=3",
+            "run.valid_splits=[]",
+            "run.test_splits=[val,traits]",
+            f"run.output_dir={photographs / 'output'}",
+            *ON_ONE_CPU,
+        ],
+    )
+
+    log = (run.output_dir / "log.txt").read_text().splitlines()
+    losses = [float(json.loads(line)["train_loss"]) for line in log if '"train_loss"' in line]
+    assert losses[2] < losses[1] < losses[0]
+    reports = [
+        json.loads((run.output_dir / f"report_{split}_epoch2.json").read_text())
+        for split in ("val", "traits")
+    ]
+    assert [report["evaluator"] for report in reports] == ["categories", "attributes"]
+    assert [report["counts"]["missing"] for report in reports] == [0, 0]
+    assert [report["counts"]["regions"] for report in reports] == [18, 27]
+
+
+def test_the_page_names_a_run_file_that_is_shipped():
+    assert find_run_file("projects/dynrefer/train/custom.yaml").is_file()
