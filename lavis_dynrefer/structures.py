@@ -117,6 +117,7 @@ class RegionSet:
         category_names: closed list of categories, in the order of the source file.
         truth_regions: usable regions of the annotation file where those are not the regions asked
             about, as with boxes from a detector.
+        noted: what is odd about regions that were kept nevertheless, and how many are.
     """
 
     name: str
@@ -127,6 +128,7 @@ class RegionSet:
     attributes: tuple[AttributeInfo, ...] = ()
     category_names: tuple[str, ...] = ()
     truth_regions: Sequence[RegionRecord] = ()
+    noted: Mapping[str, int] = field(default_factory=dict)
 
     def rejection_counts(self) -> dict[str, int]:
         """Number of rejections per reason, most frequent first."""

@@ -31,8 +31,8 @@ from lavis_dynrefer.structures import AttributeInfo, RegionSet
 logger = logging.getLogger(__name__)
 FORMAT = 1  # of the manifest and the tables
 MANIFEST = "manifest.json"
-# Reasons that are about a picture; the others drop one region each.
-PICTURE_REASONS = frozenset({"no_regions", "in_two_splits"})
+# Reasons that are about a picture or a row that is no region; the others drop one region each.
+PICTURE_REASONS = frozenset({"no_regions", "in_two_splits", "unreadable_entry", "duplicate_entry"})
 
 Reader = Callable[[Sequence[str], Stores, Opener], Mapping[str, RegionSet]]
 
@@ -228,6 +228,7 @@ def _describe(region_set: RegionSet) -> dict[str, Any]:
         "regions_read": len(region_set.regions) + dropped,
         "regions_kept": len(region_set.regions),
         "dropped": rejected,
+        "noted": dict(region_set.noted),
         "graded_on": len(region_set.truth_regions) or None,
         "attributes": [asdict(attribute) for attribute in region_set.attributes],
         "category_names": list(region_set.category_names),
@@ -256,6 +257,7 @@ def _open(folder: Path, manifest: Mapping[str, Any], split: str, pictures: Path)
             split=split,
             attributes=tuple(AttributeInfo(**row) for row in described["attributes"]),
             category_names=tuple(described["category_names"]),
+            noted=described.get("noted", {}),
         )
     except ValueError as error:
         raise DatasetError(str(error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from lavis_dynrefer.structures import (
     Rejection,
 )
 
-ROWS = 65536  # regions held before they are written
+ROWS = 16384  # regions held before they are written
 PICTURES = 2048  # in a batch of the final table
 _SPOOL = "spool.arrow"
 
@@ -47,9 +47,9 @@ class TableStore:
         self.folder = folder
         self.pictures = pictures
         self._images: dict[int, ImageRecord] = {}
-        self._spool = _Spool(folder / _SPOOL, TRUTH_SCHEMA)
-        self._truth = _Spool(folder / "truth.arrow", TRUTH_SCHEMA)
-        self._rejected = _Spool(folder / "rejected.arrow", REJECTION_SCHEMA)
+        self._spool = _Spool(folder / _SPOOL, TRUTH_SCHEMA, _region_row)
+        self._truth = _Spool(folder / "truth.arrow", TRUTH_SCHEMA, _region_row)
+        self._rejected = _Spool(folder / "rejected.arrow", REJECTION_SCHEMA, _rejection_row)
 
     def add_image(self, image: ImageRecord) -> None:
         """Keep the first picture of each id."""
@@ -57,23 +57,15 @@ class TableStore:
 
     def add_region(self, region: RegionRecord) -> None:
         """Spool a region."""
-        self._spool.add({"image_id": region.image_id, **_row(region)})
+        self._spool.add(region)
 
     def add_truth(self, region: RegionRecord) -> None:
         """Write a region that is graded only."""
-        self._truth.add({"image_id": region.image_id, **_row(region)})
+        self._truth.add(region)
 
     def add_rejection(self, rejection: Rejection) -> None:
         """Write what cannot be used."""
-        region = rejection.region
-        self._rejected.add(
-            {
-                "reason": rejection.reason,
-                "detail": rejection.detail,
-                "image_id": rejection.image_id,
-                "region": None if region is None else _row(region),
-            }
-        )
+        self._rejected.add(rejection)
 
     def finish(
         self,
@@ -81,6 +73,7 @@ class TableStore:
         split: str,
         attributes: tuple[AttributeInfo, ...],
         category_names: tuple[str, ...],
+        noted: Mapping[str, int] | None = None,
     ) -> RegionSet:
         """The split, read from its tables."""
         for spool in (self._spool, self._truth, self._rejected):
@@ -98,6 +91,7 @@ class TableStore:
             split=split,
             attributes=attributes,
             category_names=category_names,
+            noted=dict(noted or {}),
         )
 
 
@@ -107,7 +101,8 @@ def read_split(folder: Path, pictures: str | Path, **about: Any) -> RegionSet:
     Args:
         folder: holds the tables.
         pictures: absolute path of the folder of pictures.
-        about: the other fields of the `RegionSet`: name, split, attributes, category_names.
+        about: the other fields of the `RegionSet`: name, split, attributes, category_names,
+            noted.
 
     Raises:
         ValueError: a table is damaged, missing or of another version.
@@ -122,15 +117,24 @@ def read_split(folder: Path, pictures: str | Path, **about: Any) -> RegionSet:
 
 
 class _Spool:
-    """An Arrow file that grows row by row."""
+    """An Arrow file that grows record by record.
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._schema = schema
+    Args:
+        path: the file.
+        schema: of its rows.
+        row_of: record -> row.
+    """
+
+    def __init__(
+        self, path: Path, schema: pa.Schema, row_of: Callable[[Any], Mapping[str, Any]]
+    ) -> None:
+        self._type = pa.struct(list(schema))
+        self._row_of = row_of
         self._writer = pa.ipc.new_file(str(path), schema)
         self._rows: list[Mapping[str, Any]] = []
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        self._rows.append(row)
+    def add(self, record: Any) -> None:
+        self._rows.append(self._row_of(record))
         if len(self._rows) >= ROWS:
             self._flush()
 
@@ -140,21 +144,19 @@ class _Spool:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, self._schema))
+            # All columns at once: a third of the time that one after the other takes.
+            rows = pa.array(self._rows, self._type)
+            self._writer.write_batch(pa.RecordBatch.from_struct_array(rows))
             self._rows = []
 
 
-def _row(region: RegionRecord) -> dict[str, Any]:
-    return {
-        "region_id": region.region_id,
-        "box": region.box,
-        "caption": region.caption,
-        "tags": region.tags or None,
-        "attributes": region.attributes,
-        "category": region.category,
-        "score": region.score,
-        "iscrowd": region.iscrowd,
-    }
+def _region_row(region: RegionRecord) -> dict[str, Any]:
+    return {**vars(region), "tags": region.tags or None}
+
+
+def _rejection_row(rejection: Rejection) -> dict[str, Any]:
+    region = rejection.region
+    return {**vars(rejection), "region": None if region is None else _region_row(region)}
 
 
 def _by_picture(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +99,96 @@ def test_a_region_of_a_missing_file_is_rejected():
     assert collector.finish().rejection_counts() == {"missing_image": 1}
 
 
+@pytest.mark.parametrize("caption", ["", "  ", "\t\n", "\u00a0"])
+def test_a_caption_without_a_word_is_rejected(caption):
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1), PICTURE)
+    collector.add(region(2, caption=caption), PICTURE)
+
+    found = collector.finish()
+
+    assert found.rejection_counts() == {"empty_caption": 1}
+    assert [item.region_id for item in found.truth()] == [1, 2]
+
+
+def test_regions_of_a_source_without_captions_need_none():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1, caption=None), PICTURE)
+
+    assert len(collector.finish().regions) == 1
+
+
+def test_a_repeated_id_is_given_no_id_that_another_region_has():
+    collector = RegionCollector("demo", "val")
+    for number in (1, -1, 1, 1):
+        collector.add(region(number), PICTURE)
+
+    found = collector.finish()
+
+    assert [item.region_id for item in found.truth()] == [1, -1, -2, -3]
+
+
+@pytest.mark.parametrize(
+    ("box", "given", "noted"),
+    [
+        ((0, 0, 100, 80), None, {}),
+        ((1, 1, 100, 80), (0, 0, 100, 80), {}),
+        ((10, 10, 12, 12), None, {}),
+        ((0, 0, 100.0005, 80), None, {}),  # x + width is rounded
+        ((-1, 10, 30, 30), None, {"box_partly_outside": 1}),
+        ((10, -0.5, 30, 30), None, {"box_partly_outside": 1}),
+        ((90, 10, 101, 30), None, {"box_partly_outside": 1}),
+        ((90, 10, 100, 30), (90, 10, 300, 30), {"box_partly_outside": 1}),
+        ((10, 70, 30, 81), None, {"box_partly_outside": 1}),
+        ((10, 10, 11.9, 30), None, {"box_below_2_px": 1}),
+        ((10, 10, 30, 10.86), None, {"box_below_2_px": 1}),
+        ((1, 10, 2, 30), (-3, 10, 2, 30), {"box_partly_outside": 1, "box_below_2_px": 1}),
+    ],
+)
+def test_odd_boxes_are_kept_and_noted(box, given, noted):
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1, box=box), PICTURE, given=given)
+
+    found = collector.finish()
+
+    assert [item.box for item in found.regions] == [box]
+    assert found.noted == noted
+
+
+@pytest.mark.parametrize(
+    ("odd", "noted"),
+    [
+        (region(1, caption="caf\u00e9"), {"non_ascii_caption": 1}),
+        (region(2**31 - 1), {}),
+        (region(2**31), {"id_beyond_32_bits": 1}),
+        (region(-(2**31) - 1), {"id_beyond_32_bits": 1}),
+        (replace(region(1), iscrowd=True), {"crowd": 1}),
+    ],
+)
+def test_other_oddities_are_kept_and_noted(odd, noted):
+    collector = RegionCollector("demo", "val")
+    collector.add(odd, PICTURE)
+
+    assert collector.finish().noted == noted
+
+
+def test_what_is_rejected_is_not_noted_as_well():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1), PICTURE)
+    collector.add(region(2**40, caption="\u00e9", box=(-9, 0, 0, 1)), PICTURE)
+
+    assert collector.finish().noted == {}
+
+
+def test_a_reader_notes_what_it_finds_odd():
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1), PICTURE)
+    collector.note("v1.0_keys")
+    collector.note("v1.0_keys", 4)
+
+    assert collector.finish().noted == {"v1.0_keys": 5}
+
+
 def test_an_empty_split_says_what_was_left_out():
     collector = RegionCollector("demo", "val")
     collector.add(region(2, box=(1, 1, 1, 1)), PICTURE)
@@ -116,4 +207,17 @@ def test_one_line_in_the_log_sums_a_split_up(caplog):
 
     assert caplog.messages == [
         "demo, split 'val': 1 regions in 1 pictures; left out {'empty_box': 1}"
+    ]
+
+
+def test_the_log_names_what_was_noted(caplog):
+    collector = RegionCollector("demo", "val")
+    collector.add(region(1, caption="caf\u00e9"), PICTURE)
+
+    with caplog.at_level(logging.INFO):
+        collector.finish()
+
+    assert caplog.messages == [
+        "demo, split 'val': 1 regions in 1 pictures; left out nothing; "
+        "noted {'non_ascii_caption': 1}"
     ]

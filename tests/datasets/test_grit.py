@@ -97,6 +97,41 @@ def test_detections_on_pictures_of_other_splits_are_left_alone(read):
     assert not found.rejected
 
 
+def test_detections_on_pictures_of_other_splits_are_noted(read):
+    rows = [row(99, [0, 0, 5, 5]), row(1, [18, 9, 90, 45]), row("98", [0, 0, 5, 5])]
+
+    assert read(rows).noted == {"on_other_pictures": 2}
+
+
+def test_ids_and_scores_may_be_texts(read):
+    (region,) = read([row("1", ["18", 9, 90, 45], "0.8")]).regions
+
+    assert (region.image_id, region.box, region.score) == (1, (36, 18, 216, 108), 0.8)
+
+
+def test_tied_scores_and_empty_texts_are_kept_in_file_order(read):
+    rows = [row(1, [18 + n, 9, 90, 45], 0.5, object_descriptions="") for n in range(3)]
+
+    found = read(rows)
+
+    assert [(item.region_id, item.score, item.caption) for item in found.regions] == [
+        (31, 0.5, None),
+        (32, 0.5, None),
+        (33, 0.5, None),
+    ]
+
+
+@pytest.mark.parametrize("rows", [[5], [[1, 2]], [None]])
+def test_a_list_of_something_else_is_refused(read, rows):
+    with pytest.raises(DatasetError, match=r"expected a list of objects.*Set `boxes`"):
+        read(rows)
+
+
+def test_a_file_of_unreadable_rows_only_is_refused_with_an_example(read):
+    with pytest.raises(DatasetError, match=r"no usable region.*detection 0 of .*KeyError"):
+        read([{"box": [1, 2, 3, 4]}])
+
+
 def test_a_file_for_another_split_is_refused(read):
     with pytest.raises(DatasetError, match=r"none of 1 detections is on a picture of split 'test'"):
         read([row(99, [0, 0, 5, 5])])
@@ -111,12 +146,25 @@ def test_a_file_for_another_split_is_refused(read):
         (row(1, [1, 2, 3, "x"]), "unreadable_record"),
         (row(1, [1, 2, 3, 4], float("nan")), "unreadable_record"),
         (row(1, [1, 2, float("inf"), 4]), "unreadable_record"),
+        (row(1, "1234"), "unreadable_record"),
+        (row(1, [1, 2, 3, 4], None), "unreadable_record"),
+        (row(1, [1, 2, 3, 4], True), "unreadable_record"),
+        (row(1, [1, 2, 3, 4], "high"), "unreadable_record"),
+        (row(None, [1, 2, 3, 4]), "unreadable_record"),
+        (row([1], [1, 2, 3, 4]), "unreadable_record"),
+        (row(True, [1, 2, 3, 4]), "unreadable_record"),
+        (row(1.5, [1, 2, 3, 4]), "unreadable_record"),
+        (row(float("nan"), [1, 2, 3, 4]), "unreadable_record"),
+        ({"bbox": [1, 2, 3, 4], "score": 0.5}, "unreadable_record"),  # no picture
+        (None, "unreadable_record"),
+        (5, "unreadable_record"),
+        ([], "unreadable_record"),
         (row(1, [1, 2, 0, 4]), "empty_box"),
         (row(1, [-9, 0, 5, 5]), "outside_picture"),
     ],
 )
 def test_what_cannot_be_asked_about_is_counted(read, bad, reason):
-    found = read([bad, row(1, [18, 9, 90, 45])])
+    found = read([row(1, [18, 9, 90, 45]), bad])
 
     assert found.rejection_counts() == {reason: 1}
     assert len(found.regions) == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 
 import pytest
@@ -43,6 +44,12 @@ def test_items_of_a_list_come_one_by_one(write, text):
         ("[1, 2]", "list of objects"),
         ('[{"id": 1}, {"id": ', "damaged from character 12"),
         ('[{"id": 1}', "cut short"),
+        ('[{"id": 1}, {"id"; 2}, {"id": 3}]', "damaged from character 12"),
+        ('[{"id": 1}, 2 3', "cut short"),
+        ('[{"id": 1}] [{"id": 2}]', r"goes on after the end of its list: '\[\{\"id\": 2\}\]'"),
+        ('[{"id": 1}]]', "goes on after the end"),
+        ('[{"id": ' + "9" * 5000 + "}]", "damaged from character 1 "),
+        ('[{"id": ' + "[" * 10**5, "damaged from character 1 "),
     ],
 )
 def test_files_that_are_no_list_are_named(write, text, message):
@@ -56,11 +63,35 @@ def test_files_that_are_no_list_are_named(write, text, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[]", "expected an object, got a list"), ('{"a": ', "damaged json"), ("<html>", "not json")],
+    [
+        ("[]", "expected an object, got a list"),
+        ('{"a": ', "damaged json"),
+        ("<html>", "not json"),
+        ('{"a": 1} {"b": 2}', "damaged json"),
+        ('{"a": ' + "9" * 5000 + "}", "damaged json"),
+        ('{"a": ' + "[" * 10**5, "damaged json"),
+    ],
 )
 def test_files_that_are_no_object_are_named(write, text, message):
     with pytest.raises(DatasetError, match=message):
         read_json(write(text), SOURCE)
+
+
+def test_items_of_another_kind_after_the_first_are_left_to_the_reader(write):
+    assert list(iter_json_list(write('[{"id": 1}, null, 5, "x", []]'), SOURCE))[1:] == [
+        None,
+        5,
+        "x",
+        [],
+    ]
+
+
+def test_text_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "regions.json"
+    path.write_bytes('[{"id": "caf\u00e9"}]'.encode("latin-1"))
+
+    with pytest.raises(DatasetError, match="cannot be read as text"):
+        list(iter_json_list(path, SOURCE))
 
 
 def test_a_missing_file_names_itself_the_setting_and_the_origin(tmp_path):
@@ -94,6 +125,23 @@ def test_pictures_are_found_by_the_first_name_that_exists(tmp_path):
     assert folder.find("VG_100K/1.jpg", "1.jpg") == str(tmp_path / "VG_100K" / "1.jpg")
     assert folder.find("VG_100K/2.jpg", "2.jpg") == str(tmp_path / "2.jpg")
     assert folder.find("VG_100K_2/3.jpg", "3.jpg") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b/1.jpg", "\ud83d/1.jpg", "x" * 5000 + "/1.jpg", "", "/", "2.jpg/1"]
+)
+def test_a_name_that_no_file_can_have_is_not_found(tmp_path, name):
+    (tmp_path / "2.jpg").touch()
+
+    assert PictureFolder(tmp_path, SOURCE).find(name) is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path):
+    (tmp_path / "VG_100K").mkdir(mode=0)
+
+    with pytest.raises(DatasetError, match="VG_100K cannot be listed"):
+        PictureFolder(tmp_path, SOURCE).find("VG_100K/1.jpg")
 
 
 def test_a_missing_picture_folder_is_named(tmp_path):

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
@@ -53,39 +55,207 @@ def test_every_sentence_is_a_region_of_its_own(write):
     assert found.name == "refcocog-umd-val"
 
 
-@pytest.mark.parametrize("keys", [{"ann_id": 6}, {"image_id": 2}, {"sentences": None}])
-def test_references_that_do_not_fit_the_boxes_are_counted(write, keys):
-    files = write(pickle.dumps([reference(1), reference(2, **keys)], protocol=2))
+@pytest.mark.parametrize(
+    ("keys", "count"),
+    [
+        ({"ann_id": 6}, 2),  # one for each sentence
+        ({"ann_id": None}, 2),
+        ({"ann_id": [5]}, 2),
+        ({"image_id": 2}, 2),  # the box is on picture 1
+        ({"image_id": "one"}, 2),
+        ({"sentences": None}, 1),
+        ({"sentences": []}, 1),
+        ({"sentences": "a dog"}, 1),
+        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": 21}]}, 1),
+        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, "a dog"]}, 1),
+        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": None, "sent": "a"}]}, 1),
+        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": 21, "sent": b"a dog"}]}, 1),
+        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": 21, "sent": 5}]}, 1),
+    ],
+)
+def test_sentences_that_cannot_be_read_are_counted_one_by_one(write, keys, count):
+    files = write(pickle.dumps([reference(1), reference(2, **keys)]))
 
     (found,) = read_refcocog(*files, splits=["val"]).values()
 
-    assert found.rejection_counts() == {"unreadable_record": 1}
+    assert found.rejection_counts() == {"unreadable_record": count}
+    assert len(found.regions) in (2, 3)
+
+
+def test_an_expression_without_a_word_is_counted_and_stays_truth(write):
+    sentences = [{"sent_id": 20, "sent": " "}]
+    files = write(pickle.dumps([reference(1), reference(2, sentences=sentences)], protocol=2))
+
+    (found,) = read_refcocog(*files, splits=["val"]).values()
+
+    assert found.rejection_counts() == {"empty_caption": 1}
+    assert [item.region_id for item in found.truth()] == [10, 11, 20]
+
+
+@pytest.mark.parametrize("row", [None, 5, "val", [], {}, {"split": None}, {"split": ["val"]}])
+def test_a_reference_of_no_split_is_counted_in_every_split(write, row):
+    files = write(pickle.dumps([reference(1), reference(2, split="train"), row], protocol=2))
+
+    found = read_refcocog(*files, splits=["train", "val"])
+
+    assert [part.rejection_counts() for part in found.values()] == 2 * [{"unreadable_entry": 1}]
+
+
+def test_ids_may_be_texts(write):
+    row = reference(1, ann_id="5", image_id="1", sentences=[{"sent_id": "7", "sent": "a dog"}])
+
+    (found,) = read_refcocog(*write(pickle.dumps([row])), splits=["val"]).values()
+
+    assert [(item.region_id, item.image_id) for item in found.regions] == [(7, 1)]
+
+
+def test_the_picture_is_that_of_instances_json_as_file_name_has_a_number_added(write):
+    files = write(pickle.dumps([reference(1)]))
+
+    (found,) = read_refcocog(*files, splits=["val"]).values()
+
+    assert found.images[1].path == str(files[-1] / "COCO_1.jpg")
+
+
+def extend_instances(files, images=(), annotations=()):
+    document = json.loads(files[1].read_text())
+    document["images"] += images
+    document["annotations"] += annotations
+    files[1].write_text(json.dumps(document))
+    return files
+
+
+def test_damage_of_instances_json_that_no_reference_meets_costs_no_region(write):
+    files = extend_instances(
+        write(pickle.dumps([reference(1)])),
+        images=[{"file_name": "x.jpg"}, None, {"id": 1, "file_name": "other.jpg"}],
+        annotations=[{"id": 5, "bbox": [0, 0, 1, 1]}, {"id": 8}, {"id": "x"}],
+    )
+
+    (found,) = read_refcocog(*files, splits=["val"]).values()
+
+    assert found.rejection_counts() == {"unreadable_entry": 3, "duplicate_entry": 2}
+    assert {item.box for item in found.regions} == {(10, 20, 40, 60)}
+
+
+def test_a_picture_without_a_size_leaves_its_sentences_as_truth(write):
+    files = extend_instances(
+        write(pickle.dumps([reference(1), reference(2, ann_id=6, image_id=2)])),
+        images=[{"id": 2, "file_name": "COCO_1.jpg", "width": "wide", "height": 80}],
+        annotations=[{"id": 6, "image_id": 2, "bbox": [1, 1, 5, 5]}],
+    )
+
+    (found,) = read_refcocog(*files, splits=["val"]).values()
+
+    assert found.rejection_counts() == {"no_image_data": 2}
+    assert len(found.truth()) == 4
+    assert "picture 2 has no usable entry" in found.rejected[0].detail
+
+
+@pytest.mark.parametrize("key", ["images", "annotations"])
+def test_instances_of_another_layout_are_named(write, key):
+    files = write(pickle.dumps([reference(1)]))
+    files[1].write_text(json.dumps({"images": [], "annotations": [], key: 5}))
+
+    with pytest.raises(DatasetError, match=f"expected '{key}' with a list.*Set `instances`"):
+        read_refcocog(*files)
 
 
 class Foreign:
+    def __init__(self, call, *arguments):
+        self.call = call, arguments
+
     def __reduce__(self):
-        return os.getcwd, ()
+        return self.call
+
+
+def nested(depth):
+    return b"]" * depth + b"a" * (depth - 1) + b"."
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps([Foreign()]), r"asks for \w+\.getcwd"),
+        (pickle.dumps([Foreign(os.getcwd)]), r"asks for \w+\.getcwd"),
+        (pickle.dumps([Foreign(print, "hello")]), r"asks for builtins\.print"),
+        (pickle.dumps([Foreign(eval, "1")], protocol=0), r"asks for __builtin__\.eval"),
+        (pickle.dumps([{"a": np.zeros(2)}]), r"asks for numpy\.[\w.]*_reconstruct"),
+        (pickle.dumps([{"a": np.float64(1)}]), r"asks for numpy\.[\w.]*scalar"),
+        (pickle.dumps([OrderedDict(a=1)]), r"asks for collections\.OrderedDict"),
+        (pickle.dumps([{"a": {1}}], protocol=2), r"asks for __builtin__\.set"),
+        (pickle.dumps([{"a": b"1"}], protocol=2), r"asks for _codecs\.encode"),
+        (b"\x80\x02]q\x00(\x82\x01e.", "no list of references"),  # extension 1 of the registry
+        (b"Pforeign\n.", "no list of references"),  # a persistent id
         (b"", "no list of references"),
         (b"<html>", "no list of references"),
+        (b"(lp0\nS'caf\xe9'\na.", "no list of references"),  # neither ASCII nor UTF-8
+        (pickle.dumps([reference(1)])[:-40], "no list of references"),
         (pickle.dumps({"a": 1}), "expected a list of references"),
+        (pickle.dumps(None), "expected a list of references"),
+        (nested(10**5), "none of"),  # deep, and no reference
     ],
 )
 def test_a_pickle_of_anything_else_is_refused(write, content, message):
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(DatasetError, match=message) as caught:
         read_refcocog(*write(content))
 
+    assert "Set `refs`" in str(caught.value)
 
-def test_a_split_that_another_partition_uses_is_empty(write):
-    files = write(pickle.dumps([reference(1, split="testA")], protocol=2))
 
-    with pytest.raises(DatasetError, match="no usable region"):
-        read_refcocog(*files, splits=["test"])
+def test_a_folder_in_place_of_the_pickle_is_named(write, tmp_path):
+    files = write(b"")
+
+    with pytest.raises(DatasetError, match=r"no list of references.*Set `refs`"):
+        read_refcocog(tmp_path, *files[1:])
+
+
+def test_a_missing_pickle_is_named(write, tmp_path):
+    files = write(b"")
+
+    with pytest.raises(DatasetError, match=r"refs: no file or folder .*absent\.p.*Set `refs`"):
+        read_refcocog(tmp_path / "absent.p", *files[1:])
+
+
+def test_a_malicious_pickle_runs_nothing(write, tmp_path):
+    content = pickle.dumps([reference(1), Foreign(os.system, f"touch {tmp_path / 'hacked'}")])
+
+    with pytest.raises(DatasetError, match=r"asks for \w+\.system, and a list of references needs"):
+        read_refcocog(*write(content))
+
+    assert not (tmp_path / "hacked").exists()
+
+
+# What Python 2 writes: texts are bytes, unicode texts are not, keys are texts as well.
+PYTHON_2 = {
+    0: "(lp0\n(dp1\nS'split'\nS'val'\nsS'image_id'\nI1\nsS'ann_id'\nL5L\nsS'sentences'\n"
+    "(lp2\n(dp3\nS'sent_id'\nI7\nsS'sent'\nVcaf\xe9\nsasa.",
+    2: "\x80\x02]q\x00}q\x01(U\x05splitU\x03valU\x08image_idK\x01U\x06ann_idK\x05U\tsentences]"
+    "q\x02}q\x03(U\x07sent_idK\x07U\x04sentX\x05\x00\x00\x00caf\xc3\xa9uaua.",
+}
+
+
+@pytest.mark.parametrize("protocol", PYTHON_2)
+def test_pickles_of_python_2_are_read(write, protocol):
+    (found,) = read_refcocog(*write(PYTHON_2[protocol].encode("latin-1")), splits=["val"]).values()
+
+    assert [(item.region_id, item.caption) for item in found.regions] == [(7, "caf\u00e9")]
+    assert found.noted == {"non_ascii_caption": 1}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_is_read(write, protocol):
+    files = write(pickle.dumps([reference(1)], protocol=protocol))
+
+    assert len(read_refcocog(*files, splits=["val"])["val"].regions) == 2
+
+
+def test_a_split_that_another_partition_lacks_is_named(write):
+    google = [reference(1), reference(2, split="train")]  # its test part was never published
+
+    with pytest.raises(
+        DatasetError, match=r"has references of \['train', 'val'\], none of \['test'\]"
+    ):
+        read_refcocog(*write(pickle.dumps(google, protocol=2)))
 
 
 def test_the_real_layout_is_read(shared):
@@ -102,3 +272,22 @@ def test_the_real_layout_is_read(shared):
 
     assert [item.caption for item in found["train"].regions] == [row["sent"] for row in sentences]
     assert found["train"].rejected == []
+
+
+def test_a_real_reference_is_read(shared, write):
+    path = shared / "fixtures/refcocog_format/real_ref_519404.json"
+    real = json.loads(path.read_text(encoding="utf-8"))
+    keys = ("image_id", "ann_id", "split", "sentences")
+    files = extend_instances(
+        write(pickle.dumps([{key: real[key] for key in keys}], protocol=2)),
+        images=[{"id": real["image_id"], "file_name": "COCO_1.jpg", "width": 640, "height": 480}],
+        annotations=[{"id": real["ann_id"], "image_id": real["image_id"], "bbox": real["bbox"]}],
+    )
+
+    (found,) = read_refcocog(*files, splits=["train"]).values()
+
+    captions = [row["sent"] for row in real["sentences"]]
+    assert [item.caption for item in found.regions] == captions
+    assert "eatting" in captions[0]  # as it was typed
+    assert [item.box for item in found.regions] == 2 * [pytest.approx((0, 45.95, 238.92, 454.59))]
+    assert found.noted == {}

@@ -250,7 +250,8 @@ def test_version_1_0_keys_are_read_and_the_mixture_is_said(dataset, caplog):
         (found,) = read_visual_genome(*files, splits=["train"]).values()
 
     assert found.regions[0].box == (1, 2, 4, 6)
-    assert "has the keys of" in caplog.text
+    assert found.noted == {"v1.0_keys": 1}
+    assert "1 regions have the keys of version 1.0, asked for v1.2" in caplog.text
 
 
 def test_a_split_without_regions_is_an_error(dataset):

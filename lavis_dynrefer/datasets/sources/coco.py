@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.datasets.sources.crowds import crowd_box, is_crowd
 from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
-from lavis_dynrefer.geometry.masks import box_from_rle
-from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
+from lavis_dynrefer.datasets.sources.rows import (
+    ROW_ERRORS,
+    Row,
+    rows_by_id,
+    shown,
+    side_length,
+    text_of,
+    whole_number,
+    xyxy,
+)
+from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
 _SITE = "https://cocodataset.org/#download"
 INSTANCES = RawFile("annotations", "annotations/instances_val2017.json", _SITE)
@@ -17,7 +27,8 @@ IMAGES = RawFile("images.storage", "val2017", _SITE)
 VG_REG_CAPTIONS = RawFile(
     "annotations", "test_caption.json", "the GLaMM project (VG region captions, test_caption.json)"
 )
-Row = Mapping[str, Any]
+Describe = Callable[[Row, Optional[ImageRecord]], dict[str, Any]]
+"""Annotation and its picture -> further fields of its `RegionRecord`; may replace the box."""
 
 
 def read_coco_instances(
@@ -46,10 +57,10 @@ def read_coco_instances(
     document = read_json(annotations, INSTANCES)
     categories = category_names(document, INSTANCES)
 
-    def describe(row: Row) -> dict[str, Any]:
-        fields = {"category": category_of(row, categories), "iscrowd": bool(row.get("iscrowd"))}
-        if fields["iscrowd"]:
-            fields["box"] = box_from_rle(row["segmentation"], rule="official")
+    def describe(row: Row, image: ImageRecord | None) -> dict[str, Any]:
+        fields = {"category": category_of(row, categories), "iscrowd": is_crowd(row)}
+        if fields["iscrowd"] and image is not None:
+            fields["box"] = crowd_box(row, image)
         return fields
 
     collector = RegionCollector(name, split, stores)
@@ -79,10 +90,14 @@ def read_coco_captions(
     Raises:
         DatasetError: a file is missing or of another kind, or no region is usable.
     """
+
+    def describe(row: Row, image: ImageRecord | None) -> dict[str, Any]:
+        del image
+        return {"caption": text_of(row["caption"])}
+
     document = read_json(annotations, source)
     collector = RegionCollector(name, split, stores)
-    folder = PictureFolder(images, IMAGES)
-    collect_regions(document, folder, collector, lambda row: {"caption": row["caption"]}, source)
+    collect_regions(document, PictureFolder(images, IMAGES), collector, describe, source)
     return collector.finish()
 
 
@@ -90,14 +105,23 @@ def category_names(document: Row, source: RawFile) -> dict[int, str]:
     """Category id -> name, in file order.
 
     Raises:
-        DatasetError: the document lists no categories.
+        DatasetError: the document lists no categories, or one id or name for two of them.
     """
-    try:
-        names = {row["id"]: row["name"] for row in document["categories"]}
-    except (KeyError, TypeError) as error:
-        raise source.error(
-            f"{source.setting}: expected 'categories' with id and name, got {sorted(document)}"
-        ) from error
+    rows = list_of_rows(document, "categories", source)
+    names: dict[int, str] = {}
+    for row in rows:
+        try:
+            number, name = whole_number(row["id"]), text_of(row["name"])
+        except ROW_ERRORS as error:
+            raise source.error(
+                f"{source.setting}: expected 'categories' with id and name, got {shown(row)}: "
+                f"{error!r}"
+            ) from error
+        if number in names or name in names.values():
+            raise source.error(
+                f"{source.setting}: two 'categories' have the id or the name of {shown(row)}"
+            )
+        names[number] = name
     return names
 
 
@@ -108,16 +132,30 @@ def category_of(row: Row, categories: Mapping[int, str]) -> str:
         ValueError: the file does not list it.
     """
     try:
-        return categories[row["category_id"]]
+        return categories[whole_number(row["category_id"])]
     except KeyError as error:
-        raise ValueError(f"category {row.get('category_id')!r} is not listed") from error
+        raise ValueError(f"category {shown(row.get('category_id'))} is not listed") from error
+
+
+def list_of_rows(document: Row, key: str, source: RawFile) -> list[Any]:
+    """The list that a document has under a key; its items are not looked at.
+
+    Raises:
+        DatasetError: it has none.
+    """
+    rows = document.get(key)
+    if not isinstance(rows, list):
+        raise source.error(
+            f"{source.setting}: expected {key!r} with a list, got an object with {shown(document)}"
+        )
+    return rows
 
 
 def collect_regions(
     document: Row,
     folder: PictureFolder,
     collector: RegionCollector,
-    describe: Callable[[Row], dict[str, Any]],
+    describe: Describe,
     source: RawFile,
 ) -> None:
     """Hand every annotation of a COCO-style document to the collector.
@@ -126,45 +164,64 @@ def collect_regions(
         document: with `images` and `annotations`.
         folder: where the pictures lie.
         collector: takes or rejects each region.
-        describe: annotation -> further fields of its `RegionRecord`; may replace the box.
+        describe: what an annotation says beside its ids and its box.
         source: what the document is, for errors.
 
     Raises:
         DatasetError: the document has no `images` or `annotations`.
     """
-    for key in ("images", "annotations"):
-        rows = document.get(key)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise source.error(f"{source.setting}: no list of objects {key!r}, {sorted(document)}")
-    pictures = {row.get("id"): row for row in document["images"]}
-    found: dict[int, ImageRecord] = {}
-    for row in document["annotations"]:
-        image_id = row.get("image_id")
+    listed = list_of_rows(document, "images", source)
+    rows = list_of_rows(document, "annotations", source)
+    pictures = PictureRows(rows_by_id(listed, "entry of 'images'", source, [collector]), folder)
+    for row in rows:
+        image_id = None
         try:
-            if image_id not in found:
-                found[image_id] = find_picture(pictures[image_id], folder)
-            fields = {"box": xyxy(row["bbox"]), **describe(row)}
-            region = RegionRecord(region_id=int(row["id"]), image_id=int(image_id), **fields)
-        except (KeyError, TypeError, ValueError) as error:
-            brief = {key: row[key] for key in ("id", "image_id", "bbox") if key in row}
-            collector.leave_out("unreadable_record", f"annotation {brief}: {error!r}", image_id)
+            image_id = whole_number(row["image_id"])
+            image = pictures.get(image_id)
+            fields = {"box": xyxy(row["bbox"]), **describe(row, image)}
+            region = RegionRecord(whole_number(row["id"]), image_id, **fields)
+        except ROW_ERRORS as error:
+            detail = f"annotation {shown(row)}: {error!r}"
+            collector.leave_out("unreadable_record", detail, image_id)
             continue
-        collector.add(region, found[image_id])
+        if image is None:
+            collector.reject("no_image_data", pictures.problem(image_id), region)
+        else:
+            collector.add(region, image)
 
 
-def find_picture(row: Row, folder: PictureFolder) -> ImageRecord:
-    """The picture of an `images` entry, with an empty path where its file is missing."""
-    name = row["file_name"]
-    # GLaMM's file names Visual Genome pictures without the folder their archive puts them in.
-    path = folder.find(name, f"VG_100K/{name}", f"VG_100K_2/{name}") or ""
-    return ImageRecord(int(row["id"]), path, int(row["width"]), int(row["height"]))
+class PictureRows:
+    """The pictures that a COCO-style document lists.
 
-
-def xyxy(bbox: Sequence[float]) -> Box:
-    """COCO's corner and size to two corners.
-
-    >>> xyxy([10, 20, 4, 3])
-    (10.0, 20.0, 14.0, 23.0)
+    Args:
+        rows: entries of `images` by their id.
+        folder: where the files lie.
     """
-    x, y, w, h = map(float, bbox)
-    return x, y, x + w, y + h
+
+    def __init__(self, rows: Mapping[int, Row], folder: PictureFolder) -> None:
+        self._rows = rows
+        self._folder = folder
+        self._found: dict[int, ImageRecord | None] = {}
+        self._problems: dict[int, str] = {}
+
+    def get(self, image_id: int) -> ImageRecord | None:
+        """A picture, with an empty path where its file is missing; None without its size."""
+        if image_id not in self._found:
+            self._found[image_id] = None
+            try:
+                self._found[image_id] = self._read(image_id)
+            except ROW_ERRORS as error:
+                self._problems[image_id] = f"{error!r}"
+        return self._found[image_id]
+
+    def problem(self, image_id: int) -> str:
+        """Why `get` gave None."""
+        return f"picture {image_id} has no usable entry in 'images': {self._problems[image_id]}"
+
+    def _read(self, image_id: int) -> ImageRecord:
+        row = self._rows[image_id]
+        name = text_of(row["file_name"])
+        width, height = side_length(row["width"]), side_length(row["height"])
+        # GLaMM's file names Visual Genome pictures without the folder their archive puts them in.
+        path = self._folder.find(name, f"VG_100K/{name}", f"VG_100K_2/{name}") or ""
+        return ImageRecord(image_id, path, width, height)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Protocol
 
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
@@ -21,6 +22,9 @@ from lavis_dynrefer.structures import (
 
 logger = logging.getLogger(__name__)
 TRAIN = "train"
+TINY_SIDE = 2  # pixels; the crop of a region with a shorter side shows next to nothing
+EDGE = 1e-3  # pixels; further outside than x + width is off by rounding
+INT32 = 2**31
 
 
 class RegionStore(Protocol):
@@ -44,6 +48,7 @@ class RegionStore(Protocol):
         split: str,
         attributes: tuple[AttributeInfo, ...],
         category_names: tuple[str, ...],
+        noted: Mapping[str, int] | None = None,
     ) -> RegionSet:
         """The split; called once, last."""
 
@@ -79,6 +84,7 @@ class MemoryStore:
         split: str,
         attributes: tuple[AttributeInfo, ...],
         category_names: tuple[str, ...],
+        noted: Mapping[str, int] | None = None,
     ) -> RegionSet:
         """The lists as a `RegionSet`."""
         return RegionSet(
@@ -90,6 +96,7 @@ class MemoryStore:
             attributes=attributes,
             category_names=category_names,
             truth_regions=self._truth,
+            noted=dict(noted or {}),
         )
 
 
@@ -107,7 +114,15 @@ class RegionCollector:
     """One split in the making.
 
     In training a rejected region is gone. In any other split it stays part of the truth, so that
-    evaluation counts it as a wrong answer, unless the protocol itself leaves it out.
+    evaluation counts it as a wrong answer, unless the protocol itself leaves it out. What is odd
+    about regions that are kept is counted as well:
+
+        box_outside             the box, as given, has no pixel of the picture, but is moved into it
+        box_partly_outside      the box, as given, leaves the picture by more than rounding
+        box_below_2_px          a side of the box, as used, is shorter than 2 pixels
+        crowd                   the region is a crowd of its category
+        id_beyond_32_bits       the region's id does not fit into an int32
+        non_ascii_caption       the caption, as used, has other characters than ASCII
 
     Args:
         name: protocol id of the `RegionSet`.
@@ -128,10 +143,11 @@ class RegionCollector:
         self._kept = 0
         self._repeats = 0
         self._counts: Counter[str] = Counter()
+        self._noted: Counter[str] = Counter()
         self._example = ""
 
     def add(self, region: RegionRecord, image: ImageRecord, *, given: Box | None = None) -> None:
-        """Take a region, or reject it for its id, its picture file or its box.
+        """Take a region, or reject it for its id, its caption, its picture file or its box.
 
         Args:
             region: the region.
@@ -141,6 +157,10 @@ class RegionCollector:
         if region.region_id in self._ids:
             detail = f"region id {region.region_id} occurs more than once; only the first counts"
             self.reject("duplicate_id", detail, region)
+            return
+        if region.caption is not None and not region.caption.strip():
+            detail = f"region {region.region_id} has no word in its caption"
+            self.reject("empty_caption", detail, region)
             return
         if not image.path:
             detail = f"picture {image.image_id} has no file"
@@ -155,8 +175,13 @@ class RegionCollector:
             return
         self._ids.add(region.region_id)
         self._kept += 1
+        self._note_oddities(region, given or region.box, image)
         self.add_image(image)
         self._store.add_region(region)
+
+    def note(self, what: str, times: int = 1) -> None:
+        """Count something odd that is no reason to leave a region out."""
+        self._noted[what] += times
 
     def reject(self, reason: str, detail: str, region: RegionRecord) -> None:
         """Leave out a region that the protocol asks for."""
@@ -165,7 +190,7 @@ class RegionCollector:
             return
         if region.region_id in self._ids:
             # As truth it needs an id of its own, one that no prediction can have.
-            self._repeats += 1
+            self._repeats = next(n for n in count(self._repeats + 1) if -n not in self._ids)
             region = replace(region, region_id=-self._repeats)
         self._ids.add(region.region_id)
         self._leave_out(Rejection(reason, detail, region.image_id, region))
@@ -205,11 +230,29 @@ class RegionCollector:
                 f"{self.name}, split '{self.split}': no usable region; "
                 f"left out {counts or 'nothing, the files name none'}{example}"
             )
+        noted = dict(self._noted.most_common())
         logger.info(
-            "%s, split '%s': %d regions in %d pictures; left out %s",
+            "%s, split '%s': %d regions in %d pictures; left out %s%s",
             *(self.name, self.split, self._kept, len(self._pictures), counts or "nothing"),
+            f"; noted {noted}" if noted else "",
         )
-        return self._store.finish(self.name, self.split, attributes, category_names)
+        return self._store.finish(self.name, self.split, attributes, category_names, noted)
+
+    def _note_oddities(self, region: RegionRecord, given: Box, image: ImageRecord) -> None:
+        x1, y1, x2, y2 = given
+        right, bottom = image.width + EDGE, image.height + EDGE
+        if x1 < -EDGE or y1 < -EDGE or x2 > right or y2 > bottom:
+            is_outside = box_problem(given, image.width, image.height) is not None
+            self._noted["box_outside" if is_outside else "box_partly_outside"] += 1
+        x1, y1, x2, y2 = region.box
+        if x2 - x1 < TINY_SIDE or y2 - y1 < TINY_SIDE:
+            self._noted["box_below_2_px"] += 1
+        if region.iscrowd:
+            self._noted["crowd"] += 1
+        if not -INT32 <= region.region_id < INT32:
+            self._noted["id_beyond_32_bits"] += 1
+        if region.caption is not None and not region.caption.isascii():
+            self._noted["non_ascii_caption"] += 1
 
     def _leave_out(self, rejection: Rejection) -> None:
         self._counts[rejection.reason] += 1
@@ -224,6 +267,8 @@ def box_problem(box: Box, width: float, height: float) -> str | None:
     'empty_box'
     """
     x1, y1, x2, y2 = box
+    if 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height:
+        return None  # nearly all are
     if not all(math.isfinite(value) for value in box):
         return "invalid_box"
     if x2 <= x1 or y2 <= y1:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
-from typing import Any
 
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
+from lavis_dynrefer.datasets.sources.rows import (
+    ROW_ERRORS,
+    finite_number,
+    shown,
+    whole_number,
+    xyxy,
+)
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)
@@ -35,7 +40,8 @@ def read_grit(
     """The detections on the pictures of a split, with that split as their truth.
 
     Detections are numbered on from the largest region id of the truth, in file order; a picture of
-    the split without a detection stays in the truth. GRiT's own captions are not used.
+    the split without a detection stays in the truth. GRiT's own captions are not used. Detections
+    on pictures of other splits are left alone, and noted as "on_other_pictures".
 
     Args:
         boxes: `vg_instances_results.json`, a list of image_id, bbox and score.
@@ -51,22 +57,24 @@ def read_grit(
             split, or holds boxes that are not scaled as GRiT scales them.
     """
     collector = RegionCollector(name, truth.split, stores, is_truth=False)
-    for image in truth.images.values():
-        collector.add_image(image)
+    for picture in truth.images.values():
+        collector.add_image(picture)
     collector.grade_on(truth.truth_regions or truth.regions, truth.rejected)
     first_id = 1 + max((region.region_id for region in truth.truth()), default=-1)
     scale_check = _ScaleCheck()
     elsewhere = 0
     for number, row in enumerate(iter_json_list(boxes, BOXES)):
-        image = truth.images.get(row.get("image_id", -1))
-        if image is None:
-            elsewhere += 1
-            continue
+        image_id = None
         try:
-            given, score = _corners(row["bbox"]), _finite(row["score"])
-        except (KeyError, TypeError, ValueError) as error:
-            detail = f"detection {number} of {boxes}: {row!r:.200}: {error!r}"
-            collector.leave_out("unreadable_record", detail, image.image_id)
+            image_id = whole_number(row["image_id"])
+            image = truth.images.get(image_id)
+            if image is None:
+                elsewhere += 1
+                continue
+            given, score = xyxy(row["bbox"]), finite_number(row["score"])
+        except ROW_ERRORS as error:
+            detail = f"detection {number} of {boxes}: {shown(row)}: {error!r}"
+            collector.leave_out("unreadable_record", detail, image_id)
             continue
         box = undo_scaling(given, image)
         scale_check.add(given, box, image)
@@ -77,7 +85,8 @@ def read_grit(
             f"{boxes}: none of {elsewhere} detections is on a picture of split '{truth.split}'; "
             "name the split they were made on in `splits`"
         )
-    logger.info("%s: %d detections on pictures of other splits", name, elsewhere)
+    if elsewhere:
+        collector.note("on_other_pictures", elsewhere)
     return collector.finish()
 
 
@@ -130,15 +139,3 @@ class _ScaleCheck:
 def _leaves(box: Box, image: ImageRecord) -> bool:
     _, _, x2, y2 = box
     return x2 > image.width * (1 + SLACK) or y2 > image.height * (1 + SLACK)
-
-
-def _corners(bbox: Any) -> Box:
-    x, y, w, h = map(_finite, bbox)
-    return x, y, x + w, y + h
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"expected a finite number, got {value!r}")
-    return number

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.datasets.sources.coco import category_names, category_of, collect_regions
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
-from lavis_dynrefer.structures import RegionSet
+from lavis_dynrefer.datasets.sources.rows import Row, shown, text_of, whole_number
+from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes
 
 ANNOTATIONS = RawFile("annotations", "ovad2000.json", "https://ovad-benchmark.github.io")
@@ -39,17 +39,43 @@ def read_ovad(
     """
     document = read_json(annotations, ANNOTATIONS)
     try:
-        attributes = parse_attributes(document.get("attributes"))
+        attributes = _attributes(document.get("attributes"))
     except ValueError as error:
         raise ANNOTATIONS.error(f"{annotations} is not an OVAD file: {error}") from error
     categories = category_names(document, ANNOTATIONS)
 
-    def describe(row: Mapping[str, Any]) -> dict[str, Any]:
-        labels = tuple(row["att_vec"])
-        if len(labels) != len(attributes) or not LABELS.issuperset(labels):
-            raise ValueError(f"att_vec needs {len(attributes)} labels of 1, 0 or -1")
-        return {"attributes": labels, "category": category_of(row, categories)}
+    def describe(row: Row, image: ImageRecord | None) -> dict[str, Any]:
+        del image
+        return {
+            "attributes": _labels(row["att_vec"], len(attributes)),
+            "category": category_of(row, categories),
+        }
 
     collector = RegionCollector(name, split, stores)
     collect_regions(document, PictureFolder(images, IMAGES), collector, describe, ANNOTATIONS)
     return collector.finish(attributes=attributes, category_names=tuple(categories.values()))
+
+
+def _attributes(rows: Any) -> tuple[AttributeInfo, ...]:
+    """The vocabulary.
+
+    Raises:
+        ValueError: none, or one whose entries are of another kind or share a name.
+    """
+    attributes = parse_attributes(rows)
+    names = [text_of(item.name) for item in attributes]
+    for item in attributes:
+        for value in vars(item).values():
+            text_of(value)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"attributes: expected different names, got {shown(names)}")
+    return attributes
+
+
+def _labels(vector: Any, size: int) -> tuple[int, ...]:
+    if not isinstance(vector, list) or len(vector) != size:
+        raise ValueError(f"att_vec: expected {size} labels, got {shown(vector)}")
+    labels = tuple(map(whole_number, vector))
+    if not LABELS.issuperset(labels):
+        raise ValueError(f"att_vec: expected labels of 1, 0 or -1, got {shown(labels)}")
+    return labels

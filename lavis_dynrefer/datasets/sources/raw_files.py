@@ -15,6 +15,10 @@ _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
 _BLOCK = 1 << 22  # bytes read at once; the items of the largest files have some thousand
 
+# What damaged json raises: JSONDecodeError is a ValueError, as is what a number of 5000 digits
+# gives; thousands of brackets give the other.
+_JSON_ERRORS = (ValueError, RecursionError)
+
 Opener = Callable[[Path], BinaryIO]
 
 
@@ -60,7 +64,7 @@ def read_json(path: str | Path, source: RawFile) -> dict[str, Any]:
     text = _read_text(path, source)
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except _JSON_ERRORS as error:
         raise source.error(f"{path} is damaged json ({error})") from error
     if not isinstance(document, dict):
         raise source.error(f"{path}: expected an object, got a {type(document).__name__}")
@@ -74,8 +78,8 @@ def open_binary(path: Path) -> BinaryIO:
 
 def iter_json_list(
     path: str | Path, source: RawFile, opener: Opener = open_binary
-) -> Iterator[dict[str, Any]]:
-    """The objects of a json list, one after the other.
+) -> Iterator[Any]:
+    """The items of a json list, one after the other; the first one is an object.
 
     A parsed `region_descriptions.json` takes gigabytes; this holds some megabytes of its text and
     one item at a time.
@@ -86,7 +90,7 @@ def iter_json_list(
         opener: opens the file for reading, so that a caller can watch the progress.
 
     Raises:
-        DatasetError: missing, not json, not a list of objects, or cut short.
+        DatasetError: missing, not json, not a list of objects, cut short, or followed by more.
     """
     source.require(path)
     try:
@@ -115,8 +119,8 @@ class _ListReader:
         self._behind = 0  # characters of the file before `_text`
         self._at_end = False
 
-    def items(self) -> Iterator[dict[str, Any]]:
-        """The objects, in file order."""
+    def items(self) -> Iterator[Any]:
+        """The items, in file order."""
         if self._next_character() not in ("[", "{"):
             raise self._source.error(
                 f"{self._path} is not json, it begins with {self._text[:40]!r}"
@@ -125,25 +129,32 @@ class _ListReader:
             begin = self._text[self._position : self._position + 20]
             raise self._source.error(f"{self._path}: expected a list, got {begin!r}")
         self._position += 1
+        is_first = True
         while self._next_character() != "]":
             item = self._item()
-            if not isinstance(item, dict):
+            if is_first and not isinstance(item, dict):
                 raise self._source.error(
                     f"{self._path}: expected a list of objects, got an item {item!r:.40}"
                 )
+            is_first = False
             yield item
+        self._position += 1
+        if self._next_character():
+            rest = self._text[self._position : self._position + 20]
+            raise self._source.error(f"{self._path} goes on after the end of its list: {rest!r}")
 
     def _item(self) -> Any:
         """The item that begins at the current position, for which more text may be needed."""
         while True:
             try:
                 item, end = _DECODER.raw_decode(self._text, self._position)
-            except json.JSONDecodeError as error:
-                if self._read_more():
+            except _JSON_ERRORS as error:
+                if isinstance(error, json.JSONDecodeError) and self._read_more():
                     continue
                 start, end = (self._behind + at for at in (self._position, len(self._text)))
+                reason = getattr(error, "msg", error)
                 raise self._source.error(
-                    f"{self._path} is damaged from character {start} of {end} on ({error.msg}); "
+                    f"{self._path} is damaged from character {start} of {end} on ({reason}); "
                     "was the download cut short?"
                 ) from error
             # A number may go on in the text to come; an object cannot.
@@ -185,6 +196,7 @@ class PictureFolder:
         if not Path(root).is_dir():
             raise source.error(f"{source.setting}: no folder {Path(root).absolute()}")
         self.root = str(Path(root).absolute())
+        self._source = source
         self._names: dict[str, frozenset[str]] = {}
 
     def find(self, *names: str) -> str | None:
@@ -199,7 +211,11 @@ class PictureFolder:
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(folder))
-            except (FileNotFoundError, NotADirectoryError):
+            except PermissionError as error:
+                raise self._source.error(
+                    f"{self._source.setting}: {folder} cannot be listed ({error})"
+                ) from error
+            except (OSError, ValueError):  # no folder, or a name that no folder can have
                 self._names[folder] = frozenset()
         return self._names[folder]
 

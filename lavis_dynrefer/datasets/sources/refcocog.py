@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lavis_dynrefer.datasets.sources.coco import find_picture, xyxy
+from lavis_dynrefer.datasets.sources.coco import PictureRows, list_of_rows
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
-from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
+from lavis_dynrefer.datasets.sources.rows import (
+    ROW_ERRORS,
+    Row,
+    rows_by_id,
+    shown,
+    text_of,
+    whole_number,
+    xyxy,
+)
+from lavis_dynrefer.structures import RegionRecord, RegionSet
 
 _SITE = "https://github.com/lichengunc/refer (refcocog.zip)"
 REFS = RawFile("refs", "refcocog/refs(umd).p", _SITE)
 INSTANCES = RawFile("instances", "refcocog/instances.json", _SITE)
 IMAGES = RawFile("images.storage", "train2014", "https://cocodataset.org/#download (train2014.zip)")
 SPLITS = ("train", "val", "test")
-# What a damaged pickle raises, beside UnpicklingError.
+_KEYS = ("images", "annotations")
+# What a damaged pickle raises, or a folder in its place.
 _PICKLE_ERRORS = (
     pickle.UnpicklingError,
+    OSError,
     EOFError,
     ValueError,
     LookupError,
     AttributeError,
     TypeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
 )
 
 
@@ -66,43 +80,86 @@ def read_refcocog(
     collectors = {split: RegionCollector(f"{name}-{split}", split, stores) for split in splits}
     references = _read_refs(refs)
     document = read_json(instances, INSTANCES)
-    folder = PictureFolder(images, IMAGES)
-    try:
-        pictures = {row["id"]: find_picture(row, folder) for row in document["images"]}
-        boxes = {row["id"]: row["bbox"] for row in document["annotations"]}
-    except (KeyError, TypeError) as error:
-        raise INSTANCES.error(f"{instances} is not in COCO's layout: {error!r}") from error
-    for reference in references:
-        collector = collectors.get(reference.get("split", ""))
-        if collector is not None:
-            _add_sentences(collector, reference, boxes, pictures)
+    every = list(collectors.values())
+    listed, annotations = (list_of_rows(document, key, INSTANCES) for key in _KEYS)
+    pictures = PictureRows(
+        rows_by_id(listed, "entry of 'images'", INSTANCES, every), PictureFolder(images, IMAGES)
+    )
+    boxes = rows_by_id(annotations, "entry of 'annotations'", INSTANCES, every)
+    found: set[str] = set()
+    for split, reference in _with_splits(references, every):
+        found.add(split)
+        if split in collectors:
+            _add_sentences(collectors[split], reference, boxes, pictures)
+    absent = [split for split in splits if split not in found]
+    if absent:
+        raise REFS.error(
+            f"{refs} has references of {sorted(found)}, none of {absent}; the umd partition, "
+            "refs(umd).p, has all three"
+        )
     return {split: collector.finish() for split, collector in collectors.items()}
 
 
-def _read_refs(path: str | Path) -> list[Mapping[str, Any]]:
-    content = REFS.require(path).read_bytes()
+def _with_splits(
+    references: Sequence[Any], collectors: Sequence[RegionCollector]
+) -> Iterator[tuple[str, Row]]:
+    """Each reference and its split; one without counts in every split, as any may miss it."""
+    for reference in references:
+        split = reference.get("split") if isinstance(reference, dict) else None
+        if isinstance(split, str):
+            yield split, reference
+            continue
+        for collector in collectors:
+            collector.leave_out("unreadable_entry", f"reference {shown(reference)}", None)
+
+
+def _read_refs(path: str | Path) -> list[Any]:
+    REFS.require(path)
     try:
         # Written by Python 2, whose texts are bytes.
-        references = _PlainUnpickler(io.BytesIO(content), encoding="utf-8").load()
+        content = io.BytesIO(Path(path).read_bytes())
+        references = _PlainUnpickler(content, encoding="utf-8").load()
     except _PICKLE_ERRORS as error:
         raise REFS.error(f"{path} is no list of references: {error}") from error
-    if not isinstance(references, list) or not all(isinstance(row, dict) for row in references):
-        raise REFS.error(f"{path}: expected a list of references")
+    if not isinstance(references, list):
+        raise REFS.error(f"{path}: expected a list of references, got {shown(references)}")
     return references
 
 
 def _add_sentences(
-    collector: RegionCollector,
-    reference: Mapping[str, Any],
-    boxes: Mapping[int, Any],
-    pictures: Mapping[int, ImageRecord],
+    collector: RegionCollector, reference: Row, boxes: Mapping[int, Row], pictures: PictureRows
 ) -> None:
-    try:
-        box, image = xyxy(boxes[reference["ann_id"]]), pictures[reference["image_id"]]
-        sentences = [(int(row["sent_id"]), str(row["sent"])) for row in reference["sentences"]]
-    except (KeyError, TypeError, ValueError) as error:
-        detail = f"reference {reference.get('ref_id')} does not fit instances.json: {error!r}"
-        collector.leave_out("unreadable_record", detail, reference.get("image_id"))
+    sentences = reference.get("sentences")
+    if not isinstance(sentences, (list, tuple)) or not sentences:
+        detail = f"reference {shown(reference)} has no list of sentences"
+        collector.leave_out("unreadable_record", detail, None)
         return
-    for region_id, sentence in sentences:
-        collector.add(RegionRecord(region_id, image.image_id, box, sentence), image)
+    for row in sentences:
+        try:
+            region = _region(reference, row, boxes)
+        except ROW_ERRORS as error:
+            detail = f"sentence {shown(row)} of reference {shown(reference)}: {error!r}"
+            collector.leave_out("unreadable_record", detail, None)
+            continue
+        image = pictures.get(region.image_id)
+        if image is None:
+            collector.reject("no_image_data", pictures.problem(region.image_id), region)
+        else:
+            collector.add(region, image)
+
+
+def _region(reference: Row, sentence: Row, boxes: Mapping[int, Row]) -> RegionRecord:
+    """One sentence with the box of its reference.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing, of another kind, or the box is on
+            another picture.
+    """
+    image_id, ann_id = whole_number(reference["image_id"]), whole_number(reference["ann_id"])
+    if ann_id not in boxes:
+        raise ValueError(f"annotation {ann_id} is not in instances.json")
+    marked = whole_number(boxes[ann_id].get("image_id", image_id))
+    if marked != image_id:
+        raise ValueError(f"annotation {ann_id} is on picture {marked}, not {image_id}")
+    region_id, text = whole_number(sentence["sent_id"]), text_of(sentence["sent"])
+    return RegionRecord(region_id, image_id, xyxy(boxes[ann_id]["bbox"]), text)

@@ -21,6 +21,17 @@ from lavis_dynrefer.datasets.sources.raw_files import (
     open_binary,
     read_json,
 )
+from lavis_dynrefer.datasets.sources.rows import (
+    ROW_ERRORS,
+    Row,
+    finite_number,
+    rows_by_id,
+    shown,
+    side_length,
+    text_of,
+    whole_number,
+    with_ids,
+)
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)
@@ -41,6 +52,8 @@ PROTOCOLS = {  # type -> protocol id of the reports
     "v1.0": "vg1.0-densecap-gt",
     "vgcoco": "vgcoco-densecap-gt",
 }
+ID_KEYS = ("image_id", "id")  # "id" in version 1.0, and in the region descriptions of 1.2 as well
+OLD_KEYS, NEW_KEYS = "v1.0_keys", "v1.2_keys"  # noted where the regions have those of the other
 MAX_CAPTION_WORDS = 15  # ControlCap and GRiT drop longer ones
 _CAPTION_TABLE = str.maketrans(  # DenseCap's replacements, then no punctuation
     {
@@ -92,29 +105,32 @@ def read_visual_genome(
     """
     protocol = name or PROTOCOLS[version]
     collectors = {split: RegionCollector(protocol, split, stores) for split in splits}
+    every = list(collectors.values())
     folder = PictureFolder(images, IMAGES)
     split_of = _read_splits(densecap_splits, collectors)
-    rows = {_picture_id(row, IMAGE_DATA): row for row in iter_json_list(image_data, IMAGE_DATA)}
+    listed = iter_json_list(image_data, IMAGE_DATA)
+    pictures = rows_by_id(listed, "picture of image_data", IMAGE_DATA, every, ID_KEYS)
     if version == "vgcoco":
-        coco = {image_id for image_id, row in rows.items() if row.get("coco_id") is not None}
-        split_of = {image_id: split for image_id, split in split_of.items() if image_id in coco}
+        split_of = _coco_pictures(split_of, pictures, image_data)
     missing = dict(split_of)
-    layouts: set[str] = set()
-    for entry in iter_json_list(region_descriptions, REGION_DESCRIPTIONS, opener):
-        image_id = _picture_id(entry, REGION_DESCRIPTIONS)
+    entries = iter_json_list(region_descriptions, REGION_DESCRIPTIONS, opener)
+    for image_id, entry in with_ids(
+        entries, "picture of region_descriptions", REGION_DESCRIPTIONS, every, ID_KEYS
+    ):
         regions = entry.get("regions")
-        if image_id in split_of and regions:
-            missing.pop(image_id, None)
-            image = _find_picture(image_id, rows.get(image_id), folder)
-            for row in regions:
-                layouts.add("v1.2" if "region_id" in row else "v1.0")
-                _add_region(collectors[split_of[image_id]], image_id, image, row)
+        if image_id not in split_of or not regions:
+            continue
+        collector = collectors[split_of[image_id]]
+        if missing.pop(image_id, None) is None:
+            collector.note("picture_listed_twice")
+        image = _find_picture(image_id, pictures.get(image_id), folder)
+        _add_regions(collector, image_id, image, regions, is_old=version == "v1.0")
     for image_id, split in missing.items():
         detail = f"picture {image_id} of the split has no region in {region_descriptions}"
         collectors[split].leave_out("no_regions", detail, image_id)
-    if layouts - {"v1.0" if version == "v1.0" else "v1.2"}:
-        logger.warning("%s has the keys of %s, asked for %s", region_descriptions, layouts, version)
-    return {split: collector.finish() for split, collector in collectors.items()}
+    found = {split: collector.finish() for split, collector in collectors.items()}
+    _warn_of_other_keys(found, region_descriptions, version)
+    return found
 
 
 def clean_caption(phrase: str) -> str:
@@ -131,8 +147,15 @@ def clamp_box(x: float, y: float, w: float, h: float, width: int, height: int) -
 
     The result may be empty where the region lies outside.
     """
-    x1, y1 = min(max(x, 1), width - 1), min(max(y, 1), height - 1)
-    return float(x1), float(y1), float(min(x + w, width)), float(min(y + h, height))
+    # Comparisons instead of min and max: this runs five million times.
+    x1, y1 = (x if x > 1 else 1), (y if y > 1 else 1)
+    x2, y2 = x + w, y + h
+    return (
+        float(x1 if x1 < width - 1 else width - 1),
+        float(y1 if y1 < height - 1 else height - 1),
+        float(x2 if x2 < width else width),
+        float(y2 if y2 < height else height),
+    )
 
 
 def _read_splits(path: str | Path, collectors: Mapping[str, RegionCollector]) -> dict[int, str]:
@@ -142,7 +165,14 @@ def _read_splits(path: str | Path, collectors: Mapping[str, RegionCollector]) ->
     for split in SPLITS:
         if not isinstance(document.get(split), list):
             raise SPLITS_FILE.error(f"{path}: expected a list of picture ids under {split!r}")
-        for image_id in map(int, document[split]):
+        for value in document[split]:
+            try:
+                image_id = whole_number(value)
+            except ValueError as error:
+                if split in collectors:
+                    detail = f"{path}, split '{split}': picture id: {error}"
+                    collectors[split].leave_out("unreadable_entry", detail, None)
+                continue
             loser = split_of.get(image_id)
             if loser not in (None, split) and loser in collectors:
                 detail = f"picture {image_id} is in the splits {loser} and {split}"
@@ -151,51 +181,107 @@ def _read_splits(path: str | Path, collectors: Mapping[str, RegionCollector]) ->
     return {image_id: split for image_id, split in split_of.items() if split in collectors}
 
 
-def _picture_id(row: Mapping[str, Any], source: RawFile) -> int:
-    # "id" everywhere in version 1.0; "image_id" in image_data.json of 1.2
-    value = row.get("image_id", row.get("id"))
-    if value is None:
-        raise source.error(f"{source.setting}: expected 'image_id' or 'id', got {sorted(row)}")
-    return int(value)
+def _coco_pictures(
+    split_of: Mapping[int, str], pictures: Mapping[int, Row], path: str | Path
+) -> dict[int, str]:
+    """The pictures that COCO has too; those without image data stay, to be counted as such."""
+    if not any("coco_id" in row for row in pictures.values()):
+        raise IMAGE_DATA.error(f"{path}: no picture has a 'coco_id', which type vgcoco goes by")
+    return {
+        image_id: split
+        for image_id, split in split_of.items()
+        if image_id not in pictures or _has_coco_id(pictures[image_id])
+    }
 
 
-def _find_picture(
-    image_id: int, row: Mapping[str, Any] | None, folder: PictureFolder
-) -> ImageRecord | None:
-    """The picture, with an empty path where its file is missing; None without its size."""
-    if row is None or not row.get("width") or not row.get("height"):
-        return None
-    parts = PurePosixPath(row.get("url") or f"{image_id}.jpg").parts[-2:]
-    names = [
-        "/".join(parts),
-        *(f"{parent}{parts[-1]}" for parent in ("", "VG_100K/", "VG_100K_2/")),
-    ]
-    return ImageRecord(
-        image_id, folder.find(*names) or "", width=int(row["width"]), height=int(row["height"])
-    )
-
-
-def _add_region(
-    collector: RegionCollector, image_id: int, image: ImageRecord | None, row: Mapping[str, Any]
-) -> None:
+def _has_coco_id(row: Row) -> bool:
     try:
-        region_id = int(row.get("region_id", row.get("id")))
-        caption = clean_caption(row["phrase"])
-        x, y, w, h = (float(row[key]) for key in ("x", "y", "width", "height"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        detail = f"region {row!r:.200} of picture {image_id}: {error!r}"
+        whole_number(row.get("coco_id"))
+    except ValueError:  # null, or NaN where a table of numbers has been in between
+        return False
+    return True
+
+
+def _find_picture(image_id: int, row: Row | None, folder: PictureFolder) -> ImageRecord | None:
+    """The picture, with an empty path where its file is missing; None without its size."""
+    if row is None:
+        return None
+    try:
+        width, height = side_length(row["width"]), side_length(row["height"])
+    except ROW_ERRORS:
+        return None
+    url, name = row.get("url"), f"{image_id}.jpg"
+    parts = PurePosixPath(url).parts[-2:] if isinstance(url, str) else ()
+    stem = PurePosixPath(parts[-1]).stem if parts else ""
+    if not parts or (stem.isdecimal() and stem.lstrip("0") != str(image_id)):
+        parts = (*parts[:-1], name)  # no url, or that of another picture
+    bases = dict.fromkeys((parts[-1], name))
+    names = [f"{parent}{base}" for base in bases for parent in ("", "VG_100K/", "VG_100K_2/")]
+    return ImageRecord(image_id, folder.find("/".join(parts), *names) or "", width, height)
+
+
+def _add_regions(
+    collector: RegionCollector,
+    image_id: int,
+    image: ImageRecord | None,
+    rows: Any,
+    *,
+    is_old: bool,
+) -> None:
+    """Hand the regions of one picture to the collector; `is_old` is what the file should be."""
+    if not isinstance(rows, list):
+        detail = f"picture {image_id}: expected a list of regions, got {shown(rows)}"
         collector.leave_out("unreadable_record", detail, image_id)
         return
-    if len(caption.split()) > MAX_CAPTION_WORDS:
-        detail = f"caption of region {region_id} has more than {MAX_CAPTION_WORDS} words"
-        collector.leave_out("long_caption", detail, image_id)
-        return
+    for row in rows:
+        try:
+            region, given = _read_region(row, image_id, image)
+        except ROW_ERRORS as error:
+            detail = f"region {shown(row)} of picture {image_id}: {error!r}"
+            collector.leave_out("unreadable_record", detail, image_id)
+            continue
+        if (region.caption or "").count(" ") >= MAX_CAPTION_WORDS:  # cleaned: single blanks
+            detail = f"caption of region {region.region_id} has over {MAX_CAPTION_WORDS} words"
+            collector.leave_out("long_caption", detail, image_id)
+            continue
+        _note_keys(collector, image_id, row, is_old)
+        if image is None:
+            detail = f"picture {image_id} has no size in image_data"
+            collector.reject("no_image_data", detail, region)
+        else:
+            collector.add(region, image, given=given)
+
+
+def _read_region(row: Row, image_id: int, image: ImageRecord | None) -> tuple[RegionRecord, Box]:
+    """A region with the box and caption of the protocol, and its xyxy box as the file has it.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing or of another kind.
+    """
+    region_id = whole_number(row["region_id"] if "region_id" in row else row["id"])
+    caption = clean_caption(text_of(row["phrase"]))
+    x, y = finite_number(row["x"]), finite_number(row["y"])
+    w, h = finite_number(row["width"]), finite_number(row["height"])
     given = (x, y, x + w, y + h)
     box = clamp_box(x, y, w, h, image.width, image.height) if image else given
-    region = RegionRecord(region_id, image_id, box, caption)
-    if image is None:
-        collector.reject("no_image_data", f"picture {image_id} has no size in image_data", region)
-    elif not caption:
-        collector.reject("empty_caption", f"region {region_id} has no word in its caption", region)
-    else:
-        collector.add(region, image, given=given)
+    return RegionRecord(region_id, image_id, box, caption), given
+
+
+def _note_keys(collector: RegionCollector, image_id: int, row: Row, is_old: bool) -> None:
+    has_old = "region_id" not in row
+    if has_old is not is_old:
+        collector.note(OLD_KEYS if has_old else NEW_KEYS)
+    inner = row.get("image" if has_old else "image_id", image_id)
+    if inner != image_id and str(inner) != str(image_id):
+        collector.note("other_picture_inside")  # the picture it is listed under counts, as usual
+
+
+def _warn_of_other_keys(found: Mapping[str, RegionSet], path: str | Path, version: str) -> None:
+    for keys, other in ((OLD_KEYS, "1.0"), (NEW_KEYS, "1.2")):
+        number = sum(region_set.noted.get(keys, 0) for region_set in found.values())
+        if number:
+            logger.warning(
+                "%s: %d regions have the keys of version %s, asked for %s; is it the file of the "
+                "other version? Its regions differ, and so do the numbers measured on them",
+                *(path, number, other, version),
+            )

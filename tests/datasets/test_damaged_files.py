@@ -1,0 +1,311 @@
+"""Whatever a file holds, a reader counts it or names it; no other error, no region unaccounted."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import pickle
+import random
+
+import pytest
+
+from lavis_dynrefer.datasets.prepared import PICTURE_REASONS
+from lavis_dynrefer.datasets.sources.coco import read_coco_captions, read_coco_instances
+from lavis_dynrefer.datasets.sources.grit import read_grit
+from lavis_dynrefer.datasets.sources.ovad import read_ovad
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.datasets.sources.refcocog import read_refcocog
+from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
+from lavis_dynrefer.datasets.table_store import TableStore
+from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
+
+SEEDS = range(25)
+WIDTH, HEIGHT = 100, 80
+PICTURES, REGIONS = 4, 5  # regions of each picture
+ODD = [
+    None,
+    True,
+    0,
+    -1,
+    1,
+    2.5,
+    10**6,
+    2**31,
+    2**63,
+    10**400,
+    1e308,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    "",
+    " ",
+    "1",
+    "2.5",
+    "nan",
+    "a dog",
+    "caf\u00e9",
+    "\ud83d",
+    "a\0b",
+    "x" * 5000,
+    [],
+    [1],
+    [[]],
+    {},
+    {"id": 1},
+]
+
+
+def images():
+    return [
+        {"id": n, "file_name": f"{n}.jpg", "width": WIDTH, "height": HEIGHT}
+        for n in range(1, PICTURES + 1)
+    ]
+
+
+def annotations(**keys):
+    return [
+        {
+            **{"id": 10 * n + k, "image_id": n, "category_id": 1, "bbox": [9, 9, 9 + k, 9]},
+            **copy.deepcopy(keys),
+        }
+        for n in range(1, PICTURES + 1)
+        for k in range(REGIONS)
+    ]
+
+
+def coco(**keys):
+    categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+    rows = annotations(**keys)
+    return {"images": images(), "annotations": rows, "categories": categories}
+
+
+def ovad():
+    names = ("name", "type", "parent_type", "freq_set")
+    attributes = [dict.fromkeys(names, f"a:{n}") | {"is_has_att": "is"} for n in range(3)]
+    return {**coco(att_vec=[1, 0, -1]), "attributes": attributes}
+
+
+def crowds():
+    runs = [0, WIDTH * HEIGHT]
+    return coco(iscrowd=1, segmentation={"size": [HEIGHT, WIDTH], "counts": runs})
+
+
+def visual_genome():
+    """region_descriptions, image_data, densecap_splits."""
+    entries = [
+        {
+            "id": n,
+            "regions": [
+                {
+                    "region_id": 10 * n + k,
+                    "phrase": "a dog",
+                    "x": 9,
+                    "y": 9,
+                    "width": 9,
+                    "height": 9,
+                }
+                for k in range(REGIONS)
+            ],
+        }
+        for n in range(1, PICTURES + 1)
+    ]
+    pictures = [
+        {
+            "image_id": n,
+            "width": WIDTH,
+            "height": HEIGHT,
+            "url": f"http://x/y/{n}.jpg",
+            "coco_id": n,
+        }
+        for n in range(1, PICTURES + 1)
+    ]
+    return [entries, pictures, {"train": [], "val": list(range(1, PICTURES + 1)), "test": []}]
+
+
+def references():
+    """refs(umd).p, instances.json."""
+    rows = [
+        {
+            "split": "val",
+            "ref_id": n,
+            "ann_id": 10 * n,
+            "image_id": n,
+            "sentences": [{"sent_id": 10 * n + k, "sent": "a dog"} for k in range(REGIONS)],
+        }
+        for n in range(1, PICTURES + 1)
+    ]
+    return [rows, coco()]
+
+
+def detections():
+    """Ten times as many, as some boxes outside of their pictures are no reason to refuse a file."""
+    rows = [row for _ in range(10) for row in annotations()]
+    return [{"image_id": row["image_id"], "bbox": row["bbox"], "score": 0.5} for row in rows]
+
+
+TRUTH = RegionSet(
+    "truth",
+    "val",
+    {n: ImageRecord(n, f"/x/{n}.jpg", WIDTH, HEIGHT) for n in range(1, PICTURES + 1)},
+    [RegionRecord(1, 1, (1.0, 1.0, 9.0, 9.0), "a dog")],
+)
+
+
+def write_json(folder, document):
+    path = folder / f"{len(list(folder.iterdir()))}.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def read_as_visual_genome(folder, content, stores):
+    paths = [write_json(folder, document) for document in content]
+    return read_visual_genome(*paths, folder, version="vgcoco", splits=["val"], stores=stores)[
+        "val"
+    ]
+
+
+def read_as_refcocog(folder, content, stores):
+    (folder / "refs.p").write_bytes(pickle.dumps(content[0], protocol=2))
+    instances = write_json(folder, content[1])
+    return read_refcocog(folder / "refs.p", instances, folder, splits=["val"], stores=stores)["val"]
+
+
+def read_as_captions(folder, content, stores):
+    path = write_json(folder, content)
+    return read_coco_captions(path, folder, name="demo", split="val", stores=stores)
+
+
+SOURCES = {  # name -> its files, where the rows of regions are in them, the reader
+    "visual_genome": (
+        visual_genome,
+        lambda files: [row["regions"] for row in files[0]],
+        read_as_visual_genome,
+    ),
+    "coco": (
+        coco,
+        lambda file: [file["annotations"]],
+        lambda folder, content, stores: read_coco_instances(
+            write_json(folder, content), folder, stores=stores
+        ),
+    ),
+    "crowds": (
+        crowds,
+        lambda file: [file["annotations"]],
+        lambda folder, content, stores: read_coco_instances(
+            write_json(folder, content), folder, stores=stores
+        ),
+    ),
+    "captions": (
+        lambda: coco(caption="a dog"),
+        lambda file: [file["annotations"]],
+        read_as_captions,
+    ),
+    "ovad": (
+        ovad,
+        lambda file: [file["annotations"]],
+        lambda folder, content, stores: read_ovad(
+            write_json(folder, content), folder, stores=stores
+        ),
+    ),
+    "refcocog": (
+        references,
+        lambda files: [row["sentences"] for row in files[0]],
+        read_as_refcocog,
+    ),
+    "grit": (
+        detections,
+        lambda file: [file],
+        lambda folder, content, stores: read_grit(
+            write_json(folder, content), TRUTH, name="demo", stores=stores
+        ),
+    ),
+}
+
+
+def places(value, path=()):
+    """Paths of all values inside a value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items if isinstance(value, (dict, list)) else ():
+        yield (*path, key)
+        if isinstance(inner, (dict, list)):
+            yield from places(inner, (*path, key))
+
+
+def damage(value, rng):
+    """Put something odd in one place inside, or take a key away there."""
+    *path, last = rng.choice(list(places(value)))
+    for key in path:
+        value = value[key]
+    if isinstance(value, dict) and rng.random() < 0.2:
+        del value[last]
+    else:
+        value[last] = copy.deepcopy(rng.choice(ODD))
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads the files of a source into tables."""
+    for name in ("pictures", "tables"):
+        (tmp_path / name).mkdir()
+    for n in range(1, PICTURES + 1):
+        (tmp_path / "pictures" / f"{n}.jpg").touch()
+
+    def _read(reader, content):
+        folder = tmp_path / "pictures"
+        return reader(folder, content, lambda split: TableStore(tmp_path / "tables", folder))
+
+    return _read
+
+
+def is_usable(region, image):
+    x1, y1, x2, y2 = region.box
+    inside = x1 < x2 and y1 < y2 and x2 > 0 and y2 > 0 and x1 < image.width and y1 < image.height
+    return inside and all(map(math.isfinite, region.box))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_undamaged_files_are_kept_whole(read, name):
+    make, _, reader = SOURCES[name]
+
+    found = read(reader, make())
+
+    assert len(found.regions) == sum(map(len, SOURCES[name][1](make())))
+    assert found.rejection_counts() == {}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_damaged_region_is_kept_or_counted(read, name, seed):
+    make, lists_of, reader = SOURCES[name]
+    rng = random.Random(seed)
+    content = make()
+    lists = lists_of(content)
+    for _ in range(rng.randint(1, 6)):
+        damage(rng.choice(lists), rng)
+
+    found = read(reader, content)
+
+    counts = found.rejection_counts()
+    dropped = sum(count for reason, count in counts.items() if reason not in PICTURE_REASONS)
+    elsewhere = found.noted.get("on_other_pictures", 0)
+    assert len(found.regions) + dropped + elsewhere == sum(map(len, lists))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_damaged_file_gives_usable_regions_or_an_error_that_names_it(read, name, seed):
+    make, _, reader = SOURCES[name]
+    rng = random.Random(1000 + seed)
+    content = make()
+    for _ in range(rng.randint(1, 6)):
+        damage(content, rng)
+
+    try:
+        found = read(reader, content)
+    except DatasetError:
+        return  # any other error is a failure
+
+    ids = [region.region_id for region in found.regions]
+    assert len(set(ids)) == len(ids)
+    assert all(is_usable(region, found.images[region.image_id]) for region in found.regions)

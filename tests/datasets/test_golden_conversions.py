@@ -1,0 +1,182 @@
+"""Real files of Visual Genome become what the released data's own conversion makes of them.
+
+The golden files were made by its rules: images, captions and boxes in order, nothing more and
+nothing less. Tags are compared in tests/vocab/test_golden_tags.py.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lavis_dynrefer.datasets.prepared import (
+    PICTURE_REASONS,
+    RawDataset,
+    open_prepared,
+    prepare,
+    read_manifest,
+)
+from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
+
+SPLITS = ("train", "val", "test")
+FIVE = "five pictures, v1.2"
+CASES = [FIVE, "nine pictures, v1.0", "nine pictures, v1.2"]
+WAYS = ["reader", "tables", "tables opened again"]
+
+
+@pytest.fixture(params=CASES)
+def case(request, shared, tmp_path):
+    """The raw dataset and its golden file."""
+    fixtures = shared / "fixtures"
+    version = request.param[-4:]
+    if request.param == FIVE:
+        # The pictures themselves were not handed out: sizes are those of image_data.json.
+        folder, golden = fixtures / "vg_raw_5images/vg1.2", "vg1.2_5images"
+        pictures, splits = tmp_path / "pictures", tmp_path / "splits.json"
+        pictures.mkdir()
+        for number in range(1, 6):
+            (pictures / f"{number}.jpg").touch()
+        splits.write_text(json.dumps({"train": list(range(1, 6)), "val": [], "test": []}))
+    else:
+        folder, golden = fixtures / "vg_format_e2e" / f"vg{version[1:]}", "vg_format_e2e"
+        pictures, splits = folder.parent / "images", folder.parent / "densecap_splits.json"
+    sources = {
+        "region_descriptions": folder / "region_descriptions.json",
+        "image_data": folder / "image_data.json",
+        "densecap_splits": splits,
+    }
+
+    def read(splits, stores, opener):
+        return read_visual_genome(
+            *sources.values(),
+            pictures,
+            version=version,
+            splits=splits,
+            stores=stores,
+            opener=opener,
+        )
+
+    raw = RawDataset("vg_region", version, None, sources, pictures, read)
+    path = fixtures / "golden" / f"{golden}_dynrefer.json"
+    return raw, json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(params=WAYS)
+def converted(request, case, tmp_path):
+    """The region sets of a raw dataset in the order of its splits, and the golden file."""
+    raw, golden = case
+    splits = SPLITS if len(golden["images"]) == 9 else ("train",)
+    if request.param == "reader":
+        found = read_visual_genome(
+            *raw.sources.values(), raw.pictures, version=raw.type, splits=splits
+        )
+    else:
+        found = prepare(raw, splits, tmp_path / "prepared")
+    if request.param == "tables opened again":
+        found = open_prepared(tmp_path / "prepared", splits)
+    return list(found.values()), golden
+
+
+def regions_of(parts):
+    return [region for part in parts for region in part.regions]
+
+
+def test_pictures_are_those_of_the_golden_file(converted):
+    parts, golden = converted
+
+    images = [image for part in parts for image in part.images.values()]
+
+    assert [(item.image_id, item.width, item.height) for item in images] == [
+        (row["id"], row["width"], row["height"]) for row in golden["images"]
+    ]
+    assert [item.path.rpartition("/")[2] for item in images] == [
+        row["file_name"] for row in golden["images"]
+    ]
+
+
+def test_captions_and_boxes_are_those_of_the_golden_file_in_its_order(converted):
+    parts, golden = converted
+
+    assert [(item.image_id, item.caption, item.box) for item in regions_of(parts)] == [
+        (row["image_id"], row["caption"], tuple(row["bbox"])) for row in golden["annotations"]
+    ]
+
+
+def test_the_model_is_given_the_box_of_the_golden_segmentation(converted):
+    """The released code takes its boxes from there, and widens those of a pixel or less."""
+    parts, golden = converted
+    polygons = [row["segmentation"][0] for row in golden["annotations"]]
+
+    corners = [(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in polygons]
+
+    assert [item.box for item in regions_of(parts)] == corners
+    assert min(min(x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners) > 1
+
+
+def test_nothing_is_dropped_and_nothing_is_odd(converted):
+    parts, golden = converted
+
+    assert sum(len(part.regions) for part in parts) == len(golden["annotations"])
+    assert [part.rejection_counts() for part in parts] == [{} for _ in parts]
+    assert [dict(part.noted) for part in parts] == [{} for _ in parts]
+
+
+def test_region_ids_are_those_of_the_raw_file(case, converted):
+    raw, _ = case
+    parts, _ = converted
+    entries = json.loads(raw.sources["region_descriptions"].read_text(encoding="utf-8"))
+    rows = [row for entry in entries for row in entry["regions"]]
+
+    assert [item.region_id for item in regions_of(parts)] == [
+        row.get("region_id", row.get("id")) for row in rows
+    ]
+
+
+def test_the_manifest_accounts_for_every_region_of_the_raw_file(case, tmp_path):
+    raw, golden = case
+    splits = SPLITS if len(golden["images"]) == 9 else ("train",)
+
+    prepare(raw, splits, tmp_path / "prepared")
+
+    described = read_manifest(tmp_path / "prepared")["splits"].values()
+    assert sum(part["regions_read"] for part in described) == len(golden["annotations"])
+    assert sum(part["regions_kept"] for part in described) == len(golden["annotations"])
+    assert [(part["dropped"], part["noted"]) for part in described] == [({}, {}) for _ in splits]
+
+
+def test_odd_and_dropped_regions_are_in_the_manifest(tmp_path):
+    rows = [
+        {"region_id": n, "phrase": phrase, "x": x, "y": 5, "width": 9, "height": 9}
+        for n, (phrase, x) in enumerate([("caf\u00e9 cr\u00eape", 1), ("a dog", -3), ("", 1)])
+    ]
+    files = {
+        "region_descriptions": [{"id": 1, "regions": [*rows, {"id": 9}]}],
+        "image_data": [{"image_id": 1, "width": 40, "height": 30}, {"image_id": 1}],
+        "densecap_splits": {"train": [1, 2], "val": [], "test": []},
+    }
+    (tmp_path / "1.jpg").touch()
+    sources = {name: tmp_path / f"{name}.json" for name in files}
+    for name, path in sources.items():
+        path.write_text(json.dumps(files[name]), encoding="utf-8")
+
+    def read(splits, stores, opener):
+        return read_visual_genome(
+            *sources.values(), tmp_path, splits=splits, stores=stores, opener=opener
+        )
+
+    raw = RawDataset("vg_region", "v1.2", None, sources, tmp_path, read)
+    found = prepare(raw, ["train"], tmp_path / "prepared")["train"]
+
+    described = read_manifest(tmp_path / "prepared")["splits"]["train"]
+    assert (described["regions_read"], described["regions_kept"]) == (4, 2)
+    assert described["dropped"] == found.rejection_counts()
+    assert described["dropped"] == {
+        "duplicate_entry": 1,
+        "empty_caption": 1,
+        "unreadable_record": 1,
+        "no_regions": 1,
+    }
+    assert described["noted"] == {"non_ascii_caption": 1, "box_partly_outside": 1}
+    assert described["noted"] == dict(found.noted)
+    assert {"duplicate_entry", "no_regions"} <= PICTURE_REASONS
