@@ -44,6 +44,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = 1
 _ROTATED = range(2, 9)  # or mirrored
 _SIDEWAYS = range(5, 9)
+_SHOWN_BYTES = 24  # of a file that is no picture
 _CHUNK = 64  # pictures a process is handed at once
 _MODES = {
     "RGB": (),
@@ -113,10 +114,11 @@ def check_picture(record: ImageRecord, decode: bool) -> PictureFinding:
     try:
         kinds, detail = _look(record)
         if decode:
-            with _without_size_warning():
+            with _quiet():
                 decode_picture(record.path)
     except PICTURE_ERRORS as error:
-        return _finding(record, (_kind_of(error, record.path),), str(error))
+        kind = _kind_of(error, record.path)
+        return _finding(record, (kind,), _describe(kind, error, record.path))
     return _finding(record, kinds, detail)
 
 
@@ -206,7 +208,7 @@ def _finding(record: ImageRecord, kinds: tuple[str, ...], detail: str) -> Pictur
 
 def _look(record: ImageRecord) -> tuple[tuple[str, ...], str]:
     """What the header says that is unusual; raises what Pillow raises."""
-    with _without_size_warning(), Image.open(record.path) as image:
+    with _quiet(), Image.open(record.path) as image:
         size, mode = image.size, image.mode
         orientation = _orientation(image)
         is_transparent = "transparency" in image.info
@@ -260,9 +262,16 @@ def _kind_of(error: Exception, path: str) -> str:
     return "unreadable_file" if getattr(error, "errno", None) else "damaged"
 
 
+def _describe(kind: str, error: Exception, path: str) -> str:
+    if kind != "not_a_picture":
+        return UNUSABLE[kind] if kind in ("missing_image", "empty_file") else str(error)
+    with open(path, "rb") as file:
+        return f"begins with {file.read(_SHOWN_BYTES)!r}"
+
+
 @contextmanager
-def _without_size_warning() -> Iterator[None]:
-    """Pillow's warning about many pixels is a kind here."""
+def _quiet() -> Iterator[None]:
+    """What Pillow warns of is a kind here, or nothing that matters to the loader."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
         yield

@@ -7,7 +7,7 @@ processes on a machine share the pages they touch.
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -117,8 +117,7 @@ class _RegionBatch:
     def __init__(self, batch: pa.RecordBatch) -> None:
         nested = batch.column("regions")
         regions = nested.flatten()
-        offsets = _numbers(nested.offsets, np.int32)
-        self.offsets = offsets - offsets[0]
+        self.offsets = _numbers(nested.offsets, np.int32)
         # Single elements of a memoryview are Python numbers, and quicker to get than an array's.
         self._first_rows = memoryview(self.offsets)
         self._image_ids = memoryview(_numbers(batch.column("image_id"), np.int64))
@@ -164,12 +163,15 @@ class ImageTable(Mapping[int, ImageRecord]):
     def __init__(self, path: str | Path, folder: str | Path) -> None:
         self.path = Path(path)
         self.folder = str(folder)
-        names = [name for name in PICTURE_SCHEMA.names if name != "regions"]
         batches = _read_batches(path, PICTURE_SCHEMA)
-        self._table = pa.Table.from_batches([batch.select(names) for batch in batches])
-        self._ids = self._table["image_id"].to_numpy()
-        self._order = np.argsort(self._ids, kind="stable")
-        self._sorted = self._ids[self._order]
+        self._ids = _joined(batches, "image_id", np.int64)
+        self._widths = memoryview(_joined(batches, "width", np.int32))
+        self._heights = memoryview(_joined(batches, "height", np.int32))
+        names = [batch.column("file_name") for batch in batches]
+        self._names = pa.chunked_array(names, pa.string()).combine_chunks()
+        order = np.argsort(self._ids, kind="stable")
+        self._order = memoryview(order)
+        self._sorted = memoryview(self._ids[order])
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -181,13 +183,12 @@ class ImageTable(Mapping[int, ImageRecord]):
 
     def __getitem__(self, image_id: int) -> ImageRecord:
         """One picture."""
-        place = int(np.searchsorted(self._sorted, image_id))
+        place = bisect_left(self._sorted, image_id)
         if place == len(self._sorted) or self._sorted[place] != image_id:
             raise KeyError(image_id)
-        row = int(self._order[place])
-        values = {name: self._table[name][row].as_py() for name in ("file_name", "width", "height")}
-        path = os.path.join(self.folder, values["file_name"])
-        return ImageRecord(image_id, path, values["width"], values["height"])
+        row = self._order[place]
+        path = os.path.join(self.folder, self._names[row].as_py())
+        return ImageRecord(image_id, path, self._widths[row], self._heights[row])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A process that gets a copy maps the file itself."""
@@ -205,8 +206,10 @@ class TagTable(Sequence[tuple[str, ...]]):
     def __init__(self, path: str | Path, names: Sequence[str]) -> None:
         self.path = Path(path)
         self.names = tuple(names)
-        self._batches = [batch.column("tags") for batch in _read_batches(path, TAGS_SCHEMA)]
-        self._starts = np.cumsum([0, *map(len, self._batches)]).tolist()
+        columns = [batch.column("tags") for batch in _read_batches(path, TAGS_SCHEMA)]
+        self._starts = np.cumsum([0, *map(len, columns)]).tolist()
+        self._ends = [memoryview(_numbers(column.offsets, np.int32)) for column in columns]
+        self._tags = [memoryview(_numbers(column.values, np.int32)) for column in columns]
 
     def __len__(self) -> int:
         """Number of regions."""
@@ -215,8 +218,9 @@ class TagTable(Sequence[tuple[str, ...]]):
     def __getitem__(self, row: Any) -> Any:
         """Tags of one region."""
         number = bisect_right(self._starts, row) - 1
-        chosen = self._batches[number][row - self._starts[number]].as_py()
-        return tuple(self.names[index] for index in chosen)
+        within, ends = row - self._starts[number], self._ends[number]
+        chosen = self._tags[number][ends[within] : ends[within + 1]]
+        return tuple([self.names[index] for index in chosen])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A process that gets a copy maps the file itself."""
@@ -331,6 +335,12 @@ def _numbers(column: pa.Array, dtype: type[np.generic]) -> np.ndarray:
     if not len(column):
         return np.empty(0, dtype)
     return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
+
+
+def _joined(batches: Sequence[pa.RecordBatch], name: str, dtype: type[np.generic]) -> np.ndarray:
+    """A column of numbers of all batches."""
+    columns = [_numbers(batch.column(name), dtype) for batch in batches]
+    return np.concatenate([np.empty(0, dtype), *columns])
 
 
 def _record(row: Mapping[str, Any], image_id: int) -> RegionRecord:
