@@ -19,29 +19,28 @@ _PATTERNS = {
     "a A N and a A N P the A N of the N": 4,
     "a A N and a A N P the A N with the A N P the N": 2,
 }
-_WORDS = {
-    "N": (
-        "man woman window tree shirt building sign wall grass sky table hair leaves chair car road "
-        "plate people street person hand head fence water bag clock door pole boy light girl pants "
-        "jacket shadow leg snow cloud train bus horse bike floor hat wheel arm sidewalk flower "
-        "bench roof shoe glass dog letter boat elephant leaf beach wave rock tail ear helmet board "
-        "lamp cup cat bowl box field eye zebra giraffe tower bottle mirror pillow shelf lid cabinet "
-        "keyboard screen sink bed counter toilet towel plant cow sheep bird wing engine truck tire "
-        "license umbrella ball racket glove cap skateboard surfboard kite stripe brick tile curtain "
-        "picture frame book paper vase food pizza cheese cake fork knife spoon banana apple orange "
-        "carrot broccoli sandwich napkin tray oven microwave refrigerator handle knob button wire"
-    ).split(),
-    "A": (
-        "white black green blue brown red yellow gray large small wooden tall orange young metal "
-        "old silver long dark short pink round big grassy bright clear purple little bare blonde "
-        "striped empty wet sandy dirty stone colorful plastic leafy cloudy glass parked open paved "
-        "tan rocky concrete thin hanging framed shiny rectangular square leather curly snowy"
-    ).split(),
-    "P": (
-        "on in behind near under above along beside by against below across outside over "
-        "underneath inside around between beneath past"
-    ).split(),
-}
+_NOUNS = """
+man woman window tree shirt building sign wall grass sky table hair leaves chair car road plate
+people street person hand head fence water bag clock door pole boy light girl pants jacket shadow
+leg snow cloud train bus horse bike floor hat wheel arm sidewalk flower bench roof shoe glass dog
+letter boat elephant leaf beach wave rock tail ear helmet board lamp cup cat bowl box field eye
+zebra giraffe tower bottle mirror pillow shelf lid cabinet keyboard screen sink bed counter toilet
+towel plant cow sheep bird wing engine truck tire license umbrella ball racket glove cap skateboard
+surfboard kite stripe brick tile curtain picture frame book paper vase food pizza cheese cake fork
+knife spoon banana apple orange carrot broccoli sandwich napkin tray oven microwave refrigerator
+handle knob button wire
+"""
+_ADJECTIVES = """
+white black green blue brown red yellow gray large small wooden tall orange young metal old silver
+long dark short pink round big grassy bright clear purple little bare blonde striped empty wet
+sandy dirty stone colorful plastic leafy cloudy glass parked open paved tan rocky concrete thin
+hanging framed shiny rectangular square leather curly snowy
+"""
+_PREPOSITIONS = """
+on in behind near under above along beside by against below across outside over underneath inside
+around between beneath past
+"""
+_WORDS = {"N": _NOUNS.split(), "A": _ADJECTIVES.split(), "P": _PREPOSITIONS.split()}
 # Shares of the same 1,278 regions, but for the last one, which is assumed.
 CAPITALS = 332 / 1278
 NEWLINES = 13 / 1278

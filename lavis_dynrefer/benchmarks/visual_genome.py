@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from lavis_dynrefer.benchmarks.phrases import draw_phrases
 from lavis_dynrefer.datasets.sources import visual_genome
@@ -20,9 +22,12 @@ COCO = 51_208 / PICTURES  # pictures that are in COCO too
 OUTSIDE = 1 / 100_000  # assumed; there are a few
 FLAT = 1 / 100_000  # assumed
 _LAST_ID = 2_417_997
-_SIZES = np.array([(500, 375), (800, 600), (640, 480), (500, 333), (375, 500), (1024, 768)])
+_SIZES = np.array(  # width and height in pixels; most are 500 pixels wide
+    [*[(500, 375)] * 4, *[(500, 333)] * 2, *[(375, 500)] * 2, (640, 480), (800, 600), (1024, 768)]
+)
 # Logarithm of width and height as a share of the picture's, and its spread: pictures 1 to 5.
 _SIDES = ((-1.83, 0.82), (-1.44, 0.80))
+_QUALITY = 90  # of painted JPEGs
 _AT_ONCE = 1024  # pictures in memory
 
 Painter = Callable[[np.random.Generator, int, int], bytes]
@@ -160,6 +165,18 @@ def draw_boxes(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     corners[outside, 1] = -1000
     sides[flat, 1] = 0
     return np.concatenate([corners, sides], axis=1)
+
+
+def paint_jpeg(rng: np.random.Generator, width: int, height: int) -> bytes:
+    """A JPEG with large and small structure, so that decoding costs what a photograph's does."""
+    picture = np.zeros((height, width, 3))
+    for cells in (4, 16, 64, 256):
+        noise = rng.integers(256, size=(cells, cells, 3), dtype=np.uint8)
+        layer = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        picture += np.asarray(layer) / 4
+    file = io.BytesIO()
+    Image.fromarray(picture.astype(np.uint8)).save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
 
 
 def _write_list(path: Path, rows: Iterator[dict[str, Any]]) -> None:
