@@ -23,6 +23,7 @@ from lavis_dynrefer.models.checkpoint import (
     load_weights,
     read_state_dict,
 )
+from lavis_dynrefer.models.sources import locate
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +88,59 @@ def read_weights(paths: Iterable[PathLike]) -> dict[str, Tensor]:
     """Union of the weights of several files under our names, later files winning.
 
     Args:
-        paths: checkpoints of runs, bare state dicts, or files of the official release.
+        paths: checkpoints of runs, bare state dicts, or files of the official release; or URLs.
     """
     weights: dict[str, Tensor] = {}
     for path in paths:
-        state = read_state_dict(Path(path).expanduser())
+        state = read_state_dict(locate(os.fspath(path), key="run.load_ckpt_path"))
         weights.update(from_official(state) if is_official(state) else state)
     return weights
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, source: PathLike
+) -> None:
+    """Continue with the optimiser state of a checkpoint.
+
+    Args:
+        optimizer: has the parameters of this run.
+        state: what an optimiser of the same kind and parameters gave.
+        source: where it came from, for messages.
+
+    Raises:
+        CheckpointError: another kind of optimiser, or other parameters.
+    """
+    try:
+        for group in state["param_groups"]:
+            absent = sorted(_numbers_of(optimizer) - set(group))
+            if absent:
+                raise ValueError(f"by an optimiser without {absent}")
+        optimizer.load_state_dict(dict(state))
+        _check_shapes(optimizer)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{source}: other parameters were trained, or in another way ({error}); "
+            "give it as run.load_ckpt_path to take its weights only"
+        ) from error
+
+
+def _numbers_of(optimizer: torch.optim.Optimizer) -> set[str]:
+    """What tells its kind; torch itself fills in the switches that older versions did not have."""
+    return {
+        name
+        for name, value in optimizer.defaults.items()
+        if value is not None and not isinstance(value, bool)
+    }
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse what torch loads and only a step would stumble over."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            for name, value in optimizer.state.get(weight, {}).items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
+                    shapes = f"{tuple(value.shape)}, not {tuple(weight.shape)}"
+                    raise ValueError(f"{name} of a parameter is {shapes}")
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:

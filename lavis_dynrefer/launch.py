@@ -27,14 +27,16 @@ from lavis.common.registry import registry
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from lavis_dynrefer.checks.run_checks import load_checked_config
 from lavis_dynrefer.metrics.expected import render_comparison
-from lavis_dynrefer.run_config import OWN_RUNNER, LaunchError, RunConfig, load_run_config
+from lavis_dynrefer.run_config import OWN_RUNNER, LaunchError, RunConfig
 
 logger = logging.getLogger(__name__)
 
 EXIT_BAD_INPUT = 2  # as argparse
 EXIT_INTERRUPTED = 130  # as a shell
 DEBUG_VARIABLE = "DYNREFER_DEBUG"
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Scoring on rank 0 may take long while the others wait; torchrun ends them if it fails.
 GROUP_TIMEOUT = datetime.timedelta(hours=1)
 
@@ -73,13 +75,16 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
 
     Raises:
         LaunchError: the configuration, the data or the model's files are not usable.
+        ValueError: torchrun's variables are not usable.
     """
-    config = load_run_config(cfg_path, options, evaluate=evaluate)
+    config, warnings = load_checked_config(cfg_path, options, evaluate=evaluate)
     # Tokenizers run in the main process while loaders fork; without this they warn each time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with _process_group(config.run_cfg):
         setup_logger()
         _seed_everything(config.run_cfg.seed + get_rank())
+        for text in warnings if get_rank() == 0 else ():
+            logger.warning(text)
         config.pretty_print()
         try:
             runner = _build_runner(config)
@@ -138,27 +143,58 @@ def _process_group(run: DictConfig) -> Iterator[None]:
     Without them the run has one process and no group, on CPU as on a GPU. SLURM's variables are
     ignored: an interactive shell has them too.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if "RANK" not in os.environ:
         run.distributed, run.world_size = False, 1
         yield
         return
-    run.distributed = True
-    run.rank, run.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    run.gpu = int(os.environ.get("LOCAL_RANK", 0))
-    on_cuda = run.device.startswith("cuda")
-    run.dist_backend = "nccl" if on_cuda else "gloo"
-    if on_cuda:
-        torch.cuda.set_device(run.gpu)
-    dist.init_process_group(
-        run.dist_backend,
-        init_method=run.dist_url,
-        rank=run.rank,
-        world_size=run.world_size,
-        timeout=GROUP_TIMEOUT,
-    )
+    _join_group(run)
     setup_for_distributed(run.rank == 0)  # LAVIS's meters print
     yield
     dist.destroy_process_group()  # not after an error: with NCCL it would wait for the others
+
+
+def _join_group(run: DictConfig) -> None:
+    """Open the group.
+
+    Raises:
+        ValueError: variables are missing or wrong, or the processes do not meet. On every rank
+            for itself, so not a `LaunchError`, which one of them prints for all.
+    """
+    needed = TORCHRUN_VARIABLES if run.dist_url == "env://" else TORCHRUN_VARIABLES[:2]
+    absent = [name for name in needed if not os.environ.get(name)]
+    if absent:
+        raise ValueError(f"RANK is set but not {absent}: start with torchrun, or unset RANK")
+    run.distributed = True
+    run.rank, run.world_size = _whole_number("RANK"), _whole_number("WORLD_SIZE")
+    run.gpu = _whole_number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
+    on_cuda = run.device.startswith("cuda")
+    run.dist_backend = "nccl" if on_cuda else "gloo"
+    if on_cuda:
+        gpus = torch.cuda.device_count()
+        if run.gpu >= gpus:
+            raise ValueError(
+                f"process {run.gpu} of this machine has no GPU, there are {gpus}; start "
+                f"torchrun with --nproc_per_node={gpus}, or set run.device=cpu"
+            )
+        torch.cuda.set_device(run.gpu)
+    try:
+        dist.init_process_group(
+            run.dist_backend,
+            init_method=run.dist_url,
+            rank=run.rank,
+            world_size=run.world_size,
+            timeout=GROUP_TIMEOUT,
+        )
+    except (ValueError, RuntimeError) as error:
+        place = os.environ.get("MASTER_ADDR") if run.dist_url == "env://" else run.dist_url
+        raise ValueError(f"rank {run.rank} meets no other process at {place}: {error}") from error
+
+
+def _whole_number(variable: str) -> int:
+    value = os.environ[variable]
+    if not value.isdecimal():
+        raise ValueError(f"{variable}: expected a whole number, as torchrun sets it, got {value!r}")
+    return int(value)
 
 
 def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
@@ -172,7 +208,10 @@ def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
         if arguments.debug or os.environ.get(DEBUG_VARIABLE) == "1" or not _is_for_user(error):
             raise
         if os.environ.get("RANK", "0") == "0" or not isinstance(error, LaunchError):
-            sys.stderr.write(f"error: {_message(error)}\n")
+            for line in _message(error).splitlines():
+                sys.stderr.write(f"error: {line}\n")
+            for line in getattr(error, "warnings", ()):
+                sys.stderr.write(f"warning: {line}\n")
         return EXIT_BAD_INPUT
     return 0
 

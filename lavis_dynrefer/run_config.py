@@ -1,4 +1,4 @@
-"""Reads the yaml of a run and checks it before anything is built."""
+"""Reads the yaml of a run and merges it with the defaults of the model and datasets it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lavis_dynrefer.metrics.expected import Expected, parse_expected
 from lavis_dynrefer.paths import project_path
-from lavis_dynrefer.run_keys import check_keys, fill_defaults, suggestion
+from lavis_dynrefer.run_keys import fill_defaults, suggestion
 
 OWN_TASK = "dynrefer"
 OWN_RUNNER = "runner_dynrefer"
@@ -27,7 +27,16 @@ SECTIONS = {*NEEDED_SECTIONS, "expected"}
 
 
 class LaunchError(ValueError):
-    """A run cannot start; the message says what is wrong and how to cure it."""
+    """A run cannot start; the message says what is wrong and how to cure it, a line for each.
+
+    Args:
+        message: see above.
+        warnings: what else was found, which may be in order.
+    """
+
+    def __init__(self, message: str, warnings: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.warnings = tuple(warnings)
 
 
 class RunConfig(Config):
@@ -55,7 +64,7 @@ class RunConfig(Config):
 def load_run_config(
     cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
 ) -> RunConfig:
-    """Read, complete and check the configuration of a run.
+    """Read and complete the configuration of a run; `checks.run_checks` tells what is wrong in it.
 
     Args:
         cfg_path: yaml file, from the current folder; else one of those shipped in projects/.
@@ -63,7 +72,8 @@ def load_run_config(
         evaluate: evaluate only, whatever the yaml says.
 
     Raises:
-        LaunchError: a file, section, name or value is wrong.
+        LaunchError: the file, a section or a registered name is wrong, so that nothing can be
+            merged.
     """
     with readable(cfg_path):
         sections = read_sections(cfg_path, options)
@@ -101,9 +111,16 @@ def read_sections(cfg_path: str, options: Sequence[str] = ()) -> DictConfig:
     """The content of a yaml, options merged into it; arguments as in `load_run_config`."""
     path = find_run_file(cfg_path)
     content = OmegaConf.load(path)
-    if not isinstance(content, DictConfig):
-        raise LaunchError(f"{path}: expected the sections {sorted(NEEDED_SECTIONS)}")
-    return OmegaConf.merge(content, OmegaConf.from_dotlist(_dot_list(options)))
+    if not content or not isinstance(content, DictConfig):
+        found = "a list" if content else "an empty file"
+        raise LaunchError(f"{path}: expected the sections {sorted(NEEDED_SECTIONS)}, got {found}")
+    try:
+        return OmegaConf.merge(content, _read_options(options))
+    except TypeError as error:  # OmegaConf's, without the place
+        raise LaunchError(
+            f"--options {list(options)}: a list stands where {path} has a mapping, or the other "
+            "way round"
+        ) from error
 
 
 @contextmanager
@@ -116,6 +133,14 @@ def readable(cfg_path: str) -> Iterator[None]:
         raise LaunchError(f"{cfg_path}: {place}{str(error).splitlines()[0]}") from error
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise LaunchError(f"{cfg_path}: not a readable yaml file: {_one_line(error)}") from error
+
+
+def _read_options(options: Sequence[str]) -> DictConfig:
+    pairs = _dot_list(options)
+    try:
+        return OmegaConf.from_dotlist(pairs)
+    except yaml.YAMLError as error:
+        raise LaunchError(f"--options {pairs}: not yaml: {_one_line(error)}") from error
 
 
 def _dot_list(options: Sequence[str]) -> list[str]:
@@ -176,25 +201,13 @@ def _completed_run(run: Mapping[str, Any], *, evaluate: bool) -> dict[str, Any]:
     complete["runner"] = complete.get("runner") or (OWN_RUNNER if own else "runner_base")
     _check_registered("run.runner", complete["runner"], registry.list_runners())
     _check_registered("run.lr_sched", complete["lr_sched"], registry.list_lr_schedulers())
-    if own:
-        try:
-            check_keys(complete)
-        except ValueError as error:
-            raise LaunchError(str(error)) from None
+    if own:  # LAVIS takes a null for a value
+        complete = {name: value for name, value in complete.items() if value is not None}
     if complete["evaluate"]:
         complete["max_epoch"] = complete.get("max_epoch") or 1
-    complete["device"] = _usable_device(complete["device"])
+    if complete["device"] == "auto":
+        complete["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     return complete
-
-
-def _usable_device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.split(":")[0] not in ("cpu", "cuda"):
-        raise LaunchError(f"run.device: expected auto, cpu or cuda, got {name!r}")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise LaunchError("run.device is cuda, but torch finds no GPU; set run.device=cpu or auto")
-    return name
 
 
 def _check_model(model: DictConfig) -> None:
@@ -229,7 +242,8 @@ def _check_processors(datasets: Mapping[str, Any]) -> None:
             phases = dataset.get(kind) or {}
             if not isinstance(phases, Mapping):
                 raise LaunchError(f"datasets.{name}.{kind}: expected a mapping, got {phases!r}")
-            for phase, processor in phases.items():
+            named = {phase: item for phase, item in phases.items() if item is not None}
+            for phase, processor in named.items():
                 place = f"datasets.{name}.{kind}.{phase}.name"
                 wanted = processor.get("name") if isinstance(processor, Mapping) else processor
                 _check_registered(place, wanted, registry.list_processors())

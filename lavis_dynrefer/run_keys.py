@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 UNSET: Any = object()
@@ -15,10 +15,12 @@ class RunKey(NamedTuple):
 
     Args:
         name: as in the yaml.
-        kind: type of its value; an int passes for a float, None always passes.
+        kind: type or types of its value; an int passes for a float, None always passes, and a list
+            holds words.
         meaning: one line for a reader of the yaml.
         default: value where the yaml has none; UNSET leaves the key out.
         least: smallest number allowed.
+        below: smallest number too large.
         choices: words allowed.
     """
 
@@ -27,6 +29,7 @@ class RunKey(NamedTuple):
     meaning: str
     default: Any = UNSET
     least: float | None = None
+    below: float | None = None
     choices: tuple[str, ...] = ()
 
 
@@ -34,8 +37,8 @@ RUN_KEYS = (
     RunKey("task", str, "registered name of the task"),
     RunKey("runner", str, "registered name of the runner; runner_dynrefer for the dynrefer task"),
     RunKey("evaluate", bool, "evaluate only", default=False),
-    RunKey("device", str, "auto, cpu or cuda; auto takes cuda if there is one", default="auto"),
-    RunKey("seed", int, "seed; process r uses seed + r", default=42, least=0),
+    RunKey("device", object, "auto, cpu or cuda; auto takes cuda if there is one", default="auto"),
+    RunKey("seed", int, "seed; process r uses seed + r", default=42, least=0, below=2**31),
     RunKey("output_dir", str, "folder of all runs, from the current folder", default="output"),
     # training
     RunKey("max_epoch", int, "number of epochs", least=1),
@@ -46,7 +49,7 @@ RUN_KEYS = (
     RunKey("lr_sched", str, "registered name of the schedule", default="linear_warmup_cosine_lr"),
     RunKey("lr_decay_rate", float, "factor per epoch of linear_warmup_step_lr", least=0),
     RunKey("weight_decay", float, "of AdamW; none on biases and norms", default=0.05, least=0),
-    RunKey("beta2", float, "of AdamW", least=0),
+    RunKey("beta2", float, "of AdamW", least=0.001, below=1),
     RunKey("accum_grad_iters", int, "batches per optimiser step", least=1),
     RunKey("max_grad_norm", float, "gradients are clipped to this norm", least=0),
     RunKey("amp", bool, "mixed precision"),
@@ -72,7 +75,7 @@ RUN_KEYS = (
     # checkpoints
     RunKey("resume_ckpt_path", str, "checkpoint to continue from; auto finds the last one"),
     RunKey("resume_in_place", bool, "continue in the folder of that checkpoint"),
-    RunKey("load_ckpt_path", object, "checkpoint, or list of them, to take weights from"),
+    RunKey("load_ckpt_path", (str, list), "checkpoint, or list of them, to take weights from"),
     RunKey("keep_checkpoints", bool, "keep a checkpoint of every epoch"),
     # set by the launcher
     RunKey("distributed", bool, "whether torchrun started several processes", default=False),
@@ -92,22 +95,18 @@ def fill_defaults(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**run, **defaults, **given}
 
 
-def check_keys(run: Mapping[str, Any]) -> None:
-    """Refuse what the dynrefer task and runner do not know.
-
-    Raises:
-        ValueError: an unknown key, a value of the wrong kind, or a missing one.
-    """
+def key_problems(run: Mapping[str, Any]) -> Iterator[str]:
+    """What the dynrefer task and runner cannot use: unknown keys, wrong values, missing ones."""
     known = {key.name: key for key in RUN_KEYS}
     for name, value in run.items():
         if name not in known:
-            raise ValueError(f"run: unknown key {name!r}; {suggestion(name, known)}")
-        if value is not None:
-            _check_value(known[name], value)
+            yield f"run: unknown key {name!r}; {suggestion(name, known)}"
+        elif value is not None:
+            yield from _value_problem(known[name], value)
     missing = [name for name in NEEDED_TO_TRAIN if run.get(name) is None]
     if missing and not run.get("evaluate"):
         meanings = ", ".join(f"run.{name} ({known[name].meaning})" for name in missing)
-        raise ValueError(f"training needs {meanings}; set run.evaluate to evaluate only")
+        yield f"training needs {meanings}; set run.evaluate to evaluate only"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -122,14 +121,20 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"{question}known are {', '.join(names) or 'none'}"
 
 
-def _check_value(key: RunKey, value: Any) -> None:
-    kinds = (int, float) if key.kind is float else (key.kind,)
-    wrong_kind = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
-    if wrong_kind and key.kind is not object:
-        raise ValueError(f"run.{key.name}: expected {key.kind.__name__}, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"run.{key.name}: expected a finite number, got {value!r}")
-    if key.least is not None and value < key.least:
-        raise ValueError(f"run.{key.name}: expected at least {key.least:g}, got {value!r}")
-    if key.choices and value not in key.choices:
-        raise ValueError(f"run.{key.name}: expected one of {list(key.choices)}, got {value!r}")
+def _value_problem(key: RunKey, value: Any) -> Iterator[str]:
+    """What is wrong with the value of a key, if anything."""
+    kinds = key.kind if isinstance(key.kind, tuple) else (key.kind,)
+    allowed = (int, float) if key.kind is float else kinds
+    place = f"run.{key.name}: expected"
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
+        yield f"{place} {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}"
+    elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        yield f"{place} a list of words, got {value!r}"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{place} a finite number, got {value!r}"
+    elif key.least is not None and value < key.least:
+        yield f"{place} at least {key.least:g}, got {value!r}"
+    elif key.below is not None and value >= key.below:
+        yield f"{place} less than {key.below:g}, got {value!r}"
+    elif key.choices and value not in key.choices:
+        yield f"{place} one of {list(key.choices)}, got {value!r}"

@@ -27,7 +27,6 @@ from torch.utils.data import Dataset
 
 from lavis_dynrefer import checkpointing, loaders
 from lavis_dynrefer.loaders import TRAIN
-from lavis_dynrefer.models.checkpoint import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +54,8 @@ class DynReferRunner(RunnerBase):
         super().__init__(cfg, task, model, datasets, job_id)
         self.best_metric = -math.inf
         self.best_epoch: int | None = None
+        if not self.evaluate_only and not any(map(_is_trained, model.parameters())):
+            raise ValueError("no part of the model is trained; name some in model.trainable")
         self._load_initial_weights()
 
     # ---- where things run -------------------------------------------------------------------
@@ -113,6 +114,9 @@ class DynReferRunner(RunnerBase):
         """Make the folder of this run: `run.output_dir` (seen from the cwd) / job id.
 
         With `run.resume_in_place` a resumed run goes on in the folder of its checkpoint.
+
+        Raises:
+            OSError: the folder cannot be made.
         """
         run = self.config.run_cfg
         root = Path(run.output_dir).expanduser().absolute()
@@ -123,7 +127,10 @@ class DynReferRunner(RunnerBase):
         else:
             self.output_dir = root / self.job_id
         self.result_dir = self.output_dir / "result"
-        self.result_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.result_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"run.output_dir: {root} cannot be written ({error})") from error
         # register_path refuses a second runner in one process
         registry.mapping["paths"].update(
             output_dir=str(self.output_dir), result_dir=str(self.result_dir)
@@ -317,13 +324,7 @@ class DynReferRunner(RunnerBase):
         checkpoint = checkpointing.read_checkpoint(path)
         model = self.unwrap_dist_model(self.model)
         checkpointing.load_trained_weights(model, checkpoint["model"], source=path)
-        try:
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path}: other parameters were trained ({error}); "
-                "give it as run.load_ckpt_path to take its weights only"
-            ) from error
+        checkpointing.load_optimizer(self.optimizer, checkpoint["optimizer"], source=path)
         if self.scaler and checkpoint.get("scaler"):
             self.scaler.load_state_dict(checkpoint["scaler"])
         self.start_epoch = checkpoint["epoch"] + 1
@@ -339,3 +340,7 @@ class DynReferRunner(RunnerBase):
         self.best_metric, self.best_epoch = best["best_metric"], best["epoch"]
         if path.parent != self.output_dir and is_main_process():
             shutil.copyfile(path, self.output_dir / checkpointing.BEST)
+
+
+def _is_trained(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad

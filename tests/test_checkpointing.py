@@ -133,3 +133,45 @@ def test_frozen_weights_that_no_other_file_holds_are_saved(smallest_model):
     saved = set(trained_weights(smallest_model))
     assert not any(name.startswith("backbone.") for name in saved)
     assert any(name.startswith("captioning.llm.") for name in saved)
+
+
+# ---- optimiser state
+
+
+def optimizer_of(model, kind=torch.optim.AdamW, **options):
+    optimizer = kind(model.parameters(), lr=0.1, **options)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def test_an_optimiser_continues_where_it_was():
+    saved = optimizer_of(nn.Linear(2, 1)).state_dict()
+    fresh = torch.optim.AdamW(nn.Linear(2, 1).parameters(), lr=0.5)
+    checkpointing.load_optimizer(fresh, saved, source="run.pth")
+    assert fresh.param_groups[0]["lr"] == 0.1
+    assert fresh.state_dict()["state"][0]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            optimizer_of(nn.Linear(2, 1), torch.optim.SGD, momentum=0.9).state_dict(),
+            r"by an optimiser without \['betas', 'eps'\]",
+        ),
+        (optimizer_of(nn.Linear(2, 3)).state_dict(), r"exp_avg of a parameter is \(3, 2\), not"),
+        (optimizer_of(nn.Linear(2, 1, bias=False)).state_dict(), "parameter group"),
+        ({}, "param_groups"),
+        ({"param_groups": 3, "state": {}}, "other parameters were trained"),
+    ],
+)
+def test_the_state_of_another_optimiser_is_refused(state, message):
+    optimizer = torch.optim.AdamW(nn.Linear(2, 1).parameters())
+    with pytest.raises(CheckpointError, match=rf"run\.pth: .*{message}.*run\.load_ckpt_path"):
+        checkpointing.load_optimizer(optimizer, state, source="run.pth")
+
+
+def test_a_missing_file_of_weights_is_named_with_its_key():
+    with pytest.raises(FileNotFoundError, match=r"run\.load_ckpt_path: no file 'absent\.pth'"):
+        checkpointing.read_weights(["absent.pth"])

@@ -19,6 +19,7 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
 import lavis_dynrefer  # noqa: F401  registers the real ones
+from lavis_dynrefer.checks.run_checks import load_checked_config
 from lavis_dynrefer.launch import evaluate_main, launch, train_main
 from lavis_dynrefer.run_config import LaunchError, find_run_file, load_run_config
 
@@ -218,10 +219,12 @@ def test_every_shipped_run_file_is_accepted(path):
         (["run.valid_splits=val"], "run.valid_splits: expected list, got 'val'"),
         (["run.amp_dtype=fp8"], "run.amp_dtype: expected one of ['fp16', 'bf16'], got 'fp8'"),
         (["run.init_lr=null"], "training needs run.init_lr (learning rate after the warmup)"),
-        (["run.device=tpu"], "run.device: expected auto, cpu or cuda, got 'tpu'"),
+        (["run.device=tpu"], "run.device: expected auto, cpu, cuda or cuda:1 and so on, got 'tpu'"),
         (["run=3"], "section 'run' is missing or not a mapping"),
         (["rum.seed=3"], "unknown section 'rum'; did you mean 'run'?"),
         (["run.seed"], "--options: run.seed has no value"),
+        (["run.seed=[1"], "--options ['run.seed=[1']: not yaml"),
+        (["model=[]"], "--options ['model=[]']: a list stands where"),
         (["model.arch=dynref"], "model.arch does not know 'dynref'; did you mean 'dynrefer'?"),
         (["model.model_type=huge"], "model.model_type does not know 'huge'"),
         (["datasets.ovadd.type=x"], "datasets does not know 'ovadd'; did you mean 'ovad'?"),
@@ -238,7 +241,7 @@ def test_every_shipped_run_file_is_accepted(path):
 )
 def test_wrong_setting_is_named_with_the_known_ones(options, complaint):
     with pytest.raises(LaunchError) as raised:
-        load_run_config(QUICKSTART, options)
+        load_checked_config(QUICKSTART, options)
 
     assert complaint in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -249,8 +252,8 @@ def test_wrong_setting_is_named_with_the_known_ones(options, complaint):
     [
         (b"run: [1", "not a readable yaml file"),
         (b"\xff\xfe\x00", "not a readable yaml file"),
-        (b"- run\n- model", "expected the sections"),
-        (b"", "section 'datasets' is missing"),
+        (b"- run\n- model", r"expected the sections .*, got a list"),
+        (b"", r"expected the sections .*, got an empty file"),
         (b"model: {arch: dynrefer}\nrun: {task: dynrefer}", "section 'datasets' is missing"),
         (b"model: {}\nrun: {task: dynrefer}\ndatasets: {}", "model.arch is missing"),
         (b"model: {arch: dynrefer}\nrun: {}\ndatasets: {}", "run.task is missing"),
@@ -275,12 +278,14 @@ def test_missing_file_suggests_the_shipped_ones():
 def test_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    with pytest.raises(LaunchError, match=r"torch finds no GPU; set run\.device=cpu or auto"):
-        load_run_config(QUICKSTART, ["run.device=cuda"])
+    with pytest.raises(LaunchError, match=r"torch finds no GPU here; set run\.device=cpu or auto"):
+        load_checked_config(QUICKSTART, ["run.device=cuda"])
 
 
 def test_evaluation_needs_no_training_settings():
-    assert load_run_config(QUICKSTART, ["run.init_lr=null"], evaluate=True).run_cfg.evaluate
+    config, _ = load_checked_config(QUICKSTART, ["run.init_lr=null"], evaluate=True)
+
+    assert config.run_cfg.evaluate
 
 
 @pytest.mark.parametrize("main", [train_main, evaluate_main])
@@ -313,6 +318,18 @@ def test_debug_variable_shows_the_traceback(monkeypatch):
 
     with pytest.raises(LaunchError):
         train_main(["--cfg-path", "nowhere.yaml"])
+
+
+def test_a_model_of_which_nothing_is_trained_is_refused(toy_yaml):
+    with pytest.raises(LaunchError, match=r"no part of the model is trained.*model\.trainable"):
+        launch(toy_yaml, ["model.frozen=true"])
+
+
+def test_a_folder_that_cannot_be_made_is_named(toy_yaml, tmp_path):
+    (tmp_path / "taken").touch()
+
+    with pytest.raises(LaunchError, match=r"run\.output_dir: .*taken/runs cannot be written"):
+        launch(toy_yaml, ["run.output_dir=taken/runs"])
 
 
 # ---- several processes --------------------------------------------------------------------------

@@ -75,3 +75,32 @@ def test_boxes_that_cannot_be_looked_at_are_named(boxes, message):
 def test_training_needs_to_know_how_many_views():
     with pytest.raises(ValueError, match="num_views"):
         processor(TrainProcessor)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_views": "two"}, "num_views: expected a whole number of at least 1, got 'two'"),
+        ({"num_views": 0}, "num_views: expected a whole number"),
+        ({"num_views": 2, "image_size": 64.5}, "image_size: expected a whole number .* got 64.5"),
+        ({"num_views": 2, "image_size": 0}, "image_size: expected"),
+        ({"policy": ["image"], "num_views": 2}, r"expected one of \['fixed', .*got \['image'\]"),
+        ({"policy": "task", "scales": [0, 0.5]}, "scales: expected a list of numbers for each"),
+        ({"policy": "task", "scales": {"caption": 3}}, r"scales\.caption: expected numbers"),
+        ({"policy": "fixed", "scales": "0,0.5"}, "scales: expected numbers in"),
+        ({"policy": "fixed", "scales": [0, "half"]}, "scales: expected numbers in"),
+        ({"num_views": 2, "hash": ["phash"]}, "hash: expected one of"),
+        ({"num_views": 2, "candidates": 0.5}, "candidates: expected numbers"),
+        ({"num_views": 2, "candidates": [0, 0.5]}, "candidates: expected numbers above 0"),
+        ({"num_views": 4, "candidates": [0.1, 0.5]}, "4 views need 3 candidates"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**settings)
+
+
+def test_task_policy_has_scales_of_its_own():
+    sample = processor(policy="task", num_views=2)(IMAGE, BOXES)
+    assert sample["scales"][0].tolist() == pytest.approx([0, 0.1, 0.2, 0.4])
+    assert sample["routes"]["attributes"].tolist() == [[0, 1]] * 3

@@ -93,7 +93,7 @@ def warnings(name, *options):
         ),
         (
             "datasets.synthetic_region.vis_processor.eval.num_views=two",
-            "eval.num_views: expected a whole number",
+            "eval: num_views: expected a whole number",
         ),
         (
             "datasets.synthetic_region.vis_processor.train.image_size=224",
@@ -175,7 +175,7 @@ def test_all_mistakes_are_told_at_once():
         (OVAD, "run.load_ckpt_path=[/nowhere.pth]", "run.load_ckpt_path: no file '/nowhere.pth'"),
         (QUICKSTART, "model.tagging.vocabulary=/nowhere.txt", "model.tagging.vocabulary: no file"),
         (QUICKSTART, "model.text.tokenizer=/nowhere.json", "model.text.tokenizer: no file"),
-        (QUICKSTART, "run.device=cuda", "run.device is cuda, and there is no GPU here"),
+        (QUICKSTART, "run.device=cuda", "run.device is cuda, but torch finds no GPU here"),
     ],
 )
 def test_what_is_not_on_this_machine_is_a_warning(name, option, warning, monkeypatch):
@@ -250,8 +250,8 @@ def test_a_run_of_lavis_is_checked_as_far_as_it_is_ours(tmp_path):
     [
         (b"run: [1", "not a readable yaml file"),
         (b"\xff\xfe\x00", "not a readable yaml file"),
-        (b"- run\n- model", "expected the sections"),
-        (b"", "section 'datasets' is missing"),
+        (b"- run\n- model", "expected the sections ['datasets', 'model', 'run'], got a list"),
+        (b"", "expected the sections ['datasets', 'model', 'run'], got an empty file"),
         (b"run: 3\nmodel: {arch: dynrefer}\ndatasets: {}", "section 'run' is missing"),
         (b"model: {arch: dynrefer, vision: {depth: '???'}}", "given for model.vision.depth"),
         (
@@ -282,9 +282,10 @@ def test_command_is_silent_about_a_good_file_and_returns_zero(capsys):
 
 def test_command_lists_problems_and_returns_two(capsys):
     code = main(["validate", QUICKSTART, TRAIN, "--options", "run.amp_dtype=fp8"])
+    lines = capsys.readouterr().out.splitlines()
 
     assert code == 2
-    assert capsys.readouterr().out.splitlines() == [
+    assert [line for line in lines if not line.startswith("  warning: ")] == [
         f"{QUICKSTART}: 1 wrong",
         "  error: run.amp_dtype: expected one of ['fp16', 'bf16'], got 'fp8'",
         f"{TRAIN}: 1 wrong",

@@ -7,19 +7,26 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Union
 
-from lavis_dynrefer.cli.findings import Finding, Findings, Section, absent_file
+from lavis_dynrefer.checks.findings import (
+    Finding,
+    Findings,
+    Section,
+    absent_file,
+    check_numbers,
+    missing,
+    warning,
+)
 from lavis_dynrefer.config import DynReferConfig, from_mapping
 from lavis_dynrefer.models import llms
 from lavis_dynrefer.models.dynrefer import LAVIS_KEYS, DynRefer
 from lavis_dynrefer.models.pretraining import PretrainingConfig
 from lavis_dynrefer.models.sources import SOURCES
+from lavis_dynrefer.paths import find_resource
 from lavis_dynrefer.run_keys import suggestion
 
 CONFIGS = {"dynrefer": DynReferConfig, "dynrefer_backbone": PretrainingConfig}
-LEAST = {"min_length": 0}  # of whole numbers, else 1
-SHARES = ("dropout", "threshold", "control_drop", "control_drop_all")  # in [0, 1]
 
 ModelConfig = Union[DynReferConfig, PretrainingConfig]
 
@@ -47,15 +54,9 @@ def check_model(model: Section) -> Findings:
     if config is None:
         return
     wrong = list(check_numbers(config, "model"))
-    yield from wrong
-    vision = config.vision
-    if not wrong and vision.image_size % vision.patch_size:
-        yield Finding(
-            f"model.vision.image_size: expected a multiple of patch_size {vision.patch_size}, "
-            f"got {vision.image_size}"
-        )
+    yield from wrong or _check_divisors(config)
     if config.tagging.vocabulary is None:
-        yield Finding("model.tagging.vocabulary: not set; name a file of tags", fatal=False)
+        yield missing("model.tagging.vocabulary: not set; name a file of tags")
     yield from absent_file(config.tagging.vocabulary, "model.tagging.vocabulary")
     if isinstance(config, DynReferConfig):
         yield from _check_parts(config)
@@ -63,23 +64,37 @@ def check_model(model: Section) -> Findings:
         yield from _check_weights(model)
 
 
-def check_numbers(config: Any, place: str) -> Findings:
-    """Counts and sizes below 1, and shares outside [0, 1], anywhere in a config dataclass."""
-    for item in dataclasses.fields(config):
-        value, where = getattr(config, item.name), f"{place}.{item.name}"
-        if dataclasses.is_dataclass(value):
-            yield from check_numbers(value, where)
-        elif type(value) is int and value < LEAST.get(item.name, 1):
-            yield Finding(f"{where}: expected at least {LEAST.get(item.name, 1)}, got {value}")
-        elif item.name in SHARES and not 0 <= value <= 1:
-            yield Finding(f"{where}: expected a number in [0, 1], got {value}")
+def _check_divisors(config: ModelConfig) -> Findings:
+    """Numbers that have to be multiples of others."""
+    vision, region = config.vision, config.region
+    multiples = [
+        ("vision.image_size", vision.image_size, "patch_size", vision.patch_size),
+        ("vision.width", vision.width, "heads", vision.heads),
+    ]
+    if isinstance(config, DynReferConfig):
+        parts = {
+            "qformer": config.qformer,
+            "text": config.text,
+            "tagging.decoder": config.tagging.decoder,
+            "contrast.decoder": config.contrast.decoder,
+        }
+        multiples += [
+            (f"{name}.width", part.width, "heads", part.heads) for name, part in parts.items()
+        ]
+        if region.num_views > 1:  # else nothing is aligned
+            multiples.append(
+                ("vision.width", vision.width, "region.offset_groups", region.offset_groups)
+            )
+    for name, value, of, divisor in multiples:
+        if value % divisor:
+            yield Finding(f"model.{name}: expected a multiple of {of} {divisor}, got {value}")
 
 
 def _check_parts(config: DynReferConfig) -> Findings:
     known = inspect.signature(DynRefer).parameters
     for name in config.trainable:
         part = name.split(".")[0]
-        if part not in known:
+        if part and part not in known:  # "" is the whole model
             yield Finding(f"model.trainable: no part {part!r}; {suggestion(part, known)}")
     for key in ("attributes", "categories"):
         yield from absent_file(getattr(config.contrast, key), f"model.contrast.{key}")
@@ -88,24 +103,32 @@ def _check_parts(config: DynReferConfig) -> Findings:
 
 
 def _check_llm(name: str, options: Section) -> Findings:
-    """The language model's adapter, and its options: the one dataclass of the adapter's module."""
+    """The language model's adapter, and its options: the dataclass `...Options` of its module."""
     names = [module.name for module in pkgutil.iter_modules(llms.__path__)]
     if name not in names:
         yield Finding(f"model.captioning.llm: no adapter {name!r}; {suggestion(name, names)}")
         return
     place = "model.captioning.llm_options"
-    adapter = importlib.import_module(f"{llms.__name__}.{name}")
+    try:
+        adapter = importlib.import_module(f"{llms.__name__}.{name}")
+    except ImportError as error:
+        yield missing(f"model.captioning.llm: {name} does not import: {error}")
+        return
     classes = [
         item
-        for item in vars(adapter).values()
-        if dataclasses.is_dataclass(item) and item.__module__ == adapter.__name__
+        for key, item in vars(adapter).items()
+        if dataclasses.is_dataclass(item)
+        and item.__module__ == adapter.__name__
+        and key.endswith("Options")
     ]
     if len(classes) == 1:
         try:
             from_mapping(classes[0], options, where=place)
         except ValueError as error:
             yield Finding(str(error))
-    yield from absent_file(options.get("tokenizer"), f"{place}.tokenizer")
+    tokenizer = options.get("tokenizer")
+    if isinstance(tokenizer, str) and tokenizer and find_resource(tokenizer) is None:
+        yield warning(f"{place}.tokenizer: no file {tokenizer!r}; is it a name of Hugging Face?")
 
 
 def _check_weights(model: Section) -> Findings:
@@ -118,12 +141,12 @@ def _check_weights(model: Section) -> Findings:
         if kind not in SOURCES:
             yield Finding(f"{place}: unknown; {suggestion(kind, SOURCES)}")
         elif name is None:
-            yield Finding(f"{place}: not set; that part begins with random weights", fatal=False)
+            yield warning(f"{place}: not set; that part begins with random weights")
         yield from absent_file(name, place)
     asked = model.get("load_finetuned", False)
     if not isinstance(asked, bool):
         yield Finding(f"model.load_finetuned: expected true or false, got {asked!r}")
     elif asked and not model.get("finetuned"):
-        yield Finding("model.finetuned: not set; name a checkpoint", fatal=False)
+        yield missing("model.finetuned: not set; name a checkpoint")
     elif asked:
         yield from absent_file(model["finetuned"], "model.finetuned")

@@ -282,6 +282,10 @@ def test_pretrained_model_of_an_unknown_type_is_named(tmp_path):
     [
         ({"weights": "x"}, r"llm_options: unknown \['weights'\]"),
         ({"tokenizer": TOKENIZER}, "give `pretrained`, or `config` with a `model_type`"),
+        (
+            {"tokenizer": TOKENIZER, "config": {**CONFIGS["opt"], "vocab_size": 100}},
+            r"config\.vocab_size: expected at least 534.*got 100",
+        ),
         ({"config": {"model_type": "opt"}}, "give `pretrained`, or `config` with a `model_type`"),
         ({"dtype": "float16"}, "expected float32 or bfloat16, got 'float16'"),
     ],

@@ -96,3 +96,18 @@ def test_unknown_language_model_lists_those_there_are():
 def test_unknown_option_is_named():
     with pytest.raises(ValueError, match=r"llm_options: unknown \['weights'\]"):
         build_llm("flan_t5", {"weights": "x"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_model": 0}, r"config\.d_model: expected a whole number of at least 1, got 0"),
+        ({"num_heads": "two"}, r"config\.num_heads: expected a whole number"),
+        ({"dropout_rate": "low"}, r"config\.dropout_rate: expected a number in \[0, 1\], got"),
+        ({"d_modle": 16}, r"config\.d_modle: T5Config has no such argument"),
+        ({"vocab_size": 100}, r"config\.vocab_size: expected at least 534.*got 100"),
+    ],
+)
+def test_sizes_that_cannot_be_built_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        build_llm("flan_t5", {**OPTIONS, "config": {**OPTIONS["config"], **change}})

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from lavis_dynrefer.config import DynReferConfig, from_mapping
 from lavis_dynrefer.models.builder import build_parts
@@ -55,9 +57,14 @@ def numbers():
 
 @pytest.fixture(scope="module")
 def model(numbers, tmp_path_factory):
-    tags = tmp_path_factory.mktemp("official") / "tags.txt"
+    folder = tmp_path_factory.mktemp("official")
+    tags = folder / "tags.txt"
     tags.write_text("\n".join(f"tag {row}" for row in range(40)))
     sections = json.loads(json.dumps({**SIZES, "tagging": {"vocabulary": str(tags)}}))
+    # The weights know 185 tokens, fewer than the bytes of the embedded tokenizer.
+    words = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"w{row}": row for row in range(3, 185)}}
+    Tokenizer(WordLevel(words, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
+    sections["captioning"]["llm_options"]["tokenizer"] = str(folder / "tokenizer.json")
     model = DynRefer(**build_parts(from_mapping(DynReferConfig, sections))).eval()
     weights = {
         name[len("weights/") :]: value.float()

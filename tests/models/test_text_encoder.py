@@ -109,3 +109,15 @@ def test_captions_are_not_kept():
 
 def test_no_texts_give_no_embeddings():
     assert TextBank(tower().requires_grad_(False))([]).shape == (0, 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": "1.0", "model": {"ty', b"\xff\xfe"])
+def test_a_damaged_tokenizer_file_is_named(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json: expected a tokenizer\.json of the"):
+        build_text_tokenizer(str(tmp_path / "tokenizer.json"), context_length=12)
+
+
+def test_a_folder_is_no_tokenizer_file(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a tokenizer\.json.*is the file whole"):
+        build_text_tokenizer(str(tmp_path), context_length=12)

@@ -13,6 +13,8 @@ from lavis_dynrefer.views.policies import (
     RandomScales,
     TaskPrior,
     build_policy,
+    default_task_scales,
+    parse_policy,
 )
 
 IMAGE = Image.new("RGB", (100, 80))
@@ -101,3 +103,21 @@ def test_task_prior_needs_equal_numbers_of_views():
 def test_wrong_policies_are_named(name, options, message):
     with pytest.raises(ValueError, match=message):
         build_policy(name, options)
+
+
+@pytest.mark.parametrize(
+    ("num_views", "caption", "attributes"),
+    [(1, (0.0,), (0.0,)), (2, (0.0, 0.4), (0.0, 0.1)), (3, (0.0, 0.4, 0.5), (0.0, 0.1, 0.2))],
+)
+def test_default_scales_of_a_task_grow_with_the_views(num_views, caption, attributes):
+    scales = default_task_scales(num_views)
+    assert (scales["caption"], scales["attributes"]) == (caption, attributes)
+
+
+def test_task_prior_has_no_scales_for_many_views():
+    with pytest.raises(ValueError, match="7 views need 6 candidates"):
+        TaskPrior(num_views=7)
+
+
+def test_a_policy_named_by_a_word_has_the_views_of_the_model():
+    assert parse_policy("image", num_views=3).plan(IMAGE, BOXES).scales.shape == (2, 3)

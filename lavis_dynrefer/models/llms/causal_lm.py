@@ -246,6 +246,11 @@ def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreT
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
         settings.setdefault(token, getattr(tokenizer, token))
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+    if model.config.vocab_size < len(tokenizer):
+        raise ValueError(
+            f"captioning.llm_options.config.vocab_size: expected at least {len(tokenizer)}, the "
+            f"tokens of {choice.tokenizer}, got {model.config.vocab_size}"
+        )
     return model.to(getattr(torch, choice.dtype))
 
 

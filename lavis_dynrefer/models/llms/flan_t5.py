@@ -13,6 +13,7 @@ from lavis_dynrefer.models.lora import LoraOptions, add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.tokenizers import load_t5_tokenizer
 
+SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
 IGNORED = -100  # label that cross-entropy leaves out
 LORA_TARGETS = ("q", "v", "lm_head")  # official; it names embed_tokens too, which peft passes over
 
@@ -27,6 +28,9 @@ class FlanT5Options:
         config: arguments of T5Config for a model with random weights.
         dtype: "float32" or "bfloat16", how weights are stored; float16 overflows in T5.
         lora: train LoRA on the frozen model; None leaves it as it is.
+
+    Raises:
+        ValueError: an unknown dtype, or an unknown or impossible size in `config`.
     """
 
     pretrained: Optional[str] = None
@@ -34,6 +38,21 @@ class FlanT5Options:
     config: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
     lora: Optional[LoraOptions] = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"captioning.llm_options.dtype: expected float32 or bfloat16, got {self.dtype!r}"
+            )
+        known = T5Config()
+        for name, value in self.config.items():
+            place = f"captioning.llm_options.config.{name}"
+            if not isinstance(name, str) or not hasattr(known, name):
+                raise ValueError(f"{place}: T5Config has no such argument")
+            if name in SIZES and (type(value) is not int or value < 1):
+                raise ValueError(f"{place}: expected a whole number of at least 1, got {value!r}")
+            if name == "dropout_rate" and not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise ValueError(f"{place}: expected a number in [0, 1], got {value!r}")
 
 
 class FlanT5(nn.Module):
@@ -128,12 +147,16 @@ def build(options: Mapping[str, Any]) -> FlanT5:
 
     The gated feed-forward uses the exact GELU, not Flan-T5's tanh approximation: BLIP-2 was
     trained so, and DynRefer after it.
+
+    Raises:
+        ValueError: an unknown option, or one that is missing or wrong.
+        OSError: no weights or tokenizer of that name.
     """
     choice = from_mapping(FlanT5Options, options, where="captioning.llm_options")
-    if choice.dtype not in ("float32", "bfloat16"):
-        raise ValueError(
-            f"captioning.llm_options.dtype: expected float32 or bfloat16, got {choice.dtype!r}"
-        )
+    source = choice.tokenizer or choice.pretrained
+    if source is None:
+        raise ValueError("captioning.llm_options: give `pretrained`, or `config` and `tokenizer`")
+    tokenizer = load_t5_tokenizer(source)
     if choice.pretrained:
         config = T5Config.from_pretrained(choice.pretrained)
         config.dense_act_fn = "gelu"
@@ -150,9 +173,11 @@ def build(options: Mapping[str, Any]) -> FlanT5:
         config = T5Config(**settings)
         config.dense_act_fn = "gelu"
         model = T5ForConditionalGeneration(config).to(getattr(torch, choice.dtype))
-    source = choice.tokenizer or choice.pretrained
-    if source is None:
-        raise ValueError("captioning.llm_options: give `pretrained`, or `config` and `tokenizer`")
+    if model.config.vocab_size < len(tokenizer):
+        raise ValueError(
+            f"captioning.llm_options.config.vocab_size: expected at least {len(tokenizer)}, the "
+            f"tokens of {source}, got {model.config.vocab_size}"
+        )
     if choice.lora is not None:
         model = add_lora(model, choice.lora, targets=LORA_TARGETS)
-    return FlanT5(model, load_t5_tokenizer(source), pretrained=bool(choice.pretrained))
+    return FlanT5(model, tokenizer, pretrained=bool(choice.pretrained))
