@@ -1,0 +1,125 @@
+"""Label Studio's tasks with predictions, and the labelling set-up that shows them.
+
+Layout after Label Studio's documentation of pre-annotations: boxes in percent of the picture; the
+texts and choices of a region carry the id of its box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, TextIO
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from lavis_dynrefer.results.records import (
+    NO_CATEGORY,
+    PictureResult,
+    best_category,
+    outstanding,
+    relative_box,
+)
+from lavis_dynrefer.results.streams import dump_list
+from lavis_dynrefer.structures import RegionPrediction
+
+# Where Label Studio serves the pictures of a local folder that it was told about.
+LOCAL_FILES = "/data/local-files/?d="
+_IMAGE = "image"
+_LABEL = "label"
+
+
+def to_label_studio(
+    results: Collection[PictureResult], *, prefix: str = LOCAL_FILES
+) -> list[dict[str, Any]]:
+    """One task per picture.
+
+    A region is a rectangle labelled with its category, with its caption and tags as texts and the
+    attributes that stand out as choices.
+
+    Args:
+        results: what to show; boxes are cut at the edges of the picture.
+        prefix: goes before a picture's name to make its address. The default is Label Studio's own
+            for a folder of pictures that it serves as local files.
+    """
+    return list(_tasks(results, prefix))
+
+
+def write_tasks(results: Collection[PictureResult], file: TextIO) -> None:
+    """Write what `to_label_studio` returns, picture by picture."""
+    dump_list(_tasks(results, LOCAL_FILES), file)
+    file.write("\n")
+
+
+def label_config(results: Collection[PictureResult]) -> str:
+    """The labelling set-up, xml: paste it into a new project's settings before the import."""
+    categories = {
+        name
+        for result in results
+        for region in result.regions
+        for name, _ in region.categories or ((NO_CATEGORY, 0.0),)
+    }
+    attributes = {
+        name for result in results for region in result.regions for name, _ in region.attributes
+    }
+    view = ElementTree.Element("View")
+    _add(view, "Image", name=_IMAGE, value="$image")
+    labels = _add(view, "RectangleLabels", name=_LABEL, toName=_IMAGE)
+    for name in sorted(categories) or [NO_CATEGORY]:
+        _add(labels, "Label", value=name)
+    for name in ("caption", "tags"):
+        _add(view, "TextArea", name=name, toName=_IMAGE, perRegion="true", editable="true")
+    if attributes:
+        choices = _add(
+            view, "Choices", name="attributes", toName=_IMAGE, perRegion="true", choice="multiple"
+        )
+        for name in sorted(attributes):
+            _add(choices, "Choice", value=name)
+    ElementTree.indent(view)
+    return ElementTree.tostring(view, encoding="unicode") + "\n"
+
+
+def _tasks(results: Collection[PictureResult], prefix: str) -> Iterator[dict[str, Any]]:
+    for result in results:
+        regions = [
+            part
+            for number, region in zip(result.ids, result.regions)
+            for part in _parts(result, f"region-{number}", region)
+        ]
+        yield {
+            "data": {"image": prefix + quote(result.picture, errors="surrogateescape")},
+            "predictions": [{"model_version": "lavis_dynrefer", "result": regions}],
+        }
+
+
+def _parts(
+    result: PictureResult, region_id: str, region: RegionPrediction
+) -> Iterator[dict[str, Any]]:
+    """The rectangle, then what belongs to it."""
+    percent = (100 * share for share in relative_box(result, region))
+    place = {**dict(zip(("x", "y", "width", "height"), percent)), "rotation": 0}
+    category, probability = best_category(region)
+
+    def part(name: str, kind: str, key: str, values: list[str]) -> dict[str, Any]:
+        return {
+            "id": region_id,
+            "from_name": name,
+            "to_name": _IMAGE,
+            "type": kind,
+            "original_width": result.width,
+            "original_height": result.height,
+            "image_rotation": 0,
+            "value": {**place, key: values},
+        }
+
+    rectangle = part(_LABEL, "rectanglelabels", "rectanglelabels", [category])
+    yield rectangle if probability is None else {**rectangle, "score": probability}
+    if region.caption is not None:
+        yield part("caption", "textarea", "text", [region.caption])
+    if region.tags:
+        yield part("tags", "textarea", "text", [name for name, _ in region.tags])
+    chosen = outstanding(region.attributes)
+    if chosen:
+        yield part("attributes", "choices", "choices", chosen)
+
+
+def _add(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
+    return ElementTree.SubElement(parent, tag, attributes)

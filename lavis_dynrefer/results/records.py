@@ -1,0 +1,112 @@
+"""What was answered about the regions of one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+from lavis_dynrefer.structures import NamedScore, RegionPrediction
+
+RegionId = Union[int, str]
+NO_CATEGORY = "region"  # the label of regions whose category was not asked about
+_OUTSTANDING = 1.2  # as the released demo: times the mean of a region's attribute scores
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """The answers about one picture.
+
+    Args:
+        picture: its name, relative to the folder it was found in, with forward slashes.
+        path: where it lies.
+        width: pixels.
+        height: pixels.
+        regions: one prediction per region, boxes xyxy in pixels.
+        ids: one id per region; numbered from 1 where none are given.
+        image_id: its id in the user's own data set, where it has one.
+
+    Raises:
+        ValueError: another number of ids than of regions.
+    """
+
+    picture: str
+    path: str
+    width: int
+    height: int
+    regions: tuple[RegionPrediction, ...]
+    ids: tuple[RegionId, ...] = ()
+    image_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(range(1, len(self.regions) + 1)))
+        if len(self.ids) != len(self.regions):
+            raise ValueError(f"expected {len(self.regions)} ids, got {len(self.ids)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for json."""
+        return {
+            "picture": self.picture,
+            "path": self.path,
+            "width": self.width,
+            "height": self.height,
+            "image_id": self.image_id,
+            "regions": [
+                {"id": number, **region.to_dict()} for number, region in zip(self.ids, self.regions)
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> PictureResult:
+        """Inverse of `to_dict`."""
+        return cls(
+            picture=row["picture"],
+            path=row["path"],
+            width=row["width"],
+            height=row["height"],
+            regions=tuple(RegionPrediction.from_dict(region) for region in row["regions"]),
+            ids=tuple(region["id"] for region in row["regions"]),
+            image_id=row["image_id"],
+        )
+
+
+def best_category(region: RegionPrediction) -> tuple[str, float | None]:
+    """Name and probability of the best category; "region" and None where none was asked for."""
+    if not region.categories:
+        return NO_CATEGORY, None
+    name, logit = region.categories[0]
+    # exp(-logit) overflows for logits that no probability can tell from 0
+    return name, 1 / (1 + math.exp(-max(logit, -700.0)))
+
+
+def outstanding(scores: Sequence[NamedScore]) -> list[str]:
+    """Attributes to show as present: scores say which fits best, not how well.
+
+    >>> outstanding([("red", 0.6), ("green", 0.3), ("blue", 0.3)])
+    ['red']
+    """
+    if len(scores) < 2:
+        return [name for name, score in scores if score >= 0.5]
+    limit = _OUTSTANDING * sum(score for _, score in scores) / len(scores)
+    return [name for name, score in scores if score >= limit]
+
+
+def relative_box(result: PictureResult, region: RegionPrediction) -> list[float]:
+    """Left, top, width, height as shares of the picture; what lies outside it is cut off."""
+    sides = (result.width, result.height) * 2
+    x1, y1, x2, y2 = (min(max(value / side, 0.0), 1.0) for value, side in zip(region.box, sides))
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def distinct_ids(ids: Sequence[RegionId | None]) -> list[int]:
+    """The ids where they are different whole numbers above 0, else 1, 2, ...
+
+    >>> distinct_ids([7, 3]), distinct_ids([7, 7]), distinct_ids(["a", None])
+    ([7, 3], [1, 2], [1, 2])
+    """
+    whole = [number for number in ids if type(number) is int and number > 0]
+    if len(whole) == len(ids) == len(set(whole)):
+        return whole
+    return list(range(1, len(ids) + 1))

@@ -1,0 +1,128 @@
+"""Our own files of results: one json row per picture, appended as the answers come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from lavis_dynrefer.results.records import PictureResult
+from lavis_dynrefer.results.streams import as_json, dump_list, replacing
+
+ROWS = "results.jsonl"
+
+
+class ResultLog(Collection[PictureResult]):
+    """A file of rows that survives being cut off at any moment.
+
+    A row that was not written to its end is dropped when the file is opened again. Of several rows
+    of one picture the last one counts.
+
+    Args:
+        path: the file; made if need be.
+
+    Raises:
+        ValueError: a row in the file is none of ours; names its line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._starts: dict[str, int] = {}  # picture -> where its last row begins, in bytes
+        self._superseded = False
+        path.touch()
+        self._read()
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __contains__(self, result: object) -> bool:
+        return isinstance(result, PictureResult) and self.get(result.picture) == result
+
+    def __iter__(self) -> Iterator[PictureResult]:
+        with self.path.open("rb") as file:
+            for start in sorted(self._starts.values()):
+                file.seek(start)
+                yield PictureResult.from_dict(json.loads(file.readline()))
+
+    def get(self, picture: str) -> PictureResult | None:
+        """The result of the picture of this name, if there is one."""
+        if picture not in self._starts:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(self._starts[picture])
+            return PictureResult.from_dict(json.loads(file.readline()))
+
+    def append(self, result: PictureResult) -> None:
+        """Write one row; it is in the hands of the system when this returns.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
+        row = (as_json(result.to_dict()) + "\n").encode("utf-8", "backslashreplace")
+        with self.path.open("ab") as file:
+            start = file.seek(0, 2)
+            file.write(row)
+        self._remember(result.picture, start)
+
+    def compact(self) -> None:
+        """Remove the rows that later ones replaced."""
+        if self._superseded:
+            with replacing(self.path) as file:
+                write_jsonl(self, file)
+            self._read()
+
+    def _read(self) -> None:
+        self._starts, self._superseded = {}, False
+        start = 0
+        with self.path.open("r+b") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    file.truncate(start)
+                    break
+                self._remember(_parse(line, self.path, number)["picture"], start)
+                start += len(line)
+
+    def _remember(self, picture: str, start: int) -> None:
+        self._superseded |= picture in self._starts
+        self._starts[picture] = start
+
+
+def read_results(path: str | Path) -> list[PictureResult]:
+    """The results in one of our jsonl or json files.
+
+    Raises:
+        ValueError: it holds something else; names the row.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        rows = json.loads(text)
+    else:
+        lines = text.rstrip("\n").split("\n")  # a caption may hold other ends of lines
+        rows = [_parse(line, path, number) for number, line in enumerate(lines, start=1)]
+    return [PictureResult.from_dict(row) for row in rows]
+
+
+def write_jsonl(results: Collection[PictureResult], file: TextIO) -> None:
+    """One row per picture and line."""
+    for result in results:
+        file.write(as_json(result.to_dict()) + "\n")
+
+
+def write_json(results: Collection[PictureResult], file: TextIO) -> None:
+    """A list of all rows."""
+    dump_list((result.to_dict() for result in results), file)
+    file.write("\n")
+
+
+def _parse(line: str | bytes, path: str | Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{path} line {number} is damaged json: {error}") from error
+    if not isinstance(row, dict) or not {"picture", "regions"} <= set(row):
+        raise ValueError(
+            f"{path} line {number}: expected a row with picture and regions, as dynrefer predict "
+            f"writes, got {line!r:.80}"
+        )
+    return row
