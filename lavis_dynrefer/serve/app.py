@@ -1,0 +1,123 @@
+"""The application: its addresses, its OpenAPI description, its page."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+
+from lavis_dynrefer import __version__
+from lavis_dynrefer.predictor import RegionPredictor
+from lavis_dynrefer.serve.bodies import ChatBody, Health, RegionsAnswer, RegionsBody
+from lavis_dynrefer.serve.errors import ErrorBody, RequestError, error_of_status
+from lavis_dynrefer.serve.gate import GateMiddleware
+from lavis_dynrefer.serve.service import Service
+from lavis_dynrefer.serve.settings import ServeSettings
+
+_PAGE = Path(__file__).parents[1] / "assets" / "serve.html"
+_PAGE_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src blob:; "
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+)
+_REFERENCE = "#/components/schemas/{model}"
+_DESCRIPTION = "Captions, tags, attributes and categories of regions of pictures."
+
+
+def create_app(
+    predictor: RegionPredictor, *, name: str = "tiny", settings: ServeSettings | None = None
+) -> FastAPI:
+    """The service as an ASGI application; `app.state.service` is its `Service`.
+
+    Args:
+        predictor: the model; no other thread should use it.
+        name: its model type.
+        settings: None means the defaults.
+    """
+    service = Service(predictor, name, settings or ServeSettings())
+    app = FastAPI(
+        title="dynrefer",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=service.lifespan,
+        docs_url=None,  # FastAPI's page takes its scripts from elsewhere; ours works offline
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(GateMiddleware, gate=service.gate)
+    app.add_exception_handler(RequestError, _show_error)
+    app.add_exception_handler(HTTPException, _show_error)
+    app.add_api_route("/health", service.health, response_model=Health)
+    app.add_api_route("/v1/model", service.model_card)
+    app.add_api_route("/v1/models", service.models)
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody} for status in (400, 413, 415, 422, 500, 503, 504)
+    }
+    app.add_api_route(
+        "/v1/regions",
+        service.regions,
+        methods=["POST"],
+        responses=errors,
+        response_model=RegionsAnswer,
+        openapi_extra=_takes(RegionsBody, with_file=True),
+    )
+    app.add_api_route(
+        "/v1/chat/completions",
+        service.chat,
+        methods=["POST"],
+        responses=errors,
+        openapi_extra=_takes(ChatBody),
+    )
+    # Where clients of describe-anything's server look for it.
+    app.add_api_route("/chat/completions", service.chat, methods=["POST"], include_in_schema=False)
+    app.add_api_route("/", _to_page, include_in_schema=False)
+    app.add_api_route("/docs", _page, include_in_schema=False)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    return app
+
+
+def _takes(model: type[RegionsBody] | type[ChatBody], *, with_file: bool = False) -> dict[str, Any]:
+    """OpenAPI of a body that the endpoint reads itself."""
+    schema = {"$ref": _REFERENCE.format(model=model.__name__)}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if with_file:
+        parts = {"image": {"type": "string", "format": "binary"}, "request": schema}
+        form = {"type": "object", "properties": parts, "required": ["image", "request"]}
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"content": content, "required": True}}
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        _, bodies = models_json_schema(
+            [(RegionsBody, "validation"), (ChatBody, "validation")], ref_template=_REFERENCE
+        )
+        schema["components"]["schemas"].update(bodies["$defs"])
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+async def _show_error(request: Request, error: Exception) -> Response:
+    del request
+    if isinstance(error, HTTPException):
+        error = error_of_status(error.status_code, str(error.detail))
+    if not isinstance(error, RequestError):
+        raise error
+    return JSONResponse(error.body(), error.status, headers=error.headers)
+
+
+async def _to_page() -> Response:
+    return RedirectResponse("docs")
+
+
+async def _page() -> Response:
+    page = _PAGE.read_text(encoding="utf-8")
+    return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})

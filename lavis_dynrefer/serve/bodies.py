@@ -1,0 +1,186 @@
+"""The json that clients send, as models; their field texts are the OpenAPI page's."""
+
+# No `from __future__ import annotations`: pydantic evaluates them, also on Python 3.9.
+
+from typing import Annotated, Any, Literal, Optional, Union
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+)
+
+
+def _number(value: Any) -> Any:
+    """A whole number stays one: whole numbers are pixels, fractions may be shares of a side."""
+    if type(value) not in (int, float) or not -1e30 < value < 1e30:
+        raise ValueError("expected a finite number")
+    return value
+
+
+def _kind_of_mask(value: Any) -> str:
+    return "rle" if isinstance(value, (dict, RunLengths)) else "polygons"
+
+
+Number = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number"})]
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Task = Literal["caption", "tags", "attributes", "categories"]
+
+
+class RunLengths(BaseModel):
+    """A mask as COCO's RLE; columns are read downwards, from left to right."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the picture")
+    counts: Union[str, list[NonNegativeInt]] = Field(description="compressed, or a list of runs")
+
+
+Mask = Annotated[
+    Union[Annotated[RunLengths, Tag("rle")], Annotated[list[list[Number]], Tag("polygons")]],
+    Discriminator(_kind_of_mask),
+]
+
+
+class RegionFields(BaseModel):
+    """Regions and questions, as `RegionPredictor.predict` takes them."""
+
+    boxes: Optional[list[list[Number]]] = Field(None, description="R rows of four numbers")
+    masks: Optional[list[Mask]] = Field(
+        None, description="in place of boxes: RLE, or polygons [[x1, y1, x2, y2, ...], ...]"
+    )
+    format: Literal["xyxy", "xywh"] = Field("xyxy", description="form of the boxes")
+    normalised: Optional[bool] = Field(
+        None, description="boxes in shares of the sides; null refuses boxes that look like it"
+    )
+    attributes: Optional[list[Word]] = Field(None, description="words to score; null: the model's")
+    categories: Optional[list[Word]] = Field(
+        None, description="names to choose from; null: the model's"
+    )
+    controls: list[Word] = Field([], description="words every caption should be about")
+    tasks: list[Task] = Field(["caption", "tags", "attributes", "categories"], min_length=1)
+    views: Optional[str] = Field(None, description="image, task, random, or fixed:0,0.5")
+
+
+class RegionsBody(RegionFields):
+    """Body of POST /v1/regions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Optional[str] = Field(
+        None, description="base64 or a data URL; left out where the picture is uploaded as a file"
+    )
+
+
+class ImageUrl(BaseModel):
+    """Where OpenAI's chat has its picture."""
+
+    url: str = Field(description="data URL of the picture; nothing is fetched")
+
+
+class ContentPart(BaseModel):
+    """One part of a message."""
+
+    type: str = Field(description="text or image_url")
+    text: Optional[str] = None
+    image_url: Optional[Union[ImageUrl, str]] = None
+
+
+class Message(BaseModel):
+    """One message; only those of the user are read."""
+
+    role: str
+    content: Optional[Union[str, list[ContentPart]]] = None
+
+
+class StreamOptions(BaseModel):
+    """What a stream ends with."""
+
+    include_usage: bool = False
+
+
+class ChatBody(RegionFields):
+    """Body of POST /v1/chat/completions; other fields of OpenAI's are accepted and not used."""
+
+    model: str
+    messages: list[Message] = Field(min_length=1)
+    stream: bool = False
+    stream_options: Optional[StreamOptions] = None
+    n: Optional[Literal[1]] = None
+    tasks: list[Task] = Field(["caption"], min_length=1)
+
+
+class Batch(BaseModel):
+    """What was answered together."""
+
+    requests: int
+    regions: int
+
+
+class Timings(BaseModel):
+    """Milliseconds a request took."""
+
+    read_ms: float = Field(description="decoding and checking")
+    queue_ms: float = Field(description="waiting for the model")
+    model_ms: float = Field(description="answering the whole batch")
+    total_ms: float
+
+
+class Region(BaseModel):
+    """`RegionPrediction.to_dict()`."""
+
+    box: list[float] = Field(description="xyxy in pixels")
+    caption: Optional[str]
+    caption_score: Optional[float]
+    tags: list[tuple[str, float]]
+    attributes: list[tuple[str, float]]
+    categories: list[tuple[str, float]]
+    scales: dict[str, list[float]]
+
+
+class ImageSize(BaseModel):
+    """Pixels of the picture, as stored."""
+
+    width: int
+    height: int
+
+
+class RegionsAnswer(BaseModel):
+    """Answer of POST /v1/regions."""
+
+    regions: list[Region]
+    image: ImageSize
+    model: str
+    timings: Timings
+    batch: Batch
+
+
+class Health(BaseModel):
+    """Answer of GET /health."""
+
+    status: Literal["ready", "shutting_down"]
+    model: str
+    device: str
+    queue: int = Field(description="requests waiting for the model")
+    answering: int = Field(description="requests the model answers now, together")
+    requests: int = Field(description="all requests under way, this one included")
+
+
+class ModelCard(BaseModel):
+    """Answer of GET /v1/model."""
+
+    model: str
+    device: str
+    dtype: str
+    vocabularies: dict[str, int] = Field(description="how many names the model has of its own")
+    tasks: list[str]
+    views: list[str] = Field(description="view policies")
+    num_views: int
+    limits: dict[str, Any]

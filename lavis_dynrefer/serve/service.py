@@ -1,0 +1,243 @@
+"""What becomes of a request between its arrival and its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from PIL import Image
+from starlette.datastructures import UploadFile
+
+from lavis_dynrefer.models.answers import TASKS
+from lavis_dynrefer.predictor import RegionPredictor
+from lavis_dynrefer.serve.batching import Answered, Batcher, QueueFull
+from lavis_dynrefer.serve.bodies import Health, ModelCard
+from lavis_dynrefer.serve.chat import (
+    TokenCounter,
+    answer_text,
+    chat_work,
+    completion,
+    event_stream,
+)
+from lavis_dynrefer.serve.errors import RequestError
+from lavis_dynrefer.serve.gate import Gate
+from lavis_dynrefer.serve.settings import ServeSettings
+from lavis_dynrefer.serve.work import Work, WorkReader
+from lavis_dynrefer.views.policies import POLICIES
+
+Value = TypeVar("Value")
+_MOST_READERS = 4  # pictures decoded at once
+_STOPPING = 1.0  # seconds for the model's thread to end when nothing waits for it
+
+
+class Service:
+    """Answers requests about regions with one predictor.
+
+    Args:
+        predictor: the model.
+        name: model type, which the service's name of the model is made of.
+        settings: limits and batching.
+    """
+
+    def __init__(self, predictor: RegionPredictor, name: str, settings: ServeSettings) -> None:
+        self.predictor = predictor
+        self.model = f"dynrefer-{name}"
+        self.settings = settings
+        self.gate = Gate(max_requests=settings.max_requests, max_body=settings.max_body)
+        self.reader = WorkReader(settings, num_views=self.predictor.model.region_encoder.num_views)
+        self.tokens = TokenCounter(predictor.model)
+        self.batcher = Batcher(
+            lambda pairs, asked: predictor.predict_batch(pairs, normalised=False, **asked),
+            wait=settings.batch_wait,
+            most_regions=settings.batch_regions,
+            most_waiting=settings.max_queue,
+        )
+        self._readers = ThreadPoolExecutor(
+            min(_MOST_READERS, os.cpu_count() or 1), thread_name_prefix="reader"
+        )
+        self._began = int(time.time())
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Run the model's thread while the application runs."""
+        del app
+        self.batcher.start()
+        yield
+        await asyncio.get_running_loop().run_in_executor(None, self.batcher.close, _STOPPING)
+        self._readers.shutdown(wait=False)
+
+    def warm_up(self) -> None:
+        """Answer once, so that the first client does not wait for the vocabularies' embeddings."""
+        self.predictor.predict(Image.new("RGB", (64, 64)), [[0, 0, 64, 64]])
+
+    async def health(self) -> Response:
+        """Whether requests are taken: 200, or 503 while the server is shutting down."""
+        closing = self.gate.closing
+        health = Health(
+            status="shutting_down" if closing else "ready",
+            model=self.model,
+            device=str(self.predictor.device),
+            queue=len(self.batcher),
+            answering=self.batcher.answering,
+            requests=self.gate.inside,
+        )
+        return JSONResponse(health.model_dump(), 503 if closing else 200)
+
+    async def model_card(self) -> ModelCard:
+        """The model: its vocabularies, what can be asked, and the limits of a request."""
+        model = self.predictor.model
+        return ModelCard(
+            model=self.model,
+            device=str(self.predictor.device),
+            dtype=str(self.predictor.dtype or "float32").replace("torch.", ""),
+            vocabularies={
+                "tags": len(model.tagging.tags),
+                "attributes": len(model.attributes),
+                "categories": len(model.categories),
+            },
+            tasks=list(TASKS),
+            views=list(POLICIES),
+            num_views=model.region_encoder.num_views,
+            limits=asdict(self.settings),
+        )
+
+    async def models(self) -> dict[str, Any]:
+        """The model in OpenAI's form."""
+        card = {"object": "model", "created": self._began, "owned_by": "lavis_dynrefer"}
+        return {"object": "list", "data": [{"id": self.model, **card}]}
+
+    async def regions(self, request: Request) -> Response:
+        """Describe regions of one picture.
+
+        The request is json with the picture in it, or a multipart form with the picture as file
+        `image` and the json as field `request`.
+        """
+        return await self._in_time(self._regions(request))
+
+    async def chat(self, request: Request) -> Response:
+        """Describe regions of one picture, in the form of OpenAI's chat.
+
+        The region is `<box>x1,y1,x2,y2</box>` in the last text of the user, `boxes` or `masks`
+        beside the messages, or the alpha channel of the picture. Other text is not read.
+        """
+        return await self._in_time(self._chat(request))
+
+    async def _regions(self, request: Request) -> Response:
+        with self.batcher.expecting():
+            data, uploaded = await self._body(request)
+            started = time.monotonic()
+            work = await self._in_thread(partial(self.reader.regions, data, uploaded))
+            read = time.monotonic() - started
+            waiting = self._submit(request, work)
+        answered = await self._answered(request, waiting)
+        timings = {
+            "read_ms": read,
+            "queue_ms": answered.queue_seconds,
+            "model_ms": answered.model_seconds,
+            "total_ms": time.monotonic() - started,
+        }
+        width, height = work.image.size
+        found = {
+            "image": {"width": width, "height": height},
+            "model": self.model,
+            "timings": {name: round(1000 * value, 3) for name, value in timings.items()},
+            "batch": {"requests": answered.batch_requests, "regions": answered.batch_regions},
+        }
+
+        def write() -> bytes:
+            rows = [prediction.to_dict() for prediction in answered.predictions]
+            return json.dumps({"regions": rows, **found}, allow_nan=False).encode()
+
+        return Response(await self._in_thread(write), media_type="application/json")
+
+    async def _body(self, request: Request) -> tuple[bytes, bytes | None]:
+        """The json, and the file of the picture where it is not in the json."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return await request.body(), None
+        if kind == "multipart/form-data":
+            return await self._form(request)
+        raise RequestError(
+            "unsupported_media_type",
+            f"content-type: expected application/json or multipart/form-data, got {kind!r:.60}",
+        )
+
+    async def _form(self, request: Request) -> tuple[bytes, bytes]:
+        """The field `request` and the file `image`; the name of the file is not read."""
+        form = request.form(max_files=1, max_fields=1, max_part_size=self.settings.max_body)
+        async with form as parts:
+            text, image = parts.get("request"), parts.get("image")
+            if not isinstance(text, str) or not isinstance(image, UploadFile):
+                raise RequestError(
+                    "unprocessable",
+                    "expected a multipart form with the file `image` and the field `request`, "
+                    f"got {', '.join(parts)!r:.100}",
+                )
+            return text.encode(), await image.read()
+
+    async def _chat(self, request: Request) -> Response:
+        names = (self.model, "dynrefer")
+        with self.batcher.expecting():
+            data = await request.body()
+            body, work = await self._in_thread(partial(chat_work, self.reader, data, models=names))
+            waiting = self._submit(request, work)
+        predictions = (await self._answered(request, waiting)).predictions
+
+        def write() -> Response:
+            text = answer_text(predictions, work.asked.tasks)
+            rows = [prediction.to_dict() for prediction in predictions]
+            usage = self.tokens.usage(len(predictions), text)
+            if not body.stream:
+                answer = completion(self.model, text, rows, usage)
+                return Response(json.dumps(answer, allow_nan=False), media_type="application/json")
+            with_usage = body.stream_options is not None and body.stream_options.include_usage
+            events = event_stream(self.model, text, rows, usage, with_usage=with_usage)
+            return Response(events, media_type="text/event-stream")
+
+        return await self._in_thread(write)
+
+    def _submit(self, request: Request, work: Work) -> Future[Answered]:
+        request.state.regions = len(work.boxes)
+        try:
+            return self.batcher.submit(work)
+        except QueueFull as error:
+            raise RequestError("overloaded", f"{error}; try again later") from error
+
+    async def _answered(self, request: Request, waiting: Future[Answered]) -> Answered:
+        """Wait for the model, unless the client stops waiting."""
+        answer = asyncio.wrap_future(waiting)
+        gone = asyncio.ensure_future(request.receive())  # after the body, only the end comes
+        both: set[asyncio.Future[Any]] = {answer, gone}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise RequestError("client_gone", "the client closed the connection")
+            return answer.result()
+        except ValueError as error:
+            raise RequestError("unprocessable", str(error)) from error
+        finally:
+            gone.cancel()
+            answer.cancel()
+
+    async def _in_thread(self, work: Callable[[], Value]) -> Value:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def _in_time(self, answer: Awaitable[Response]) -> Response:
+        try:
+            return await asyncio.wait_for(answer, self.settings.timeout)
+        except asyncio.TimeoutError as error:
+            raise RequestError(
+                "timeout",
+                f"no answer within {self.settings.timeout:g} s; ask about fewer regions, or start "
+                "the server with a longer --timeout",
+            ) from error

@@ -1,0 +1,215 @@
+"""OpenAI's chat about a region: what its clients send, and what they read."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+
+from lavis_dynrefer.serve.chat import answer_text
+from lavis_dynrefer.structures import RegionPrediction
+
+PATH = "/v1/chat/completions"
+BOX = [98, 50, 237, 180]
+
+
+def data_url(picture):
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def message(text, picture=None):
+    parts = [{"type": "text", "text": text}]
+    if picture is not None:
+        parts.insert(0, {"type": "image_url", "image_url": {"url": data_url(picture)}})
+    return {"role": "user", "content": parts}
+
+
+def chat(client, *messages, path=PATH, **fields):
+    return client.post(path, {"model": "dynrefer", "messages": messages, **fields})
+
+
+def text_of(reply):
+    assert reply.status == 200, reply.body
+    return reply.json["choices"][0]["message"]["content"]
+
+
+@pytest.fixture(scope="module")
+def caption(predictor, scene):
+    return predictor.predict(scene[0], [BOX], tasks=["caption"])[0].caption
+
+
+@pytest.fixture(scope="module")
+def asking(scene):
+    return message(f"What is in <box>{','.join(map(str, BOX))}</box>?", scene[0])
+
+
+@pytest.fixture(scope="module")
+def masked(scene):
+    """The picture with the box as its alpha channel, as describe-anything's clients send it."""
+    alpha = Image.new("L", scene[0].size)
+    alpha.paste(255, BOX)
+    picture = scene[0].copy()
+    picture.putalpha(alpha)
+    return picture
+
+
+def test_the_answer_is_the_caption(client, asking, caption):
+    reply = chat(client, asking, temperature=0.2, max_tokens=512, top_p=0.5, use_cache=True)
+    assert text_of(reply) == caption
+    (choice,) = reply.json["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["finish_reason"] == "stop"
+    assert reply.json["object"] == "chat.completion"
+    assert reply.json["model"] == "dynrefer-tiny"
+    assert reply.json["id"].startswith("chatcmpl-")
+    assert [row["box"] for row in reply.json["regions"]] == [BOX]
+
+
+def test_usage_counts_the_queries_read_and_the_tokens_written(client, predictor, asking, caption):
+    queries = predictor.model.qformer.query_tokens.shape[1]
+    tokenizer = predictor.model.captioning.llm.tokenizer
+    written = len(tokenizer(caption, add_special_tokens=False)["input_ids"])
+    assert chat(client, asking).json["usage"] == {
+        "prompt_tokens": queries,
+        "completion_tokens": written,
+        "total_tokens": queries + written,
+    }
+
+
+def test_a_region_may_be_told_in_any_way(client, scene, masked, caption):
+    plain = message("Describe it.", scene[0])
+    polygon = [[98, 50, 237, 50, 237, 180]]
+    replies = [
+        chat(client, plain, boxes=[BOX]),
+        chat(client, plain, boxes=[[98, 50, 139, 130]], format="xywh"),
+        chat(client, plain, masks=[polygon]),
+        chat(client, message("Describe the masked region in detail.", masked)),
+        chat(client, message("<BOX> 98, 50.0, 237, 180 </box>", scene[0])),
+    ]
+    assert [text_of(reply) for reply in replies] == [caption] * 5
+
+
+def test_clients_of_describe_anything_find_it(client, masked, caption):
+    reply = chat(client, message("Describe the masked region.", masked), path="/chat/completions")
+    assert text_of(reply) == caption
+
+
+def test_a_conversation_goes_on_about_its_picture(client, scene, asking, caption):
+    first = message("<box>0,0,9,9</box>", scene[0])
+    answer = {"role": "assistant", "content": "<box>1,1,2,2</box>"}
+    last = {"role": "user", "content": "And <box>98,50,237,180</box>?"}
+    system = {"role": "system", "content": "Be brief."}
+    assert text_of(chat(client, system, first, answer, last)) == caption
+
+
+def test_several_regions_have_a_line_each_and_tags_if_asked(client, scene, predictor):
+    boxes = scene[1][:2]
+    text = " ".join(f"<box>{','.join(map(str, box))}</box>" for box in boxes)
+    reply = chat(client, message(text, scene[0]), tasks=["caption", "tags"])
+    expected = predictor.predict(scene[0], boxes, tasks=["caption", "tags"])
+    assert text_of(reply) == answer_text(expected, ["caption", "tags"])
+    assert text_of(reply).count("\n") == 1
+
+
+def test_the_text_of_an_answer():
+    box = (0.0, 0.0, 1.0, 1.0)
+    one = RegionPrediction(box, "a red boat", 0.5, (("boat", 0.9), ("red", 0.8)))
+    other = RegionPrediction(box, "a tree", 0.5)
+    assert answer_text([one, other], ["caption"]) == "a red boat\na tree"
+    assert answer_text([one], ["caption", "tags"]) == "a red boat; tags: boat, red"
+    assert answer_text([one, other], ["tags"]) == "boat, red\nnone"
+
+
+def events_of(reply):
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    *chunks, last = reply.body.decode().split("\n\n")[:-1]
+    assert last == "data: [DONE]"
+    return [json.loads(chunk[len("data: ") :]) for chunk in chunks]
+
+
+def test_a_stream_has_the_same_text(client, scene):
+    asked = [message("", scene[0])]
+    whole = text_of(chat(client, *asked, boxes=scene[1]))
+    events = events_of(chat(client, *asked, boxes=scene[1], stream=True))
+    choices = [event["choices"][0] for event in events]
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == whole
+    assert choices[0]["delta"]["role"] == "assistant"
+    assert [choice["finish_reason"] for choice in choices] == [None] * 8 + ["stop"]
+    assert len({event["id"] for event in events}) == 1
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+
+
+def test_a_stream_ends_with_usage_if_asked(client, asking):
+    events = events_of(chat(client, asking, stream=True, stream_options={"include_usage": True}))
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"] == chat(client, asking).json["usage"]
+
+
+def test_the_models_are_listed(client):
+    listed = client.get("/v1/models").json
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == ["dynrefer-tiny"]
+
+
+NOWHERE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a/b"}}]}
+NO_FILE = {"role": "user", "content": [{"type": "image_url", "image_url": "file:///etc/passwd"}]}
+SMALL = message("<box>1,2,3,4</box>", Image.new("RGB", (9, 9)))
+PLAIN = message("Describe it.", Image.new("RGB", (9, 9)))
+EMPTY = message("Describe it.", Image.new("RGBA", (9, 9)))
+BAD = {
+    "an address": ([NOWHERE], {}, 400, "this server fetches nothing"),
+    "a file": ([NO_FILE], {}, 400, "this server fetches nothing"),
+    "no picture": ([message("<box>1,2,3,4</box>")], {}, 422, "expected a picture of the user"),
+    "no user": ([{"role": "system", "content": "x"}], {}, 422, "expected a picture of the user"),
+    "no message": ([], {}, 422, "messages: List should have at least 1 item"),
+    "no region": ([PLAIN], {}, 422, "the whole picture is <box>0,0,9,9</box>"),
+    "an empty mask": ([EMPTY], {}, 422, "alpha channel masks nothing"),
+    "a box twice": ([SMALL], {"boxes": [[1, 2, 3, 4]]}, 422, "or beside it, got both"),
+    "three numbers": (
+        [message("<box>1,2,3</box>", Image.new("L", (9, 9)))],
+        {},
+        422,
+        "<box>1,2,3<",
+    ),
+    "words": ([message("<box>a,b,c,d</box>", Image.new("L", (9, 9)))], {}, 422, "<box>a,b,c,d<"),
+    "nan": ([message("<box>1,2,3,NaN</box>", Image.new("L", (9, 9)))], {}, 422, "not finite"),
+    "deep": ([message(f"<box>{'[' * 9999}</box>", Image.new("L", (9, 9)))], {}, 422, "<box>[["),
+    "another model": ([SMALL], {"model": "gpt-4"}, 404, "['dynrefer', 'dynrefer-tiny']"),
+    "another task": (
+        [SMALL],
+        {"tasks": ["attributes"]},
+        422,
+        "POST /v1/regions answers the others",
+    ),
+    "several answers": ([SMALL], {"n": 2}, 422, "n: Input should be 1"),
+    "many boxes": (
+        [message("<box>1,2,3,4</box>" * 1001, Image.new("L", (9, 9)))],
+        {},
+        413,
+        "1,001",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_what_cannot_be_answered_is_named(client, name):
+    messages, fields, status, text = BAD[name]
+    reply = chat(client, *messages, **fields)
+    assert reply.status == status
+    assert text in reply.message
+
+
+def test_two_pictures_in_a_message_are_refused(client):
+    twice = {"role": "user", "content": SMALL["content"][:1] * 2}
+    assert "expected one picture a message, got 2" in chat(client, twice).message
+
+
+def test_an_error_of_a_stream_is_no_stream(client):
+    assert chat(client, PLAIN, stream=True).error == "unprocessable"

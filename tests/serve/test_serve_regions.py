@@ -1,0 +1,412 @@
+"""POST /v1/regions and its neighbours, over real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+
+from lavis_dynrefer.models.answers import TASKS
+from lavis_dynrefer.serve.bodies import Task
+from lavis_dynrefer.structures import RegionPrediction
+
+
+def png(picture):
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def encoded(picture):
+    return base64.b64encode(png(picture)).decode()
+
+
+CUT_OFF = png(Image.new("RGB", (40, 20)))[:60]
+FEW = {"tasks": ["caption", "categories"], "categories": ["flower", "tree", "boat"]}
+
+
+def answers_of(reply):
+    assert reply.status == 200, reply.body
+    return [RegionPrediction.from_dict(row) for row in reply.json["regions"]]
+
+
+def same(found, expected):
+    """Words equal; numbers as far as a batch of another size changes them."""
+    assert [one.caption for one in found] == [one.caption for one in expected]
+    assert [one.scales for one in found] == [one.scales for one in expected]
+    assert [one.box for one in found] == [one.box for one in expected]
+    for ours, theirs in zip(found, expected):
+        assert dict(ours.categories) == pytest.approx(dict(theirs.categories), abs=1e-4)
+        assert dict(ours.attributes) == pytest.approx(dict(theirs.attributes), abs=1e-4)
+        assert ours.caption_score == pytest.approx(theirs.caption_score, abs=1e-4)
+    return True
+
+
+def test_the_answers_are_those_of_the_api(client, predictor, scene):
+    image, boxes = scene
+    reply = client.regions(image, boxes)
+    assert same(answers_of(reply), predictor.predict(image, boxes))
+    assert reply.json["image"] == {"width": 480, "height": 360}
+    assert reply.json["model"] == "dynrefer-tiny"
+    assert reply.json["batch"] == {"requests": 1, "regions": 7}
+    assert min(reply.json["timings"].values()) >= 0
+
+
+def test_an_uploaded_file_is_answered_as_one_in_the_json(client, scene, predictor):
+    from_api = predictor.predict(scene[0], scene[1][:2], **FEW)
+    reply = client.upload(
+        png(scene[0]), {"boxes": scene[1][:2], **FEW}, name="../../etc/passwd.html"
+    )
+    assert same(answers_of(reply), from_api)
+
+
+def test_regions_in_other_forms_are_the_same_regions(client, scene):
+    image, _ = scene
+    (expected,) = answers_of(client.regions(image, [[96, 36, 192, 180]], **FEW))
+    shares = [[0.2, 0.1, 0.4, 0.5]]
+    polygon = [[96, 36, 192, 36, 192, 180]]
+    pixels = np.zeros((360, 480), dtype=bool)
+    pixels[36:180, 96:192] = True
+    runs = np.flatnonzero(np.diff(pixels.T.ravel(), prepend=False, append=True))
+    counts = np.diff(runs, prepend=0).tolist()
+    replies = [
+        client.regions(image, [[96, 36, 96, 144]], format="xywh", **FEW),
+        client.regions(image, shares, normalised=True, **FEW),
+        client.regions(image, masks=[polygon], **FEW),
+        client.regions(image, masks=[{"size": [360, 480], "counts": counts}], **FEW),
+    ]
+    assert [answers_of(reply)[0].caption for reply in replies] == [expected.caption] * 4
+    assert {answers_of(reply)[0].box for reply in replies} == {(96, 36, 192, 180)}
+
+
+def test_words_and_views_are_arguments(client, scene):
+    reply = client.regions(
+        scene[0],
+        scene[1][:1],
+        tasks=["attributes", "categories"],
+        attributes=["wet", "nasse Straße", "مبلل"],
+        categories=["花", " rüschen ", "\U0001f600"],
+        controls=["rot"],
+        views="fixed:0,0.5",
+    )
+    (answer,) = answers_of(reply)
+    assert {name for name, _ in answer.attributes} == {"wet", "nasse Straße", "مبلل"}
+    assert {name for name, _ in answer.categories} == {"花", "rüschen", "\U0001f600"}
+    assert answer.scales == {"attributes": (0, 0.5), "categories": (0, 0.5)}
+    assert answer.caption is None
+
+
+def test_no_boxes_have_no_answers(client, small_picture):
+    assert answers_of(client.regions(small_picture, [])) == []
+
+
+@pytest.mark.parametrize("box", [[3, 3, 4, 4], [3.2, 3.2, 3.3, 3.3], [39, 19, 40, 20]])
+def test_regions_of_a_pixel_are_answered(client, small_picture, box):
+    assert len(answers_of(client.regions(small_picture, [box], normalised=False, **FEW))) == 1
+
+
+def test_requests_at_once_are_answered_together_and_as_if_alone(serving, predictor, scene):
+    image, boxes = scene
+    expected = [predictor.predict(image, [box]) for box in boxes]
+    with serving() as client, ThreadPoolExecutor(len(boxes)) as pool:
+        with predictor.using_model():  # the server's model waits
+            replies = [pool.submit(client.regions, image, [boxes[0]])]
+            client.wait_for(answering=1)
+            replies += [pool.submit(client.regions, image, [box]) for box in boxes[1:]]
+            replies.append(pool.submit(client.regions, image, [[1, 1, 1, 400], [9, 9, 2, 2]]))
+            client.wait_for(queue=len(boxes) - 1)
+        answers = [reply.result() for reply in replies]
+    assert answers.pop().error == "unprocessable"
+    assert all(same(answers_of(one), right) for one, right in zip(answers, expected))
+    assert {one.json["batch"]["requests"] for one in answers[1:]} == {len(boxes) - 1}
+
+
+BAD_BOXES = {
+    "nan": ("[[1, 2, NaN, 4]]", 422, "boxes[0][2]: Value error, expected a finite number, got nan"),
+    "infinite": ("[[1, 2, 3, 1e999]]", 422, "boxes[0][3]: Value error, expected a finite number"),
+    "huge": (f"[[1, 2, 3, {10**400}]]", 422, "boxes[0][3]: Value error, expected a finite number"),
+    "a word": ('[[1, 2, 3, "4"]]', 422, "expected a finite number, got '4'"),
+    "nothing": ("[[1, 2, 3, null]]", 422, "got None"),
+    "flat": ("[1, 2, 3, 4]", 422, "boxes[0]: Input should be a valid"),
+    "three": ("[[1, 2, 3]]", 422, "expected shape (R, 4), got (1, 3)"),
+    "ragged": ("[[1, 2, 3, 4], [1, 2]]", 422, "expected rows of four numbers"),
+    "outside": ("[[50, 2, 60, 4]]", 422, "no part inside the 40 x 20 picture"),
+    "turned": ("[[9, 2, 3, 4]]", 422, "corners in the wrong order"),
+    "shares": ("[[0.1, 0.2, 0.3, 0.4]]", 422, "pass normalised=True"),
+    "many": (json.dumps([[1, 2, 3, 4]] * 10_000), 413, "at most 1,000 regions, got 10,000"),
+    "many wrong": (json.dumps([["x"] * 4] * 5), 422, "and 17 more"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_BOXES))
+def test_boxes_that_cannot_be_looked_at_are_named(client, small_picture, name):
+    boxes, status, message = BAD_BOXES[name]
+    image = encoded(small_picture)
+    reply = client.post("/v1/regions", f'{{"image": "{image}", "boxes": {boxes}}}')
+    assert reply.status == status
+    assert message in reply.message
+
+
+BAD_FIELDS = {
+    "an unknown field": ({"box": [1, 2, 3, 4]}, 422, "box: there is no such field"),
+    "boxes and masks": ({"masks": []}, 422, "expected either boxes or masks"),
+    "another form": ({"format": "cxcywh"}, 422, "format: Input should be 'xyxy' or 'xywh'"),
+    "no task": ({"tasks": []}, 422, "tasks: List should have at least 1 item"),
+    "an unknown task": ({"tasks": ["ocr"]}, 422, "tasks[0]: Input should be 'caption'"),
+    "an unknown policy": ({"views": "best"}, 422, "['fixed', 'image', 'random', 'task']"),
+    "views of another number": ({"views": "fixed:0,0.1,0.2"}, 422, "fuses 2 views, got 3"),
+    "an empty word": ({"categories": ["a", " "]}, 422, "categories[1]: String should have at"),
+    "no word": ({"attributes": ["wet/"]}, 422, "attribute 'wet/': expected a word"),
+    "a text": ({"controls": "red"}, 422, "controls: Input should be a valid array"),
+    "many words": ({"categories": ["x"] * 1001}, 413, "at most 1,000 words, got 1,001"),
+    "many synonyms": ({"attributes": ["a:" + "b/" * 40 + "c"] * 25}, 413, "1,000 words, got 1,025"),
+    "a long word": ({"attributes": ["ü" * 101]}, 413, "at most 100 characters, got 101"),
+    "no picture": ({"image": None}, 422, "expected one picture"),
+    "an address": ({"image": "http://[::1]/a.png"}, 400, "this server fetches nothing"),
+    "a path": ({"image": "../../etc/passwd"}, 400, "damaged base64"),
+    "a page": ({"image": "PGh0bWw+"}, 415, "got a page of html"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_FIELDS))
+def test_fields_that_are_wrong_are_named(client, small_picture, name):
+    fields, status, message = BAD_FIELDS[name]
+    document = {"image": encoded(small_picture), "boxes": [[1, 2, 3, 4]], **fields}
+    reply = client.post("/v1/regions", document)
+    assert reply.status == status
+    assert message in reply.message
+
+
+BAD_MASKS = {
+    "of another size": ({"size": [9, 9], "counts": [81]}, "the mask is 9 x 9 pixels"),
+    "of negative runs": ({"size": [20, 40], "counts": [-5, 805]}, "greater than or equal to 0"),
+    "that overflow": ({"size": [20, 40], "counts": "oooo0oooo0oooo0"}, "must add up to"),
+    "of no pixel": ([], "a polygon mask needs parts"),
+    "of half a vertex": ([[1, 2, 3]], "a polygon mask needs parts"),
+    "of no known form": (7, "masks[0].polygons: Input should be a valid array"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_MASKS))
+def test_masks_that_are_wrong_are_named(client, small_picture, name):
+    mask, message = BAD_MASKS[name]
+    reply = client.regions(small_picture, masks=[mask])
+    assert reply.error == "unprocessable"
+    assert message in reply.message
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", "invalid_request"),
+        (b"{", "invalid_request"),
+        (b"\xff\xfe\x00", "invalid_request"),
+        (b'{"image": "\\ud800"}', "invalid_request"),
+        (b"[" * 200_000, "invalid_request"),
+        (b"[]", "unprocessable"),
+        (b"null", "unprocessable"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(client, body, kind):
+    assert client.post("/v1/regions", body).error == kind
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/x-www-form-urlencoded", ""])
+def test_another_kind_of_body_is_refused(client, content_type):
+    reply = client.post("/v1/regions", b"<html>", content_type)
+    assert reply.error == "unsupported_media_type"
+    assert "expected application/json or multipart/form-data" in reply.message
+
+
+@pytest.mark.parametrize(
+    ("file", "document", "kind"),
+    [
+        (b"<html>", {"boxes": []}, "unsupported_media_type"),
+        (b"", {"boxes": []}, "unsupported_media_type"),
+        (CUT_OFF, {"boxes": []}, "unprocessable"),
+        (b"GIF89a", {"boxes": [], "image": "AAAA"}, "unprocessable"),
+        (b"GIF89a", b"{", "invalid_request"),
+        (b"GIF89a", b"\xff", "invalid_request"),
+    ],
+)
+def test_uploads_that_are_wrong_are_refused(client, file, document, kind):
+    assert client.upload(file, document).error == kind
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", b"--x"),
+        ("multipart/form-data; boundary=x", b"nothing of the kind"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="a'),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 2 + b"--x--",
+        ),
+    ],
+)
+def test_a_damaged_form_is_refused(client, content_type, body):
+    assert client.post("/v1/regions", body, content_type).error in (
+        "invalid_request",
+        "unprocessable",
+    )
+
+
+def test_a_picture_of_too_many_pixels_is_refused(client):
+    header = b"P6 50000 50000 255\n"  # 7 GB, if it were believed
+    reply = client.regions(header, [[0, 0, 9, 9]])
+    assert reply.error == "too_large"
+    assert "40,000,000 pixels" in reply.message
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_too_many_bytes_is_refused(serving, chunked):
+    with serving(max_body=100_000) as client:
+        body = b"x" * 3_000_000
+        parts = iter([body[:2_000_000], body[2_000_000:]]) if chunked else body
+        reply = client.request("POST", "/v1/regions", parts, content_type="application/json")
+        assert reply.error == "too_large"
+        assert "at most 100,000 bytes" in reply.message
+        assert client.get("/health").status == 200
+
+
+def test_more_requests_than_may_be_are_refused(serving, small_picture):
+    with serving(max_requests=1) as client, client.half_a_request({"boxes": []}) as finish:
+        reply = client.regions(small_picture, [])
+        assert reply.error == "overloaded"
+        assert reply.headers["retry-after"] == "1"
+        assert finish().error == "unprocessable"
+        assert client.regions(small_picture, []).status == 200
+
+
+def test_a_full_queue_refuses_and_what_was_in_it_is_answered(serving, predictor, small_picture):
+    box = [[1, 2, 3, 4]]
+    with serving(max_queue=1) as client, ThreadPoolExecutor(2) as pool:
+        with predictor.using_model():
+            first = pool.submit(client.regions, small_picture, box, **FEW)
+            client.wait_for(answering=1)
+            second = pool.submit(client.regions, small_picture, box, **FEW)
+            client.wait_for(queue=1)
+            third = client.regions(small_picture, box, **FEW)
+        assert third.error == "overloaded"
+        assert "retry-after" in third.headers
+        assert [first.result().status, second.result().status] == [200, 200]
+
+
+def test_a_slow_answer_times_out(serving, predictor, small_picture):
+    with serving(timeout=0.3) as client:
+        with predictor.using_model():
+            reply = client.regions(small_picture, [[1, 2, 3, 4]])
+        assert reply.error == "timeout"
+        assert client.get("/health").json["queue"] == 0
+
+
+def test_a_slow_request_times_out(serving):
+    with serving(timeout=0.3) as client, client.half_a_request({"boxes": []}):
+        client.wait_for(requests=2)
+        client.wait_for(requests=1)
+
+
+def test_a_client_that_goes_away_leaves_the_queue(serving, predictor, small_picture):
+    document = {"image": encoded(small_picture), "boxes": [[1, 2, 3, 4]], **FEW}
+    with serving() as client, ThreadPoolExecutor(1) as pool, predictor.using_model():
+        pool.submit(client.post, "/v1/regions", document)
+        client.wait_for(answering=1)
+        connection = client.connect()
+        connection.request(
+            "POST", "/v1/regions", json.dumps(document), {"content-type": "application/json"}
+        )
+        client.wait_for(queue=1)
+        connection.close()
+        client.wait_for(queue=0)
+
+
+def test_an_unexpected_failure_is_told_without_details(serving, predictor, small_picture, caplog):
+    head = predictor.model.tagging
+    hook = head.register_forward_pre_hook(lambda *_: 1 / 0)
+    try:
+        with serving() as client:
+            reply = client.regions(small_picture, [[1, 2, 3, 4]])
+            assert client.get("/health").status == 200
+    finally:
+        hook.remove()
+    assert (reply.status, reply.error) == (500, "internal_error")
+    assert reply.message == "the server failed; its log says why"
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_one_line_of_log_for_a_request(serving, small_picture, caplog):
+    caplog.set_level("INFO", "lavis_dynrefer.serve")
+    with serving() as client:
+        client.regions(small_picture, [[1, 2, 3, 4], [5, 6, 7, 8]], tasks=["categories"])
+        client.get("/no%0Athing")
+    lines = [record.message for record in caplog.records if " /" in record.message]
+    assert lines[0].startswith("POST /v1/regions 200 ")
+    assert lines[0].endswith(" ms 2 regions")
+    assert lines[1].startswith("GET /no%0Athing 404 ")
+    assert len(lines) == 2
+
+
+def test_health_names_the_model(client):
+    assert client.get("/health").json == {
+        "status": "ready",
+        "model": "dynrefer-tiny",
+        "device": "cpu",
+        "queue": 0,
+        "answering": 0,
+        "requests": 1,
+    }
+
+
+def test_the_model_tells_what_it_can_be_asked(client, predictor):
+    card = client.get("/v1/model").json
+    assert card["vocabularies"]["categories"] == len(predictor.model.categories)
+    assert card["tasks"] == list(TASKS) == list(get_args(Task))
+    assert card["limits"]["max_boxes"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("GET", "/v2", "not_found"),
+        ("GET", "/../../etc/passwd", "not_found"),
+        ("GET", "/docs/..%2f..%2fetc/passwd", "not_found"),
+        ("GET", "/v1/regions", "method_not_allowed"),
+        ("POST", "/health", "method_not_allowed"),
+    ],
+)
+def test_other_addresses_are_refused(client, method, path, kind):
+    assert client.request(method, path).error == kind
+
+
+def test_openapi_describes_both_bodies_and_all_it_refers_to(client):
+    page = client.get("/openapi.json").json
+    content = page["paths"]["/v1/regions"]["post"]["requestBody"]["content"]
+    assert content.keys() == {"application/json", "multipart/form-data"}
+    text = json.dumps(page)
+    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert names <= page["components"]["schemas"].keys()
+    assert "RunLengths" in names
+    assert "#/$defs" not in text
+
+
+def test_the_page_needs_no_network(client):
+    page = client.get("/docs")
+    assert page.status == 200
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert b"http://" not in page.body
+    assert b"https://" not in page.body
+    assert client.get("/").headers["location"] == "docs"
+
+
+def test_a_gray_picture_is_a_picture(client):
+    gray = Image.new("I;16", (40, 20))
+    assert len(answers_of(client.regions(gray, [[1, 2, 30, 10]], **FEW))) == 1
