@@ -364,6 +364,11 @@ def test_the_terminal_shows_numbers_and_no_markup_of_the_data(coco, capsys):
     assert "2 pictures, all usual" in shown
 
 
+def test_a_label_that_looks_like_markup_is_shown_as_it_is(coco, capsys):
+    assert inspect(coco, "--set", "protocol=a[/b]:dog:c") == 0
+    assert "a[/b]:dog:c" in capsys.readouterr().out
+
+
 def test_a_missing_picture_folder_does_not_stop_the_numbers(coco, capsys):
     inspect(coco)
     (coco / "val2017").rename(coco / "elsewhere")

@@ -212,12 +212,14 @@ def test_ctrl_c_leaves_what_was_answered(scenes, tmp_path, monkeypatch, capsys):
 
 def test_other_boxes_are_answered_anew(finished, scenes, tmp_path):
     output = shutil.copytree(finished, tmp_path / "answers")
-    boxes = {**scenes[1], "scene 1.png": [[0, 0, 99, 99]]}
+    named = [{"id": 9 - row, "box": box} for row, box in enumerate(scenes[1]["scene 2.png"])]
+    boxes = {**scenes[1], "scene 1.png": [[0, 0, 99, 99]], "scene 2.png": named}
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     before = rows_of(output)
     assert predict(scenes[0], "--boxes", tmp_path / "boxes.json", "--output", output) == 0
     after = rows_of(output)
     assert [list(region.box) for region in after["scene 1.png"].regions] == [[0, 0, 99, 99]]
+    assert after["scene 2.png"].ids == (9, 8)
     assert after["scene 0.png"] == before["scene 0.png"]
     assert len(after) == 3
 

@@ -52,7 +52,9 @@ Mask = Annotated[
 class RegionFields(BaseModel):
     """Regions and questions, as `RegionPredictor.predict` takes them."""
 
-    boxes: Optional[list[list[Number]]] = Field(None, description="R rows of four numbers")
+    boxes: Optional[list[list[Number]]] = Field(
+        None, description="four numbers for each region: x1, y1, x2, y2 in pixels"
+    )
     masks: Optional[list[Mask]] = Field(
         None, description="in place of boxes: RLE, or polygons [[x1, y1, x2, y2, ...], ...]"
     )
@@ -65,7 +67,11 @@ class RegionFields(BaseModel):
         None, description="names to choose from; null: the model's"
     )
     controls: list[Word] = Field([], description="words every caption should be about")
-    tasks: list[Task] = Field(["caption", "tags", "attributes", "categories"], min_length=1)
+    tasks: list[Task] = Field(
+        ["caption", "tags", "attributes", "categories"],
+        min_length=1,
+        description="questions to answer",
+    )
     views: Optional[str] = Field(None, description="image, task, random, or fixed:0,0.5")
 
 
@@ -109,12 +115,16 @@ class StreamOptions(BaseModel):
 class ChatBody(RegionFields):
     """Body of POST /v1/chat/completions; other fields of OpenAI's are accepted and not used."""
 
-    model: str
-    messages: list[Message] = Field(min_length=1)
-    stream: bool = False
-    stream_options: Optional[StreamOptions] = None
-    n: Optional[Literal[1]] = None
-    tasks: list[Task] = Field(["caption"], min_length=1)
+    model: str = Field(description="its name as GET /v1/models tells it, or dynrefer")
+    messages: list[Message] = Field(
+        min_length=1, description="the last picture of the user counts, and the last text"
+    )
+    stream: bool = Field(False, description="answer as server-sent events")
+    stream_options: Optional[StreamOptions] = Field(None, description="usage at the stream's end")
+    n: Optional[Literal[1]] = Field(None, description="answers; beam search has one")
+    tasks: list[Task] = Field(
+        ["caption"], min_length=1, description="what the text tells: caption, tags or both"
+    )
 
 
 class Batch(BaseModel):

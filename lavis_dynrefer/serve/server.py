@@ -67,7 +67,8 @@ class GracefulServer(uvicorn.Server):
         gate = self.service.gate
         if gate.closing and (not gate.inside or time.monotonic() >= self._deadline):
             self.unfinished = gate.inside
-            self.force_exit = bool(gate.inside)  # their tasks are cancelled, and answer so
+            for task in self.server_state.tasks:  # they answer that they were
+                task.cancel()
             self.should_exit = True
         return await super().on_tick(counter)
 
