@@ -22,7 +22,7 @@ from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import read_truth
 from lavis_dynrefer.synthetic.grading import Estimate, bootstrap, grade_captions, share
 from lavis_dynrefer.synthetic.vocabulary import attribute_labels
-from lavis_dynrefer.synthetic.world import SPLIT_START
+from lavis_dynrefer.synthetic.world import SPLIT_START, held_out_pairs
 from lavis_dynrefer.views.policies import FixedScales, ImagePrior, RandomScales, ViewPolicy
 
 Truth = Mapping[str, Any]
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     grades = grade(truth, answers)
     console = Console()
     for name, estimate in grades.items():
-        console.print(f"{name:24} {estimate}", highlight=False)
+        console.print(f"{name:32} {estimate}", highlight=False)
     console.print(f"{time.time() - start:.0f} s")
     if arguments.output is not None:
         document = {
@@ -103,24 +103,45 @@ def ask(
 
 
 def grade(truth: Sequence[Truth], answers: Sequence[RegionPrediction]) -> dict[str, Estimate]:
-    """Every number of the embedded model's card: all regions, then held-out pairs alone."""
-    grades = {}
-    held_out = [row for row, facts in enumerate(truth) if facts["held_out"]]
-    for suffix, chosen in (("", range(len(truth))), ("_held_out", held_out)):
-        part = [truth[row] for row in chosen]
-        given = [answers[row] for row in chosen]
-        if not part:
-            continue
-        pictures = [row["image_id"] for row in part]
-        found = grade_captions(part, [answer.caption or "" for answer in given])
-        named = [
-            bool(answer.categories) and answer.categories[0][0] == row["facts"]["category"]
-            for row, answer in zip(part, given)
-        ]
-        found["category"] = share(named, pictures)
-        found["attribute_map"] = _attribute_map(part, given)
-        grades.update({name + suffix: estimate for name, estimate in found.items()})
-    return grades
+    """Every number of the embedded model's card.
+
+    Returns:
+        The numbers of all regions; with the suffix "_held_out" those of the regions whose colour
+        and category never occur together in training; with "_held_out_reference" those of the
+        regions whose reference object is such a pair. Groups without a region are left out.
+    """
+    pairs = held_out_pairs()
+    groups = {
+        "": list(range(len(truth))),
+        "_held_out": [row for row, item in enumerate(truth) if item["held_out"]],
+        "_held_out_reference": [
+            row
+            for row, item in enumerate(truth)
+            if (item["facts"]["reference_colour"], item["facts"]["reference_category"]) in pairs
+        ],
+    }
+    return {
+        name + suffix: estimate
+        for suffix, chosen in groups.items()
+        if chosen
+        for name, estimate in _grade_group(
+            [truth[row] for row in chosen], [answers[row] for row in chosen]
+        ).items()
+    }
+
+
+def _grade_group(
+    truth: Sequence[Truth], answers: Sequence[RegionPrediction]
+) -> dict[str, Estimate]:
+    named = [
+        bool(answer.categories) and answer.categories[0][0] == row["facts"]["category"]
+        for row, answer in zip(truth, answers)
+    ]
+    return {
+        "attribute_map": _attribute_map(truth, answers),
+        "category": share(named, [row["image_id"] for row in truth]),
+        **grade_captions(truth, [answer.caption or "" for answer in answers]),
+    }
 
 
 def _attribute_map(truth: Sequence[Truth], answers: Sequence[RegionPrediction]) -> Estimate:
