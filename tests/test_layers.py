@@ -17,9 +17,11 @@ LAYERS = (
     ("models",),
     ("processors", "datasets", "synthetic", "drawing"),
     ("task", "runner", "checkpointing", "loaders"),
-    ("registration", "run_config", "launch", "train", "evaluate", "_lavis", "_autoload"),
-    ("predictor", "inputs"),
-    ("cli", "demo", "__init__"),
+    ("registration", "run_config"),
+    ("checks",),
+    ("launch", "train", "evaluate", "_lavis", "_autoload"),
+    ("predictor", "inputs", "explain", "explain_page", "results"),
+    ("cli", "serve", "benchmarks", "demo", "__init__"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 WITHOUT_LAVIS = {*LAYERS[0], *LAYERS[1]}

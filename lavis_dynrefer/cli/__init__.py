@@ -6,10 +6,28 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lavis_dynrefer.cli import export, prepare, quickstart, validate
+from lavis_dynrefer.cli import (
+    benchmark,
+    export,
+    inspect,
+    predict,
+    prepare,
+    quickstart,
+    serve,
+    validate,
+)
 
 EXIT_BAD_INPUT = 2  # as argparse
-COMMANDS = {"quickstart": quickstart, "prepare": prepare, "validate": validate, "export": export}
+COMMANDS = {
+    "quickstart": quickstart,
+    "predict": predict,
+    "prepare": prepare,
+    "inspect": inspect,
+    "validate": validate,
+    "export": export,
+    "benchmark": benchmark,
+    "serve": serve,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return COMMANDS[arguments.command].run(arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_BAD_INPUT
