@@ -78,7 +78,7 @@ setup(
     },
     py_modules=["lavis_dynrefer_autoload"],
     package_data={
-        "lavis_dynrefer": ["py.typed", "_lavis/*.py", "assets/**/*", "vocab/data/**/*"],
+        "lavis_dynrefer": ["py.typed", "_lavis/*.py", "assets/**/*", "vocab/data/**/*", "cli/*.html"],
         "lavis_dynrefer.configs": ["**/*.yaml"],
         "lavis_dynrefer.projects": ["**/*.yaml", "**/*.md"],
     },

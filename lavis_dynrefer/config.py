@@ -52,6 +52,7 @@ class QFormerConfig:
     mlp_width: int = 3072  # bert-base
     cross_attention_freq: int = 2  # BLIP-2
     dropout: float = 0.1  # bert-base
+    initializer_range: float = 0.02  # bert-base; narrow layers need more, about 1 / sqrt(width)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_html_in_place_of_a_picture_is_named(predictor, tmp_path):
 
 
 def test_the_embedded_model_names_most_things_of_scenes_it_never_saw(predictor):
-    # 91.6 % of 3,206 regions when it was trained; ten scenes leave room for chance
+    # numbers in assets/tiny/README.md; ten scenes leave room for chance
     scenes = [make_scene(7, 3_000_001 + number) for number in range(10)]
     right = [
         answer.categories[0][0] == item.look.category

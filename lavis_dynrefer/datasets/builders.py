@@ -17,7 +17,7 @@ from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener
 from lavis_dynrefer.paths import cache_dir, config_path
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.synthetic.dataset import VERSION, read_truth, write_dataset
-from lavis_dynrefer.synthetic.vocabulary import own_tags
+from lavis_dynrefer.synthetic.vocabulary import true_labels
 
 Found = Mapping[str, RegionSet]
 
@@ -267,11 +267,11 @@ class SyntheticBuilder(RegionDatasetBuilder):
 
 
 def _with_true_tags(region_set: RegionSet, root: Path) -> RegionSet:
-    """Each object once, tagged with all its own properties, said in a caption or not."""
+    """Each object once, tagged with all that is true of it, said in a caption or not."""
     truth = read_truth(root, region_set.split)
     by_object = {(region.image_id, region.box): region for region in region_set.regions}
     regions = [
-        replace(region, tags=own_tags(truth[region.region_id]["facts"]))
+        replace(region, tags=true_labels(truth[region.region_id]["facts"]))
         for region in by_object.values()
     ]
     return replace(region_set, regions=regions, name=f"{region_set.name}-truth")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce
 from lavis.common.registry import registry
 from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
@@ -34,10 +34,12 @@ class PretrainingConfig:
 
 @registry.register_model("dynrefer_backbone")
 class BackbonePretraining(BaseModel):
-    """A backbone with one linear layer that names the tags of the region in every single view.
+    """A backbone with two linear layers that name the tags of the region in every single view.
 
-    The layer sees the flattened RoI features and the class token, so that the feature map itself
-    has to say what is where. Afterwards the layer is thrown away.
+    One layer reads the mean of the RoI features, another the class token: what they need is then
+    in every token in the same form, where the Q-Former's attention finds it however it spreads.
+    (One layer on all cells side by side recognises as much, but a Q-Former learns little from such
+    features.) Afterwards the layers are thrown away.
 
     Args:
         backbone: what is trained.
@@ -55,7 +57,8 @@ class BackbonePretraining(BaseModel):
         self.backbone = backbone
         self.tags = tuple(tags)
         self.region = region
-        self.head = nn.Linear((region.roi_size**2 + 1) * backbone.width, len(tags))
+        self.region_head = nn.Linear(backbone.width, len(tags))
+        self.summary_head = nn.Linear(backbone.width, len(tags))
 
     @classmethod
     def from_config(cls, cfg: Any) -> BackbonePretraining:
@@ -69,7 +72,7 @@ class BackbonePretraining(BaseModel):
         return cls(build_backbone(config.vision), tags=tags, region=config.region)
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Binary cross-entropy of every tag in every view, summed over tags.
+        """Binary cross-entropy of every tag in every view, summed over tags and the two layers.
 
         Args:
             samples: views (B, V, 3, S, S), boxes (B, V, 4), tags: B lists of names.
@@ -83,11 +86,11 @@ class BackbonePretraining(BaseModel):
             roi_size=self.region.roi_size,
             sampling_ratio=self.region.sampling_ratio,
         )
-        flat = rearrange(features.region, "b v c h w -> b v (h w) c")
-        summary = rearrange(features.summary, "b v c -> b v 1 c")
-        logits = self.head(torch.cat([summary, flat], dim=2).flatten(2))  # (B, V, K)
+        means = reduce(features.region, "b v c h w -> b v c", "mean")
+        # (2, B, V, K)
+        logits = torch.stack([self.region_head(means), self.summary_head(features.summary)])
         targets = multi_hot(samples["tags"], self.tags).to(logits.device)[:, None]
         loss = F.binary_cross_entropy_with_logits(
             logits, targets.expand_as(logits), reduction="none"
         )
-        return {"loss": loss.sum(dim=-1).mean()}
+        return {"loss": loss.sum(dim=-1).mean(dim=(1, 2)).sum()}

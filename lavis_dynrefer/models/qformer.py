@@ -50,6 +50,7 @@ def build_qformer(config: QFormerConfig, *, region_width: int) -> QFormer:
         add_cross_attention=True,
         cross_attention_freq=config.cross_attention_freq,
         query_length=config.num_queries,
+        initializer_range=config.initializer_range,
     )
     bert = BertModel(bert_config, add_pooling_layer=False)
     # Queries only: what serves text is never used and must not count as trainable.

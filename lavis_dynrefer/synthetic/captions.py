@@ -4,8 +4,8 @@ Every object has one full caption whose form follows from the truth alone,
 
     a [size] [pattern] COLOUR CATEGORY (RELATION a COLOUR CATEGORY | on the SURFACE)
 
-where "medium" and "solid" go without saying; and it may have a short one, which says less in one of
-several forms.
+where "medium" and "solid" go without saying; and short ones, which say less in one of many forms,
+as people do: "the mug is striped", "it is tilted", "red mug on the grass".
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ NOUNS = MappingProxyType(
 )
 PATTERN_PLURALS = MappingProxyType({"striped": "stripes", "checkered": "checks", "dotted": "dots"})
 _UNSAID = frozenset({"medium", "solid"})
+# What short captions are about: properties of the named object, properties of something that is
+# only pointed at, what it is, or where it is. Word -> share.
+_SUBJECTS = MappingProxyType({"named": 0.36, "unnamed": 0.36, "name": 0.08, "place": 0.2})
+_PLAIN_NOUNS = ("object", "thing", "one")
 
 
 def facts(scene: Scene, number: int) -> dict[str, str | None]:
@@ -66,9 +70,15 @@ def full_caption(scene: Scene, number: int) -> str:
 
 
 def short_caption(scene: Scene, number: int, draws: Draws) -> str:
-    """A caption that says one or two things about an object, in a random form."""
+    """A caption that says one to three things about an object, in a random form."""
     item = scene.objects[number]
-    return draws.pick([*_property_forms(item.look, draws), *_place_forms(scene, item, draws)])
+    subject = draws.weighted(_SUBJECTS)
+    if subject == "place":
+        return draws.pick(_place_forms(scene, item))
+    if subject == "name":
+        return draws.pick([f"the {item.look.category}", _with_article(item.look.category)])
+    noun = item.look.category if subject == "named" else draws.pick(_PLAIN_NOUNS)
+    return draws.pick(_property_forms(item.look, noun, draws))
 
 
 def read_caption(caption: str) -> dict[str, str | None]:
@@ -110,24 +120,29 @@ def _own_words(look: Look) -> dict[str, str | None]:
     }
 
 
-def _property_forms(look: Look, draws: Draws) -> list[str]:
+def _property_forms(look: Look, noun: str, draws: Draws) -> list[str]:
+    """Phrases about one to three properties of something called `noun`."""
     words = {slot: word for slot, word in _own_words(look).items() if word}
-    slot = draws.pick(list(words))
-    other = draws.pick([s for s in words if s != slot])
-    word, noun = words[slot], look.category
+    slots = draws.order(list(words))[:3]
+    word, other, third = (words[slot] for slot in slots)
     forms = [
         f"{word} {noun}",
-        _with_article(f"{word} {words[other]} {noun}"),
+        f"the {word} {noun}",
         f"the {noun} is {word}",
-        f"the {noun} is {word} and {words[other]}",
-        f"the {word} {NOUNS[slot]} of the {noun}",
+        f"it is {word}",
+        _with_article(f"{word} {other} {noun}"),
+        f"the {noun} is {word} and {other}",
+        f"the {noun} is {word} {other} and {third}",
     ]
-    if look.pattern in PATTERN_PLURALS:
-        forms.append(f"{_with_article(noun)} with {look.colour} {PATTERN_PLURALS[look.pattern]}")
+    if noun == look.category:
+        forms.append(f"the {word} {NOUNS[slots[0]]} of the {noun}")
+        if look.pattern in PATTERN_PLURALS:
+            plural = PATTERN_PLURALS[look.pattern]
+            forms.append(f"{_with_article(noun)} with {look.colour} {plural}")
     return forms
 
 
-def _place_forms(scene: Scene, item: SceneObject, draws: Draws) -> list[str]:
+def _place_forms(scene: Scene, item: SceneObject) -> list[str]:
     look = item.look
     forms = [f"{look.colour} {look.category} on the {item.surface}"]
     if item.location:
@@ -137,6 +152,7 @@ def _place_forms(scene: Scene, item: SceneObject, draws: Draws) -> list[str]:
         other = scene.objects[item.reference].look
         forms.append(f"{look.category} {item.relation} the {other.colour} {other.category}")
         forms.append(f"the {look.category} is {item.relation} the {other.category}")
+        forms.append(f"{item.relation} the {other.colour} {other.category}")
     return forms
 
 

@@ -40,6 +40,11 @@ class Draws:
         """One of the items, all equally likely."""
         return items[self.integer(0, len(items) - 1)]
 
+    def order(self, items: Sequence[T]) -> list[T]:
+        """All items, in random order."""
+        left = list(items)
+        return [left.pop(self.integer(0, len(left) - 1)) for _ in items]
+
     def weighted(self, weights: Mapping[str, float]) -> str:
         """One of the keys, in proportion to its weight."""
         left = self.uniform(0.0, sum(weights.values()))

@@ -16,22 +16,28 @@ Row = dict[str, Any]
 
 _IDS_PER_SCENE = 100  # region ids of scene i lie in [100 i, 100 i + 99]; they fit 32 bits
 _STREAM = 98  # of random numbers, apart from those that lay the scene out
-_SHORT_SHARE = 0.6  # share of the objects with a second, short caption
+_IDS_PER_OBJECT = 4
+_SECOND_SHORT = 0.25  # share of the objects with three descriptions instead of two, in training
 _DATE = "2000-01-01 00:00:00"  # the raw formats ask for one; a fixed one keeps files reproducible
 
 
 def captions(scene: Scene) -> list[tuple[int, int, str, str]]:
     """(region id, number of the object, "full" or "short", phrase) for each region of a scene.
 
-    Every object has a full caption. In the Visual Genome splits most have a short one as well.
+    Every object has a full caption. In training it has one or two short ones as well; elsewhere it
+    has none, so that the best possible answer to every region is known.
     """
     draws = Draws(scene.seed, scene.index, _STREAM)
     rows = []
     for number in range(len(scene.objects)):
-        first_id = _IDS_PER_SCENE * scene.index + 2 * number
+        first_id = _IDS_PER_SCENE * scene.index + _IDS_PER_OBJECT * number
         rows.append((first_id, number, "full", full_caption(scene, number)))
-        if split_of(scene.index) != "val2017" and draws.chance(_SHORT_SHARE):
-            rows.append((first_id + 1, number, "short", short_caption(scene, number, draws)))
+        if split_of(scene.index) == "train":
+            phrases = [short_caption(scene, number, draws)]
+            if draws.chance(_SECOND_SHORT):
+                phrases.append(short_caption(scene, number, draws))
+            for offset, phrase in enumerate(dict.fromkeys(phrases), start=1):
+                rows.append((first_id + offset, number, "short", phrase))
     return rows
 
 

@@ -17,6 +17,7 @@ from lavis_dynrefer.synthetic.world import (
     LOCATIONS,
     PATTERNS,
     POSES,
+    RELATIONS,
     SIZES,
     SUPERCATEGORIES,
     SURFACES,
@@ -49,13 +50,18 @@ def attribute_rows() -> list[dict[str, Any]]:
     ]
 
 
+def attribute_labels(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Name of the attribute -> 1 present, 0 absent, -1 undefined; ordered as `attribute_rows`."""
+    return {
+        f"{NOUNS[slot]}:{word}": -1 if facts[slot] is None else int(facts[slot] == word)
+        for slot, words in _SLOTS.items()
+        for word in words
+    }
+
+
 def attribute_vector(look: Look) -> list[int]:
-    """1 present, 0 absent, -1 undefined, in the order of `attribute_rows`."""
-    vector = []
-    for slot, words in _SLOTS.items():
-        true_word = getattr(look, slot)
-        vector += [-1 if true_word is None else int(word == true_word) for word in words]
-    return vector
+    """The values of `attribute_labels`."""
+    return list(attribute_labels({slot: getattr(look, slot) for slot in _SLOTS}).values())
 
 
 def category_rows() -> list[dict[str, Any]]:
@@ -68,31 +74,40 @@ def category_rows() -> list[dict[str, Any]]:
 
 
 def tags() -> list[str]:
-    """Every word of the captions that says something about a region, singular, without repeats."""
+    """What the captions say about regions, singular, without repeats: words, and "left of"."""
     words = [
         *CATEGORIES,
         *(word for group in _SLOTS.values() for word in group),
         *(plural[:-1] for plural in PATTERN_PLURALS.values()),
         *SURFACES,
         *LOCATIONS,
-        "above",
-        "below",
+        *RELATIONS,
     ]
     return list(dict.fromkeys(words))
 
 
-def own_tags(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Tags of everything a region itself is, from a row of `read_truth`; not of its reference."""
-    words = [facts[slot] for slot in (*_SLOTS, "category", "surface", "location")]
-    known = set(tags())
-    return tuple(
-        dict.fromkeys(word for text in words if text for word in text.split() if word in known)
-    )
+def truth_labels() -> list[str]:
+    """What the backbone learns to see: the tags, and what the colour and kind of a reference are.
+
+    The latter have names of their own, "by blue" and "by house", so that nothing confuses them
+    with the region's.
+    """
+    return [*tags(), *(f"by {word}" for word in (*COLOURS, *CATEGORIES))]
+
+
+def true_labels(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those `truth_labels` that hold, from a row of `read_truth`, said in a caption or not."""
+    own = [facts[slot] for slot in (*_SLOTS, "category", "surface")]
+    places = (facts["location"] or "").split()  # "top left" is two tags
+    reference = [facts["reference_colour"], facts["reference_category"]]
+    labels = [*own, *places, facts["relation"], *(f"by {word}" for word in reference if word)]
+    return tuple(label for label in labels if label)
 
 
 def write_vocabulary(folder: Path) -> None:
-    """Write synthetic_tags.txt, synthetic_categories.txt and synthetic_attributes.json."""
+    """Write synthetic_{tags,truth,categories}.txt and synthetic_attributes.json."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "synthetic_truth.txt").write_text("\n".join(truth_labels()) + "\n", encoding="utf-8")
     (folder / "synthetic_tags.txt").write_text("\n".join(tags()) + "\n", encoding="utf-8")
     names = "\n".join(CATEGORIES) + "\n"
     (folder / "synthetic_categories.txt").write_text(names, encoding="utf-8")

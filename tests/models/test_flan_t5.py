@@ -105,7 +105,7 @@ def test_unknown_option_is_named():
         ({"num_heads": "two"}, r"config\.num_heads: expected a whole number"),
         ({"dropout_rate": "low"}, r"config\.dropout_rate: expected a number in \[0, 1\], got"),
         ({"d_modle": 16}, r"config\.d_modle: T5Config has no such argument"),
-        ({"vocab_size": 100}, r"config\.vocab_size: expected at least 534.*got 100"),
+        ({"vocab_size": 100}, r"config\.vocab_size: expected at least \d+.*got 100"),
     ],
 )
 def test_sizes_that_cannot_be_built_are_named(change, message):

@@ -18,7 +18,7 @@ from lavis_dynrefer.models.lora import LoraOptions, add_lora, lora_parameters
 TOKENIZER = "assets/tiny/tokenizer.json"
 CONFIGS = {
     "flan_t5": {
-        "vocab_size": 540,
+        "vocab_size": 560,
         "d_model": 16,
         "d_kv": 8,
         "d_ff": 32,
@@ -28,7 +28,7 @@ CONFIGS = {
     },
     "causal_lm": {
         "model_type": "opt",
-        "vocab_size": 540,
+        "vocab_size": 560,
         "hidden_size": 16,
         "word_embed_proj_dim": 16,
         "ffn_dim": 32,

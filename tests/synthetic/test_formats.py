@@ -12,13 +12,18 @@ from lavis_dynrefer.synthetic.world import SPLIT_START, WORLDS, held_out_pairs
 
 TRAIN = make_scene(0, 5)
 SHORT = [
-    "green tree on the snow",
-    "the mushroom is green",
-    "the matte finish of the fish",
-    "the fish is borderless and small",
-    "the moon is tilted and small",
-    "black flower on the snow",
-    "the dotted pattern of the umbrella",
+    "the borderless one",
+    "large object",
+    "large thing",
+    "the fish is orange solid and matte",
+    "the thing is medium",
+    "a striped shiny one",
+    "the heart is outlined and black",
+    "a heart with black stripes",
+    "a solid shiny one",
+    "the moon is tilted and shiny",
+    "it is small",
+    "the medium size of the umbrella",
 ]
 VAL2017 = make_scene(0, SPLIT_START["val2017"] + 3)
 
@@ -59,7 +64,13 @@ def test_every_object_is_described_once_in_full():
     rows = formats.captions(TRAIN)
     full = [(number, phrase) for _, number, form, phrase in rows if form == "full"]
     assert full == [(n, full_caption(TRAIN, n)) for n in range(len(TRAIN.objects))]
-    assert len(full) < len(rows) <= 2 * len(full)
+    assert 2 * len(full) <= len(rows) <= 3 * len(full)
+
+
+@pytest.mark.parametrize("split", ["val", "test", "val2017"])
+def test_outside_training_an_object_is_described_in_full_only(split):
+    rows = formats.captions(make_scene(0, SPLIT_START[split]))
+    assert {form for _, _, form, _ in rows} == {"full"}
 
 
 def test_phrases_are_the_same_on_every_machine():

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lavis_dynrefer import vocab
+from lavis_dynrefer.synthetic.captions import facts
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Look
 from lavis_dynrefer.synthetic.vocabulary import (
@@ -13,11 +15,18 @@ from lavis_dynrefer.synthetic.vocabulary import (
     attribute_vector,
     category_rows,
     tags,
+    true_labels,
+    truth_labels,
     write_vocabulary,
 )
 from lavis_dynrefer.synthetic.world import CATEGORIES
 
-FILES = ["synthetic_tags.txt", "synthetic_categories.txt", "synthetic_attributes.json"]
+FILES = [
+    "synthetic_tags.txt",
+    "synthetic_truth.txt",
+    "synthetic_categories.txt",
+    "synthetic_attributes.json",
+]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -75,6 +84,19 @@ def test_categories_are_numbered_from_one():
     assert [(row["id"], row["name"]) for row in category_rows()] == list(enumerate(CATEGORIES, 1))
 
 
-def test_tags_are_single_words_without_repeats():
+def test_tags_are_words_and_relations_without_repeats():
     assert len(tags()) == len(set(tags()))
-    assert [tag for tag in tags() if " " in tag] == []
+    assert [tag for tag in tags() if " " in tag] == ["left of", "right of"]
+
+
+def test_labels_of_the_backbone_keep_the_reference_apart_from_the_region():
+    scene = next(s for s in map(partial(make_scene, 0), range(1, 99)) if s.objects[1].relation)
+    true = facts(scene, 1)
+    labels = true_labels(true)
+    assert {true["colour"], true["category"], true["relation"]} <= set(labels)
+    assert {f"by {true['reference_colour']}", f"by {true['reference_category']}"} <= set(labels)
+    assert set(labels) <= set(truth_labels())
+
+
+def test_an_object_without_reference_has_no_label_of_one():
+    assert [label for label in true_labels(facts(make_scene(0, 1), 0)) if " " in label] == []
