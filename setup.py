@@ -78,7 +78,13 @@ setup(
     },
     py_modules=["lavis_dynrefer_autoload"],
     package_data={
-        "lavis_dynrefer": ["py.typed", "_lavis/*.py", "assets/**/*", "vocab/data/**/*", "cli/*.html"],
+        "lavis_dynrefer": [
+            "py.typed",
+            "_lavis/*.py",
+            "assets/**/*",
+            "vocab/data/**/*",
+            "cli/*.html",
+        ],
         "lavis_dynrefer.configs": ["**/*.yaml"],
         "lavis_dynrefer.projects": ["**/*.yaml", "**/*.md"],
     },
