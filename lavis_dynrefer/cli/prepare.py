@@ -133,11 +133,15 @@ def _tables(
 
 
 def _table(splits: Mapping[str, Any]) -> Table:
-    table = Table("split", "pictures", "read", "kept", "dropped, by reason", title="regions")
+    heads = ("split", "pictures", "read", "kept", "dropped, by reason", "kept, but noted")
+    table = Table(*heads, title="regions")
     for name, split in splits.items():
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in split["dropped"].items())
+        dropped, noted = (
+            ", ".join(f"{count:,} {reason}" for reason, count in split.get(key, {}).items()) or "none"
+            for key in ("dropped", "noted")
+        )
         numbers = (split[key] for key in ("pictures", "regions_read", "regions_kept"))
-        table.add_row(name, *(f"{number:,}" for number in numbers), dropped or "none")
+        table.add_row(name, *(f"{number:,}" for number in numbers), dropped, noted)
     return table
 
 
