@@ -136,13 +136,14 @@ def _table(splits: Mapping[str, Any]) -> Table:
     heads = ("split", "pictures", "read", "kept", "dropped, by reason", "kept, but noted")
     table = Table(*heads, title="regions")
     for name, split in splits.items():
-        dropped, noted = (
-            ", ".join(f"{count:,} {reason}" for reason, count in split.get(key, {}).items()) or "none"
-            for key in ("dropped", "noted")
-        )
+        dropped, noted = (_listed(split.get(key, {})) for key in ("dropped", "noted"))
         numbers = (split[key] for key in ("pictures", "regions_read", "regions_kept"))
         table.add_row(name, *(f"{number:,}" for number in numbers), dropped, noted)
     return table
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
 
 
 @contextmanager
