@@ -138,6 +138,27 @@ def test_boxes_in_other_forms_are_the_same_regions(scenes, capsys):
     assert capsys.readouterr().out == expected
 
 
+def test_the_smallest_box_has_to_be_said_to_be_in_pixels(scenes, capsys):
+    arguments = [scenes[0] / "scene 0.png", "--box", "0,0,1,1", "--tasks", "tags"]
+    assert predict(*arguments) == 3
+    assert "--no-normalised if they are pixels" in capsys.readouterr().err
+    assert predict(*arguments, "--no-normalised") == 0
+
+
+def test_what_libraries_print_is_not_among_the_results(scenes, capsys, monkeypatch):
+    whole = RegionPredictor._answer
+
+    def talk(self, *arguments):
+        print("loading ...")
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(RegionPredictor, "_answer", talk)
+    predict(scenes[0] / "scene 0.png", "--whole-image", *FEW, "--format", "json")
+    out, err = capsys.readouterr()
+    assert json.loads(out)
+    assert "loading ..." in err
+
+
 def test_words_and_views_are_arguments(scenes, tmp_path, capsys):
     (tmp_path / "words.txt").write_text("wet\nnasse Straße\n", encoding="utf-8")
     code = predict(
@@ -213,15 +234,16 @@ def test_ctrl_c_leaves_what_was_answered(scenes, tmp_path, monkeypatch, capsys):
 def test_other_boxes_are_answered_anew(finished, scenes, tmp_path):
     output = shutil.copytree(finished, tmp_path / "answers")
     named = [{"id": 9 - row, "box": box} for row, box in enumerate(scenes[1]["scene 2.png"])]
-    boxes = {**scenes[1], "scene 1.png": [[0, 0, 99, 99]], "scene 2.png": named}
+    boxes = {**scenes[1], "scene 1.png": [scenes[1]["scene 1.png"][0], [0, 0, 99, 99]]}
+    boxes["scene 2.png"] = named
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     before = rows_of(output)
     assert predict(scenes[0], "--boxes", tmp_path / "boxes.json", "--output", output) == 0
     after = rows_of(output)
-    assert [list(region.box) for region in after["scene 1.png"].regions] == [[0, 0, 99, 99]]
+    assert after["scene 1.png"].regions[1].box == (0, 0, 99, 99)
     assert after["scene 2.png"].ids == (9, 8)
     assert after["scene 0.png"] == before["scene 0.png"]
-    assert len(after) == 3
+    assert (output / "results.jsonl").read_bytes().count(b"\n") == 3
 
 
 def test_other_questions_need_another_folder(finished, scenes, tmp_path, capsys):

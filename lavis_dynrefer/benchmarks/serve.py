@@ -10,6 +10,7 @@ import argparse
 import http.client
 import io
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.benchmarks.machine import describe_machine
@@ -51,25 +53,40 @@ def measure_serve(
 
     Returns:
         For each number of clients: of both servers the requests_per_s (median of the rounds),
-        p50_ms, p95_ms and mean batch; and `ratio`, the median over the rounds of requests per
-        second with batching to those without.
+        p50_ms, p95_ms, mean batch and, on Linux, cpu_ms: processor time per request; and `ratio`,
+        the median over the rounds of requests per second with batching to those without. On a busy
+        machine only the processor time tells much.
     """
     bodies = _bodies()
     asked: dict[int, dict[str, list[_Asked]]] = {
         count: {name: [] for name in SERVERS} for count in clients
     }
     with ExitStack() as stack:
-        ports = {
+        servers = {
             name: stack.enter_context(_server([*own, *options])) for name, own in SERVERS.items()
         }
-        for port in ports.values():
-            _ask(port, bodies, len(bodies), 2)
+        for server in servers.values():
+            _ask(server, bodies, len(bodies), 2)
         for number in range(rounds):
             names = list(SERVERS) if number % 2 == 0 else list(SERVERS)[::-1]
             for count in clients:
                 for name in names:
-                    asked[count][name].append(_ask(ports[name], bodies, requests, count))
+                    asked[count][name].append(_ask(servers[name], bodies, requests, count))
     return {str(count): _summary(asked[count]) for count in clients}
+
+
+@dataclass(frozen=True)
+class _Server:
+    port: int
+    process: int
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time the process has had; None where it is not told."""
+        path = Path(f"/proc/{self.process}/stat")
+        if not path.exists():
+            return None
+        numbers = path.read_text().rpartition(")")[2].split()
+        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -79,17 +96,21 @@ class _Asked:
     rate: float  # requests per second
     latencies: list[float]  # seconds
     batches: list[int]  # requests answered together with each, itself included
+    cpu: float | None  # seconds of a core per request
 
 
 def _summary(asked: dict[str, list[_Asked]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for name, rounds in asked.items():
         latencies = [1000 * value for one in rounds for value in one.latencies]
+        times = [one.cpu for one in rounds if one.cpu is not None]
+        cpu = statistics.median(times) if times else None
         hundredths = statistics.quantiles(latencies, n=100, method="inclusive")
         summary[name] = {
             "requests_per_s": round(statistics.median(one.rate for one in rounds), 2),
             "p50_ms": round(hundredths[49], 1),
             "p95_ms": round(hundredths[94], 1),
+            "cpu_ms": None if cpu is None else round(1000 * cpu, 1),
             "batch": round(statistics.mean(size for one in rounds for size in one.batches), 1),
         }
     ratios = [on.rate / off.rate for on, off in zip(asked["on"], asked["off"])]
@@ -109,8 +130,8 @@ def _bodies() -> list[bytes]:
 
 
 @contextmanager
-def _server(options: Sequence[str]) -> Iterator[int]:
-    """A server in a process of its own; gives its port."""
+def _server(options: Sequence[str]) -> Iterator[_Server]:
+    """A server in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "lavis_dynrefer.cli", "serve", "--port", "0"]
     with (
         subprocess.Popen(
@@ -129,14 +150,14 @@ def _server(options: Sequence[str]) -> Iterator[int]:
             else:
                 raise ChildProcessError("the server did not start:\n" + "".join(lines))
             reader.submit(process.stderr.read)  # or a full pipe would stop it
-            yield int(address[1])
+            yield _Server(int(address[1]), process.pid)
         finally:
             process.terminate()
 
 
-def _ask(port: int, bodies: Sequence[bytes], requests: int, clients: int) -> _Asked:
+def _ask(server: _Server, bodies: Sequence[bytes], requests: int, clients: int) -> _Asked:
     def ask(client: int) -> list[tuple[float, int]]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
         found = []
         for number in range(client, requests, clients):
             body = bodies[number % len(bodies)]
@@ -151,11 +172,13 @@ def _ask(port: int, bodies: Sequence[bytes], requests: int, clients: int) -> _As
         connection.close()
         return found
 
-    started = time.perf_counter()
+    started, before = time.perf_counter(), server.cpu_seconds()
     with ThreadPoolExecutor(clients) as pool:
         found = [pair for row in pool.map(ask, range(clients)) for pair in row]
     rate = requests / (time.perf_counter() - started)
-    return _Asked(rate, [took for took, _ in found], [batch for _, batch in found])
+    after = server.cpu_seconds()
+    cpu = None if before is None or after is None else (after - before) / requests
+    return _Asked(rate, [took for took, _ in found], [batch for _, batch in found], cpu)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

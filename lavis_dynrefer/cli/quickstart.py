@@ -1,4 +1,4 @@
-"""Make synthetic scenes, train the tiny model on them, and show what it learnt.
+"""Draw synthetic scenes, grade the embedded model on them, train it further and grade it again.
 
 Everything happens through LAVIS's own commands, which are printed before they run.
 """
