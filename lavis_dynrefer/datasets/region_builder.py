@@ -89,7 +89,10 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
     def read(self, info: Any, splits: Sequence[str]) -> dict[str, RegionSet]:
         """The splits, from tables that are made of the raw files on first use."""
         if info.prepared is not None:
-            pictures = self.pictures(info) if info.images.storage else None
+            storage = info.images.storage
+            # A name below a root that nobody gave is the default; the manifest knows the folder.
+            is_given = storage and (info.root or Path(storage).expanduser().is_absolute())
+            pictures = self.pictures(info) if is_given else None
             return open_prepared(info.prepared, splits, pictures)
         return prepare(self.raw(info), splits)
 

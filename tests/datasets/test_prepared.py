@@ -301,3 +301,13 @@ def test_a_folder_that_cannot_be_written_names_the_cure(vg, tmp_path):
 
     with pytest.raises(DatasetError, match=r"x cannot be written .*; set DYNREFER_CACHE"):
         prepare(raw(vg), ["val"], tmp_path / "file" / "x")
+
+
+def test_a_prepared_dataset_is_named_by_its_folder_alone(shared, tmp_path, capsys):
+    root, out = shared / "fixtures/coco_ovad_e2e", tmp_path / "out"
+    assert main(["prepare", "ovad", "--root", str(root), "--output", str(out)]) == 0
+
+    code = main(["inspect", "ovad", "--set", f"prepared={out}", "--output", str(tmp_path / "look")])
+
+    assert code == 0
+    assert "104" in capsys.readouterr().out
