@@ -230,7 +230,7 @@ PYTHON_2 = {
     0: "(lp0\n(dp1\nS'split'\nS'val'\nsS'image_id'\nI1\nsS'ann_id'\nL5L\nsS'sentences'\n"
     "(lp2\n(dp3\nS'sent_id'\nI7\nsS'sent'\nVcaf\xe9\nsasa.",
     2: "\x80\x02]q\x00}q\x01(U\x05splitU\x03valU\x08image_idK\x01U\x06ann_idK\x05U\tsentences]"
-    "q\x02}q\x03(U\x07sent_idK\x07U\x04sentX\x05\x00\x00\x00caf\xc3\xa9uaua.",
+    "q\x02}q\x03(U\x07sent_idK\x07U\x04sentU\x05caf\xc3\xa9uaua.",
 }
 
 

@@ -441,7 +441,10 @@ def test_an_id_in_the_splits_that_is_none_is_counted_in_its_split(read, value):
 def test_ids_in_the_splits_may_be_texts_and_repeated(read, listed):
     entries = [{"id": n, "regions": [region(n)]} for n in (1, 2)]
 
-    assert list(read(entries=entries, splits={"val": listed}).images) == [1, 2]
+    found = read(entries=entries, splits={"val": listed})
+
+    assert list(found.images) == [1, 2]
+    assert found.rejected == []
 
 
 def test_a_picture_of_a_split_and_of_no_file_is_counted(read):

@@ -125,6 +125,7 @@ def test_a_request_waits_for_those_that_come(model):
     batcher.start()
     with batcher.expecting():
         first = batcher.submit(work())
+        assert not model.busy.wait(0.2)
         second = batcher.submit(work())
     assert [first.result(20).batch_requests, second.result(20).batch_requests] == [2, 2]
 
