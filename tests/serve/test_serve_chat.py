@@ -106,7 +106,7 @@ def test_a_conversation_goes_on_about_its_picture(client, scene, asking, caption
     answer = {"role": "assistant", "content": "<box>1,1,2,2</box>"}
     last = {"role": "user", "content": "And <box>98,50,237,180</box>?"}
     system = {"role": "system", "content": "Be brief."}
-    assert text_of(chat(client, system, first, answer, last)) == caption
+    assert text_of(chat(client, system, first, answer, last, answer)) == caption
 
 
 def test_several_regions_have_a_line_each_and_tags_if_asked(client, scene, predictor):

@@ -108,6 +108,10 @@ def test_no_boxes_have_no_answers(client, small_picture):
     assert answers_of(client.regions(small_picture, [])) == []
 
 
+def test_words_are_checked_before_the_model_is_asked(client, small_picture):
+    assert client.regions(small_picture, [], attributes=["wet/"]).error == "unprocessable"
+
+
 @pytest.mark.parametrize("box", [[3, 3, 4, 4], [3.2, 3.2, 3.3, 3.3], [39, 19, 40, 20]])
 def test_regions_of_a_pixel_are_answered(client, small_picture, box):
     assert len(answers_of(client.regions(small_picture, [box], normalised=False, **FEW))) == 1
@@ -251,6 +255,12 @@ def test_uploads_that_are_wrong_are_refused(client, file, document, kind):
             "multipart/form-data; boundary=x",
             b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 2 + b"--x--",
         ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="request"\r\n\r\n{"boxes": []}\r\n'
+            + b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n1\r\n' * 2
+            + b"--x--",
+        ),
     ],
 )
 def test_a_damaged_form_is_refused(client, content_type, body):
@@ -276,6 +286,15 @@ def test_a_body_of_too_many_bytes_is_refused(serving, chunked):
         assert reply.error == "too_large"
         assert "at most 100,000 bytes" in reply.message
         assert client.get("/health").status == 200
+
+
+def test_a_body_that_will_be_too_long_is_not_read(client):
+    connection = client.connect()
+    connection.putrequest("POST", "/v1/regions")
+    connection.putheader("content-length", str(10**12))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_more_requests_than_may_be_are_refused(serving, small_picture):
@@ -317,7 +336,7 @@ def test_a_slow_request_times_out(serving):
 
 def test_a_client_that_goes_away_leaves_the_queue(serving, predictor, small_picture):
     document = {"image": encoded(small_picture), "boxes": [[1, 2, 3, 4]], **FEW}
-    with serving() as client, ThreadPoolExecutor(1) as pool, predictor.using_model():
+    with serving(timeout=600) as client, ThreadPoolExecutor(1) as pool, predictor.using_model():
         pool.submit(client.post, "/v1/regions", document)
         client.wait_for(answering=1)
         connection = client.connect()
