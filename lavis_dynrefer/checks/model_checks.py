@@ -26,7 +26,7 @@ from lavis_dynrefer.models.sources import SOURCES
 from lavis_dynrefer.paths import find_resource
 from lavis_dynrefer.run_keys import suggestion
 
-CONFIGS = {"dynrefer": DynReferConfig, "dynrefer_backbone": PretrainingConfig}
+CONFIGS = {"dynrefer": DynReferConfig, "dynrefer_pretraining": PretrainingConfig}
 
 ModelConfig = Union[DynReferConfig, PretrainingConfig]
 

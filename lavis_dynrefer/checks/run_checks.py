@@ -77,9 +77,9 @@ def check_run(config: RunConfig) -> Findings:
         for name, section in ours.items():
             yield from check_processors(section, f"datasets.{name}", content["model"], {})
         return
-    if content["model"]["arch"] == "dynrefer_backbone" and _evaluated(run):
+    if content["model"]["arch"] == "dynrefer_pretraining" and _evaluated(run):
         yield Finding(
-            "model.arch: dynrefer_backbone answers nothing; empty run.test_splits and such"
+            "model.arch: dynrefer_pretraining answers nothing; empty run.test_splits and such"
         )
     evaluators = {name: evaluators_by_split(name, section) for name, section in ours.items()}
     for name, section in ours.items():

@@ -61,6 +61,32 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return overlap.masked_fill(~usable, 0.0)  # box_iou gives nan for two boxes without area
 
 
+def carry(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Move boxes by the stretch and shift that takes `source` to `target`.
+
+    Args:
+        boxes: (..., 4) xyxy in the pixels of `source`.
+        source: (..., 4) xyxy boxes with area.
+        target: (..., 4) the same boxes elsewhere, such as in a resized crop.
+
+    Returns:
+        (..., 4) xyxy in the pixels of `target`.
+
+    >>> carry(torch.tensor([[30., 20., 50., 30.]]), torch.tensor([[10., 10., 30., 20.]]),
+    ...       torch.tensor([[0., 0., 40., 40.]]))
+    tensor([[40., 40., 80., 80.]])
+    """
+    corner, anchor = source[..., :2], target[..., :2]
+    stretch = (target[..., 2:] - anchor) / (source[..., 2:] - corner)
+    return torch.cat(
+        [
+            (boxes[..., :2] - corner) * stretch + anchor,
+            (boxes[..., 2:] - corner) * stretch + anchor,
+        ],
+        dim=-1,
+    )
+
+
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
     """Corner and size to two corners; (R, 4) in and out, pixels.
 

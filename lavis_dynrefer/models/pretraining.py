@@ -1,4 +1,4 @@
-"""Pretraining of a small backbone, where no EVA weights of its size exist."""
+"""Pretraining of a small model's eye, where no published weights of its size exist."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import rearrange
 from lavis.common.registry import registry
 from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import RegionEncoderConfig, TaggingConfig, VisionConfig, from_mapping
+from lavis_dynrefer.config import (
+    QFormerConfig,
+    RegionEncoderConfig,
+    TaggingConfig,
+    VisionConfig,
+    from_mapping,
+)
+from lavis_dynrefer.geometry.boxes import carry
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
 from lavis_dynrefer.models.builder import LAVIS_KEYS
 from lavis_dynrefer.models.decoders.tagging import multi_hot
-from lavis_dynrefer.models.region_encoder import crop_regions
+from lavis_dynrefer.models.qformer import QFormer, build_qformer
+from lavis_dynrefer.models.region_encoder import RegionEncoder, roi_features
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.vocab import load_names
+
+VISIBLE = 0.5  # share of a region that must lie in a view for the view to be asked about it
 
 
 @dataclass(frozen=True)
@@ -29,68 +39,138 @@ class PretrainingConfig:
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
     tagging: TaggingConfig = field(default_factory=TaggingConfig)
 
 
-@registry.register_model("dynrefer_backbone")
-class BackbonePretraining(BaseModel):
-    """A backbone with two linear layers that name the tags of the region in every single view.
+@registry.register_model("dynrefer_pretraining")
+class RegionPretraining(BaseModel):
+    """Backbone, region encoder and Q-Former, with linear layers that name what is true of regions.
 
-    One layer reads the mean of the RoI features, another the class token: what they need is then
-    in every token in the same form, where the Q-Former's attention finds it however it spreads.
-    (One layer on all cells side by side recognises as much, but a Q-Former learns little from such
-    features.) Afterwards the layers are thrown away.
+    It stands in for what EVA-CLIP and BLIP-2 bring to the full model. Three layers name the labels:
+    one from the mean of a region's features in a single view, one from a view's class token, one
+    from the queries. A view is asked about every region of the batch that it shows, not only about
+    the one it was cut around: a view of the surroundings then teaches as much as its pixels hold.
+    Afterwards the layers are thrown away.
 
     Args:
-        backbone: what is trained.
-        tags: names to recognise.
-        region: how the region is cut out.
+        backbone: see `DynRefer`, as are the next two.
+        region_encoder: combines the views.
+        qformer: compresses them to queries.
+        labels: names to recognise.
     """
 
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
-        "default": config_path("models/dynrefer_backbone.yaml"),
-        "tiny": config_path("models/dynrefer_backbone.yaml"),
+        "default": config_path("models/dynrefer_pretraining.yaml"),
+        "tiny": config_path("models/dynrefer_pretraining.yaml"),
     }
 
-    def __init__(self, backbone: Backbone, *, tags: list[str], region: RegionEncoderConfig) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        region_encoder: RegionEncoder,
+        qformer: QFormer,
+        labels: list[str],
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.tags = tuple(tags)
-        self.region = region
-        self.region_head = nn.Linear(backbone.width, len(tags))
-        self.summary_head = nn.Linear(backbone.width, len(tags))
+        self.region_encoder = region_encoder
+        self.qformer = qformer
+        self.labels = tuple(labels)
+        num_queries = qformer.query_tokens.shape[1]
+        self.region_head = nn.Linear(backbone.width, len(labels))
+        self.summary_head = nn.Linear(backbone.width, len(labels))
+        self.query_head = nn.Linear(num_queries * qformer.width, len(labels))
 
     @classmethod
-    def from_config(cls, cfg: Any) -> BackbonePretraining:
+    def from_config(cls, cfg: Any) -> RegionPretraining:
         """Build from the `model` section of a LAVIS config, with random weights."""
         values = OmegaConf.to_container(cfg, resolve=True)
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
         config = from_mapping(PretrainingConfig, own, where="model")
         if config.tagging.vocabulary is None:
             raise ValueError("model.tagging.vocabulary: name a file with one tag per line")
-        tags = load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary"))
-        return cls(build_backbone(config.vision), tags=tags, region=config.region)
+        vision, region = config.vision, config.region
+        return cls(
+            backbone=build_backbone(vision),
+            region_encoder=RegionEncoder(
+                vision.width,
+                num_views=region.num_views,
+                image_size=vision.image_size,
+                roi_size=region.roi_size,
+                sampling_ratio=region.sampling_ratio,
+                offset_groups=region.offset_groups,
+            ),
+            qformer=build_qformer(config.qformer, region_width=vision.width),
+            labels=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
+        )
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Binary cross-entropy of every tag in every view, summed over tags and the two layers.
+        """Binary cross-entropy, summed over labels, a mean over views and a mean over regions.
 
         Args:
-            samples: views (B, V, 3, S, S), boxes (B, V, 4), tags: B lists of names.
+            samples: views (B, V, 3, S, S), boxes (B, V, 4), image_boxes (B, 4), image_ids: B
+                numbers, tags: B lists of labels.
+
+        Returns:
+            "loss" and its parts "loss_region", "loss_summary" and "loss_query".
         """
         views, boxes = samples["views"], samples["boxes"]
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
-        features = crop_regions(
-            rearrange(tokens, "(b v) n c -> b v n c", b=len(views)),
-            boxes,
-            image_size=self.backbone.image_size,
-            roi_size=self.region.roi_size,
-            sampling_ratio=self.region.sampling_ratio,
+        truth = multi_hot(samples["tags"], self.labels).to(tokens.device)  # (B, K)
+
+        rois, shown = self._regions_in_views(samples)
+        cut = roi_features(
+            tokens,
+            rois,
+            image_size=self.region_encoder.image_size,
+            roi_size=self.region_encoder.roi_size,
+            sampling_ratio=self.region_encoder.sampling_ratio,
         )
-        means = reduce(features.region, "b v c h w -> b v c", "mean")
-        # (2, B, V, K)
-        logits = torch.stack([self.region_head(means), self.summary_head(features.summary)])
-        targets = multi_hot(samples["tags"], self.tags).to(logits.device)[:, None]
-        loss = F.binary_cross_entropy_with_logits(
-            logits, targets.expand_as(logits), reduction="none"
-        )
-        return {"loss": loss.sum(dim=-1).mean(dim=(1, 2)).sum()}
+        of_region = _label_loss(self.region_head(cut.mean(dim=(2, 3))), truth[shown])
+        # Views weigh the same, however many regions they show.
+        view = rois[:, 0].long()
+        per_view = torch.bincount(view, minlength=len(tokens))
+        region = (of_region / per_view[view]).sum() / len(tokens)
+
+        tokens = rearrange(tokens, "(b v) n c -> b v n c", b=len(views))
+        summary = _label_loss(self.summary_head(tokens[:, :, 0]), truth[:, None]).mean()
+        queries = self.qformer(self.region_encoder(self.region_encoder.crop(tokens, boxes)))
+        query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
+        parts = {"loss_region": region, "loss_summary": summary, "loss_query": query}
+        return {"loss": region + summary + query, **parts}
+
+    def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Every region that a view shows.
+
+        Returns:
+            (K, 5) number of the view and xyxy in its pixels, and (K,) number of the region.
+        """
+        boxes, image_boxes = samples["boxes"], samples["image_boxes"]
+        size = self.region_encoder.image_size
+        ids = torch.tensor([hash(name) for name in samples["image_ids"]], device=boxes.device)
+        same = (ids[:, None] == ids)[:, None].expand(-1, boxes.shape[1], -1)  # (B, V, B)
+        moved = carry(image_boxes[None, None], image_boxes[:, None, None], boxes[:, :, None])
+        inside = moved.clamp(0, size)  # (B, V, B, 4)
+        share = _areas(inside) / _areas(moved)
+        large_enough = (inside[..., 2:] - inside[..., :2] >= 1).all(dim=-1)
+        kept = same & (share >= VISIBLE) & large_enough
+        own = torch.arange(len(boxes), device=boxes.device)
+        kept[own, :, own] = True
+        inside[own, :, own] = boxes  # whole pixels, as the model cuts it
+        row, column, shown = kept.nonzero(as_tuple=True)
+        view = row * boxes.shape[1] + column
+        return torch.cat([view[:, None].float(), inside[row, column, shown]], dim=1), shown
+
+
+def _label_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy summed over the labels: (..., K) -> (...)."""
+    losses = F.binary_cross_entropy_with_logits(
+        logits.float(), truth.expand_as(logits).float(), reduction="none"
+    )
+    return losses.sum(dim=-1)
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)

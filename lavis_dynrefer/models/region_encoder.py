@@ -48,23 +48,48 @@ def crop_regions(
         roi_size: side of the result in cells.
         sampling_ratio: samples per cell and axis.
     """
-    batch, views, count = tokens.shape[:3]
-    grid = math.isqrt(count - 1)
-    maps = rearrange(tokens[:, :, 1:], "b v (h w) c -> (b v) c h w", h=grid).contiguous()
-    index = torch.arange(batch * views, device=boxes.device, dtype=maps.dtype)
-    rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").to(maps)], dim=1)
-    # aligned=False: no half-cell shift, and sides below one cell count as one (official).
-    regions = roi_align(
-        maps,
+    batch, views = tokens.shape[:2]
+    index = torch.arange(batch * views, device=boxes.device, dtype=torch.float32)
+    rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").float()], dim=1)
+    regions = roi_features(
+        rearrange(tokens, "b v n c -> (b v) n c"),
         rois,
+        image_size=image_size,
+        roi_size=roi_size,
+        sampling_ratio=sampling_ratio,
+    )
+    return ViewFeatures(
+        summary=tokens[:, :, 0], region=rearrange(regions, "(b v) c h w -> b v c h w", b=batch)
+    )
+
+
+def roi_features(
+    tokens: Tensor, rois: Tensor, *, image_size: int, roi_size: int, sampling_ratio: int
+) -> Tensor:
+    """Cut any boxes out of the feature maps of views by RoI-Align.
+
+    Args:
+        tokens: (M, N, C), class token first, then a square grid.
+        rois: (K, 5) number of the view, then xyxy in its pixels.
+        image_size: side of a view in pixels.
+        roi_size: side of the result in cells.
+        sampling_ratio: samples per cell and axis.
+
+    Returns:
+        (K, C, roi_size, roi_size).
+    """
+    grid = math.isqrt(tokens.shape[1] - 1)
+    maps = rearrange(tokens[:, 1:], "m (h w) c -> m c h w", h=grid).contiguous()
+    # aligned=False: no half-cell shift, and sides below one cell count as one (official).
+    features: Tensor = roi_align(
+        maps,
+        rois.to(maps),
         output_size=roi_size,
         spatial_scale=grid / image_size,
         sampling_ratio=sampling_ratio,
         aligned=False,
     )
-    return ViewFeatures(
-        summary=tokens[:, :, 0], region=rearrange(regions, "(b v) c h w -> b v c h w", b=batch)
-    )
+    return features
 
 
 class RegionEncoder(nn.Module):

@@ -231,10 +231,10 @@ def test_a_run_of_lavis_needs_the_gpu_it_asks_for(tmp_path, monkeypatch):
 
 
 def test_a_backbone_alone_cannot_be_evaluated():
-    options = ["model.arch=dynrefer_backbone", "run.device=cpu", "run.test_splits=[test]"]
-    name = "projects/dynrefer/pretrain_backbone.yaml"
+    options = ["model.arch=dynrefer_pretraining", "run.device=cpu", "run.test_splits=[test]"]
+    name = "projects/dynrefer/pretrain_tiny.yaml"
     splits = "datasets.synthetic_region.build_info.splits=[train,test]"
 
     assert stops(name=name) == []
     (found,) = stops(*options, splits, name=name)
-    assert "dynrefer_backbone answers nothing" in found
+    assert "dynrefer_pretraining answers nothing" in found
