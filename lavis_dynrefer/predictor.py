@@ -125,8 +125,9 @@ class RegionPredictor:
             categories: names to choose from; None means the model's own list.
             controls: words every caption should be about.
             tasks: questions to answer, out of "caption", "tags", "attributes", "categories".
-            views: None for the model's own policy; "image", "task", "random", or scales as in
-                "fixed:0,0.5"; or a policy object. The own policy keeps its settings when named.
+            views: None for the model's own policy; "image", "joint", "task", "random", or scales
+                as in "fixed:0,0.5"; or a policy object. The own policy keeps its settings when
+                named.
 
         Yields:
             For each picture one prediction per box, in order.

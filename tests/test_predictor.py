@@ -220,7 +220,7 @@ def test_the_policy_of_the_model_keeps_its_settings_when_named(predictor, scene)
 @pytest.mark.parametrize(
     ("views", "message"),
     [
-        ("best", r"expected one of \['fixed', 'image', 'random', 'task'\], got 'best'"),
+        ("best", r"expected one of \['fixed', 'image', 'joint', 'random', 'task'\], got 'best'"),
         ("fixed", "expected scales as in fixed:0,0.5, got 'fixed'"),
         ("fixed:0,wide", "expected scales as in fixed:0,0.5, got 'fixed:0,wide'"),
         ("fixed:0.5", "expected scales as in fixed:0,0.5"),

@@ -213,8 +213,20 @@ class DynRefer(BaseModel):
             "loss" and its weighted parts "loss_caption", "loss_tag", "loss_contrast".
         """
         queries = self.encode_regions(self.encode_views(samples["views"], samples["boxes"]))
-        captions, tags = samples["captions"], samples["tags"]
-        controls = samples.get("controls") or self._sample_controls(captions, tags)
+        return self.losses_of(
+            queries, samples["captions"], samples["tags"], controls=samples.get("controls")
+        )
+
+    def losses_of(
+        self,
+        queries: Tensor,
+        captions: Sequence[str],
+        tags: Sequence[Sequence[str]],
+        *,
+        controls: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of `forward` from queries (B, Q, D), for those who have encoded the views."""
+        controls = controls or self._sample_controls(captions, tags)
         weights = self.losses
         caption = self.captioning.loss(queries, controls, captions)
         tag = asymmetric_loss(

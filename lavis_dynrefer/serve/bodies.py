@@ -72,7 +72,7 @@ class RegionFields(BaseModel):
         min_length=1,
         description="questions to answer",
     )
-    views: Optional[str] = Field(None, description="image, task, random, or fixed:0,0.5")
+    views: Optional[str] = Field(None, description="image, joint, task, random, or fixed:0,0.5")
 
 
 class RegionsBody(RegionFields):

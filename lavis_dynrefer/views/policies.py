@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Protocol
 
+import imagehash
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -132,14 +133,17 @@ class ImagePrior:
         self.taken = 0.0 if hash == "official" else -1.0
         self.candidates = np.asarray(candidates)
 
-    def scores(self, image: Image.Image, boxes: Tensor) -> NDArray[np.float64]:
-        """Selection scores (R, candidates) of boxes (R, 4)."""
+    def hashes(self, image: Image.Image, boxes: Tensor) -> list[list[imagehash.ImageHash]]:
+        """R lists: the hash of the region, then those of its view at every candidate."""
         sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
         scales = torch.tensor([0.0, *self.candidates], dtype=torch.float32).repeat(len(boxes), 1)
         frames = pixel_boxes(nest_boxes(boxes.float(), sizes, scales), *image.size)
+        return [self.hash_crops(image, views) for views in frames.tolist()]
+
+    def scores(self, image: Image.Image, boxes: Tensor) -> NDArray[np.float64]:
+        """Selection scores (R, candidates) of boxes (R, 4)."""
         scores = np.empty((len(boxes), len(self.candidates)))
-        for row, views in enumerate(frames.tolist()):
-            region, *others = self.hash_crops(image, views)
+        for row, (region, *others) in enumerate(self.hashes(image, boxes)):
             scores[row] = [region - other for other in others] / self.candidates
         return scores
 
@@ -152,6 +156,28 @@ class ImagePrior:
             best = scores.argmax(axis=1)
             scales[:, column] = self.candidates[best]
             scores[rows, best] = self.taken
+        return ViewPlan(torch.from_numpy(scales))
+
+
+class JointPrior(ImagePrior):
+    """The image prior, but a view must also differ from the views chosen before it.
+
+    Takes, n - 1 times, the candidate with the largest mean Hamming(h(chosen), h(view)) / scale over
+    all views chosen so far, the region among them. With two views this is the image prior.
+    """
+
+    def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
+        """See `ViewPolicy`."""
+        scales = np.zeros((len(boxes), self.num_views), dtype=np.float32)
+        for row, (region, *others) in enumerate(self.hashes(image, boxes)):
+            # Hamming distances summed over the views chosen so far; their mean ranks alike.
+            total = np.array([other - region for other in others], dtype=float)
+            free = np.ones(len(others), dtype=bool)
+            for column in range(1, self.num_views):
+                best = int(np.where(free, total / self.candidates, -1).argmax())
+                scales[row, column] = self.candidates[best]
+                free[best] = False
+                total += [other - others[best] for other in others]
         return ViewPlan(torch.from_numpy(scales))
 
 
@@ -226,6 +252,7 @@ POLICIES: dict[str, Callable[..., ViewPolicy]] = {
     "random": RandomScales,
     "fixed": FixedScales,
     "image": ImagePrior,
+    "joint": JointPrior,
     "task": TaskPrior,
 }
 
@@ -246,7 +273,7 @@ def build_policy(name: str, options: Mapping[str, Any]) -> ViewPolicy:
 
 
 def parse_policy(text: str, *, num_views: int) -> ViewPolicy:
-    """Make a policy from one word: "image", "task", "random", or scales as "fixed:0,0.5".
+    """Make a policy from one word: "image", "joint", "task", "random", or scales as "fixed:0,0.5".
 
     Raises:
         ValueError: no such policy, or scales that are none.

@@ -165,7 +165,7 @@ BAD_FIELDS = {
     "another form": ({"format": "cxcywh"}, 422, "format: Input should be 'xyxy' or 'xywh'"),
     "no task": ({"tasks": []}, 422, "tasks: List should have at least 1 item"),
     "an unknown task": ({"tasks": ["ocr"]}, 422, "tasks[0]: Input should be 'caption'"),
-    "an unknown policy": ({"views": "best"}, 422, "['fixed', 'image', 'random', 'task']"),
+    "an unknown policy": ({"views": "best"}, 422, "['fixed', 'image', 'joint', 'random', 'task']"),
     "views of another number": ({"views": "fixed:0,0.1,0.2"}, 422, "fuses 2 views, got 3"),
     "an empty word": ({"categories": ["a", " "]}, 422, "categories[1]: String should have at"),
     "no word": ({"attributes": ["wet/"]}, 422, "attribute 'wet/': expected a word"),
