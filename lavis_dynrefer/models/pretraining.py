@@ -47,11 +47,12 @@ class PretrainingConfig:
 class RegionPretraining(BaseModel):
     """Backbone, region encoder and Q-Former, with linear layers that name what is true of regions.
 
-    It stands in for what EVA-CLIP and BLIP-2 bring to the full model. Three layers name the labels:
-    one from the mean of a region's features in a single view, one from a view's class token, one
-    from the queries. A view is asked about every region of the batch that it shows, not only about
-    the one it was cut around: a view of the surroundings then teaches as much as its pixels hold.
-    Afterwards the layers are thrown away.
+    It stands in for what EVA-CLIP and BLIP-2 bring to the full model. Four layers name the labels:
+    one from all cells of a region in a single view side by side, which learns shapes fastest; one
+    from their mean and one from the view's class token, so that each token comes to hold what a
+    Q-Former can find; and one from the queries. A view is asked about every region of the batch
+    that it shows, not only about the one it was cut around: a view of the surroundings then teaches
+    as much as its pixels hold. Afterwards the layers are thrown away.
 
     Args:
         backbone: see `DynRefer`, as are the next two.
@@ -79,7 +80,9 @@ class RegionPretraining(BaseModel):
         self.qformer = qformer
         self.labels = tuple(labels)
         num_queries = qformer.query_tokens.shape[1]
-        self.region_head = nn.Linear(backbone.width, len(labels))
+        cells = region_encoder.roi_size**2
+        self.cells_head = nn.Linear(cells * backbone.width, len(labels))
+        self.mean_head = nn.Linear(backbone.width, len(labels))
         self.summary_head = nn.Linear(backbone.width, len(labels))
         self.query_head = nn.Linear(num_queries * qformer.width, len(labels))
 
@@ -114,7 +117,7 @@ class RegionPretraining(BaseModel):
                 numbers, tags: B lists of labels.
 
         Returns:
-            "loss" and its parts "loss_region", "loss_summary" and "loss_query".
+            "loss" and its parts "loss_cells", "loss_mean", "loss_summary" and "loss_query".
         """
         views, boxes = samples["views"], samples["boxes"]
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
@@ -128,18 +131,23 @@ class RegionPretraining(BaseModel):
             roi_size=self.region_encoder.roi_size,
             sampling_ratio=self.region_encoder.sampling_ratio,
         )
-        of_region = _label_loss(self.region_head(cut.mean(dim=(2, 3))), truth[shown])
         # Views weigh the same, however many regions they show.
         view = rois[:, 0].long()
-        per_view = torch.bincount(view, minlength=len(tokens))
-        region = (of_region / per_view[view]).sum() / len(tokens)
+        weight = 1 / torch.bincount(view, minlength=len(tokens))[view] / len(tokens)
+        cells = (_label_loss(self.cells_head(cut.flatten(1)), truth[shown]) * weight).sum()
+        mean = (_label_loss(self.mean_head(cut.mean(dim=(2, 3))), truth[shown]) * weight).sum()
 
         tokens = rearrange(tokens, "(b v) n c -> b v n c", b=len(views))
         summary = _label_loss(self.summary_head(tokens[:, :, 0]), truth[:, None]).mean()
         queries = self.qformer(self.region_encoder(self.region_encoder.crop(tokens, boxes)))
         query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
-        parts = {"loss_region": region, "loss_summary": summary, "loss_query": query}
-        return {"loss": region + summary + query, **parts}
+        parts = {
+            "loss_cells": cells,
+            "loss_mean": mean,
+            "loss_summary": summary,
+            "loss_query": query,
+        }
+        return {"loss": sum(parts.values()), **parts}
 
     def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Every region that a view shows.
