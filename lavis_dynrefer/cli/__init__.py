@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from lavis_dynrefer.cli import (
     benchmark,
     export,
+    grade,
     inspect,
     predict,
     prepare,
@@ -25,6 +26,7 @@ COMMANDS = {
     "inspect": inspect,
     "validate": validate,
     "export": export,
+    "grade": grade,
     "benchmark": benchmark,
     "serve": serve,
 }

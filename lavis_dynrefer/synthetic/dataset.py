@@ -103,12 +103,16 @@ def write_dataset(
     for folder in ("vg/images/VG_100K", "ovad", "coco/annotations", "coco/val2017"):
         (partial / folder).mkdir(parents=True)
     indices = [SPLIT_START[split] + i for split, size in sizes.items() for i in range(size)]
-    rows = _Rows()
-    draw = functools.partial(_write_scene, partial, seed, world)
-    for part in _draw_all(draw, indices, processes):
-        rows.extend(part)
-    _write_annotations(partial, rows, sizes)
-    _dump(partial / _MANIFEST, manifest)
+    try:
+        rows = _Rows()
+        draw = functools.partial(_write_scene, partial, seed, world)
+        for part in _draw_all(draw, indices, processes):
+            rows.extend(part)
+        _write_annotations(partial, rows, sizes)
+        _dump(partial / _MANIFEST, manifest)
+    except BaseException:  # also when interrupted: half a data set is of no use
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if root.exists():
         root.rmdir()  # it is empty, `_is_written` has seen to that
     partial.rename(root)
@@ -126,6 +130,26 @@ def read_truth(root: Path, split: str) -> dict[int, dict[str, Any]]:
     with (root / "truth.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return {row["region_id"]: row for row in rows if row["split"] == split}
+
+
+def described_objects(
+    root: Path, split: str, pictures: int | None = None
+) -> dict[Path, list[dict[str, Any]]]:
+    """Picture file -> rows of `read_truth`, each object once, as its full caption tells it.
+
+    Args:
+        root: a data set written here.
+        split: one of its splits.
+        pictures: only so many, the first ones.
+    """
+    by_picture: dict[Path, list[dict[str, Any]]] = {}
+    for row in read_truth(root, split).values():
+        if row["form"] == "full":
+            number = row["image_id"]
+            coco = split == "val2017"
+            name = f"coco/val2017/{number:012d}.jpg" if coco else f"vg/images/VG_100K/{number}.jpg"
+            by_picture.setdefault(root / name, []).append(row)
+    return dict(itertools.islice(by_picture.items(), pictures))
 
 
 def _is_written(root: Path, manifest: dict[str, Any]) -> bool:

@@ -13,11 +13,10 @@ twice, or a false one makes the phrase it stands in wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-
-import numpy as np
+from typing import Any
 
 from lavis_dynrefer.synthetic.captions import PATTERN_PLURALS
 from lavis_dynrefer.synthetic.world import (
@@ -123,89 +122,29 @@ def _without_article(words: Sequence[str]) -> list[str]:
     return list(words[1:] if words and words[0] in _ARTICLES else words)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its uncertainty.
-
-    Args:
-        value: in percent; nan where nothing was graded.
-        low: lower end of the 95 % bootstrap interval.
-        high: upper end of it.
-        count: regions graded.
-    """
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}] n={self.count}"
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], float],
-    pictures: Sequence[int],
-    *,
-    seed: int = 0,
-    rounds: int = 1000,
-) -> Estimate:
-    """95 % percentile interval of a statistic, resampling whole pictures.
-
-    Regions of a picture share their reference object, so they do not count as independent.
-
-    Args:
-        statistic: row numbers, repeats included -> percent.
-        pictures: picture of each row.
-        seed: of the resampling.
-        rounds: how often to resample.
-    """
-    groups = np.unique(np.asarray(pictures), return_inverse=True)[1]
-    order = np.argsort(groups, kind="stable")
-    rows_of = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    if not len(groups):
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(rounds):
-        drawn = rng.integers(len(rows_of), size=len(rows_of))
-        values.append(statistic(np.concatenate([rows_of[picture] for picture in drawn])))
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return Estimate(statistic(np.arange(len(groups))), float(low), float(high), len(groups))
-
-
 def grade_captions(
-    rows: Sequence[Mapping[str, object]], captions: Sequence[str]
-) -> dict[str, Estimate]:
-    """Shares of captions that are right, in percent.
+    rows: Sequence[Mapping[str, Any]], captions: Sequence[str]
+) -> dict[str, list[bool | None]]:
+    """What is right about each caption, a column for each question.
 
     Args:
         rows: of `read_truth`, one for each caption.
         captions: the answers; an empty one is wrong.
 
     Returns:
-        "own", "relation", "reference" and "full"; regions without a reference object leave
-        "relation" and "reference", but stay in "full". "full_related" is "full" over the others.
+        "own", "relation", "reference" and "full"; regions without a reference object have None in
+        "relation" and "reference", but count in "full". "full_related" is "full" of the others.
 
     Raises:
         ValueError: numbers of rows and captions differ.
     """
     if len(rows) != len(captions):
         raise ValueError(f"expected a caption for each of {len(rows)} rows, got {len(captions)}")
-    grades = [grade_caption(row["facts"], text) for row, text in zip(rows, captions)]  # type: ignore[arg-type]
-    pictures = [int(row["image_id"]) for row in rows]  # type: ignore[call-overload]
-    columns: dict[str, list[bool | None]] = {
+    grades = [grade_caption(row["facts"], text) for row, text in zip(rows, captions)]
+    return {
         "own": [grade.own for grade in grades],
         "relation": [grade.relation for grade in grades],
         "reference": [grade.reference for grade in grades],
         "full": [grade.full for grade in grades],
         "full_related": [None if grade.relation is None else grade.full for grade in grades],
     }
-    return {name: share(column, pictures) for name, column in columns.items()}
-
-
-def share(right: Sequence[bool | None], pictures: Sequence[int]) -> Estimate:
-    """Percentage of True among the values that are not None."""
-    graded = [row for row, value in enumerate(right) if value is not None]
-    values = np.array([float(bool(right[row])) for row in graded])
-    return bootstrap(lambda rows: 100 * float(values[rows].mean()), [pictures[r] for r in graded])
