@@ -1,0 +1,196 @@
+"""What dynamic resolution buys: view policies by task and by training, over several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from lavis_dynrefer.benchmarks.encoded_scenes import (
+    SCALES,
+    EncodedRegions,
+    answers_from,
+    encode_scenes,
+    train_on_encoded,
+)
+from lavis_dynrefer.benchmarks.processes import Answer
+from lavis_dynrefer.models.answers import TASKS
+from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.paths import cache_dir
+from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.synthetic.dataset import VERSION, write_dataset
+from lavis_dynrefer.synthetic.estimates import Estimate
+from lavis_dynrefer.synthetic.graded_answers import grade
+from lavis_dynrefer.views.policies import ImagePrior
+
+FIXED = 0.5  # the paper's scale for captions
+# Training -> scale of its second view; None draws it, as DynRefer does. The first two see one view
+# only, which they are given twice, so that all models have the same parts.
+TRAININGS = {"t = 0 alone": 0.0, "t = 1 alone": 1.0, f"fixed 0, {FIXED}": FIXED, "random": None}
+EMBEDDED = "embedded model"
+# Task -> the number its scale is chosen by.
+CHOSEN_BY = {"attributes": "attribute_map", "categories": "category", "caption": "full"}
+HASHES = {"image prior": "phash", "image prior, official hash": "official"}
+SHOWN = ("attribute_map", "category", "own", "relation", "reference", "full")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        training: how the models were trained.
+        policy: how they were asked.
+        views: encoded per region for all tasks together; `hashed` crops are only looked at.
+        hashed: crops a policy compares.
+        numbers: name -> estimate, a mean over seeds.
+    """
+
+    training: str
+    policy: str
+    views: int
+    hashed: int
+    numbers: Mapping[str, Estimate]
+
+
+def measure_policies(
+    *, scenes: int, train_pictures: int, pictures: int, steps: int, seeds: int, world: str
+) -> Answer:
+    """Train models in every way and ask them in every way.
+
+    The scales of the task prior are chosen on the validation split by the models trained with
+    random views; all numbers of the rows are of the test split. The joint prior is not asked: with
+    two views it takes those of the image prior.
+
+    Args:
+        scenes: of the data set, which is drawn unless it is in the cache.
+        train_pictures: pictures trained on.
+        pictures: of the validation and of the test split each.
+        steps: of each training.
+        seeds: trainings of each kind.
+        world: "landmark" or "neighbour".
+
+    Returns:
+        `rows`: one for each training and policy; `task_scales`: task -> the scale chosen;
+        `validation`: scale -> numbers of the models trained with random views.
+    """
+    root = cache_dir() / f"synthetic-v{VERSION}-{world}-{scenes}-1"
+    write_dataset(root, scenes=scenes, seed=1, world=world)
+    eye = _untrained(0)
+    priors = {name: ImagePrior(2, hash=value) for name, value in HASHES.items()}
+    train = encode_scenes(eye, root, "train", pictures=train_pictures)
+    models = {
+        training: [_trained(train, scale, steps, seed) for seed in range(seeds)]
+        for training, scale in TRAININGS.items()
+    }
+    del train
+    validation = encode_scenes(eye, root, "val", pictures=pictures)
+    test = encode_scenes(eye, root, "test", pictures=pictures, policies=priors)
+    found = {
+        str(scale): _grade(models["random"], validation, _same(validation, scale))
+        for scale in SCALES[1:]
+    }
+    task_scales = {
+        task: max(SCALES[1:], key=lambda scale: found[str(scale)][name].value)
+        for task, name in CHOSEN_BY.items()
+    }
+    models[EMBEDDED] = [DynRefer.from_pretrained("tiny").eval()]
+    rows = [
+        Row(training, policy, views, hashed, _grade(models[training], test, columns))
+        for training, policy, views, hashed, columns in _questions(test, task_scales)
+    ]
+    return {
+        "rows": [_plain(row) for row in rows],
+        "task_scales": task_scales,
+        "validation": {
+            scale: {name: vars(number) for name, number in numbers.items()}
+            for scale, numbers in found.items()
+        },
+    }
+
+
+Columns = Mapping[str, Tensor]
+
+
+def _questions(
+    test: EncodedRegions, task_scales: Mapping[str, float]
+) -> list[tuple[str, str, int, int, Columns]]:
+    """Training, policy, views encoded, crops hashed, and the views of each task."""
+    questions: list[tuple[str, str, int, int, Columns]] = [
+        ("t = 0 alone", "t = 0", 1, 0, _same(test, 0.0)),
+        ("t = 1 alone", "t = 1", 1, 0, _same(test, 1.0, first=1.0)),
+    ]
+    second = torch.randint(1, len(SCALES), (len(test.truth),), generator=_seeded(0))
+    by_task = {
+        task: _pair(test, torch.tensor(round(10 * task_scales.get(task, task_scales["caption"]))))
+        for task in TASKS
+    }
+    for training in (f"fixed 0, {FIXED}", "random", EMBEDDED):
+        scales = (FIXED,) if training.startswith("fixed") else SCALES[1:]
+        questions += [(training, f"fixed 0, {scale}", 2, 0, _same(test, scale)) for scale in scales]
+        questions.append((training, "random", 2, 0, _all(_pair(test, second))))
+        questions += [
+            (training, name, 2, len(SCALES), _all(_pair(test, test.chosen[name])))
+            for name in HASHES
+        ]
+        encoded = 1 + len(set(task_scales.values()))
+        questions.append((training, "task prior", encoded, 0, by_task))
+    return questions
+
+
+def _same(regions: EncodedRegions, scale: float, *, first: float = 0.0) -> Columns:
+    return _all(_pair(regions, torch.tensor(round(10 * scale)), round(10 * first)))
+
+
+def _pair(regions: EncodedRegions, second: Tensor, first: int = 0) -> Tensor:
+    """(R, 2) indices into `SCALES`."""
+    count = len(regions.truth)
+    return torch.stack([torch.full((count,), first), second.expand(count)], dim=1)
+
+
+def _all(columns: Tensor) -> Columns:
+    return dict.fromkeys(TASKS, columns)
+
+
+def _untrained(seed: int) -> DynRefer:
+    """The embedded model with what it sees with, and random decoders."""
+    config = OmegaConf.load(DynRefer.default_config_path("tiny")).model
+    config.load_finetuned = False
+    torch.manual_seed(seed)
+    return DynRefer.from_config(config).eval()
+
+
+def _trained(regions: EncodedRegions, scale: float | None, steps: int, seed: int) -> DynRefer:
+    def columns(count: int, rng: torch.Generator) -> Tensor:
+        if scale is None:
+            second = torch.randint(1, len(SCALES), (count,), generator=rng)
+        else:
+            second = torch.full((count,), round(10 * scale))
+        first = second if scale == 1.0 else torch.zeros(count, dtype=torch.long)
+        return torch.stack([first, second], dim=1)
+
+    model = _untrained(seed)
+    train_on_encoded(model, regions, columns, steps=steps, seed=seed)
+    return model
+
+
+def _grade(
+    models: Sequence[DynRefer], regions: EncodedRegions, columns: Columns
+) -> Mapping[str, Estimate]:
+    answers: list[list[RegionPrediction]] = [
+        answers_from(model, regions, columns) for model in models
+    ]
+    numbers = grade(regions.truth, *answers)["all"]
+    return {name: numbers[name] for name in SHOWN}
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {**vars(row), "numbers": {name: vars(one) for name, one in row.numbers.items()}}
