@@ -21,7 +21,7 @@ from lavis_dynrefer.synthetic.world import SPLIT_START, WORLDS, split_of
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # of the generator; raised whenever the same arguments would give other data
+VERSION = 3  # of the generator; raised whenever the same arguments would give other data
 _MANIFEST = "synthetic.json"
 _INFO = {
     "description": "Procedural scenes in the format of a public data set",

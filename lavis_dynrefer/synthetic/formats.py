@@ -25,7 +25,8 @@ def captions(scene: Scene) -> list[tuple[int, int, str, str]]:
     """(region id, number of the object, "full" or "short", phrase) for each region of a scene.
 
     Every object has a full caption. In training it has one or two short ones as well; elsewhere it
-    has none, so that the best possible answer to every region is known.
+    has none, so that the best possible answer to every region is known. The full ones come first:
+    neighbours in the list are then different objects, as a batch of `regions_per_image` wants them.
     """
     draws = Draws(scene.seed, scene.index, _STREAM)
     rows = []
@@ -38,7 +39,7 @@ def captions(scene: Scene) -> list[tuple[int, int, str, str]]:
                 phrases.append(short_caption(scene, number, draws))
             for offset, phrase in enumerate(dict.fromkeys(phrases), start=1):
                 rows.append((first_id + offset, number, "short", phrase))
-    return rows
+    return sorted(rows, key=lambda row: row[0] % _IDS_PER_OBJECT)
 
 
 def region_descriptions(scene: Scene) -> list[Row]:
