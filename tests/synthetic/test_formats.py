@@ -16,14 +16,14 @@ SHORT = [
     "large object",
     "large thing",
     "the fish is orange solid and matte",
-    "the thing is medium",
     "a striped shiny one",
     "the heart is outlined and black",
-    "a heart with black stripes",
     "a solid shiny one",
-    "the moon is tilted and shiny",
     "it is small",
     "the medium size of the umbrella",
+    "the thing is medium",
+    "a heart with black stripes",
+    "the moon is tilted and shiny",
 ]
 VAL2017 = make_scene(0, SPLIT_START["val2017"] + 3)
 
@@ -75,6 +75,11 @@ def test_outside_training_an_object_is_described_in_full_only(split):
 
 def test_phrases_are_the_same_on_every_machine():
     assert [phrase for _, _, form, phrase in formats.captions(TRAIN) if form == "short"] == SHORT
+
+
+def test_full_captions_come_before_the_short_ones():
+    forms = [form for _, _, form, _ in formats.captions(TRAIN)]
+    assert forms == sorted(forms)  # "full" before "short"
 
 
 def test_region_ids_differ_and_fit_32_bits():
