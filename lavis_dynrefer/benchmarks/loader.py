@@ -48,7 +48,7 @@ def measure_loader(folder: Path, *, pictures: int, regions: int) -> Answer:
     )
     region_set = prepare(raw_visual_genome(raw), [TRAIN], tables)[TRAIN]
     files = [path.stat().st_size for path in raw.glob("VG_100K*/*.jpg")]
-    with _one_thread():
+    with one_thread():
         return {
             "loader": {group: _regions_per_second(region_set, group, regions) for group in GROUPS},
             "stages": _stages(region_set),
@@ -112,7 +112,7 @@ def _milliseconds(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """As the processes of a loader have it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,7 +1,8 @@
-"""Measure preparing, opening and loading of generated data of any size.
+"""Measure preparing, opening and loading of generated data of any size, and answering.
 
 dynrefer benchmark data --output /data/benchmark
 dynrefer benchmark loader --output /data/benchmark
+dynrefer benchmark predict --output /data/benchmark
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lavis_dynrefer.benchmarks import visual_genome
 from lavis_dynrefer.benchmarks.data import measure_data
 from lavis_dynrefer.benchmarks.loader import measure_loader
 from lavis_dynrefer.benchmarks.machine import describe_machine
+from lavis_dynrefer.benchmarks.predict import measure_predict
 
 _COLUMNS = {
     "train": "training split",
@@ -39,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     loader = names.add_parser("loader", help="pictures: regions per second in training")
     loader.add_argument("--pictures", type=int, default=200, help="to paint")
     loader.add_argument("--regions", type=int, default=2000, help="to load, per setting")
-    for one in (data, loader):
+    predict = names.add_parser("predict", help="the embedded model: ms per region on one core")
+    predict.add_argument("--repeats", type=int, default=25, help="of each measurement")
+    for one in (data, loader, predict):
         one.add_argument("--output", type=Path, required=True, help="folder for all files made")
 
 
@@ -61,11 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
             sample=arguments.sample,
         )
         tables = [_preparing(results), _reading(results)]
-    else:
+    elif arguments.name == "loader":
         results = measure_loader(
             arguments.output, pictures=arguments.pictures, regions=arguments.regions
         )
         tables = [_loading(results), _stages(results)]
+    else:
+        results = measure_predict(repeats=arguments.repeats)
+        tables = [_answering(dtype, batches) for dtype, batches in results.items()]
     for table in tables:
         console.print(table)
     path = arguments.output / f"benchmark_{arguments.name}.json"
@@ -122,6 +129,15 @@ def _stages(results: dict[str, Any]) -> Table:
     table = Table("step", "ms of a core", title=f"where it goes; JPEGs of {size:.0f} kB")
     for step, milliseconds in results["stages"].items():
         table.add_row(step, f"{milliseconds:.2f}")
+    return table
+
+
+def _answering(dtype: str, batches: dict[str, Any]) -> Table:
+    columns = [f"batch {size}" for size in batches]
+    table = Table("part", *columns, title=f"ms per region (of a core), {dtype}")
+    for part in next(iter(batches.values())):
+        spent = [parts[part] for parts in batches.values()]
+        table.add_row(part, *(f"{one['ms']:.2f} ({one['cpu_ms']:.2f})" for one in spent))
     return table
 
 

@@ -6,7 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from lavis_dynrefer.benchmarks.predict import batches
 from lavis_dynrefer.benchmarks.processes import in_fresh_process, resident_memory
 from lavis_dynrefer.benchmarks.reading import Source, measure_reading
 from lavis_dynrefer.cli import main
@@ -86,6 +88,31 @@ def test_benchmark_loader_measures_every_way_of_grouping(tmp_path):
     results = json.loads((tmp_path / "benchmark_loader.json").read_text())["results"]
     assert list(results["loader"]) == ["1", "2", "4", "8"]
     assert all(milliseconds > 0 for milliseconds in results["stages"].values())
+
+
+def test_benchmark_predict_measures_every_part(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lavis_dynrefer.benchmarks.predict.BATCHES", (1, 3))
+
+    assert main(["benchmark", "predict", "--output", str(tmp_path), "--repeats", "1"]) == 0
+
+    results = json.loads((tmp_path / "benchmark_predict.json").read_text())["results"]
+    assert [list(batches) for batches in results.values()] == [["1", "3"]] * 2
+    assert all(
+        spent["ms"] > 0 and spent["cpu_ms"] > 0
+        for batches in results.values()
+        for parts in batches.values()
+        for spent in parts.values()
+    )
+    assert "attributes, categories" in capsys.readouterr().out
+
+
+def test_regions_come_in_batches_with_those_of_a_picture_together():
+    first, second = (Image.new("RGB", (8, 8)) for _ in range(2))
+    boxes = [(0, 0, size, size) for size in range(1, 6)]
+
+    found = batches([(first, boxes[:3]), (second, boxes[3:])], 2)
+
+    assert found == [[(first, boxes[:2])], [(first, boxes[2:3]), (second, boxes[3:4])]]
 
 
 def test_nothing_is_measured_on_no_pictures(tmp_path, capsys):
