@@ -64,6 +64,18 @@ def test_questions_are_arguments(predictor, scene):
     assert answer.scales == {"attributes": (0.0, 1.0)}
 
 
+@pytest.mark.parametrize("task", ["attributes", "categories"])
+def test_questions_asked_together_are_answered_as_if_asked_alone(predictor, scene, task):
+    together = predictor.predict(*scene)
+    alone = predictor.predict(*scene, tasks=[task])
+
+    found, expected = (
+        [dict(getattr(one, task)) for one in answers] for answers in (together, alone)
+    )
+    assert [list(scores) for scores in found] == [list(scores) for scores in expected]
+    assert found[0] == pytest.approx(expected[0], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("picture", "error", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
 import torch
@@ -72,10 +73,7 @@ def answer(
     if "tags" in tasks or "caption" in tasks:  # captions are steered by the tags found
         logits = model.tagging(model.embed_texts(model.tagging.tags), queries["tags"])
         answers["tags"] = model.tagging.names(logits)
-    if "attributes" in tasks and questions.attributes:
-        answers["attributes"] = _attributes(model, questions.attributes, queries["attributes"])
-    if "categories" in tasks and questions.categories:
-        answers["categories"] = _categories(model, questions.categories, queries["categories"])
+    answers.update(_contrast(model, questions, queries))
     if "caption" in tasks:
         asked = [
             control_prompt(steering_words(words, tags))
@@ -94,24 +92,51 @@ def steering_words(words: Sequence[str], tags: Sequence[NamedScore]) -> list[str
     return [*words, *(tag for tag, _ in tags if tag not in words)]
 
 
-def _attributes(
-    model: DynRefer, attributes: Sequence[Attribute], queries: Tensor
-) -> list[tuple[NamedScore, ...]]:
-    """Sigmoid score of each attribute, the best of its prompts."""
+def _contrast(
+    model: DynRefer, questions: Questions, queries: Mapping[str, Tensor]
+) -> dict[str, list[tuple[NamedScore, ...]]]:
+    """Sigmoid score of each attribute, the best of its prompts, and raw logit of each category."""
+    attributes, sizes = _attribute_texts(questions.attributes)
+    categories = _category_texts(questions.categories)
+    texts = {"attributes": attributes, "categories": categories}
+    texts = {task: texts[task] for task in texts if task in questions.tasks and texts[task]}
+    logits = _logits(model, texts, queries)
+    answers = {}
+    if "attributes" in logits:
+        groups = logits["attributes"].sigmoid().split(sizes, dim=1)
+        best = torch.stack([group.amax(dim=1) for group in groups], dim=1)
+        names = [getattr(item, "name", item) for item in questions.attributes]
+        answers["attributes"] = _rank(names, best)
+    if "categories" in logits:
+        answers["categories"] = _rank(questions.categories, logits["categories"])
+    return answers
+
+
+def _logits(
+    model: DynRefer, texts: Mapping[str, tuple[str, ...]], queries: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Logits (B, K) of each task's texts, in one pass where the tasks share their queries."""
+    if len({id(queries[task]) for task in texts}) == 1:
+        together = sum(texts.values(), ())
+        scores = model.contrast(model.embed_texts(together), queries[next(iter(texts))])
+        parts = scores.float().cpu().split([len(part) for part in texts.values()], dim=1)
+        return dict(zip(texts, parts))
+    return {
+        task: model.contrast(model.embed_texts(part), queries[task]).float().cpu()
+        for task, part in texts.items()
+    }
+
+
+@lru_cache(maxsize=16)
+def _attribute_texts(attributes: tuple[Attribute, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Prompts of all attributes, and how many each has."""
     texts = [attribute_prompts(attribute) for attribute in attributes]
-    flat = [text for group in texts for text in group]
-    scores = model.contrast(model.embed_texts(flat), queries).float().sigmoid().cpu()
-    groups = scores.split([len(group) for group in texts], dim=1)
-    best = torch.stack([group.amax(dim=1) for group in groups], dim=1)
-    return _rank([getattr(item, "name", item) for item in attributes], best)
+    return tuple(text for group in texts for text in group), tuple(map(len, texts))
 
 
-def _categories(
-    model: DynRefer, categories: Sequence[str], queries: Tensor
-) -> list[tuple[NamedScore, ...]]:
-    """Raw logit of each category."""
-    texts = [category_prompt(name) for name in categories]
-    return _rank(categories, model.contrast(model.embed_texts(texts), queries).float().cpu())
+@lru_cache(maxsize=16)
+def _category_texts(categories: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(category_prompt(name) for name in categories)
 
 
 def _rank(names: Sequence[str], scores: Tensor) -> list[tuple[NamedScore, ...]]:

@@ -183,6 +183,11 @@ class DynRefer(BaseModel):
             self.backbone.eval()
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; LAVIS lists all of them each time it is asked."""
+        return next(self.parameters()).device
+
     def encode_views(self, views: Tensor, boxes: Tensor) -> ViewFeatures:
         """Encode every view once.
 
@@ -190,8 +195,10 @@ class DynRefer(BaseModel):
             views: (B, V, 3, S, S) uint8, or floats already normalised.
             boxes: (B, V, 4) the region in pixels of each view.
         """
-        frozen = not any(parameter.requires_grad for parameter in self.backbone.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        trained = torch.is_grad_enabled() and any(
+            parameter.requires_grad for parameter in self.backbone.parameters()
+        )
+        with torch.set_grad_enabled(trained):
             tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
         tokens = rearrange(tokens, "(b v) n c -> b v n c", b=len(views))
         return self.region_encoder.crop(tokens, boxes)

@@ -41,8 +41,9 @@ class TextBank:
             texts: a vocabulary, or captions.
             keep: whether the same texts will be asked for again.
         """
-        trained = any(parameter.requires_grad for parameter in self._encoder.parameters())
-        if trained and torch.is_grad_enabled():
+        if torch.is_grad_enabled() and any(
+            parameter.requires_grad for parameter in self._encoder.parameters()
+        ):
             return self._encoder(texts)
         key, fingerprint = tuple(texts), self._fingerprint()
         with self._lock:

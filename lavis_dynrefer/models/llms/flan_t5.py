@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.models.llms.beam_search import beam_search
+from lavis_dynrefer.models.llms.t5_steps import T5Steps
 from lavis_dynrefer.models.lora import LoraOptions, add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.tokenizers import load_t5_tokenizer
@@ -112,34 +114,19 @@ class FlanT5(nn.Module):
     ) -> tuple[list[str], list[float]]:
         """See `LanguageModel.generate`; the score is exp of the summed token log-probabilities."""
         with bf16_instead_of_fp16(prefix.device):
-            output = self.model.generate(
-                inputs_embeds=prefix,
-                attention_mask=mask,
-                do_sample=False,
-                num_beams=options.num_beams,
-                max_new_tokens=options.max_new_tokens,
-                min_length=options.min_length,
-                length_penalty=options.length_penalty,
-                repetition_penalty=options.repetition_penalty,
-                output_scores=True,
-                return_dict_in_generate=True,
+            encoded = self.model.get_encoder()(inputs_embeds=prefix, attention_mask=mask)[0]
+            steps = T5Steps(
+                self.model, encoded, mask, beams=options.num_beams, steps=options.max_new_tokens
             )
-        beams = options.num_beams > 1
-        scores = output.sequences_scores if beams else self._greedy_scores(output)
+            config = self.model.config
+            start = torch.full_like(mask[:, 0], config.decoder_start_token_id, dtype=torch.long)
+            tokens, scores = beam_search(steps, start, options, end=config.eos_token_id)
         texts = self.tokenizer.batch_decode(
-            output.sequences,
+            tokens,
             skip_special_tokens=True,
             clean_up_tokenization_spaces=True,  # "a, b"; newer tokenizers leave "a , b"
         )
-        return [text.strip() for text in texts], scores.float().exp().tolist()
-
-    def _greedy_scores(self, output: Any) -> Tensor:
-        """Summed log-probabilities (B,), which beam search reports by itself."""
-        steps = self.model.compute_transition_scores(
-            output.sequences, output.scores, normalize_logits=True
-        )
-        finished = output.sequences[:, 1:] == self.tokenizer.pad_token_id
-        return steps.masked_fill(finished[:, : steps.shape[1]], 0).sum(dim=1)
+        return [text.strip() for text in texts], scores.exp().tolist()
 
 
 def build(options: Mapping[str, Any]) -> FlanT5:

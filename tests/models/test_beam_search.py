@@ -1,0 +1,155 @@
+"""Our beam search and T5's decoder step by step, against Hugging Face's `generate`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.models.llms import build_llm
+from lavis_dynrefer.models.llms.beam_search import beam_search
+
+START, END, A, B = range(4)
+# What follows START is A (.6) or B (.4); A is followed by anything, B nearly always by the end.
+TABLE = torch.tensor(
+    [[0, 0, 0.6, 0.4], [0.25, 0.25, 0.25, 0.25], [0.4, 0.2, 0.2, 0.2], [0.05, 0.9, 0.03, 0.02]]
+)
+
+
+def search(*, table=TABLE, rows=1, **options):
+    settings = {"max_new_tokens": 3, "repetition_penalty": 1.0, **options}
+    start = torch.full((rows,), START)
+    return beam_search(
+        lambda tokens, parents: table.log()[tokens], start, GenerationConfig(**settings), end=END
+    )
+
+
+def test_one_beam_takes_the_best_token_each_time():
+    tokens, scores = search(num_beams=1, max_new_tokens=2)
+
+    assert tokens.tolist() == [[START, A, START]]
+    assert scores.exp().tolist() == pytest.approx([0.6 * 0.4])
+
+
+def test_two_beams_find_what_is_better_as_a_whole():
+    tokens, scores = search(num_beams=2)
+
+    assert tokens[0, :3].tolist() == [START, B, END]
+    assert scores.exp().tolist() == pytest.approx([0.4 * 0.9])
+
+
+def test_what_follows_the_end_is_filled_with_it():
+    tokens, _ = search(num_beams=2, min_length=1)
+
+    assert set(tokens[0, 2:].tolist()) == {END}
+
+
+def test_no_sequence_ends_before_its_least_length():
+    tokens, scores = search(num_beams=2, min_length=3)
+
+    assert END not in tokens[0, :3].tolist()
+    assert scores.exp().item() < 0.36
+
+
+def test_a_sequence_that_never_ends_is_cut():
+    endless = TABLE.clone()
+    endless[:, END] = 0
+
+    tokens, _ = search(table=endless, num_beams=2, max_new_tokens=5)
+
+    assert tokens.shape == (1, 6)
+    assert END not in tokens
+
+
+@pytest.fixture(scope="module")
+def llm():
+    generator = torch.Generator().manual_seed(0)
+    config = {"vocab_size": 768, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2}
+    llm = build_llm(
+        "flan_t5",
+        {"tokenizer": "assets/tiny/tokenizer.json", "config": {**config, "num_heads": 2}},
+    ).eval()
+    with torch.no_grad():
+        for weight in llm.parameters():
+            weight.normal_(std=0.35, generator=generator)
+        llm.model.lm_head.weight[1] *= 2.5  # so that sentences end after different numbers of words
+    return llm
+
+
+@pytest.fixture(scope="module")
+def prompt():
+    mask = torch.ones(12, 7, dtype=torch.long)
+    mask[::3, 5:] = 0
+    return torch.randn(12, 7, 16, generator=torch.Generator().manual_seed(1)), mask
+
+
+def hugging_face(llm, prompt, options):
+    """Sentences and scores of `generate`, which reports none for a single beam."""
+    output = llm.model.generate(
+        inputs_embeds=prompt[0],
+        attention_mask=prompt[1],
+        do_sample=False,
+        num_beams=options.num_beams,
+        max_new_tokens=options.max_new_tokens,
+        min_length=options.min_length,
+        length_penalty=options.length_penalty,
+        repetition_penalty=options.repetition_penalty,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    texts = llm.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+    if options.num_beams > 1:
+        return [text.strip() for text in texts], output.sequences_scores.exp().tolist()
+    steps = llm.model.compute_transition_scores(
+        output.sequences, output.scores, normalize_logits=True
+    )
+    padding = output.sequences[:, 1:] == llm.model.config.pad_token_id
+    scores = steps.masked_fill(padding[:, : steps.shape[1]], 0).sum(dim=1)
+    return [text.strip() for text in texts], scores.exp().tolist()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GenerationConfig(num_beams=1, repetition_penalty=1.0),
+        GenerationConfig(num_beams=1, max_new_tokens=8, min_length=5),
+        GenerationConfig(num_beams=2, repetition_penalty=1.0),
+        GenerationConfig(num_beams=2),
+        GenerationConfig(num_beams=5, max_new_tokens=30),
+        GenerationConfig(num_beams=3, max_new_tokens=4, min_length=4),
+        pytest.param(
+            GenerationConfig(num_beams=4, length_penalty=1.0, max_new_tokens=40),
+            marks=pytest.mark.skipif(
+                tuple(map(int, transformers.__version__.split(".")[:2])) > (4, 26),
+                reason="newer transformers do not count the start of a sentence that was cut",
+            ),
+        ),
+        GenerationConfig(num_beams=3, length_penalty=-1.0, repetition_penalty=1.2),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_sentences_and_scores_are_those_of_generate(llm, prompt, options):
+    texts, scores = llm.generate(*prompt, options)
+
+    expected, expected_scores = hugging_face(llm, prompt, options)
+    assert texts == expected
+    assert scores == pytest.approx(expected_scores, rel=1e-4)
+
+
+@torch.no_grad()
+def test_sentences_of_the_comparison_end_after_different_numbers_of_words(llm, prompt):
+    texts, _ = llm.generate(*prompt, GenerationConfig(num_beams=2))
+
+    assert len({len(text.split()) for text in texts}) > 3
+
+
+@torch.no_grad()
+def test_the_head_of_a_tied_model_is_scaled(llm, prompt, monkeypatch):
+    monkeypatch.setattr(llm.model.config, "tie_word_embeddings", True)
+    options = GenerationConfig(num_beams=2)
+
+    assert llm.generate(*prompt, options)[1] == pytest.approx(
+        hugging_face(llm, prompt, options)[1], rel=1e-4
+    )
