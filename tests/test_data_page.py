@@ -72,11 +72,3 @@ def test_the_tag_list_holds_what_the_captions_name(folder):
 
 def test_the_page_to_look_at_is_there(folder):
     assert "a red dog" in (folder[0] / "look/inspect.html").read_text(encoding="utf-8")
-
-
-def test_every_page_that_is_linked_exists():
-    names = re.findall(r"\]\((\w+\.md)\)", PAGE)
-
-    assert [
-        name for name in names if not (Path(__file__).parents[1] / "docs" / name).exists()
-    ] == []

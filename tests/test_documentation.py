@@ -1,4 +1,4 @@
-"""Every page as its reader does it: commands run or are checked, examples work, links lead somewhere.
+"""Every page as its reader does it: commands run or are checked, examples work, links lead on.
 
 A comment before each block of shell or Python says what becomes of it here:
 
@@ -30,15 +30,16 @@ import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.cli import COMMANDS, main
 from lavis_dynrefer.cli.validate import validate
 from lavis_dynrefer.launch import evaluate_main, train_main
-from lavis_dynrefer.metrics import dense_caption
+from lavis_dynrefer.metrics import java_tools
 from lavis_dynrefer.models import llms
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.policies import POLICIES
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "projects/dynrefer/README.md"] + sorted(
-    f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")
-)
+PAGES = [
+    *("README.md", "CONTRIBUTING.md", "projects/dynrefer/README.md"),
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
 OWN_TESTS = {  # pages whose blocks are performed elsewhere, with what they lead to
     "docs/data.md": "test_data_page.py",
     "docs/serve.md": "serve/test_serve_docs.py",
@@ -88,8 +89,10 @@ def commands_of(block):
 @pytest.fixture
 def here(tmp_path, monkeypatch, meteor):
     """The reader's folder; what the examples register is forgotten again."""
-    monkeypatch.setattr(dense_caption, "Meteor", lambda: nullcontext(meteor))  # takes seconds
-    render(make_scene(0, 1)).save(tmp_path / "scene.jpg")
+    monkeypatch.setattr(java_tools, "Meteor", lambda: nullcontext(meteor))  # takes seconds
+    for name in ("scene.jpg", "photo.jpg"):
+        render(make_scene(0, 2_000_001)).save(tmp_path / name)
+    (tmp_path / "tags.txt").write_text("man\nbaseball bat\nbat\n", encoding="utf-8")
     (tmp_path / "photos").mkdir()
     boxes = {}
     for number in (2, 3):
@@ -124,11 +127,14 @@ def perform(words):
 
 
 def perform_script(words):
-    """Exit code of a script, which ends with `raise SystemExit(code)`."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+    """Exit code of a script of the reader's."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", words)
-        runpy.run_path(words[0], run_name="__main__")
-    return stopped.value.code
+        try:
+            runpy.run_path(words[0], run_name="__main__")
+        except SystemExit as stopped:
+            return stopped.code
+    return 0
 
 
 def perform_block(block, names):
@@ -257,9 +263,7 @@ def broken_links(page):
             continue
         name, _, anchor = target.partition("#")
         path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
-        if not path.exists():
-            yield target
-        elif anchor and anchor not in anchors_of(path.relative_to(ROOT)):
+        if not path.exists() or (anchor and anchor not in anchors_of(path.relative_to(ROOT))):
             yield target
 
 
@@ -274,10 +278,21 @@ def test_the_index_names_every_page():
     assert pages - linked == {"README.md"}
 
 
+def test_the_pictures_of_the_tour_are_made_by_its_commands():
+    script = read("docs/images/tour.sh").replace("\\\n", " ").splitlines()
+    performed = [shlex.split(line) for line in script if line.startswith("dynrefer")]
+    blocks = [block for block in blocks_of("docs/tour.md") if block.language == "bash"]
+    shown = [words for block in blocks for words in commands_of(block)]
+    assert [words for words in performed if words not in shown] == []
+    assert len(performed) == 3
+
+
 def test_readme_leads_to_the_index():
     assert "](docs/README.md)" in read("README.md")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.jpg")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs/images").glob("*.jpg")), ids=lambda path: path.name
+)
 def test_pictures_of_the_pages_are_small(path):
     assert path.stat().st_size <= 150_000

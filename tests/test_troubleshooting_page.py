@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md against the code: every message of ours is there, and none that is not."""
+"""docs/troubleshooting.md against the code: all messages of ours are there, and no others."""
 
 from __future__ import annotations
 
