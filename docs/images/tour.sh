@@ -15,6 +15,8 @@ dynrefer predict scene.jpg --box 94,192,222,312 --box 84,83,154,147 --box 341,21
     --views fixed:0,0.5 --output answers --draw --explain
 dynrefer inspect synthetic --root scenes --set scenes=60 --split train --output look
 
+sed -i "s#$PWD/##g" look/inspect.html # names of files as seen from here
+
 shot() { # page, picture, height in pixels
     "${CHROMIUM:-chromium}" --headless --no-sandbox --disable-gpu --hide-scrollbars \
         --window-size="1100,$3" --screenshot="$PWD/shot.png" "file://$PWD/$1" 2>chromium.log
