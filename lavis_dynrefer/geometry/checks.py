@@ -1,4 +1,4 @@
-"""Boxes as users give them, checked before anything is cut."""
+"""What users give, checked before anything is cut: boxes, and how many pixels there may be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+# Of a picture or a mask: a file of few bytes can claim any size. Pillow's own limit is 178,956,970.
+MAX_PIXELS = 178_000_000
 
 
 def as_boxes(

@@ -120,7 +120,7 @@ class _Reader:
                 raise self._error(where, expected, annotation) from error
             try:
                 entry.add(_coco_box(annotation, format), annotation.get("id"))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise self._error(where, "bbox or segmentation", annotation) from error
         return BoxFile(self._path, pictures, format, self._normalised)
 

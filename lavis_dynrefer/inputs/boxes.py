@@ -71,7 +71,7 @@ def pixel_boxes(
 def _as_tensor(boxes: Any) -> Tensor:
     try:
         rows = torch.as_tensor(np.asarray(boxes, dtype=np.float32))
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"boxes: expected rows of four numbers, got {boxes!r:.200}") from error
     if rows.numel() == 0:
         return rows.reshape(0, 4)

@@ -12,6 +12,8 @@ from torch import Tensor
 from lavis_dynrefer.geometry.masks import box_from_polygons, box_from_rle
 from lavis_dynrefer.structures import Box
 
+_ARRAYS = (np.ndarray, Tensor)
+
 
 def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
     """The tight box around every mask.
@@ -26,13 +28,14 @@ def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
         (R, 4) float32 xyxy in pixels.
 
     Raises:
-        ValueError: a mask without pixels, of another size than the picture, or of no known form.
+        ValueError: a mask without pixels, of another size than the picture, damaged, or of no
+            known form.
     """
     boxes = []
     for row, mask in enumerate(masks):
         try:
             boxes.append(_box(mask, image_size))
-        except (KeyError, TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"masks: row {row}: {error}") from error
     return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
 
@@ -40,10 +43,11 @@ def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
 def _box(mask: Any, image_size: Sequence[int]) -> Box:
     width, height = image_size
     if isinstance(mask, Mapping):
+        box = box_from_rle(mask)
         _check_size(mask["size"], width, height)
-        return box_from_rle(mask)
-    if isinstance(mask, (list, tuple)) and not isinstance(mask[0], (np.ndarray, Tensor)):
-        if not isinstance(mask[0], (list, tuple)):
+        return box
+    if isinstance(mask, (list, tuple)) and not any(isinstance(part, _ARRAYS) for part in mask):
+        if not all(isinstance(part, (list, tuple)) for part in mask):
             raise ValueError("expected a list of polygons; one polygon is a list of one")
         return box_from_polygons(mask)
     pixels = np.asarray(mask)

@@ -11,10 +11,9 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from lavis_dynrefer.inputs import pixel_boxes
-from lavis_dynrefer.serve.bodies import RegionFields, RegionsBody
+from lavis_dynrefer.inputs import boxes_of_masks, pixel_boxes
+from lavis_dynrefer.serve.bodies import RegionFields, RegionsBody, RunLengths
 from lavis_dynrefer.serve.errors import RequestError, error_of_body
-from lavis_dynrefer.serve.masks import boxes_of_sent_masks
 from lavis_dynrefer.serve.pictures import decode_base64, open_sent_picture
 from lavis_dynrefer.serve.settings import ServeSettings
 from lavis_dynrefer.views.policies import parse_policy
@@ -177,8 +176,9 @@ class WorkReader:
                 )
             if {"format", "normalised"} & body.model_fields_set:
                 raise ValueError("format and normalised are about boxes; leave them out with masks")
-            return pixel_boxes(
-                boxes_of_sent_masks(body.masks, image.size), image.size, normalised=False
-            )
+            masks = [
+                mask.model_dump() if isinstance(mask, RunLengths) else mask for mask in body.masks
+            ]
+            return pixel_boxes(boxes_of_masks(masks, image.size), image.size, normalised=False)
         except ValueError as error:
             raise RequestError("unprocessable", str(error)) from error

@@ -190,7 +190,7 @@ def test_fields_that_are_wrong_are_named(client, small_picture, name):
 
 
 BAD_MASKS = {
-    "of another size": ({"size": [9, 9], "counts": [81]}, "the mask is 9 x 9 pixels"),
+    "of another size": ({"size": [9, 9], "counts": [0, 81]}, "the mask is 9 x 9 pixels"),
     "of negative runs": ({"size": [20, 40], "counts": [-5, 805]}, "greater than or equal to 0"),
     "that overflow": ({"size": [20, 40], "counts": "oooo0oooo0oooo0"}, "must add up to"),
     "of no pixel": ([], "a polygon mask needs parts"),
