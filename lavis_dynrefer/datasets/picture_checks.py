@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from lavis_dynrefer.datasets.region_dataset import PICTURE_ERRORS, decode_picture
+from lavis_dynrefer.datasets.picture_files import PICTURE_ERRORS, decode_picture
 from lavis_dynrefer.structures import ImageRecord
 
 UNUSABLE = {  # kind -> what it means; a picture has at most one of these

@@ -7,18 +7,15 @@ sample with all its regions, so that a picture is decoded once however many regi
 from __future__ import annotations
 
 import logging
-import os
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageFile
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lavis_dynrefer.datasets.picture_files import PICTURE_ERRORS, decode_picture
 from lavis_dynrefer.datasets.sources.collector import box_problem
 from lavis_dynrefer.datasets.tables import rows_by_picture
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
@@ -30,7 +27,6 @@ ON_ERROR = ("raise", "skip")
 _CURE = "replace the file, or set on_error: skip to go on without it"
 _STACKED = ("views", "boxes", "scales", "image_boxes")
 _LISTED = ("region_ids", "image_ids", "captions", "tags", "failed")
-PICTURE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 class SampleError(ValueError):
@@ -214,30 +210,6 @@ def read_picture(record: ImageRecord) -> Image.Image:
             "missing_image" if missing else "unreadable_image",
             f"picture {record.image_id}, {record.path}: {error}",
         ) from error
-
-
-def decode_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """RGB pixels of a whole picture file; raises what Pillow raises."""
-    with _whole_files_only(), Image.open(path) as image:
-        return to_rgb(image)
-
-
-@contextmanager
-def _whole_files_only() -> Iterator[None]:
-    """Some datasets of LAVIS make Pillow fill truncated pictures with gray, for all programs."""
-    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB."""
-    if image.mode.startswith("I"):  # 16 bit: convert() would clip nearly all of it to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
 
 
 def _failures(regions: Sequence[RegionRecord], error: SampleError) -> list[dict[str, Any]]:

@@ -9,10 +9,15 @@ from typing import Any, Union
 import numpy as np
 from PIL import Image
 
-from lavis_dynrefer.datasets.region_dataset import PICTURE_ERRORS, decode_picture, to_rgb
+from lavis_dynrefer.datasets.picture_files import (
+    PICTURE_ERRORS,
+    decode_picture,
+    to_rgb,
+    whole_files_only,
+)
+from lavis_dynrefer.geometry.checks import MAX_PIXELS
 
 Picture = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
-MAX_PIXELS = 200_000_000  # a file of few bytes can claim to be any size
 
 
 def open_picture(picture: Picture) -> Image.Image:
@@ -25,22 +30,31 @@ def open_picture(picture: Picture) -> Image.Image:
         FileNotFoundError: there is no such file.
         ValueError: the file is no picture, damaged or too large, or the array of another kind.
     """
-    if isinstance(picture, Image.Image):
-        _check_size(picture, "picture")
-        return to_rgb(picture)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
-    if not isinstance(picture, (str, os.PathLike)):
+    if not isinstance(picture, (str, os.PathLike, Image.Image)):
         raise ValueError(f"picture: expected a path, PIL picture or array, got {type(picture)}")
-    path = Path(picture)
-    if not path.is_file():
-        raise FileNotFoundError(f"no picture {path}")
+    name = "picture" if isinstance(picture, Image.Image) else f"picture {os.fspath(picture):.300}"
     try:
-        with Image.open(path) as header:
-            _check_size(header, path)
-        return decode_picture(path)
+        return _decoded(picture)
+    except FileNotFoundError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name}: expected at most {MAX_PIXELS:,} pixels; {error}") from error
     except PICTURE_ERRORS as error:
-        raise ValueError(f"cannot read picture {path}: {error}") from error
+        raise ValueError(f"cannot read {name}: {error}") from error
+
+
+def _decoded(picture: str | os.PathLike[str] | Image.Image) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        _check_size(picture)
+        with whole_files_only:  # its file may not have been read yet
+            return to_rgb(picture)
+    if not Path(picture).is_file():
+        raise FileNotFoundError(f"no picture {picture}")
+    with Image.open(picture) as header:
+        _check_size(header)
+    return decode_picture(picture)
 
 
 def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:
@@ -53,10 +67,10 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:
     return Image.fromarray(pixels).convert("RGB")
 
 
-def _check_size(picture: Image.Image, name: object) -> None:
+def _check_size(picture: Image.Image) -> None:
     width, height = picture.size
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise ValueError(
-            f"{name} is {width} x {height} pixels; expected at least 1 and at most "
-            f"{MAX_PIXELS:,} in all"
+            f"it is {width} x {height} pixels; expected at least 1 and at most {MAX_PIXELS:,} in "
+            "all, make it smaller (and its boxes too)"
         )

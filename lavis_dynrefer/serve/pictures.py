@@ -6,13 +6,12 @@ import base64
 import binascii
 import io
 import re
-import threading
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from lavis_dynrefer.datasets.region_dataset import PICTURE_ERRORS, to_rgb
+from lavis_dynrefer.datasets.picture_files import PICTURE_ERRORS, to_rgb, whole_files_only
 from lavis_dynrefer.serve.errors import RequestError
 from lavis_dynrefer.structures import Box
 
@@ -34,34 +33,6 @@ class SentPicture:
 
     image: Image.Image
     alpha_box: Box | None
-
-
-class _WholeFilesOnly:
-    """While a thread is in it Pillow refuses damaged files.
-
-    Some datasets of LAVIS make it fill what is missing with gray, for the whole process.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = False
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._before = ImageFile.LOAD_TRUNCATED_IMAGES
-                ImageFile.LOAD_TRUNCATED_IMAGES = False
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
-
-
-_whole_files_only = _WholeFilesOnly()
 
 
 def decode_base64(text: str) -> bytes:
@@ -96,7 +67,7 @@ def open_sent_picture(data: bytes, *, max_pixels: int) -> SentPicture:
         RequestError: no picture, a damaged one, or one that is too large.
     """
     try:
-        with _whole_files_only, Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with whole_files_only, Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_size(picture.size, max_pixels)
             alpha_box = _alpha_box(picture)
             return SentPicture(to_rgb(picture), alpha_box)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-PILLOW_PIXELS = 178_000_000  # Pillow itself refuses pictures of more than 178,956,970
+from lavis_dynrefer.geometry.checks import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class ServeSettings:
                 raise ValueError(f"{field.name}: expected at least {lowest}, got {value}")
         if self.timeout == 0:
             raise ValueError("timeout: expected more than 0 seconds, got 0")
-        if self.max_pixels > PILLOW_PIXELS:
+        if self.max_pixels > MAX_PIXELS:
             raise ValueError(
-                f"max_pixels: expected at most {PILLOW_PIXELS:,}, what Pillow opens, "
+                f"max_pixels: expected at most {MAX_PIXELS:,}, what Pillow opens, "
                 f"got {self.max_pixels:,}"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lavis_dynrefer.datasets.region_dataset import PICTURE_ERRORS
+from lavis_dynrefer.datasets.picture_files import PICTURE_ERRORS
 from lavis_dynrefer.datasets.sources.collector import RegionCollector
 from lavis_dynrefer.datasets.sources.custom_checks import Size, SizeCheck
 from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile

@@ -1,0 +1,54 @@
+"""Picture files as RGB: a whole file, or an error."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+
+import numpy as np
+from PIL import Image, ImageFile
+
+# What Pillow raises at files that are no pictures, damaged, or larger than it wants to open.
+PICTURE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+
+class _WholeFilesOnly:
+    """While any thread is in it Pillow refuses damaged files.
+
+    Some datasets of LAVIS make Pillow fill what is missing with gray, for the whole process.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = ImageFile.LOAD_TRUNCATED_IMAGES
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+whole_files_only = _WholeFilesOnly()
+
+
+def decode_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """RGB pixels of a whole picture file; raises `PICTURE_ERRORS`."""
+    with whole_files_only, Image.open(path) as image:
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB, of several frames the first."""
+    if image.mode.startswith("I"):  # 16 bit: convert() would clip nearly all of it to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
