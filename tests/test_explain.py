@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from lavis_dynrefer.explain import explain
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.policies import FixedScales, TaskPrior
 
+DOCS = Path(__file__).parents[1] / "docs" / "why.md"
 TWO_WAYS = TaskPrior(
     {"caption": [0, 0.5], "tags": [0, 0.5], "attributes": [0, 0.1], "categories": [0, 0.1]}
 )
@@ -114,3 +117,14 @@ def test_only_what_is_asked_is_explained(predictor, scene):
 
 def test_no_boxes_need_no_explanation(predictor, scene):
     assert explain(predictor, scene[0], []) == []
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, scene):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    scene[0].save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+
+    exec(code, {})
+
+    page = (tmp_path / "why.html").read_text(encoding="utf-8")
+    assert page.count('<section class="region"') == 2

@@ -10,7 +10,6 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +17,10 @@ from PIL import Image
 
 from lavis_dynrefer import RegionPredictor
 from lavis_dynrefer.explain import RegionExplanation, ViewExplanation, explain
-from lavis_dynrefer.explain_page import MOST_REGIONS, attribute, explanation_page, number, times
+from lavis_dynrefer.explain_page import MOST_REGIONS, explanation_page
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import make_scene, render
 
-DOCS = Path(__file__).parents[1] / "docs" / "why.md"
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>" onload="alert(2)'
 VOID = {"meta", "img", "rect", "path", "use", "image"}
 
@@ -381,35 +379,6 @@ def test_a_path_gives_the_name(picture, tmp_path):
     assert shown.find("h1")[0]["text"] == "my house.png"
 
 
-@pytest.mark.parametrize(
-    ("value", "sign", "text"),
-    [
-        (0.256, False, "0.26"),
-        (0.256, True, "+0.26"),
-        (-0.5, True, "\u22120.50"),
-        (-1e-4, True, "0.00"),
-    ],
-)
-def test_numbers_have_two_digits_and_a_true_minus(value, sign, text):
-    assert number(value, sign=sign) == text
-
-
-@pytest.mark.parametrize(
-    ("gain", "text"),
-    [(math.log(2), "2.0"), (-math.log(4), "0.25"), (6.6, "735"), (99, "485,165,195")],
-)
-def test_gains_are_factors(gain, text):
-    assert times(gain) == text
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [("wet", ("", "wet")), ("clothes color:red/crimson", ("clothes color", "red"))],
-)
-def test_attributes_have_a_type_and_a_word(name, parts):
-    assert attribute(name) == parts
-
-
 def test_explanations_of_the_model_fill_the_page():
     scene = make_scene(0, 2_000_001)
     picture, boxes = render(scene), [item.box for item in scene.objects[:2]]
@@ -421,15 +390,3 @@ def test_explanations_of_the_model_fill_the_page():
         one.prediction.caption for one in explained
     ]
     assert len(shown.find("article")) == sum(len(one.views) for one in explained)
-
-
-def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
-    scene = make_scene(0, 2_000_001)
-    render(scene).save(tmp_path / "photo.jpg")
-    monkeypatch.chdir(tmp_path)
-
-    exec(code, {})
-
-    shown = Page((tmp_path / "why.html").read_text(encoding="utf-8"))
-    assert len(shown.find("section", class_="region")) == 2

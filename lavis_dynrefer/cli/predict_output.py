@@ -137,13 +137,12 @@ def table(results: Iterable[PictureResult]) -> Table:
         for number, region in zip(result.ids, result.regions)
     )
     for picture, number, region in islice(regions, MOST_ROWS):
-        category, probability = best_category(region)
         cells = (
             printable(picture),
             printable(str(number)),
             " ".join(f"{value:.0f}" for value in region.box),
             "" if region.caption is None else f"{region.caption} ({region.caption_score:.2f})",
-            "" if probability is None else f"{category} ({probability:.2f})",
+            _category(region),
             _best(region.attributes),
             ", ".join(name for name, _ in region.tags[:_SHOWN]),
         )
@@ -162,13 +161,19 @@ def printable(text: str) -> str:
 
 
 def _lines(region: RegionPrediction) -> str:
-    category, probability = best_category(region)
     parts = (
-        "" if probability is None else f"{category} ({probability:.2f})",
+        _category(region),
         _best(region.attributes),
         ", ".join(name for name, _ in region.tags[:_SHOWN]),
     )
     return "\n".join(line for line in (region.caption, " · ".join(filter(None, parts))) if line)
+
+
+def _category(region: RegionPrediction) -> str:
+    name, share = best_category(region)
+    if share is None:
+        return name if region.categories else ""
+    return f"{name} ({share:.2f})"
 
 
 def _best(scores: Iterable[NamedScore]) -> str:

@@ -25,10 +25,11 @@ _NAMED_SCORES = ("tags", "attributes", "categories")
 def to_coco(results: Collection[PictureResult]) -> dict[str, Any]:
     """The results as COCO's json.
 
-    An annotation has COCO's own keys (`bbox` is x, y, width, height in pixels; `score` the
-    probability of the category, else of the caption), and `caption`, `caption_score`, `tags`,
-    `attributes`, `categories` (name -> score), `scales` and `region_id` beside them. Categories
-    are numbered from 1 in alphabetical order; there is one, "region", where none was asked about.
+    An annotation has COCO's own keys (`bbox` is x, y, width, height in pixels; `score` the share of
+    its category as of `best_category`, else the probability of the caption), and `caption`,
+    `caption_score`, `tags`, `attributes`, `categories` (name -> score), `scales` and `region_id`
+    beside them. Categories are numbered from 1 in alphabetical order; there is one, "region", where
+    none was asked about.
     """
     return {
         key: list(value) if isinstance(value, Iterator) else value for key, value in _parts(results)
@@ -95,7 +96,7 @@ def _annotations(
     numbers = iter(annotation_ids)
     for result, image_id in zip(results, image_ids):
         for region_id, region in zip(result.ids, result.regions):
-            category, probability = best_category(region)
+            category, share = best_category(region)
             x1, y1, x2, y2 = region.box
             row = {**region.to_dict(), **{key: dict(getattr(region, key)) for key in _NAMED_SCORES}}
             del row["box"]
@@ -106,7 +107,7 @@ def _annotations(
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "area": (x2 - x1) * (y2 - y1),
                 "iscrowd": 0,
-                "score": probability if probability is not None else region.caption_score or 0.0,
+                "score": share if share is not None else region.caption_score or 0.0,
                 "region_id": region_id,
                 **row,
             }

@@ -70,7 +70,7 @@ def _paths(results: Collection[PictureResult]) -> Iterator[tuple[str, str]]:
 
 
 def _detection(result: PictureResult, number: RegionId, region: RegionPrediction) -> dict[str, Any]:
-    category, probability = best_category(region)
+    category, share = best_category(region)
     detection: dict[str, Any] = {
         "label": category,
         "bounding_box": relative_box(result, region),
@@ -82,4 +82,4 @@ def _detection(result: PictureResult, number: RegionId, region: RegionPrediction
             "region_attributes": outstanding(region.attributes),
         },
     }
-    return detection if probability is None else {**detection, "confidence": probability}
+    return detection if share is None else {**detection, "confidence": share}

@@ -96,7 +96,7 @@ def _parts(
     """The rectangle, then what belongs to it."""
     percent = (100 * share for share in relative_box(result, region))
     place = {**dict(zip(("x", "y", "width", "height"), percent)), "rotation": 0}
-    category, probability = best_category(region)
+    category, share = best_category(region)
 
     def part(name: str, kind: str, key: str, values: list[str]) -> dict[str, Any]:
         return {
@@ -111,7 +111,7 @@ def _parts(
         }
 
     rectangle = part(_LABEL, "rectanglelabels", "rectanglelabels", [category])
-    yield rectangle if probability is None else {**rectangle, "score": probability}
+    yield rectangle if share is None else {**rectangle, "score": share}
     if region.caption is not None:
         yield part("caption", "textarea", "text", [region.caption])
     if region.tags:

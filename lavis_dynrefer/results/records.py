@@ -73,12 +73,20 @@ class PictureResult:
 
 
 def best_category(region: RegionPrediction) -> tuple[str, float | None]:
-    """Name and probability of the best category; "region" and None where none was asked for."""
+    """Name of the best category and its share; "region" and None where none was asked for.
+
+    The share is the softmax of the logits over the names that were asked about: how far the best is
+    ahead of the others, and nothing about whether any of them is right. A single name has no share.
+
+    >>> best_category(RegionPrediction((0, 0, 9, 9), categories=(("dog", 1.0), ("cat", 1.0))))
+    ('dog', 0.5)
+    """
     if not region.categories:
         return NO_CATEGORY, None
-    name, logit = region.categories[0]
-    # exp(-logit) overflows for logits that no probability can tell from 0
-    return name, 1 / (1 + math.exp(-max(logit, -700.0)))
+    name, best = region.categories[0]
+    if len(region.categories) == 1:
+        return name, None
+    return name, 1 / sum(math.exp(logit - best) for _, logit in region.categories)
 
 
 def outstanding(scores: Sequence[NamedScore]) -> list[str]:

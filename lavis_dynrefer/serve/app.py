@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 async def _show_error(request: Request, error: Exception) -> Response:
     del request
+    headers: Mapping[str, str] = {}
     if isinstance(error, HTTPException):
+        headers = error.headers or {}  # such as Allow, of the methods that an address has
         error = error_of_status(error.status_code, str(error.detail))
     if not isinstance(error, RequestError):
         raise error
-    return JSONResponse(error.body(), error.status, headers=error.headers)
+    return JSONResponse(error.body(), error.status, headers={**headers, **error.headers})
 
 
 async def _to_page() -> Response:

@@ -141,6 +141,7 @@ class Batcher:
             if batch:
                 self._answer_batch(batch)
             self.answering = 0
+            del batch  # else its pictures would stay until the next one
 
     def _next_batch(self) -> list[_Job] | None:
         """The next jobs, all asking the same; None where there are none and will be none."""

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: pydantic evaluates them, also on Python 3.9.
 
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional, TypeVar, Union
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,9 @@ def _kind_of_mask(value: Any) -> str:
     return "rle" if isinstance(value, (dict, RunLengths)) else "polygons"
 
 
+Item = TypeVar("Item")
+# Stops at its first mistake: a body may hold millions, and each is a record in memory.
+List = Annotated[list[Item], Field(fail_fast=True)]
 Number = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number"})]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Task = Literal["caption", "tags", "attributes", "categories"]
@@ -40,11 +43,11 @@ class RunLengths(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the picture")
-    counts: Union[str, list[NonNegativeInt]] = Field(description="compressed, or a list of runs")
+    counts: Union[str, List[NonNegativeInt]] = Field(description="compressed, or a list of runs")
 
 
 Mask = Annotated[
-    Union[Annotated[RunLengths, Tag("rle")], Annotated[list[list[Number]], Tag("polygons")]],
+    Union[Annotated[RunLengths, Tag("rle")], Annotated[List[List[Number]], Tag("polygons")]],
     Discriminator(_kind_of_mask),
 ]
 
@@ -52,22 +55,22 @@ Mask = Annotated[
 class RegionFields(BaseModel):
     """Regions and questions, as `RegionPredictor.predict` takes them."""
 
-    boxes: Optional[list[list[Number]]] = Field(
+    boxes: Optional[List[List[Number]]] = Field(
         None, description="four numbers for each region: x1, y1, x2, y2 in pixels"
     )
-    masks: Optional[list[Mask]] = Field(
+    masks: Optional[List[Mask]] = Field(
         None, description="in place of boxes: RLE, or polygons [[x1, y1, x2, y2, ...], ...]"
     )
     format: Literal["xyxy", "xywh"] = Field("xyxy", description="form of the boxes")
     normalised: Optional[bool] = Field(
         None, description="boxes in shares of the sides; null refuses boxes that look like it"
     )
-    attributes: Optional[list[Word]] = Field(None, description="words to score; null: the model's")
-    categories: Optional[list[Word]] = Field(
+    attributes: Optional[List[Word]] = Field(None, description="words to score; null: the model's")
+    categories: Optional[List[Word]] = Field(
         None, description="names to choose from; null: the model's"
     )
-    controls: list[Word] = Field([], description="words every caption should be about")
-    tasks: list[Task] = Field(
+    controls: List[Word] = Field([], description="words every caption should be about")
+    tasks: List[Task] = Field(
         ["caption", "tags", "attributes", "categories"],
         min_length=1,
         description="questions to answer",
@@ -103,7 +106,7 @@ class Message(BaseModel):
     """One message; only those of the user are read."""
 
     role: str
-    content: Optional[Union[str, list[ContentPart]]] = None
+    content: Optional[Union[str, List[ContentPart]]] = None
 
 
 class StreamOptions(BaseModel):
@@ -116,13 +119,13 @@ class ChatBody(RegionFields):
     """Body of POST /v1/chat/completions; other fields of OpenAI's are accepted and not used."""
 
     model: str = Field(description="its name as GET /v1/models tells it, or dynrefer")
-    messages: list[Message] = Field(
+    messages: List[Message] = Field(
         min_length=1, description="the last picture of the user counts, and the last text"
     )
     stream: bool = Field(False, description="answer as server-sent events")
     stream_options: Optional[StreamOptions] = Field(None, description="usage at the stream's end")
     n: Optional[Literal[1]] = Field(None, description="answers; beam search has one")
-    tasks: list[Task] = Field(
+    tasks: List[Task] = Field(
         ["caption"], min_length=1, description="what the text tells: caption, tags or both"
     )
 

@@ -25,7 +25,8 @@ from lavis_dynrefer.serve.pictures import SentPicture, decode_base64, open_sent_
 from lavis_dynrefer.serve.work import Work, WorkReader, parse_body
 from lavis_dynrefer.structures import RegionPrediction
 
-_BOX = re.compile(r"<box>(.*?)</box>", re.DOTALL | re.IGNORECASE)
+# Without "<" between them: else every <box> without an end would be looked through to the end.
+_BOX = re.compile(r"<box>([^<]*)</box>", re.IGNORECASE)
 _IN_TEXT = ("caption", "tags")
 
 

@@ -21,6 +21,7 @@ from lavis_dynrefer.vocab.prompts import plain_attribute
 
 Body = TypeVar("Body", bound=BaseModel)
 _LISTS = ("attributes", "categories", "controls")
+_MOST_COMMAS = 200_000  # of a body; base64 has none
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,16 @@ def parse_body(model: type[Body], data: bytes) -> Body:
     """A body as its model.
 
     Raises:
-        RequestError: no json, or fields that are wrong; names the first of them.
+        RequestError: no json, fields that are wrong (names the first of them), or more values than
+            can be read without much memory.
     """
+    commas = data.count(b",")
+    if commas > _MOST_COMMAS:
+        raise RequestError(
+            "too_large",
+            f"expected json of at most {_MOST_COMMAS:,} commas, got {commas:,}; send several "
+            "requests, run-lengths compressed",
+        )
     try:
         return model.model_validate_json(data)
     except ValidationError as error:

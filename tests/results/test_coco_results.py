@@ -21,7 +21,7 @@ def test_an_annotation_has_cocos_keys(results):
     assert first["area"] == 2400.0
     assert document["categories"] == [{"id": 1, "name": "flower"}, {"id": 2, "name": "tree"}]
     assert first["category_id"] == 1
-    assert first["score"] == pytest.approx(1 / (1 + math.exp(-2)))
+    assert first["score"] == pytest.approx(1 / (1 + math.exp(-5)))  # of two names, 5 apart
     assert first["attributes"] == {"color:red": 0.9, "wet": 0.2, "dry": 0.1}
 
 

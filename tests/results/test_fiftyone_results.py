@@ -14,7 +14,7 @@ def test_boxes_are_shares_of_the_picture(results):
     assert detections[0]["bounding_box"] == pytest.approx([0.1, 0.25, 0.4, 0.75])
     assert detections[1]["bounding_box"] == [0.0, 0.0, 1.0, 0.5]
     assert detections[0]["label"] == "flower"
-    assert detections[0]["confidence"] == pytest.approx(0.88079708)
+    assert detections[0]["confidence"] == pytest.approx(0.99330715)
 
 
 def test_answers_are_attributes_of_a_detection(results):

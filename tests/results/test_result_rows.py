@@ -9,6 +9,8 @@ import math
 import pytest
 
 from lavis_dynrefer.results import PictureResult, ResultLog, read_results, write_results
+from lavis_dynrefer.results.records import best_category
+from lavis_dynrefer.structures import RegionPrediction
 
 
 @pytest.fixture
@@ -106,3 +108,17 @@ def test_a_file_keeps_its_content_until_the_new_one_is_complete(results, tmp_pat
             [results[0], dataclasses.replace(results[2], regions=(broken,))], tmp_path, ["json"]
         )
     assert (tmp_path / "results.json").read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("logits", "share"),
+    [((0.0, 0.0), 0.5), ((math.log(3), 0.0), 0.75), ((9000.0, -9000.0), 1.0), ((5.0,), None)],
+)
+def test_the_best_category_has_its_share_of_the_names_asked_about(logits, share):
+    names = tuple(zip("abc", logits))
+    region = RegionPrediction((0.0, 0.0, 9.0, 9.0), categories=names)
+    assert best_category(region) == ("a", pytest.approx(share) if share else None)
+
+
+def test_no_categories_are_a_region():
+    assert best_category(RegionPrediction((0.0, 0.0, 9.0, 9.0))) == ("region", None)

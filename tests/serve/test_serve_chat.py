@@ -213,3 +213,11 @@ def test_two_pictures_in_a_message_are_refused(client):
 
 def test_an_error_of_a_stream_is_no_stream(client):
     assert chat(client, PLAIN, stream=True).error == "unprocessable"
+
+
+@pytest.mark.parametrize("text", ["<box>" * 200_000, "<box>" + "1," * 90_000, "</box>" * 200_000])
+def test_boxes_without_an_end_are_no_boxes(client, small_picture, text):
+    # the first took minutes once, of all clients
+    reply = chat(client, message(text, small_picture))
+    assert reply.error == "unprocessable"
+    assert reply.message.startswith("no region")

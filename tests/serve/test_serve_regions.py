@@ -6,7 +6,6 @@ import base64
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
-from lavis_dynrefer.models.answers import TASKS
-from lavis_dynrefer.serve.bodies import Task
 from lavis_dynrefer.structures import RegionPrediction
 
 
@@ -146,7 +143,7 @@ BAD_BOXES = {
     "turned": ("[[9, 2, 3, 4]]", 422, "corners in the wrong order"),
     "shares": ("[[0.1, 0.2, 0.3, 0.4]]", 422, "pass normalised=True"),
     "many": (json.dumps([[1, 2, 3, 4]] * 10_000), 413, "at most 1,000 regions, got 10,000"),
-    "many wrong": (json.dumps([["x"] * 4] * 5), 422, "and 17 more"),
+    "many wrong": (json.dumps([["x"] * 4] * 5), 422, "boxes[0][0]: Value error, expected a"),
 }
 
 
@@ -268,162 +265,6 @@ def test_a_damaged_form_is_refused(client, content_type, body):
         "invalid_request",
         "unprocessable",
     )
-
-
-def test_a_picture_of_too_many_pixels_is_refused(client):
-    header = b"P6 50000 50000 255\n"  # 7 GB, if it were believed
-    reply = client.regions(header, [[0, 0, 9, 9]])
-    assert reply.error == "too_large"
-    assert "40,000,000 pixels" in reply.message
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_of_too_many_bytes_is_refused(serving, chunked):
-    with serving(max_body=100_000) as client:
-        body = b"x" * 3_000_000
-        parts = iter([body[:2_000_000], body[2_000_000:]]) if chunked else body
-        reply = client.request("POST", "/v1/regions", parts, content_type="application/json")
-        assert reply.error == "too_large"
-        assert "at most 100,000 bytes" in reply.message
-        assert client.get("/health").status == 200
-
-
-def test_a_body_that_will_be_too_long_is_not_read(client):
-    connection = client.connect()
-    connection.putrequest("POST", "/v1/regions")
-    connection.putheader("content-length", str(10**12))
-    connection.endheaders()
-    assert connection.getresponse().status == 413
-    connection.close()
-
-
-def test_more_requests_than_may_be_are_refused(serving, small_picture):
-    with serving(max_requests=1) as client, client.half_a_request({"boxes": []}) as finish:
-        reply = client.regions(small_picture, [])
-        assert reply.error == "overloaded"
-        assert reply.headers["retry-after"] == "1"
-        assert finish().error == "unprocessable"
-        assert client.regions(small_picture, []).status == 200
-
-
-def test_a_full_queue_refuses_and_what_was_in_it_is_answered(serving, predictor, small_picture):
-    box = [[1, 2, 3, 4]]
-    with serving(max_queue=1) as client, ThreadPoolExecutor(2) as pool:
-        with predictor.using_model():
-            first = pool.submit(client.regions, small_picture, box, **FEW)
-            client.wait_for(answering=1)
-            second = pool.submit(client.regions, small_picture, box, **FEW)
-            client.wait_for(queue=1)
-            third = client.regions(small_picture, box, **FEW)
-        assert third.error == "overloaded"
-        assert "retry-after" in third.headers
-        assert [first.result().status, second.result().status] == [200, 200]
-
-
-def test_a_slow_answer_times_out(serving, predictor, small_picture):
-    with serving(timeout=0.3) as client:
-        with predictor.using_model():
-            reply = client.regions(small_picture, [[1, 2, 3, 4]])
-        assert reply.error == "timeout"
-        assert client.get("/health").json["queue"] == 0
-
-
-def test_a_slow_request_times_out(serving):
-    with serving(timeout=0.3) as client, client.half_a_request({"boxes": []}):
-        client.wait_for(requests=2)
-        client.wait_for(requests=1)
-
-
-def test_a_client_that_goes_away_leaves_the_queue(serving, predictor, small_picture):
-    document = {"image": encoded(small_picture), "boxes": [[1, 2, 3, 4]], **FEW}
-    with serving(timeout=600) as client, ThreadPoolExecutor(1) as pool, predictor.using_model():
-        pool.submit(client.post, "/v1/regions", document)
-        client.wait_for(answering=1)
-        connection = client.connect()
-        connection.request(
-            "POST", "/v1/regions", json.dumps(document), {"content-type": "application/json"}
-        )
-        client.wait_for(queue=1)
-        connection.close()
-        client.wait_for(queue=0)
-
-
-def test_an_unexpected_failure_is_told_without_details(serving, predictor, small_picture, caplog):
-    head = predictor.model.tagging
-    hook = head.register_forward_pre_hook(lambda *_: 1 / 0)
-    try:
-        with serving() as client:
-            reply = client.regions(small_picture, [[1, 2, 3, 4]])
-            assert client.get("/health").status == 200
-    finally:
-        hook.remove()
-    assert (reply.status, reply.error) == (500, "internal_error")
-    assert reply.message == "the server failed; its log says why"
-    assert "ZeroDivisionError" in caplog.text
-
-
-def test_one_line_of_log_for_a_request(serving, small_picture, caplog):
-    caplog.set_level("INFO", "lavis_dynrefer.serve")
-    with serving() as client:
-        client.regions(small_picture, [[1, 2, 3, 4], [5, 6, 7, 8]], tasks=["categories"])
-        client.get("/no%0Athing")
-    lines = [record.message for record in caplog.records if " /" in record.message]
-    assert lines[0].startswith("POST /v1/regions 200 ")
-    assert lines[0].endswith(" ms 2 regions")
-    assert lines[1].startswith("GET /no%0Athing 404 ")
-    assert len(lines) == 2
-
-
-def test_health_names_the_model(client):
-    assert client.get("/health").json == {
-        "status": "ready",
-        "model": "dynrefer-tiny",
-        "device": "cpu",
-        "queue": 0,
-        "answering": 0,
-        "requests": 1,
-    }
-
-
-def test_the_model_tells_what_it_can_be_asked(client, predictor):
-    card = client.get("/v1/model").json
-    assert card["vocabularies"]["categories"] == len(predictor.model.categories)
-    assert card["tasks"] == list(TASKS) == list(get_args(Task))
-    assert card["limits"]["max_boxes"] == 1000
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "kind"),
-    [
-        ("GET", "/v2", "not_found"),
-        ("GET", "/../../etc/passwd", "not_found"),
-        ("GET", "/docs/..%2f..%2fetc/passwd", "not_found"),
-        ("GET", "/v1/regions", "method_not_allowed"),
-        ("POST", "/health", "method_not_allowed"),
-    ],
-)
-def test_other_addresses_are_refused(client, method, path, kind):
-    assert client.request(method, path).error == kind
-
-
-def test_openapi_describes_both_bodies_and_all_it_refers_to(client):
-    page = client.get("/openapi.json").json
-    content = page["paths"]["/v1/regions"]["post"]["requestBody"]["content"]
-    assert content.keys() == {"application/json", "multipart/form-data"}
-    text = json.dumps(page)
-    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
-    assert names <= page["components"]["schemas"].keys()
-    assert "RunLengths" in names
-    assert "#/$defs" not in text
-
-
-def test_the_page_needs_no_network(client):
-    page = client.get("/docs")
-    assert page.status == 200
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert b"http://" not in page.body
-    assert b"https://" not in page.body
-    assert client.get("/").headers["location"] == "docs"
 
 
 def test_a_gray_picture_is_a_picture(client):

@@ -1,0 +1,69 @@
+"""What the service says about itself, and about addresses it does not have."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+
+from lavis_dynrefer.models.answers import TASKS
+from lavis_dynrefer.serve.bodies import Task
+
+
+def test_health_names_the_model(client):
+    assert client.get("/health").json == {
+        "status": "ready",
+        "model": "dynrefer-tiny",
+        "device": "cpu",
+        "queue": 0,
+        "answering": 0,
+        "requests": 1,
+    }
+
+
+def test_the_model_tells_what_it_can_be_asked(client, predictor):
+    card = client.get("/v1/model").json
+    assert card["vocabularies"]["categories"] == len(predictor.model.categories)
+    assert card["tasks"] == list(TASKS) == list(get_args(Task))
+    assert card["limits"]["max_boxes"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("GET", "/v2", "not_found"),
+        ("GET", "/../../etc/passwd", "not_found"),
+        ("GET", "/docs/..%2f..%2fetc/passwd", "not_found"),
+        ("GET", "/v1/regions", "method_not_allowed"),
+        ("POST", "/health", "method_not_allowed"),
+    ],
+)
+def test_other_addresses_are_refused(client, method, path, kind):
+    assert client.request(method, path).error == kind
+
+
+def test_a_wrong_method_is_told_the_right_one(client):
+    assert client.get("/v1/regions").headers["allow"] == "POST"
+
+
+def test_openapi_describes_both_bodies_and_all_it_refers_to(client):
+    page = client.get("/openapi.json").json
+    content = page["paths"]["/v1/regions"]["post"]["requestBody"]["content"]
+    assert content.keys() == {"application/json", "multipart/form-data"}
+    text = json.dumps(page)
+    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert names <= page["components"]["schemas"].keys()
+    assert "RunLengths" in names
+    assert "#/$defs" not in text
+
+
+def test_the_page_needs_no_network(client):
+    page = client.get("/docs")
+    assert page.status == 200
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert b"http://" not in page.body
+    assert b"https://" not in page.body
+    assert client.get("/").headers["location"] == "docs"
