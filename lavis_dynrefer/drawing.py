@@ -18,6 +18,7 @@ _FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "ari
 LINE_HEIGHT = 20  # pixels
 FONT_SIZE = 14  # pixels
 LEAST_WIDTH = 160  # pixels, so that there is room for words below a narrow picture
+LONGEST_TEXT = 1000  # characters beside a box; a hostile word would make a picture of any height
 _INDENT = 28  # pixels, of a text's further lines
 _DASH = 6  # pixels, also of the gap after it
 _LEAST_MARK = 4.0  # pixels, side of what is drawn for a box without a size
@@ -36,8 +37,8 @@ def draw_regions(
     Args:
         image: any picture; left as it is.
         boxes: xyxy in pixels of `image`; any numbers, see `visible_box`.
-        lines: what to write beside each box's number, wrapped where it is too long; "\n" starts
-            another line.
+        lines: what to write beside each box's number, wrapped where it is too long, and cut where
+            it is longer than `LONGEST_TEXT`; "\n" starts another line.
         rejected: draw dashed and red what cannot be used.
         remark: text about the whole picture, above the others.
     """
@@ -45,7 +46,8 @@ def draw_regions(
     width = max(image.width, LEAST_WIDTH)
     room = width - _INDENT - 6
     texts = [
-        [part for line in text.split("\n") for part in _wrap(line, font, room)] for text in lines
+        [part for line in _cut(text).split("\n") for part in _wrap(line, font, room)]
+        for text in lines
     ]
     remarks = list(_wrap(remark, font, width - 12)) if remark else []
     height = image.height + (sum(map(len, texts)) + len(remarks)) * LINE_HEIGHT + 8
@@ -191,6 +193,10 @@ def _overlap(box: Box, other: Box) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
 def _wrap(text: str, font: Font, room: float) -> Iterator[str]:
     """Lines no wider than `room`; a word that is too wide by itself is broken."""
     line = ""
@@ -202,7 +208,9 @@ def _wrap(text: str, font: Font, room: float) -> Iterator[str]:
         if line:
             yield line
         while font.getlength(word) > room:
-            fits = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= room)
+            # From the front: the word may be far longer than a line. A line has at least a letter.
+            too_long = (n for n in range(1, len(word)) if font.getlength(word[: n + 1]) > room)
+            fits = next(too_long, len(word))
             yield word[:fits]
             word = word[fits:]
         line = word

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from lavis_dynrefer.datasets.region_dataset import concat_samples
 from lavis_dynrefer.inputs import boxes_of_masks, open_picture, pixel_boxes
 from lavis_dynrefer.inputs.pictures import Picture
+from lavis_dynrefer.inputs.words import check_words
 from lavis_dynrefer.models.answers import TASKS, Attribute
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.processors import ViewProcessor
@@ -134,12 +135,12 @@ class RegionPredictor:
 
         Raises:
             ValueError: a picture that cannot be read, boxes that cannot be looked at or are in
-                another form, an unknown task or policy.
+                another form, words that are none, an unknown task or policy.
             FileNotFoundError: a picture that is not there.
         """
-        if isinstance(controls, str):
-            raise ValueError(f"controls: expected a list of words, got {controls!r}")
         asked = {"attributes": attributes, "categories": categories, "tasks": tasks}
+        for name, words in {**asked, "controls": controls}.items():
+            check_words(name, words)
         counts: deque[int] = deque()  # boxes of the pictures not yet yielded
         answers: deque[RegionPrediction] = deque()
         samples: list[dict[str, Any]] = []

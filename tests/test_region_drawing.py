@@ -90,6 +90,11 @@ def test_a_box_that_is_nowhere_does_not_show(value):
     draw_regions(WHITE, [(value, 0, 10, 10)], ["nowhere"])
 
 
+def test_a_word_of_any_length_makes_some_lines():
+    drawn = draw_regions(WHITE, [(0, 0, 10, 10)], ["x" * 1_000_000])
+    assert drawn.height < WHITE.height + 100 * LINE_HEIGHT
+
+
 def test_a_box_in_a_picture_of_one_pixel_is_that_pixel():
     assert visible_box((0, 0, 1, 1), (1, 1)) == (0, 0, 1, 1)
 

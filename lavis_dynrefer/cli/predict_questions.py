@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_dynrefer.inputs.words import check_words
 from lavis_dynrefer.models.answers import TASKS, Attribute
 from lavis_dynrefer.vocab.names import load_names
 from lavis_dynrefer.vocab.prompts import load_attributes, plain_attribute
@@ -60,11 +61,10 @@ def _attributes(text: str | None) -> Sequence[Attribute] | None:
 def _words(option: str, text: str | None) -> list[str] | None:
     if text is None:
         return None
-    if text.startswith("@"):
-        return load_names(text[1:])
-    words = typed_words(text)
+    words = load_names(text[1:]) if text.startswith("@") else typed_words(text)
     if not words:
         raise ValueError(f"{option}: expected words with commas between them, or @FILE")
+    check_words(option, words)
     return words
 
 

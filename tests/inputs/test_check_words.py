@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from lavis_dynrefer.inputs.words import check_words
+from lavis_dynrefer.structures import AttributeInfo
+
+RECORD = AttributeInfo("color:red", "color", "color", "is", "head")
+
+
+@pytest.mark.parametrize(
+    "words", [None, [], ["dog", "花", "\U0001f600", "a\u202eb"], ("a",), [RECORD]]
+)
+def test_words_of_any_script_are_words(words):
+    check_words("categories", words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("dog", "categories: expected a list of words, got 'dog'"),
+        (["dog", ""], "categories: expected words, got ''"),
+        ([" \t"], "expected words"),
+        ([3], "expected words, got 3"),
+        (["\udcff"], "whole characters"),
+    ],
+)
+def test_what_is_no_word_is_named(words, message):
+    with pytest.raises(ValueError, match=message):
+        check_words("categories", words)

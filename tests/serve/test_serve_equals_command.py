@@ -1,0 +1,115 @@
+"""The same twenty pictures by API, command line and HTTP, each as its user has it."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lavis_dynrefer import RegionPredictor
+from lavis_dynrefer.results import read_results
+from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.synthetic import make_scene, render
+
+PICTURES = 20
+REGIONS = 2  # of each picture
+QUESTION = {
+    "attributes": ["wet", "striped", "color:red/crimson"],
+    "categories": ["flower", "tree", "boat", "house"],
+    "controls": ["small"],
+}
+START = [sys.executable, "-W", "ignore", "-m", "lavis_dynrefer.cli"]
+DIGITS = 4  # as the tables and pages print; batches of another size change the seventh
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A folder of pictures with their boxes.json, and the boxes by name."""
+    folder = tmp_path_factory.mktemp("scenes")
+    boxes = {}
+    for number in range(PICTURES):
+        scene = make_scene(3, 2_000_101 + number)
+        render(scene).save(folder / f"{number:02}.png")
+        boxes[f"{number:02}.png"] = [list(item.box) for item in scene.objects[:REGIONS]]
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    return folder, boxes
+
+
+@pytest.fixture(scope="module")
+def by_http_and_command(scenes, tmp_path_factory):
+    """Answers of a server's process, then of the command's, by picture."""
+    pytest.importorskip("fastapi", reason="needs the extra `serve`")
+    folder, boxes = scenes
+    output = tmp_path_factory.mktemp("answers") / "out"
+    words = [f"--{name}={','.join(given)}" for name, given in QUESTION.items()]
+    files = ["--boxes", str(folder / "boxes.json"), "--output", str(output)]
+    serve = [*START, "serve", "--port", "0", "--device", "cpu"]
+    with (
+        subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as server,
+        subprocess.Popen(
+            [*START, "predict", str(folder), *files, *words, "--device", "cpu"],
+            stdout=subprocess.DEVNULL,
+        ) as command,
+    ):
+        try:
+            port = next(
+                int(found[1])
+                for found in (
+                    re.search(r"http://127\.0\.0\.1:(\d+)", line) for line in server.stderr
+                )
+                if found
+            )
+            sent = {name: asked(port, folder / name, rows) for name, rows in boxes.items()}
+            assert command.wait() == 0
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.stderr.read()
+    rows = {row.picture: row.regions for row in read_results(output / "results.jsonl")}
+    return {"http": sent, "command": rows}
+
+
+def asked(port, path, boxes):
+    image = base64.b64encode(path.read_bytes()).decode()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    body = json.dumps({"image": image, "boxes": boxes, **QUESTION})
+    connection.request("POST", "/v1/regions", body, {"content-type": "application/json"})
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return tuple(RegionPrediction.from_dict(row) for row in answer["regions"])
+
+
+@pytest.fixture(scope="module")
+def by_api(scenes):
+    folder, boxes = scenes
+    predictor = RegionPredictor("tiny", device="cpu")
+    return {
+        name: predictor.predict(folder / name, rows, **QUESTION) for name, rows in boxes.items()
+    }
+
+
+def printed(regions):
+    """Every field as it is printed; names of equal scores in alphabetical order."""
+    return [
+        {
+            name: f"{value:.{DIGITS}f}"
+            if isinstance(value, float)
+            else sorted((f"{score:.{DIGITS}f}", word) for word, score in value)
+            if name in ("tags", "attributes", "categories")
+            else value
+            for name, value in region.to_dict().items()
+        }
+        for region in regions
+    ]
+
+
+@pytest.mark.parametrize("door", ["http", "command"])
+def test_the_answers_are_those_of_the_api_to_the_printed_digit(by_http_and_command, by_api, door):
+    found = {name: printed(regions) for name, regions in by_http_and_command[door].items()}
+    assert found == {name: printed(regions) for name, regions in by_api.items()}
+    assert sum(map(len, found.values())) == PICTURES * REGIONS

@@ -1,0 +1,389 @@
+"""Hostile input at the three doors: RegionPredictor, `dynrefer predict`, `dynrefer serve`.
+
+docs/limits.md tells people what happens; the tables here are its proof.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import io
+import json
+import math
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from lavis_dynrefer import RegionPredictor
+from lavis_dynrefer.cli import main
+from lavis_dynrefer.results import read_results
+
+QUESTION = {"tasks": ["categories"], "categories": ["dog", "cat"]}
+AS_OPTIONS = ["--tasks", "categories", "--categories", "dog,cat", "--no-normalised"]
+BOX = [[1, 1, 9, 9]]
+MOST_MB = 500  # all cases together; one picture of 50,000 x 50,000 pixels alone takes 7,500
+
+
+def saved(picture, format="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def png_of(width, height, data=b""):
+    """A png of any size whose pixels may be missing, or too many."""
+
+    def chunk(kind, body):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def bomb_of_text():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * 5_000_000, zip=True)
+    return saved(Image.new("L", (40, 20)), pnginfo=text)
+
+
+def rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show it
+    return saved(Image.new("RGB", (40, 20)), "JPEG", exif=exif)
+
+
+def animated():
+    frames = [Image.new("P", (40, 20), number) for number in range(5)]
+    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8))
+PLAIN = saved(NOISE)
+JPEG = saved(NOISE, "JPEG")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture and boxes; how many answers there are, or what the errors say."""
+
+    file: bytes = PLAIN
+    boxes: Any = None
+    answers: int | None = None
+    message: str = ""  # of RegionPredictor and the command line
+    status: int = 200
+    sent: str = ""  # the service's message
+
+
+CASES = {
+    "50,000 x 50,000 pixels": Case(
+        png_of(50_000, 50_000), message="178,000,000 pixels", status=413, sent="40,000,000 pixels"
+    ),
+    "50,000 x 50,000 pixels of PPM": Case(
+        b"P6 50000 50000 255\n", message="178,000,000 pixels", status=413, sent="40,000,000 pixels"
+    ),
+    "a width beyond 31 bits": Case(
+        png_of(2**32 - 1, 1), message="178,000,000 pixels", status=413, sent="40,000,000 pixels"
+    ),
+    "no pixels": Case(png_of(0, 20), message="cannot read", status=415, sent="expected a picture"),
+    "a zip bomb behind the pixels": Case(
+        png_of(40, 20, bytes(20 * 41) + bytes(50_000_000)), answers=1
+    ),
+    "a zip bomb of text": Case(
+        bomb_of_text(), message="Decompressed data too large", status=422, sent="damaged picture"
+    ),
+    "a page of html": Case(
+        b"<!DOCTYPE html><html>404</html>", message="cannot identify", status=415, sent="html"
+    ),
+    "a program": Case(
+        b"\x7fELF" * 99, message="cannot identify", status=415, sent="something else"
+    ),
+    "an empty file": Case(b"", message="cannot identify", status=415, sent="got nothing"),
+    "a truncated jpeg": Case(
+        JPEG[: len(JPEG) // 2], message="truncated", status=422, sent="damaged picture"
+    ),
+    "a truncated png": Case(PLAIN[:900], message="cannot read", status=422, sent="damaged picture"),
+    "an animated gif": Case(animated(), answers=1),
+    "a CMYK jpeg": Case(saved(NOISE.convert("CMYK"), "JPEG"), answers=1),
+    "a 16-bit png": Case(saved(Image.fromarray(np.full((20, 40), 40_000, np.uint16))), answers=1),
+    "a palette with transparency": Case(saved(NOISE.convert("P"), transparency=0), answers=1),
+    "two colours": Case(saved(NOISE.convert("1")), answers=1),
+    # pixels as stored: 40 x 20, though it is shown as 20 x 40
+    "a picture on its side": Case(rotated(), [[30, 10, 40, 20]], answers=1),
+    "a picture on its side, as shown": Case(
+        rotated(), [[10, 30, 20, 40]], message="inside the 40 x 20", status=422, sent="40 x 20"
+    ),
+    "one pixel": Case(saved(Image.new("RGB", (1, 1))), [[0, 0, 1, 1]], answers=1),
+    "a hair": Case(saved(Image.new("RGB", (20_000, 1))), [[0, 0, 20_000, 1]], answers=1),
+    "no boxes": Case(boxes=[], answers=0),
+    "300 boxes": Case(boxes=BOX * 300, answers=300),
+    "a box of a pixel": Case(boxes=[[39, 19, 40, 20]], answers=1),
+    "a box of less than a pixel": Case(boxes=[[3.2, 3.2, 3.3, 3.3]], answers=1),
+    "a box of no width": Case(boxes=[[3, 3, 3, 9]], answers=1),
+    "a box beyond the picture": Case(boxes=[[-1e30, -9, 1e29, 99]], answers=1),
+    "a box outside": Case(boxes=[[50, 2, 60, 4]], message="no part", status=422, sent="no part"),
+    "a box of nan": Case(
+        boxes=[[1, 1, math.nan, 9]], message="not finite", status=422, sent="a finite number"
+    ),
+    "a box of infinity": Case(
+        boxes=[[1, 1, math.inf, 9]], message="not finite", status=422, sent="a finite number"
+    ),
+    "a box beyond all floats": Case(
+        boxes=[[1, 1, 10**400, 9]], message="rows of four", status=422, sent="a finite number"
+    ),
+    "a box that is turned": Case(
+        boxes=[[9, 9, 1, 1]], message="wrong order", status=422, sent="wrong order"
+    ),
+}
+
+
+def boxes_of(case):
+    return BOX if case.boxes is None else case.boxes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def peak_before():
+    """MB the process has had at most, before any case."""
+    return peak()
+
+
+def peak():
+    resource = pytest.importorskip("resource", reason="not on Windows")
+    value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return value / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@pytest.fixture(scope="module")
+def predictor(peak_before):
+    made = RegionPredictor("tiny", device="cpu")
+    made.predict(NOISE, BOX)
+    return made
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """`dynrefer predict` over all cases at once: its exit code and its output folder."""
+    pictures, output = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("out") / "x"
+    for name, case in CASES.items():
+        (pictures / f"{name}.jpg").write_bytes(case.file)
+    (pictures / "loop.jpg").symlink_to(pictures / "loop.jpg")
+    (pictures / "around").symlink_to(pictures)
+    (pictures / "folder.jpg").mkdir()
+    boxes = {f"{name}.jpg": boxes_of(case) for name, case in CASES.items()}
+    file = output.parent / "boxes.json"
+    file.write_text(json.dumps({**boxes, "loop.jpg": BOX, "../../../etc/passwd": BOX}))
+    arguments = [pictures, "--recursive", "--boxes", file, *AS_OPTIONS, "--output", output]
+    return main(["predict", *map(str, arguments)]), output, pictures
+
+
+@pytest.fixture(scope="module")
+def ask(predictor):
+    """Ask a server for as long as the module runs: document -> status and answer."""
+    pytest.importorskip("fastapi", reason="needs the extra `serve`")
+    from lavis_dynrefer.serve.app import create_app
+    from lavis_dynrefer.serve.server import GracefulServer, bind
+
+    bound = bind("127.0.0.1", 0)
+    server = GracefulServer(create_app(predictor))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+
+    def ask(document, kind="application/json"):
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", bound.getsockname()[1], timeout=120)
+        connection.request("POST", "/v1/regions", body, {"content-type": kind})
+        reply = connection.getresponse()
+        found = reply.status, json.loads(reply.read())
+        connection.close()
+        return found
+
+    yield ask
+    server.stop()
+    thread.join()
+
+
+def request_of(case):
+    image = base64.b64encode(case.file).decode()
+    return {"image": image, "boxes": boxes_of(case), "normalised": False, **QUESTION}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_api_answers_or_says_why_not(predictor, tmp_path, name):
+    case = CASES[name]
+    path = tmp_path / f"{name}.jpg"
+    path.write_bytes(case.file)
+    if case.answers is None:
+        with pytest.raises(ValueError, match=case.message):
+            predictor.predict(path, boxes_of(case), normalised=False, **QUESTION)
+    else:
+        found = predictor.predict(path, boxes_of(case), normalised=False, **QUESTION)
+        assert len(found) == case.answers
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_command_answers_or_says_why_not(command, name):
+    case, (code, output, _) = CASES[name], command
+    answered = {row.picture: len(row.regions) for row in read_results(output / "results.jsonl")}
+    failures = json.loads((output / "failures.json").read_text())
+    assert code == 3
+    assert answered.get(f"{name}.jpg") == case.answers
+    assert case.message in failures.get(f"{name}.jpg", "")
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_service_answers_or_says_why_not(ask, name):
+    case = CASES[name]
+    status, answer = ask(request_of(case))
+    assert status == case.status
+    if case.answers is None:
+        assert case.sent in answer["error"]["message"]
+    else:
+        assert len(answer["regions"]) == case.answers
+
+
+def test_loops_and_folders_named_like_pictures_stop_nothing(command):
+    _, output, _ = command
+    failures = json.loads((output / "failures.json").read_text())
+    assert failures["loop.jpg"].startswith("no picture ")
+    assert not [name for name in failures if "folder" in name or "around" in name]
+    assert len(failures) == 1 + sum(case.answers is None for case in CASES.values())
+
+
+@pytest.mark.parametrize("name", ["loop.jpg", "folder.jpg", "absent.jpg", "x" * 5000, "a\0b", ""])
+def test_a_path_that_is_no_file_is_named(predictor, command, name):
+    with pytest.raises((FileNotFoundError, ValueError), match="picture"):
+        predictor.predict(str(command[2] / name), BOX)
+
+
+@pytest.mark.parametrize("name", ["../../../evil.png", "/evil.png", "..\\evil.png", "con\0.png"])
+def test_names_in_results_lead_nowhere_else(command, tmp_path, name):
+    picture = tmp_path / "in" / "good.png"
+    picture.parent.mkdir()
+    picture.write_bytes(PLAIN)
+    output = tmp_path / "a" / "b" / "out"
+    arguments = ["predict", str(picture), "--box", "1,1,9,9", *AS_OPTIONS, "--output", str(output)]
+    assert main(arguments) == 0
+    (row,) = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+    with (output / "results.jsonl").open("a") as file:
+        file.write(json.dumps({**row, "picture": name}) + "\n")
+    everything = "json,coco,csv,label-studio,fiftyone"
+    assert main([*arguments, "--draw", "--format", everything]) == 0
+    assert len(list((output / "annotated").iterdir())) == 2
+    inside = [path.name for path in tmp_path.rglob("*") if output not in path.parents]
+    assert sorted(inside) == ["a", "b", "good.png", "in", "out"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil.jpg", "/etc/passwd", "a\\..\\b.png", "%2e%2e%2fa.png"]
+)
+def test_names_of_uploads_are_not_read(ask, name):
+    request = json.dumps({"boxes": BOX, **QUESTION}).encode()
+    parts = [
+        b'--x\r\nContent-Disposition: form-data; name="request"\r\n\r\n' + request,
+        f'--x\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'.encode()
+        + b"Content-Type: image/png\r\n\r\n"
+        + PLAIN,
+        b"--x--\r\n",
+    ]
+    status, answer = ask(b"\r\n".join(parts), "multipart/form-data; boundary=x")
+    assert (status, len(answer["regions"])) == (200, 1)
+
+
+ODD = ["花", "مبلل", "\U0001f600", "e\u0301", "\u202eabc", "a\u200b", "<b>&amp;", "'; --", "dog"]
+MANY = [f"thing {number}" for number in range(10_000)]
+WORDS = {
+    # words -> answered by RegionPredictor and the command line? by the service?
+    "of all scripts": (ODD, True, 200),
+    "very long": (["x" * 100_000, "dog"], True, 413),
+    "10,000": (MANY, True, 413),
+    "empty": (["dog", ""], False, 422),
+    "half a character": (["dog", "\udcff"], False, 400),
+}
+
+
+@pytest.mark.parametrize("kind", ["attributes", "categories"])
+@pytest.mark.parametrize("name", list(WORDS))
+def test_words_are_scored_or_refused(predictor, ask, name, kind):
+    words, answered, status = WORDS[name]
+    question = {"tasks": [kind], kind: words}
+    if answered:
+        (found,) = predictor.predict(NOISE, BOX, **question)
+        assert {word for word, _ in getattr(found, kind)} == set(words)
+    else:
+        with pytest.raises(ValueError, match=kind):
+            predictor.predict(NOISE, BOX, **question)
+    assert ask({**request_of(Case()), "categories": None, **question})[0] == status
+
+
+def test_the_command_takes_odd_many_and_long_words_from_a_file(tmp_path):
+    words = [*ODD, "x" * 100_000, *MANY]
+    (tmp_path / "words.txt").write_text("\n".join(words), encoding="utf-8")
+    (tmp_path / "a.png").write_bytes(PLAIN)
+    question = ["--tasks", "categories", "--categories", f"@{tmp_path / 'words.txt'}"]
+    arguments = [str(tmp_path / "a.png"), "--whole-image", *question, "--output"]
+    everything = ["--format", "csv,coco,label-studio,fiftyone", "--draw"]
+    assert main(["predict", *arguments, str(tmp_path / "out"), *everything]) == 0
+    (row,) = read_results(tmp_path / "out/results.jsonl")
+    assert {word for word, _ in row.regions[0].categories} == set(words)
+
+
+def test_the_command_refuses_words_of_another_encoding(tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(PLAIN)
+    arguments = [str(tmp_path / "a.png"), "--whole-image", "--categories", "dog,\udcff"]
+    assert main(["predict", *arguments]) == 2
+    assert "--categories: expected text of whole characters" in capsys.readouterr().err
+
+
+def test_more_boxes_than_the_service_takes_are_refused_at_once(ask):
+    status, answer = ask(request_of(Case(boxes=BOX * 10_000)))
+    assert status == 413
+    assert "at most 1,000 regions, got 10,000" in answer["error"]["message"]
+
+
+BOMB = """
+import resource, sys
+from lavis_dynrefer import RegionPredictor
+predictor = RegionPredictor("tiny", device="cpu")
+predictor.predict(sys.argv[2], [[1, 1, 9, 9]], tasks=["categories"])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = predictor.predict(sys.argv[1], [[1, 1, 9, 9]], tasks=["categories"])
+print(len(found), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_the_largest_picture_takes_no_more_than_its_pixels_a_few_times(tmp_path):
+    bomb = png_of(13_000, 13_000, bytes(13_000 * 13_001))
+    assert len(bomb) < 200_000
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    (tmp_path / "a.png").write_bytes(PLAIN)
+    command = [sys.executable, "-c", BOMB, str(tmp_path / "bomb.png"), str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answers, megabytes = map(int, done.stdout.split()[-2:])
+    assert answers == 1
+    assert megabytes < 5 * 169  # gray, and RGB in 3 or 4 bytes
+
+
+@pytest.mark.slow
+def test_10_000_boxes_of_one_picture_are_answered(predictor):
+    before = peak()
+    assert len(predictor.predict(NOISE, BOX * 10_000, **QUESTION)) == 10_000
+    assert peak() - before < MOST_MB
+
+
+def test_the_process_stays_small(peak_before, ask, command):
+    assert ask(request_of(Case()))[0] == 200
+    assert peak() - peak_before < MOST_MB
