@@ -310,6 +310,7 @@ WORDS = {
     "very long": (["x" * 100_000, "dog"], True, 413),
     "10,000": (MANY, True, 413),
     "empty": (["dog", ""], False, 422),
+    "of control characters": (["dog", "a\x01b"], False, 422),
     "half a character": (["dog", "\udcff"], False, 400),
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lavis_dynrefer.geometry.checks import MAX_PIXELS
 from lavis_dynrefer.inputs.boxes import FORMATS, pixel_boxes
 from lavis_dynrefer.inputs.masks import boxes_of_masks
-from lavis_dynrefer.inputs.pictures import MAX_PIXELS, open_picture
+from lavis_dynrefer.inputs.pictures import open_picture
 
 __all__ = ["FORMATS", "MAX_PIXELS", "boxes_of_masks", "open_picture", "pixel_boxes"]

@@ -17,7 +17,7 @@ from lavis_dynrefer.datasets.picture_files import (
 )
 from lavis_dynrefer.geometry.checks import MAX_PIXELS
 
-Picture = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
+Picture = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]"]
 
 
 def open_picture(picture: Picture) -> Image.Image:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from lavis_dynrefer.structures import AttributeInfo
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # no file of ours in XML could hold them
 
 
 def check_words(name: str, words: Iterable[Any] | None) -> None:
@@ -26,7 +29,7 @@ def check_words(name: str, words: Iterable[Any] | None) -> None:
     for word in words or ():
         if isinstance(word, AttributeInfo):
             continue
-        if not isinstance(word, str) or not word.strip():
+        if not isinstance(word, str) or not word.strip() or _CONTROL.search(word):
             raise ValueError(f"{name}: expected words, got {word!r:.60}")
         try:
             word.encode("utf-8")

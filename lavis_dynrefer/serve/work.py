@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from lavis_dynrefer.inputs import boxes_of_masks, pixel_boxes
+from lavis_dynrefer.inputs.words import check_words
 from lavis_dynrefer.serve.bodies import RegionFields, RegionsBody, RunLengths
 from lavis_dynrefer.serve.errors import RequestError, error_of_body
 from lavis_dynrefer.serve.pictures import decode_base64, open_sent_picture
@@ -155,11 +156,13 @@ class WorkReader:
         """The questions of a body.
 
         Raises:
-            RequestError: an attribute that is no word, or no such view policy.
+            RequestError: words that are none, or no such view policy.
         """
         try:
-            for name in body.attributes or ():
-                plain_attribute(name)
+            for name in _LISTS:
+                check_words(name, getattr(body, name))
+            for attribute in body.attributes or ():
+                plain_attribute(attribute)
             if body.views is not None:
                 parse_policy(body.views, num_views=self._num_views)
         except ValueError as error:

@@ -22,6 +22,7 @@ def test_words_of_any_script_are_words(words):
         (["dog", ""], "categories: expected words, got ''"),
         ([" \t"], "expected words"),
         ([3], "expected words, got 3"),
+        (["a\x01b"], "expected words, got 'a\\\\x01b'"),
         (["\udcff"], "whole characters"),
     ],
 )
