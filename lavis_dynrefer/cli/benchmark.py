@@ -1,8 +1,9 @@
-"""Measure preparing, opening and loading of generated data of any size, and answering.
+"""Measure preparing, opening and loading of generated data, answering, and view policies.
 
 dynrefer benchmark data --output /data/benchmark
 dynrefer benchmark loader --output /data/benchmark
 dynrefer benchmark predict --output /data/benchmark
+dynrefer benchmark policies --output /data/benchmark
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lavis_dynrefer.benchmarks.data import measure_data
 from lavis_dynrefer.benchmarks.loader import measure_loader
 from lavis_dynrefer.benchmarks.machine import describe_machine
 from lavis_dynrefer.benchmarks.predict import measure_predict
+from lavis_dynrefer.cli import benchmark_policies
 
 _COLUMNS = {
     "train": "training split",
@@ -43,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     loader.add_argument("--regions", type=int, default=2000, help="to load, per setting")
     predict = names.add_parser("predict", help="the embedded model: ms per region on one core")
     predict.add_argument("--repeats", type=int, default=25, help="of each measurement")
-    for one in (data, loader, predict):
+    policies = names.add_parser("policies", help="what views are worth: trains 12 tiny models")
+    benchmark_policies.add_arguments(policies)
+    for one in (data, loader, predict, policies):
         one.add_argument("--output", type=Path, required=True, help="folder for all files made")
 
 
@@ -52,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     hidden = ("command", "name", "output")
     options = {key: value for key, value in vars(arguments).items() if key not in hidden}
     for option, value in options.items():
-        if value <= 0:
+        if not isinstance(value, str) and value <= 0:
             raise ValueError(f"--{option.replace('_', '-')}: expected more than 0, got {value}")
     arguments.output.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
@@ -70,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.output, pictures=arguments.pictures, regions=arguments.regions
         )
         tables = [_loading(results), _stages(results)]
+    elif arguments.name == "policies":
+        results, tables = benchmark_policies.measure(arguments)
     else:
         results = measure_predict(repeats=arguments.repeats)
         tables = [_answering(dtype, batches) for dtype, batches in results.items()]

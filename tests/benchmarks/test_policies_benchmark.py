@@ -1,0 +1,83 @@
+"""Views encoded once, and the table of view policies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from lavis_dynrefer.benchmarks.encoded_scenes import (
+    SCALES,
+    answers_from,
+    encode_scenes,
+    train_on_encoded,
+)
+from lavis_dynrefer.benchmarks.policies import SHOWN, TRAININGS, measure_policies
+from lavis_dynrefer.models.answers import TASKS
+from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.processors import ViewProcessor
+from lavis_dynrefer.synthetic.dataset import described_objects, write_dataset
+from lavis_dynrefer.views.policies import FixedScales, ImagePrior
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DynRefer.from_pretrained("tiny").eval()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    write_dataset(folder, scenes=4, seed=0)
+    return folder
+
+
+def test_answers_from_encoded_views_are_those_of_the_model(model, root):
+    encoded = encode_scenes(model, root, "test", pictures=1)
+    ((path, rows),) = described_objects(root, "test", 1).items()
+    processor = ViewProcessor(FixedScales([0, 0.5]), image_size=model.backbone.image_size)
+    asked = model.predict(processor(Image.open(path), [row["box"] for row in rows]))
+
+    columns = torch.tensor([[0, SCALES.index(0.5)]]).repeat(len(rows), 1)
+    answers = answers_from(model, encoded, dict.fromkeys(TASKS, columns))
+
+    assert [one.caption for one in answers] == [one.caption for one in asked]
+    assert [one.box for one in answers] == [one.box for one in asked]
+    assert {one.scales["caption"] for one in answers} == {(0.0, 0.5)}
+
+
+def test_what_a_policy_takes_is_noted(model, root):
+    prior = ImagePrior(2)
+    encoded = encode_scenes(model, root, "test", pictures=1, policies={"prior": prior})
+    ((path, rows),) = described_objects(root, "test", 1).items()
+    boxes = torch.tensor([row["box"] for row in rows], dtype=torch.float32)
+    taken = prior.plan(Image.open(path).convert("RGB"), boxes).scales[:, 1]
+    assert torch.tensor(SCALES)[encoded.chosen["prior"]].tolist() == pytest.approx(taken.tolist())
+
+
+def test_training_on_encoded_views_leaves_the_backbone_alone(model, root):
+    encoded = encode_scenes(model, root, "train", pictures=1)
+    trained = DynRefer.from_pretrained("tiny")
+    columns = lambda count, rng: torch.zeros(count, 2, dtype=torch.long)  # noqa: E731
+    train_on_encoded(trained, encoded, columns, steps=2, seed=0, batch=4)
+
+    old, new = model.state_dict(), trained.state_dict()
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert "backbone" not in changed
+    assert {"region_encoder", "qformer", "captioning", "contrast", "tagging"} <= changed
+
+
+def test_every_training_is_asked_in_every_way_that_fits_it():
+    found = measure_policies(
+        scenes=4, train_pictures=1, pictures=1, steps=1, seeds=1, world="landmark"
+    )
+    rows = found["rows"]
+    assert {row["training"] for row in rows} == {*TRAININGS, "embedded model"}
+    assert len(rows) == 2 + 5 + 2 * 14
+    assert all(set(row["numbers"]) == set(SHOWN) for row in rows)
+    assert set(found["task_scales"]) == {"attributes", "categories", "caption"}
+    single = [row for row in rows if row["views"] == 1]
+    assert [(row["training"], row["policy"]) for row in single] == [
+        ("t = 0 alone", "t = 0"),
+        ("t = 1 alone", "t = 1"),
+    ]
