@@ -58,7 +58,14 @@ class Row:
 
 
 def measure_policies(
-    *, scenes: int, train_pictures: int, pictures: int, steps: int, seeds: int, world: str
+    *,
+    scenes: int,
+    train_pictures: int,
+    pictures: int,
+    steps: int,
+    seeds: int,
+    world: str,
+    rounds: int = 1000,
 ) -> Answer:
     """Train models in every way and ask them in every way.
 
@@ -73,6 +80,7 @@ def measure_policies(
         steps: of each training.
         seeds: trainings of each kind.
         world: "landmark" or "neighbour".
+        rounds: of the bootstrap behind the intervals.
 
     Returns:
         `rows`: one for each training and policy; `task_scales`: task -> the scale chosen;
@@ -91,7 +99,7 @@ def measure_policies(
     validation = encode_scenes(eye, root, "val", pictures=pictures)
     test = encode_scenes(eye, root, "test", pictures=pictures, policies=priors)
     found = {
-        str(scale): _grade(models["random"], validation, _same(validation, scale))
+        str(scale): _grade(models["random"], validation, _same(validation, scale), rounds)
         for scale in SCALES[1:]
     }
     task_scales = {
@@ -100,7 +108,7 @@ def measure_policies(
     }
     models[EMBEDDED] = [DynRefer.from_pretrained("tiny").eval()]
     rows = [
-        Row(training, policy, views, hashed, _grade(models[training], test, columns))
+        Row(training, policy, views, hashed, _grade(models[training], test, columns, rounds))
         for training, policy, views, hashed, columns in _questions(test, task_scales)
     ]
     return {
@@ -179,12 +187,12 @@ def _trained(regions: EncodedRegions, scale: float | None, steps: int, seed: int
 
 
 def _grade(
-    models: Sequence[DynRefer], regions: EncodedRegions, columns: Columns
+    models: Sequence[DynRefer], regions: EncodedRegions, columns: Columns, rounds: int
 ) -> Mapping[str, Estimate]:
     answers: list[list[RegionPrediction]] = [
         answers_from(model, regions, columns) for model in models
     ]
-    numbers = grade(regions.truth, *answers)["all"]
+    numbers = grade(regions.truth, *answers, rounds=rounds)["all"]
     return {name: numbers[name] for name in SHOWN}
 
 

@@ -16,17 +16,18 @@ from lavis_dynrefer.synthetic.world import held_out_pairs
 
 Truth = Mapping[str, Any]  # a row of `read_truth`
 _MAP = "attribute_map"
-_ROUNDS = {_MAP: 100}  # average precision takes long; the other numbers are drawn more often
+_MAP_ROUNDS = 0.1  # share of the rounds: average precision takes long
 
 
 def grade(
-    truth: Sequence[Truth], *answers: Sequence[RegionPrediction]
+    truth: Sequence[Truth], *answers: Sequence[RegionPrediction], rounds: int = 1000
 ) -> dict[str, dict[str, Estimate]]:
     """Every number of the embedded model's card.
 
     Args:
         truth: R rows.
         answers: for each model R predictions; with several models the numbers are their means.
+        rounds: of the bootstrap; for "attribute_map" a tenth of them.
 
     Returns:
         Group of regions -> number -> estimate. Groups are "all"; "held_out", the regions whose
@@ -49,7 +50,7 @@ def grade(
             name: bootstrap(
                 [_within(one[name], np.array(chosen)) for one in found],
                 pictures,
-                rounds=_ROUNDS.get(name, 1000),
+                rounds=max(1, round(rounds * (_MAP_ROUNDS if name == _MAP else 1))),
             )
             for name in found[0]
         }

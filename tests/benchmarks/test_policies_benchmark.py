@@ -69,7 +69,7 @@ def test_training_on_encoded_views_leaves_the_backbone_alone(model, root):
 
 def test_every_training_is_asked_in_every_way_that_fits_it():
     found = measure_policies(
-        scenes=4, train_pictures=1, pictures=1, steps=1, seeds=1, world="landmark"
+        scenes=4, train_pictures=1, pictures=1, steps=1, seeds=1, world="landmark", rounds=1
     )
     rows = found["rows"]
     assert {row["training"] for row in rows} == {*TRAININGS, "embedded model"}
