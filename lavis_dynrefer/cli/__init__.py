@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from lavis_dynrefer.cli import (
     benchmark,
+    demo,
     export,
     grade,
     inspect,
@@ -29,6 +30,7 @@ COMMANDS = {
     "grade": grade,
     "benchmark": benchmark,
     "serve": serve,
+    "demo": demo,
 }
 
 

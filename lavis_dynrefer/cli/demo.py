@@ -1,0 +1,91 @@
+"""A web page to try the model: draw boxes on a picture, see what it says and what it looked at.
+
+dynrefer demo
+dynrefer demo --model flant5xl --device cuda --port 7860
+
+Ctrl-C or SIGTERM ends it, exit code 0. 2: the call is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from lavis_dynrefer.demo import require_packages
+from lavis_dynrefer.serve.settings import ServeSettings
+
+_HOST = "127.0.0.1"
+_PORT = 7860
+_LIMITS = {
+    "max_body": (32 * 2**20, "bytes of a picture's file"),
+    "max_pixels": (40_000_000, "of a picture"),
+    "max_boxes": (20, "of a picture"),
+    "max_words": (1000, "in each list"),
+    "max_word_length": (100, "characters"),
+    "max_queue": (32, "visitors waiting for the model"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `dynrefer demo`."""
+    parser.add_argument(
+        "--host", default=_HOST, help=f"address to listen on; default {_HOST}, this machine only"
+    )
+    parser.add_argument(
+        "--port", type=int, default=_PORT, help=f"default {_PORT}; 0 takes a free one"
+    )
+    parser.add_argument("--model", default="tiny", help="tiny, flant5xl, ...; default tiny")
+    parser.add_argument("--checkpoint", help="weights in place of the model's own")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    for name, (default, meaning) in _LIMITS.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            default=default,
+            metavar="NUMBER",
+            help=f"{meaning}; default {default:,}",
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the page until stopped; returns the exit code."""
+    require_packages()
+    settings = ServeSettings(**{name: getattr(arguments, name) for name in _LIMITS})
+    # Here, as it imports what only the extra brings.
+    from lavis_dynrefer.serve.server import bind, warn_if_open
+
+    bound = bind(arguments.host, arguments.port)
+    with tempfile.TemporaryDirectory(prefix="dynrefer-demo-") as folder:
+        # Before gradio is imported; uploaded pictures go there, and are gone when the page is.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        from lavis_dynrefer.demo import server
+        from lavis_dynrefer.demo.app import create_app
+
+        logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
+        with redirect_stdout(sys.stderr):  # libraries talk
+            from lavis_dynrefer.predictor import RegionPredictor
+
+            predictor = RegionPredictor(
+                arguments.model,
+                device=arguments.device,
+                dtype=arguments.dtype,
+                checkpoint=arguments.checkpoint,
+            )
+        app = create_app(
+            predictor, folder=Path(folder) / "examples", name=arguments.model, settings=settings
+        )
+        warn_if_open(bound)
+        host, port = bound.getsockname()[:2]
+        print(
+            f"open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)",
+            flush=True,
+        )
+        server.run(app, bound)
+    return 0

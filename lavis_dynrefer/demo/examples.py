@@ -1,0 +1,42 @@
+"""Pictures to try the page with: drawn scenes, which the embedded model knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lavis_dynrefer.structures import Box
+from lavis_dynrefer.synthetic import make_scene, render
+
+_SCENES = (2_000_001, 2_000_004, 2_000_015, 2_000_021)  # no training scenes
+_BOXES = 2  # of each, suggested
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and boxes to begin with.
+
+    Args:
+        path: file of the picture.
+        boxes: xyxy in pixels.
+    """
+
+    path: Path
+    boxes: tuple[Box, ...]
+
+
+def write_examples(folder: Path) -> list[Example]:
+    """Draw the example pictures into `folder`, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    examples = []
+    for number, index in enumerate(_SCENES, start=1):
+        scene = make_scene(0, index)
+        path = folder / f"example_{number}.png"
+        render(scene).save(path)
+        largest_first = sorted(scene.objects, key=lambda item: -_area(item.box))
+        examples.append(Example(path, tuple(item.box for item in largest_first[:_BOXES])))
+    return examples
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

@@ -1,0 +1,92 @@
+"""The page with the embedded model, one for all tests, and a client without a browser."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+import uuid
+from dataclasses import dataclass
+
+import pytest
+
+from lavis_dynrefer.serve import ServeSettings
+
+
+@dataclass
+class Page:
+    """A running page.
+
+    Args:
+        address: of the page.
+    """
+
+    address: str
+
+    def get(self, path):
+        return urllib.request.urlopen(self.address + path, timeout=60)
+
+    def ask(self, drawing, *fields):
+        """Press "Describe the boxes"; gives the html shown, or the error told."""
+        config = json.load(self.get("/config"))
+        number = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 5)
+        session = uuid.uuid4().hex
+        body = {"data": [drawing, *fields], "fn_index": number, "session_hash": session}
+        urllib.request.urlopen(
+            urllib.request.Request(
+                f"{self.address}/gradio_api/queue/join",
+                json.dumps(body).encode(),
+                {"content-type": "application/json"},
+            )
+        )
+        with self.get(f"/gradio_api/queue/data?session_hash={session}") as events:
+            for line in events:
+                event = json.loads(line[5:]) if line.startswith(b"data:") else {}
+                if event.get("msg") == "process_completed":
+                    return event["output"].get("error") or event["output"]["data"][0]
+        raise AssertionError("no answer")
+
+    def upload(self, name, content):
+        """Send a file; gives what the drawing board makes of it."""
+        mark = uuid.uuid4().hex
+        start = (
+            f'--{mark}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        )
+        body = start.encode() + content + f"\r\n--{mark}--\r\n".encode()
+        request = urllib.request.Request(
+            f"{self.address}/gradio_api/upload",
+            body,
+            {"content-type": f"multipart/form-data; boundary={mark}"},
+        )
+        (path,) = json.load(urllib.request.urlopen(request))
+        return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture(scope="session")
+def predictor():
+    from lavis_dynrefer import RegionPredictor
+
+    return RegionPredictor("tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def page(predictor, tmp_path_factory):
+    pytest.importorskip("gradio_image_annotation", reason="needs the extra `demo`")
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        from lavis_dynrefer.demo.app import create_app
+        from lavis_dynrefer.demo.server import PageServer
+        from lavis_dynrefer.serve.server import bind
+
+        settings = ServeSettings(max_pixels=1_000_000, max_body=2_000_000, max_boxes=20)
+        bound = bind("127.0.0.1", 0)
+        app = create_app(predictor, folder=folder / "examples", settings=settings)
+        server = PageServer(app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield Page(f"http://127.0.0.1:{bound.getsockname()[1]}")
+        finally:
+            server.should_exit = True
+            thread.join()

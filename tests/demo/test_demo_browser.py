@@ -1,0 +1,94 @@
+"""The page in a real browser: a box drawn with the mouse is answered."""
+
+from __future__ import annotations
+
+import shutil
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+from lavis_dynrefer.demo.examples import write_examples
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    with playwright.sync_playwright() as driver:
+        # Its sandbox needs rights that containers rarely give; it shows our own page only.
+        running = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def tab(browser, page):
+    """The page, and the addresses it asked for so far."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.set_default_timeout(60_000)
+    tab.asked, tab.errors = [], []
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.on("websocket", lambda socket: tab.asked.append(socket.url))
+    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+    tab.goto(page.address)
+    tab.wait_for_selector("#board canvas")
+    yield tab
+    tab.close()
+
+
+def draw(tab, start, end):
+    """Pull a box from one corner to another, in shares of the board."""
+    board = tab.locator("#board canvas").bounding_box()
+    corners = [
+        (board["x"] + x * board["width"], board["y"] + y * board["height"]) for x, y in (start, end)
+    ]
+    tab.mouse.move(*corners[0])
+    tab.mouse.down()
+    tab.mouse.move(*corners[1], steps=4)
+    tab.mouse.up()
+
+
+def test_a_drawn_box_gets_the_predictors_answer(tab, predictor, tmp_path):
+    example = write_examples(tmp_path)[1]
+    tab.click("[data-example='1']")
+    tab.wait_for_function("document.querySelectorAll('.dr-card').length === 2")
+
+    draw(tab, (0.2, 0.1), (0.45, 0.6))
+    tab.click("#describe")
+    tab.wait_for_function("document.querySelectorAll('.dr-card').length === 3")
+
+    cards = tab.locator(".dr-card").all()
+    boxes = [list(map(int, card.get_attribute("data-box").split(","))) for card in cards]
+    expected = predictor.predict(Image.open(example.path), boxes)
+    x1, y1, x2, y2 = boxes[2]
+    assert (x2 - x1 > 50, y2 - y1 > 50) == (True, True)
+    assert [card.locator(".dr-caption").inner_text() for card in cards] == [
+        answer.caption for answer in expected
+    ]
+    assert {urlsplit(address).hostname for address in tab.asked if ":" in address[:6]} <= {
+        "127.0.0.1",
+        None,  # data: and blob:
+    }
+    assert tab.errors == []
+
+
+def test_mistakes_are_said_on_the_page_and_it_goes_on(tab):
+    tab.click("#describe")
+    tab.wait_for_selector(".dr-notice")
+    assert "ask about the whole picture" in tab.inner_text(".dr-notice")
+
+    tab.fill("#views input", "sideways")
+    tab.keyboard.press("Tab")
+    tab.click("#describe-whole")
+    tab.wait_for_selector(".dr-notice:has-text('view policy: expected one of')")
+
+    tab.fill("#views input", "task")
+    tab.keyboard.press("Tab")
+    tab.click("#describe-whole")
+    tab.wait_for_selector(".dr-card")
+    assert tab.get_attribute(".dr-card", "data-box") == "0,0,480,360"

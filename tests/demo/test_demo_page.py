@@ -1,0 +1,99 @@
+"""What the page shows: complete, and harmless whatever the words are."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lavis_dynrefer.demo import page as shown
+from lavis_dynrefer.demo.examples import write_examples
+from lavis_dynrefer.explain import explain
+from lavis_dynrefer.synthetic import make_scene, render
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>" onload="alert(2)'
+COLOURS = ["rgb(1, 2, 3)", "rgb(4, 5, 6)"]
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return render(make_scene(0, 2_000_001))
+
+
+@pytest.fixture(scope="module")
+def said(predictor, scene):
+    boxes = [[98, 50, 237, 180], [232, 110, 278, 154]]
+    return explain(predictor, scene, boxes, views="task", attributes=["wet", EVIL])
+
+
+@pytest.fixture(scope="module")
+def html(scene, said):
+    return shown.answers(scene, said, COLOURS)
+
+
+def test_there_is_a_card_for_every_box_in_its_colour(html):
+    assert re.findall(
+        r'<article class="dr-card" style="--box: ([^"]*)" data-box="([^"]*)"', html
+    ) == [
+        ("rgb(1, 2, 3)", "98,50,237,180"),
+        ("rgb(4, 5, 6)", "232,110,278,154"),
+    ]
+
+
+def test_captions_are_those_of_the_answers(html, said):
+    found = re.findall(r'class="dr-caption"><bdi>(.*?)</bdi>', html)
+
+    assert found == [one.prediction.caption for one in said]
+
+
+def test_tags_and_best_category_are_on_the_card(html, said):
+    first = html.split("</article>")[0]
+
+    assert f'<bdi title="{said[0].prediction.categories[0][0]}">' in first
+    assert re.findall(r"<bdi>([^<]*)</bdi></li>", first) == [
+        name for name, _ in said[0].prediction.tags
+    ]
+
+
+def test_every_view_is_shown_with_its_scale_and_tasks(html, said):
+    first = html.split("</article>")[0]
+
+    assert re.findall(r"scale ([\d.]+)</span>", first) == [
+        f"{view.scale:g}" for view in said[0].views
+    ]
+    assert first.count("as the model saw it") == len(said[0].views)
+    assert "Used for every answer" in first
+    assert "Used for tags, categories" in first
+
+
+def test_words_are_shown_and_never_run(html):
+    assert "<script" not in html
+    assert "<img src=x" not in html
+    assert "&lt;script&gt;" in html
+    assert set(re.findall(r'(?:src|href)="([^"]{0,5})', html)) == {"data:", "#dr-p"}
+
+
+def test_a_notice_tells_the_reason_and_never_runs_it():
+    notice = shown.notice(EVIL)
+
+    assert 'role="alert"' in notice
+    assert "<script" not in notice
+    assert "&lt;script&gt;" in notice
+
+
+@pytest.mark.parametrize(("name", "warned"), [("tiny", True), ("flant5xl", False)])
+def test_the_head_says_what_the_small_model_knows(predictor, name, warned):
+    head = shown.head(predictor, name)
+
+    assert f"<b>{name}</b> on cpu" in head
+    assert ("nothing else" in head) is warned
+
+
+def test_examples_are_drawn_once_and_small(tmp_path):
+    examples = write_examples(tmp_path / "new" / "folder")
+
+    html = shown.examples(examples)
+
+    assert html.count("data-example=") == len(examples) == 4
+    assert all(len(example.boxes) == 2 and example.path.is_file() for example in examples)
+    assert len(html) < 100_000
