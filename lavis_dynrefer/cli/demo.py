@@ -83,9 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
         warn_if_open(bound)
         host, port = bound.getsockname()[:2]
-        print(
-            f"open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)",
-            flush=True,
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        terminal = sys.stdout
+        server.run(
+            app,
+            bound,
+            lambda: print(f"open {address} (Ctrl-C ends it)", file=terminal, flush=True),
         )
-        server.run(app, bound)
     return 0

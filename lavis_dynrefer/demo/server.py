@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -51,14 +52,21 @@ class PageServer(uvicorn.Server):
 
     Args:
         app: made by `create_app`.
+        when_ready: called once, when it listens and signals end it.
     """
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, when_ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app, log_config=None, access_log=False, timeout_graceful_shutdown=_CLOSING
             )
         )
+        self._when_ready = when_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn begins to listen."""
+        await super().startup(sockets)
+        self._when_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Let running answers finish; at the second signal do not."""
@@ -67,7 +75,7 @@ class PageServer(uvicorn.Server):
         self.should_exit = True
 
 
-def run(app: FastAPI, bound: socket.socket) -> None:
-    """Show the page on a socket until a signal comes."""
+def run(app: FastAPI, bound: socket.socket, when_ready: Callable[[], None]) -> None:
+    """Show the page on a socket until a signal comes; see `PageServer`."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # gradio talks
-        PageServer(app).run(sockets=[bound])
+        PageServer(app, when_ready).run(sockets=[bound])

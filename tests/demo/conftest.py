@@ -82,10 +82,12 @@ def page(predictor, tmp_path_factory):
         settings = ServeSettings(max_pixels=1_000_000, max_body=2_000_000, max_boxes=20)
         bound = bind("127.0.0.1", 0)
         app = create_app(predictor, folder=folder / "examples", settings=settings)
-        server = PageServer(app)
+        listening = threading.Event()
+        server = PageServer(app, listening.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
+            assert listening.wait(60)
             yield Page(f"http://127.0.0.1:{bound.getsockname()[1]}")
         finally:
             server.should_exit = True

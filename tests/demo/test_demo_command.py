@@ -65,7 +65,7 @@ def test_without_the_extra_its_command_is_named(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_ends_it_quietly_and_nothing_is_left(tmp_path, sent):
     pytest.importorskip("gradio_image_annotation", reason="needs the extra `demo`")
     process = subprocess.Popen(
