@@ -89,12 +89,14 @@ class ResultLog(Collection[PictureResult]):
 
 
 def read_results(path: str | Path) -> list[PictureResult]:
-    """The results in one of our jsonl or json files.
+    """The results in one of our jsonl or json files; an empty one has none.
 
     Raises:
         ValueError: it holds something else; names the row.
     """
     text = Path(path).read_text(encoding="utf-8")
+    if not text:  # no picture could be answered
+        return []
     if text.lstrip().startswith("["):
         rows = json.loads(text)
     else:

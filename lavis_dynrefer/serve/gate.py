@@ -47,6 +47,7 @@ class Gate:
                 "overloaded", f"{self.max_requests} requests are under way; try again later"
             )
         length = dict(scope["headers"]).get(b"content-length", b"0")
+        # Python does not make numbers of thousands of digits.
         if not length.isdigit() or len(length) > 18 or int(length) > self.max_body:
             return self.too_long()
         return None

@@ -122,3 +122,8 @@ def test_the_best_category_has_its_share_of_the_names_asked_about(logits, share)
 
 def test_no_categories_are_a_region():
     assert best_category(RegionPrediction((0.0, 0.0, 9.0, 9.0))) == ("region", None)
+
+
+def test_a_log_without_answers_is_read(tmp_path):
+    ResultLog(tmp_path / "results.jsonl")
+    assert read_results(tmp_path / "results.jsonl") == []
