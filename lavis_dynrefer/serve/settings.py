@@ -13,7 +13,7 @@ class ServeSettings:
     """Limits of a request, of the service, and of a batch.
 
     Pictures waiting for the model are held decoded: the service may take up to
-    max_requests * (max_body + 3 * max_pixels) bytes.
+    max_requests * (max_body + 4 * max_pixels) bytes; Pillow keeps RGB in four.
 
     Args:
         max_body: bytes of a request.
