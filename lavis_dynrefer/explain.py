@@ -78,6 +78,7 @@ def explain(
     normalised: bool | None = None,
     attributes: Sequence[Attribute] | None = None,
     categories: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
     controls: Sequence[str] = (),
     tasks: Sequence[str] = TASKS,
     views: str | ViewPolicy | None = None,
@@ -95,6 +96,7 @@ def explain(
         normalised: see there.
         attributes: see there.
         categories: see there.
+        tags: see there.
         controls: see there.
         tasks: see there.
         views: see there.
@@ -108,6 +110,7 @@ def explain(
         attributes=model.attributes if attributes is None else tuple(attributes),
         categories=model.categories if categories is None else tuple(categories),
         generation=model.caption_config.generation,
+        tags=None if tags is None else tuple(tags),
     )
     picture = open_picture(image)
     explanations: list[RegionExplanation] = []

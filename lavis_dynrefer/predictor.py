@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +15,18 @@ from lavis.models import load_preprocess
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.datasets.region_dataset import concat_samples
-from lavis_dynrefer.inputs import boxes_of_masks, open_picture, pixel_boxes
+from lavis_dynrefer.inputs import FORMATS, boxes_of_masks, open_picture, pixel_boxes
 from lavis_dynrefer.inputs.pictures import Picture
+from lavis_dynrefer.inputs.points import load_segmenter
 from lavis_dynrefer.inputs.words import check_words
-from lavis_dynrefer.models.answers import TASKS, Attribute
+from lavis_dynrefer.models.answers import TASKS, Attribute, check_tasks
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.processors import ViewProcessor
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy, parse_policy
+from lavis_dynrefer.vocab.prompts import plain_attribute
 
-DTYPES = ("auto", "float32", "bfloat16")  # T5 overflows in float16
+DTYPES = ("auto", "float32", "bfloat16")
 
 
 class RegionPredictor:
@@ -51,8 +55,9 @@ class RegionPredictor:
         chunk: int = 64,
     ) -> None:
         if dtype not in DTYPES:
-            raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}")
-        self.device = _device(device)
+            cure = "; T5 overflows in float16" if dtype == "float16" else ""
+            raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}{cure}")
+        self.device = choose_device(device)
         self.dtype = _dtype(dtype, self.device)
         self.chunk = chunk
         model = DynRefer.from_pretrained(model_type)
@@ -72,6 +77,8 @@ class RegionPredictor:
         boxes: Any = None,
         *,
         masks: Sequence[Any] | None = None,
+        points: Any = None,
+        sam: str | Path | None = None,
         **questions: Any,
     ) -> list[RegionPrediction]:
         """Describe regions of one picture.
@@ -82,18 +89,28 @@ class RegionPredictor:
             masks: in place of boxes, R masks as RLE, polygons or arrays; see
                 `inputs.boxes_of_masks`. The model looks at the tight box of each, which is also
                 the box of the answer.
+            points: in place of boxes, (R, 2) x and y in pixels, each on a thing; SAM finds its box.
+            sam: folder of SAM's weights, or their name on the Hugging Face hub; goes with points.
             questions: see `predict_iter`.
 
         Raises:
             ValueError, FileNotFoundError: see `predict_iter`.
+            ImportError: points, and the installed transformers has no SAM.
         """
-        if (boxes is None) == (masks is None):
-            raise ValueError("expected either boxes or masks")
-        if masks is not None:
+        if sum(regions is not None for regions in (boxes, masks, points)) != 1:
+            raise ValueError("expected either boxes or masks or points")
+        if (points is None) != (sam is None):
+            raise ValueError("points need sam, a folder of SAM's weights, and sam needs points")
+        if boxes is None:
             if {"format", "normalised"} & set(questions):
-                raise ValueError("format and normalised are about boxes; leave them out with masks")
+                raise ValueError(
+                    "format and normalised are about boxes; leave them out with masks and points"
+                )
             image = open_picture(image)
-            boxes = boxes_of_masks(masks, image.size)
+            if masks is not None:
+                boxes = boxes_of_masks(masks, image.size)
+            else:
+                boxes = load_segmenter(os.fspath(sam), self.device)(image, points)
             questions["normalised"] = False
         return next(self.predict_iter([(image, boxes)], **questions))
 
@@ -111,11 +128,14 @@ class RegionPredictor:
         normalised: bool | None = None,
         attributes: Sequence[Attribute] | None = None,
         categories: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         controls: Sequence[str] = (),
         tasks: Sequence[str] = TASKS,
         views: str | ViewPolicy | None = None,
     ) -> Iterator[list[RegionPrediction]]:
         """Describe regions of any number of pictures, a few of them in memory at a time.
+
+        All but the pictures and boxes is checked at once, before any is asked for.
 
         Args:
             pairs: pictures, each with its boxes, as for `predict`.
@@ -124,13 +144,15 @@ class RegionPredictor:
                 look like it.
             attributes: words or OVAD-style records to score; None means the model's own list.
             categories: names to choose from; None means the model's own list.
+            tags: words to tag with; None means the model's own list. Those found also steer the
+                caption.
             controls: words every caption should be about.
             tasks: questions to answer, out of "caption", "tags", "attributes", "categories".
             views: None for the model's own policy; "image", "joint", "task", "random", or scales
                 as in "fixed:0,0.5"; or a policy object. The own policy keeps its settings when
                 named.
 
-        Yields:
+        Returns:
             For each picture one prediction per box, in order.
 
         Raises:
@@ -138,17 +160,39 @@ class RegionPredictor:
                 another form, words that are none, an unknown task or policy.
             FileNotFoundError: a picture that is not there.
         """
-        asked = {"attributes": attributes, "categories": categories, "tasks": tasks}
+        asked = {
+            "attributes": attributes,
+            "categories": categories,
+            "tags": tags,
+            "tasks": tasks,
+        }
+        check_tasks(tasks)
         for name, words in {**asked, "controls": controls}.items():
             check_words(name, words)
+        for attribute in attributes or ():
+            if isinstance(attribute, str):
+                plain_attribute(attribute)  # raises where it is no word
+        if format not in FORMATS:
+            raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
+        processor = self._processor(views)
+        pictures = (
+            self._cut(processor, image, boxes, format, normalised) for image, boxes in pairs
+        )
+        return self._answers(pictures, controls, asked)
+
+    def _answers(
+        self,
+        pictures: Iterable[Iterator[dict[str, Any]]],
+        controls: Sequence[str],
+        asked: dict[str, Any],
+    ) -> Iterator[list[RegionPrediction]]:
+        """Answer each picture's samples, about `chunk` regions at a time."""
         counts: deque[int] = deque()  # boxes of the pictures not yet yielded
         answers: deque[RegionPrediction] = deque()
         samples: list[dict[str, Any]] = []
-        for image, boxes in pairs:
+        for picture in pictures:
             count = 0
-            for sample in self.look(
-                image, boxes, format=format, normalised=normalised, views=views
-            ):
+            for sample in picture:
                 samples.append(sample)
                 count += len(sample["views"])
                 if sum(len(waiting["views"]) for waiting in samples) >= self.chunk:
@@ -171,10 +215,19 @@ class RegionPredictor:
     ) -> Iterator[dict[str, Any]]:
         """Cut the views of a picture's regions; see `predict_iter` for the arguments.
 
-        Yields:
+        Returns:
             Samples of at most `chunk` regions, in order, as `ViewProcessor` makes them.
         """
-        processor = self._processor(views)
+        return self._cut(self._processor(views), image, boxes, format, normalised)
+
+    def _cut(
+        self,
+        processor: ViewProcessor,
+        image: Picture,
+        boxes: Any,
+        format: str,
+        normalised: bool | None,
+    ) -> Iterator[dict[str, Any]]:
         picture = open_picture(image)
         rows = pixel_boxes(boxes, picture.size, format=format, normalised=normalised)
         for part in rows.split(self.chunk) if len(rows) else ():
@@ -216,7 +269,12 @@ def _finished(
         yield [answers.popleft() for _ in range(counts.popleft())]
 
 
-def _device(name: str | torch.device) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
+    """A device by its name; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: no such kind of device.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             name = "cuda"
@@ -234,6 +292,13 @@ def _dtype(name: str, device: torch.device) -> torch.dtype | None:
     """Type of autocast; None for plain float32."""
     if name == "auto":
         name = "float32"
-        if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        # Torch also supports it where it is only imitated; GPUs have it from Ampere (8.0) on.
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
             name = "bfloat16"
-    return torch.bfloat16 if name == "bfloat16" else None
+    if name == "float32":
+        return None
+    try:
+        torch.autocast(device.type, dtype=torch.bfloat16)
+    except RuntimeError as error:
+        raise ValueError(f"dtype: no bfloat16 on {device.type} in this torch: {error}") from error
+    return torch.bfloat16

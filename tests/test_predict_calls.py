@@ -57,6 +57,13 @@ def predict(*arguments) -> int:
         (["{picture}", "--whole-image", "--checkpoint", "no.pth"], "no.pth"),
         (["{picture}", "--whole-image", "--device", "nowhere"], "device: "),
         (["{picture}", "--whole-image", "--box-format", "xywh"], "go with --box or --boxes"),
+        (["{picture}", "--point", "3,4"], "--point needs --sam, a folder of SAM's weights"),
+        (["{picture}", "--whole-image", "--sam", "sam"], "and --sam needs --point"),
+        (["{picture}", "--whole-image", "--tags", ","], "--tags: expected words"),
+        (
+            ["{picture}", "--whole-image", "--tasks", "categories", "--tags", "a"],
+            "--tags are for tags and captions, which --tasks leaves out",
+        ),
         (
             ["{picture}", "--whole-image", "--output", "{picture}"],
             "expected a folder, it is a file",

@@ -174,6 +174,17 @@ def test_words_and_views_are_arguments(scenes, tmp_path, capsys):
     assert region["caption"] is None
 
 
+def test_tags_are_arguments(scenes, tmp_path, capsys):
+    (tmp_path / "tags.txt").write_text("flower\nboat\nhouse\n")
+    code = predict(
+        *(scenes[0] / "scene 0.png", "--whole-image", "--format", "jsonl"),
+        *("--tasks", "tags", "--tags", f"@{tmp_path / 'tags.txt'}"),
+    )
+    assert code == 0
+    (region,) = json.loads(capsys.readouterr().out)["regions"]
+    assert {name for name, _ in region["tags"]} <= {"flower", "boat", "house"}
+
+
 def test_ids_of_a_coco_file_come_back(scenes, tmp_path):
     folder, boxes = scenes
     x1, y1, x2, y2 = boxes["scene 1.png"][0]

@@ -64,6 +64,55 @@ def test_questions_are_arguments(predictor, scene):
     assert answer.scales == {"attributes": (0.0, 1.0)}
 
 
+def test_tags_are_arguments_and_steer_the_caption(predictor, scene):
+    image, boxes = scene
+    model = predictor.model
+    kept = model.tagging.tags
+    full = predictor.predict(image, boxes)
+    asked = sorted({tag for answer in full for tag, _ in answer.tags})[:5]
+
+    found = predictor.predict(image, boxes, tags=asked)
+
+    for_these = [[pair for pair in answer.tags if pair[0] in asked] for answer in full]
+    assert [[name for name, _ in answer.tags] for answer in found] == [
+        [name for name, _ in pairs] for pairs in for_these
+    ]
+    words = [[name for name, _ in pairs] for pairs in for_these]
+    assert [answer.caption for answer in found] == [
+        predictor.predict(image, [box], tags=[], controls=steering)[0].caption
+        for box, steering in zip(boxes, words)
+    ]
+    assert model.tagging.tags == kept
+
+
+def test_without_tags_to_choose_from_there_are_none(predictor, scene):
+    answers = predictor.predict(scene[0], scene[1][:2], tags=[])
+
+    assert [answer.tags for answer in answers] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("questions", "message"),
+    [
+        ({"views": "best"}, "view policy: expected one of"),
+        ({"tasks": ["ocr"]}, r"unknown tasks \['ocr'\]"),
+        ({"format": "yolo"}, "format: expected one of"),
+        ({"tags": "red"}, "tags: expected a list of words, got 'red'"),
+        ({"attributes": "red"}, "attributes: expected a list of words, got 'red'"),
+        ({"attributes": ["a/"]}, "attribute 'a/': expected a word"),
+        ({"categories": ["dog", 7]}, "categories: expected words, got 7"),
+        ({"controls": [None]}, "controls: expected words, got None"),
+    ],
+)
+def test_wrong_questions_are_refused_before_a_picture_is_asked_for(predictor, questions, message):
+    def pictures():
+        raise AssertionError("a picture was asked for")
+        yield
+
+    with pytest.raises(ValueError, match=message):
+        predictor.predict_iter(pictures(), **questions)
+
+
 @pytest.mark.parametrize("task", ["attributes", "categories"])
 def test_questions_asked_together_are_answered_as_if_asked_alone(predictor, scene, task):
     together = predictor.predict(*scene)
@@ -144,7 +193,10 @@ def test_boxes_in_another_form_are_the_same_boxes(predictor, scene):
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        ({}, "expected either boxes or masks"),
+        ({}, "expected either boxes or masks or points"),
+        ({"points": [[1, 1]]}, "points need sam, a folder of SAM's weights"),
+        ({"boxes": [[0, 0, 9, 9]], "sam": "sam"}, "and sam needs points"),
+        ({"points": [[1, 1]], "sam": "sam", "format": "xywh"}, "leave them out with masks and"),
         ({"boxes": [[0, 0, 9, 9]], "masks": []}, "expected either boxes or masks"),
         ({"masks": [[[1, 1, 9, 1, 9, 9]]], "format": "xywh"}, "leave them out with masks"),
         ({"boxes": [[0.1, 0.1, 0.5, 0.5]]}, "pass normalised=True"),
@@ -205,7 +257,10 @@ def test_bfloat16_gives_finite_answers(scene):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"dtype": "float16"}, "expected one of .*bfloat16"), ({"device": "gpu"}, "device: ")],
+    [
+        ({"dtype": "float16"}, "expected one of .*bfloat16.*T5 overflows in float16"),
+        ({"device": "gpu"}, "device: "),
+    ],
 )
 def test_an_unknown_device_or_type_is_named(options, message):
     with pytest.raises(ValueError, match=message):

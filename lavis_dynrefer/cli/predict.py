@@ -4,6 +4,7 @@ dynrefer predict photo.jpg --box 10,20,110,220
 dynrefer predict photos/ --boxes boxes.json --output answers --format coco,csv --draw
 dynrefer predict photo.jpg --box 10,20,110,220 --output answers --explain
 dynrefer predict photos/ --whole-image --attributes wet,dry --categories @names.txt --output out
+dynrefer predict photo.jpg --point 60,120 --sam weights/sam-vit-base --tags @tags.txt
 
 Exit code 0: all is answered. 2: the call is wrong. 3: pictures could not be read or their boxes
 not be used; they are listed, the others are answered. 130: stopped by Ctrl-C; the same command

@@ -19,6 +19,7 @@ def add_question_arguments(parser: argparse.ArgumentParser) -> None:
     words = "WORD,WORD or @FILE"
     parser.add_argument("--attributes", metavar=words, help="@FILE: one per line, or OVAD's json")
     parser.add_argument("--categories", metavar=words, help="to choose from; @FILE: one per line")
+    parser.add_argument("--tags", metavar=words, help="to tag with; @FILE: one per line")
     parser.add_argument("--controls", metavar=words, help="what every caption should be about")
     parser.add_argument("--tasks", metavar="TASK,TASK", help=f"out of {', '.join(TASKS)}; else all")
     parser.add_argument("--views", help="image, task or fixed:0,0.5; else the model's own policy")
@@ -40,9 +41,12 @@ def questions_of(arguments: argparse.Namespace) -> dict[str, Any]:
     for option in ("attributes", "categories"):
         if getattr(arguments, option) is not None and option not in tasks:
             raise ValueError(f"--{option} is a question that --tasks leaves out")
+    if arguments.tags is not None and not {"tags", "caption"} & set(tasks):
+        raise ValueError("--tags are for tags and captions, which --tasks leaves out")
     return {
         "attributes": _attributes(arguments.attributes),
         "categories": _words("--categories", arguments.categories),
+        "tags": _words("--tags", arguments.tags),
         "controls": _words("--controls", arguments.controls) or [],
         "tasks": tasks,
         "views": arguments.views,
@@ -88,10 +92,12 @@ def settings_of(arguments: argparse.Namespace, questions: Mapping[str, Any]) -> 
     proposals = None
     if arguments.proposals:
         proposals = [str(arguments.proposal_weights.absolute()), arguments.proposal_count]
+    points = [arguments.point, str(arguments.sam.absolute())] if arguments.point else None
     return {
         "model": arguments.model,
         "checkpoint": checkpoint,
         **questions,
         "attributes": attributes or None,
         "proposals": proposals,
+        "points": points,
     }

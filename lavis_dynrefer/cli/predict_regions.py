@@ -1,4 +1,4 @@
-"""Which regions of a picture are asked about: four ways to say so on the command line."""
+"""Which regions of a picture are asked about: five ways to say so on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from lavis_dynrefer.cli.predict_pictures import PictureFile
 from lavis_dynrefer.inputs.box_entries import PictureBoxes
 from lavis_dynrefer.inputs.box_files import read_box_file
 from lavis_dynrefer.inputs.boxes import FORMATS, pixel_boxes
+from lavis_dynrefer.inputs.points import PointSegmenter
 from lavis_dynrefer.inputs.proposals import RegionProposer
+from lavis_dynrefer.predictor import choose_device
 from lavis_dynrefer.results.records import RegionId
 
 
@@ -57,6 +59,13 @@ def add_region_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X1,Y1,X2,Y2",
         help="a region, in pixels; may be repeated; --box=-5,0,9,9 if it begins with a minus",
     )
+    where.add_argument(
+        "--point",
+        action="append",
+        type=_point,
+        metavar="X,Y",
+        help="in pixels, on a thing whose box SAM finds; may be repeated; needs --sam",
+    )
     where.add_argument("--boxes", type=Path, metavar="FILE", help="json, jsonl, COCO json or csv")
     where.add_argument("--whole-image", action="store_true", help="one region: all of the picture")
     where.add_argument("--proposals", choices=("rpn",), help="regions a detector proposes")
@@ -72,6 +81,7 @@ def add_region_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--proposal-weights", type=Path, help="weights of a Faster R-CNN of torchvision, a file"
     )
+    parser.add_argument("--sam", type=Path, metavar="FOLDER", help="weights of SAM, for --point")
     parser.add_argument("--proposal-count", type=int, default=20, help="best proposals per picture")
 
 
@@ -85,6 +95,8 @@ def check_region_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError("--proposals rpn needs --proposal-weights: a file of weights you have")
     if arguments.proposal_weights and not arguments.proposals:
         raise ValueError("--proposal-weights goes with --proposals rpn")
+    if bool(arguments.point) != (arguments.sam is not None):
+        raise ValueError("--point needs --sam, a folder of SAM's weights, and --sam needs --point")
     if arguments.proposal_count < 1:
         raise ValueError(f"--proposal-count: expected at least 1, got {arguments.proposal_count}")
     if arguments.images_json and not arguments.boxes:
@@ -102,6 +114,7 @@ def region_finder(
     Raises:
         ValueError: a damaged file of boxes or weights, or boxes of other pictures only.
         FileNotFoundError: no such file.
+        ImportError: points, and the installed transformers has no SAM.
     """
     normalised = arguments.normalised
     if arguments.whole_image:
@@ -109,6 +122,9 @@ def region_finder(
     if arguments.proposals:
         proposer = RegionProposer(arguments.proposal_weights, count=arguments.proposal_count)
         return _proposed(proposer), pictures, []
+    if arguments.point:
+        segmenter = PointSegmenter(arguments.sam, device=choose_device(arguments.device))
+        return _pointed_at(segmenter, arguments.point), pictures, []
     if arguments.box:
         entry = PictureBoxes(boxes=arguments.box)
         entries = {picture.name: entry for picture in pictures}
@@ -168,6 +184,23 @@ def _proposed(proposer: RegionProposer) -> RegionFinder:
         return None if image is None else Asked(proposer(image))
 
     return find
+
+
+def _pointed_at(segmenter: PointSegmenter, points: Sequence[Sequence[float]]) -> RegionFinder:
+    def find(name: str, size: Sequence[int], image: Image.Image | None) -> Asked | None:
+        return None if image is None else Asked(segmenter(image, points))
+
+    return find
+
+
+def _point(text: str) -> list[float]:
+    try:
+        x, y = (float(number) for number in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected two numbers with a comma, such as 60,120, got {text!r}"
+        ) from error
+    return [x, y]
 
 
 def _box(text: str) -> list[float]:

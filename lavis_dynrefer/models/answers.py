@@ -22,6 +22,17 @@ TASKS = ("caption", "tags", "attributes", "categories")
 Attribute = Union[str, AttributeInfo]
 
 
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Refuse tasks that are none of `TASKS`.
+
+    Raises:
+        ValueError: names them.
+    """
+    unknown = sorted(set(tasks) - set(TASKS))
+    if unknown:
+        raise ValueError(f"unknown tasks {unknown}; choose from {list(TASKS)}")
+
+
 @dataclass(frozen=True)
 class Questions:
     """What is asked about every region.
@@ -31,6 +42,7 @@ class Questions:
         attributes: vocabulary; nothing is answered where it is empty.
         categories: vocabulary; nothing is answered where it is empty.
         generation: beam search settings.
+        tags: vocabulary; None means the model's own, and none are found where it is empty.
 
     Raises:
         ValueError: an unknown task.
@@ -40,11 +52,10 @@ class Questions:
     attributes: tuple[Attribute, ...]
     categories: tuple[str, ...]
     generation: GenerationConfig
+    tags: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.tasks) - set(TASKS))
-        if unknown:
-            raise ValueError(f"unknown tasks {unknown}; choose from {list(TASKS)}")
+        check_tasks(self.tasks)
 
     def read_by_decoders(self) -> tuple[str, ...]:
         """Tasks whose queries are needed: captions are steered by the tags found."""
@@ -71,8 +82,9 @@ def answer(
     tasks = questions.tasks
     answers: dict[str, Sequence[Any]] = {}
     if "tags" in tasks or "caption" in tasks:  # captions are steered by the tags found
-        logits = model.tagging(model.embed_texts(model.tagging.tags), queries["tags"])
-        answers["tags"] = model.tagging.names(logits)
+        tags = model.tagging.tags if questions.tags is None else questions.tags
+        logits = model.tagging(model.embed_texts(tags), queries["tags"])
+        answers["tags"] = model.tagging.names(logits, tags)
     answers.update(_contrast(model, questions, queries))
     if "caption" in tasks:
         asked = [

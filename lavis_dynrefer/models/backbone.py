@@ -9,6 +9,7 @@ from lavis.models.eva_vit import VisionTransformer
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import VisionConfig
+from lavis_dynrefer.models.precision import without_autocast
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)  # CLIP
@@ -46,7 +47,7 @@ class Backbone(nn.Module):
             views = (views.float() * (1 / 255) - self.mean) / self.std
         tokens = self.vit(views)
         # Normed in float32 whatever the ViT runs in, as BLIP-2 does.
-        with torch.autocast(tokens.device.type, enabled=False):
+        with without_autocast(tokens.device):
             return self.norm(tokens.float())
 
 

@@ -275,6 +275,7 @@ class DynRefer(BaseModel):
         *,
         attributes: Sequence[Attribute] | None = None,
         categories: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         controls: Sequence[Sequence[str]] | None = None,
         tasks: Sequence[str] = TASKS,
         generation: GenerationConfig | None = None,
@@ -288,6 +289,7 @@ class DynRefer(BaseModel):
                 (B, n) indices into V.
             attributes: vocabulary; None means the model's own.
             categories: vocabulary; None means the model's own.
+            tags: vocabulary; None means the model's own. Those found steer the captions.
             controls: words the captions should be about, per region.
             tasks: which questions to answer, out of "caption", "tags", "attributes", "categories".
             generation: beam search settings; None means the config's.
@@ -307,6 +309,7 @@ class DynRefer(BaseModel):
             attributes=self.attributes if attributes is None else tuple(attributes),
             categories=self.categories if categories is None else tuple(categories),
             generation=generation or self.caption_config.generation,
+            tags=None if tags is None else tuple(tags),
         )
         words = [()] * total if controls is None else controls
         if any(isinstance(item, str) for item in words):

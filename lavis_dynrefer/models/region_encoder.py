@@ -27,6 +27,7 @@ class ViewFeatures:
 
     def select(self, route: Tensor) -> ViewFeatures:
         """Features of the views in `route` (B, n), indices into V."""
+        route = route.to(self.region.device)
         rows = torch.arange(len(route), device=route.device)[:, None]
         return ViewFeatures(self.summary[rows, route], self.region[rows, route])
 

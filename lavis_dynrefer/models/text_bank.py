@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
+from lavis_dynrefer.models.precision import without_autocast
 from lavis_dynrefer.models.text_encoder import TextEncoder
 
 CHUNK = 256  # texts encoded at once; RAM's 4,585 tags would take gigabytes together
@@ -58,9 +59,9 @@ class TextBank:
 
     def _embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings without gradient, in the tower's own precision whatever the caller's is."""
-        device = self._encoder.token_embedding.weight.device.type
+        device = self._encoder.token_embedding.weight.device
         # Not as inference tensors: training may use the same bank afterwards.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        with torch.inference_mode(False), torch.no_grad(), without_autocast(device):
             chunks = [
                 self._encoder(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)
             ]

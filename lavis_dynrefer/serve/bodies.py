@@ -69,6 +69,9 @@ class RegionFields(BaseModel):
     categories: Optional[List[Word]] = Field(
         None, description="names to choose from; null: the model's"
     )
+    tags: Optional[List[Word]] = Field(
+        None, description="words to tag with, which also steer the caption; null: the model's"
+    )
     controls: List[Word] = Field([], description="words every caption should be about")
     tasks: List[Task] = Field(
         ["caption", "tags", "attributes", "categories"],

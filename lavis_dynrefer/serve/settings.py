@@ -19,7 +19,7 @@ class ServeSettings:
         max_body: bytes of a request.
         max_pixels: of a picture, width times height.
         max_boxes: boxes or masks of a request.
-        max_words: words in each list of attributes, categories or controls.
+        max_words: words in each list of attributes, categories, tags or controls.
         max_word_length: characters of a word.
         max_requests: requests at once, those still being received included.
         max_queue: requests waiting for the model.

@@ -21,7 +21,7 @@ from lavis_dynrefer.views.policies import parse_policy
 from lavis_dynrefer.vocab.prompts import plain_attribute
 
 Body = TypeVar("Body", bound=BaseModel)
-_LISTS = ("attributes", "categories", "controls")
+_LISTS = ("attributes", "categories", "tags", "controls")
 _MOST_COMMAS = 200_000  # of a body; base64 has none
 
 
@@ -33,6 +33,7 @@ class Asked:
         tasks: see `RegionPredictor.predict_iter`, also for the others.
         attributes: see there.
         categories: see there.
+        tags: see there.
         controls: see there.
         views: see there.
     """
@@ -40,6 +41,7 @@ class Asked:
     tasks: tuple[str, ...]
     attributes: tuple[str, ...] | None
     categories: tuple[str, ...] | None
+    tags: tuple[str, ...] | None
     controls: tuple[str, ...]
     views: str | None
 
@@ -171,6 +173,7 @@ class WorkReader:
             tasks=tuple(dict.fromkeys(body.tasks)),
             attributes=None if body.attributes is None else tuple(body.attributes),
             categories=None if body.categories is None else tuple(body.categories),
+            tags=None if body.tags is None else tuple(body.tags),
             controls=tuple(body.controls),
             views=body.views,
         )

@@ -18,7 +18,14 @@ from lavis_dynrefer.serve.work import Asked, Work
 from lavis_dynrefer.structures import RegionPrediction
 
 FLOWERS, BOATS = (
-    Asked(tasks=("categories",), attributes=None, categories=(name,), controls=(), views=None)
+    Asked(
+        tasks=("categories",),
+        attributes=None,
+        categories=(name,),
+        tags=None,
+        controls=(),
+        views=None,
+    )
     for name in ("flower", "boat")
 )
 

@@ -101,6 +101,17 @@ def test_words_and_views_are_arguments(client, scene):
     assert answer.caption is None
 
 
+def test_tags_are_arguments(client, predictor, scene):
+    image, boxes = scene[0], scene[1][:1]
+    (full,) = predictor.predict(image, boxes, tasks=["tags"])
+    asked = [name for name, _ in full.tags][:1]
+
+    (answer,) = answers_of(client.regions(image, boxes, tasks=["caption", "tags"], tags=asked))
+
+    assert [name for name, _ in answer.tags] == asked != []
+    assert answer.caption == predictor.predict(image, boxes, tags=asked)[0].caption
+
+
 def test_no_boxes_have_no_answers(client, small_picture):
     assert answers_of(client.regions(small_picture, [])) == []
 

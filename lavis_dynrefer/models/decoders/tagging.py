@@ -29,13 +29,21 @@ class TagDecoder(nn.Module):
         """Logits (B, K) of all tags from their embeddings (K, E) and queries (B, Q, D)."""
         return self.decoder(tag_embeddings, queries)
 
-    def names(self, logits: Tensor) -> list[tuple[tuple[str, float], ...]]:
-        """Kept (tag, probability) pairs per region, best first, from logits (B, K)."""
+    def names(
+        self, logits: Tensor, tags: Sequence[str] | None = None
+    ) -> list[tuple[tuple[str, float], ...]]:
+        """Kept (tag, probability) pairs per region, best first.
+
+        Args:
+            logits: (B, K).
+            tags: what they are about; None means the model's own list.
+        """
+        tags = self.tags if tags is None else tags
         probabilities = logits.float().sigmoid().cpu()
         kept = []
         for row in probabilities:
             hits = (row > self.threshold).nonzero().flatten().tolist()
-            pairs = [(self.tags[hit], float(row[hit])) for hit in hits]
+            pairs = [(tags[hit], float(row[hit])) for hit in hits]
             kept.append(tuple(sorted(pairs, key=lambda pair: -pair[1])))
         return kept
 
