@@ -116,6 +116,7 @@ def test_typed_fields_become_questions(drawing, reader):
         "attributes": ("wet", "striped"),
         "categories": ("mug",),
         "controls": ("red",),
+        "tags": None,
         "views": "fixed:0,0.5",
     }
     assert colours == ["rgb(255, 168, 77)"]
