@@ -117,6 +117,7 @@ class CaptioningConfig:
     control_drop_all: float = 0.5  # training: chance that a caption gets no control words; official
     control_drop: float = 0.5  # training: chance that a single control word is dropped; official
     control_pos: Optional[str] = "textblob"  # training: finds noun phrases; None: only tags
+    steer_by_tags: bool = True  # inference: the tags found are control words, too; official
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
 

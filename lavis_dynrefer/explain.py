@@ -213,7 +213,7 @@ class _Examination:
         """Of the captions given, per token, steered by the same words as when they were written."""
         values = []
         for row, prediction in enumerate(self.predictions):
-            words = steering_words(self.controls[row], prediction.tags)
+            words = steering_words(self.model, self.controls[row], prediction.tags)
             loss = self.model.captioning.loss(
                 queries[row : row + 1], [control_prompt(words)], [prediction.caption or ""]
             )

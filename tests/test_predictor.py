@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,9 +65,11 @@ def test_questions_are_arguments(predictor, scene):
     assert answer.scales == {"attributes": (0.0, 1.0)}
 
 
-def test_tags_are_arguments_and_steer_the_caption(predictor, scene):
+def test_tags_are_arguments_and_steer_the_caption(predictor, scene, monkeypatch):
     image, boxes = scene
     model = predictor.model
+    steered = replace(model.caption_config, steer_by_tags=True)
+    monkeypatch.setattr(model, "caption_config", steered)  # which the embedded model does not want
     kept = model.tagging.tags
     full = predictor.predict(image, boxes)
     asked = sorted({tag for answer in full for tag, _ in answer.tags})[:5]
@@ -83,6 +86,14 @@ def test_tags_are_arguments_and_steer_the_caption(predictor, scene):
         for box, steering in zip(boxes, words)
     ]
     assert model.tagging.tags == kept
+
+
+def test_tags_steer_only_where_the_model_wants_them(predictor, scene):
+    image, boxes = scene
+    without = predictor.predict(image, boxes, tags=[])
+    found = predictor.predict(image, boxes)
+    assert any(answer.tags for answer in found)
+    assert [one.caption for one in found] == [one.caption for one in without]
 
 
 def test_without_tags_to_choose_from_there_are_none(predictor, scene):

@@ -99,7 +99,7 @@ def _parts(predictor: RegionPredictor, pairs: Pairs) -> dict[str, dict[str, floa
         queries = timed("encode regions", lambda: model.encode_regions(features))
         found = timed("tags", lambda: _ask(model, queries, "tags"))
         timed("attributes, categories", lambda: _ask(model, queries, "attributes", "categories"))
-        prompts = [control_prompt(steering_words((), tags)) for tags in found["tags"]]
+        prompts = [control_prompt(steering_words(model, (), tags)) for tags in found["tags"]]
         options = model.caption_config.generation
         timed("caption", lambda: model.captioning.generate(queries, prompts, options))
     return spent

@@ -142,7 +142,8 @@ def _check_weights(model: Section) -> Findings:
             yield Finding(f"{place}: unknown; {suggestion(kind, SOURCES)}")
         elif name is None:
             yield warning(f"{place}: not set; that part begins with random weights")
-        yield from absent_file(name, place)
+        for one in name if isinstance(name, (list, tuple)) else [name]:
+            yield from absent_file(one, place)
     asked = model.get("load_finetuned", False)
     if not isinstance(asked, bool):
         yield Finding(f"model.load_finetuned: expected true or false, got {asked!r}")

@@ -88,7 +88,7 @@ def answer(
     answers.update(_contrast(model, questions, queries))
     if "caption" in tasks:
         asked = [
-            control_prompt(steering_words(words, tags))
+            control_prompt(steering_words(model, words, tags))
             for words, tags in zip(controls, answers["tags"])
         ]
         answers["caption"], answers["caption_score"] = model.captioning.generate(
@@ -99,9 +99,10 @@ def answer(
     return answers
 
 
-def steering_words(words: Sequence[str], tags: Sequence[NamedScore]) -> list[str]:
-    """What a caption is steered by: the words asked for, then the tags found."""
-    return [*words, *(tag for tag, _ in tags if tag not in words)]
+def steering_words(model: DynRefer, words: Sequence[str], tags: Sequence[NamedScore]) -> list[str]:
+    """What a caption is steered by: the words asked for, then the tags found if the model does."""
+    found = tags if model.caption_config.steer_by_tags else ()
+    return [*words, *(tag for tag, _ in found if tag not in words)]
 
 
 def _contrast(

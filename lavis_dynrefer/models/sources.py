@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -79,12 +79,13 @@ SOURCES: dict[str, tuple[Callable[[Mapping[str, Tensor], nn.Module], State], tup
 }
 
 
-def load_sources(model: nn.Module, files: Mapping[str, str | None]) -> set[str]:
+def load_sources(model: nn.Module, files: Mapping[str, str | Sequence[str] | None]) -> set[str]:
     """Fill frozen parts from their files, in the order of `SOURCES`.
 
     Args:
         model: target.
-        files: kind of file -> path or URL; None is skipped.
+        files: kind of file -> path or URL, or a list of them, of which a later one wins; None is
+            skipped.
 
     Returns:
         Names of the tensors that were filled.
@@ -99,19 +100,18 @@ def load_sources(model: nn.Module, files: Mapping[str, str | None]) -> set[str]:
         raise ValueError(f"model.pretrained: unknown {unknown}; expected some of {list(SOURCES)}")
     filled: set[str] = set()
     for kind, (translate, needed) in SOURCES.items():
-        name = files.get(kind)
-        if not name:
-            continue
-        path = locate(name, key=f"model.pretrained.{kind}")
-        state = translate(read_state_dict(path), model)
-        own = [key for key in model.state_dict() if not key.endswith("position_ids")]
-        absent = [key for key in own if needed and key.startswith(needed) and key not in state]
-        if absent or not state:
-            raise CheckpointError(
-                f"model.pretrained.{kind}: {path} lacks {len(absent)} tensors of this model, "
-                f"{absent[:3]}; is it the file of this kind and size?"
-            )
-        filled.update(load_weights(model, state, may_miss=[""]).loaded)
+        names = files.get(kind) or ()
+        for name in [names] if isinstance(names, str) else names:
+            path = locate(name, key=f"model.pretrained.{kind}")
+            state = translate(read_state_dict(path), model)
+            own = [key for key in model.state_dict() if not key.endswith("position_ids")]
+            absent = [key for key in own if needed and key.startswith(needed) and key not in state]
+            if absent or not state:
+                raise CheckpointError(
+                    f"model.pretrained.{kind}: {path} lacks {len(absent)} tensors of this model, "
+                    f"{absent[:3]}; is it the file of this kind and size?"
+                )
+            filled.update(load_weights(model, state, may_miss=[""]).loaded)
     llm = getattr(getattr(model, "captioning", None), "llm", None)
     if getattr(llm, "pretrained", False):  # its adapter has loaded it
         filled.update(f"captioning.llm.{name}" for name, _ in llm.named_parameters())

@@ -45,6 +45,27 @@ def published(smallest_model, tmp_path):
     return paths
 
 
+def test_of_several_files_a_later_one_wins(smallest_model, tmp_path):
+    state = smallest_model.state_dict()
+    eye = {
+        k: torch.full_like(v, 0.25) for k, v in state.items() if k.startswith("qformer.bert.enc")
+    }
+    both = {k: torch.full_like(v, 0.5) for k, v in list(eye.items())[:1]}
+    both["contrast.bias"] = torch.tensor(3.0)
+    names = [str(tmp_path / name) for name in ("eye.pth", "both.pth")]
+    for name, content in zip(names, (eye, both)):
+        torch.save(content, name)
+
+    filled = load_sources(smallest_model, {"parts": names})
+
+    loaded = smallest_model.state_dict()
+    first, *others = eye
+    assert loaded[first].unique().tolist() == [0.5]
+    assert loaded[others[0]].unique().tolist() == [0.25]
+    assert loaded["contrast.bias"] == 3
+    assert filled == {*eye, "contrast.bias"}
+
+
 def test_each_file_fills_its_part(smallest_model, published):
     load_sources(smallest_model, published)
     assert (smallest_model.backbone.vit.cls_token == 0.25).all()
