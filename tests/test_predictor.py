@@ -282,7 +282,7 @@ def test_an_unknown_device_or_type_is_named(options, message):
     ("views", "scales"),
     [
         ("fixed:0,0.5", {"caption": (0.0, 0.5), "attributes": (0.0, 0.5)}),
-        ("task", {"caption": (0.0, 0.4), "attributes": (0.0, 0.1)}),
+        ("task", {"caption": (0.0, 0.6), "attributes": (0.0, 0.6)}),
     ],
 )
 def test_views_are_chosen_by_name(predictor, scene, views, scales):
@@ -292,7 +292,7 @@ def test_views_are_chosen_by_name(predictor, scene, views, scales):
 
 def test_the_policy_of_the_model_keeps_its_settings_when_named(predictor, scene):
     image, boxes = scene
-    assert predictor.predict(image, boxes, views="image") == predictor.predict(image, boxes)
+    assert predictor.predict(image, boxes, views="task") == predictor.predict(image, boxes)
 
 
 @pytest.mark.parametrize(

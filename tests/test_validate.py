@@ -210,7 +210,7 @@ def test_raw_files_are_looked_for_below_the_root(tmp_path):
         (MODEL, "model=3", "model: expected a mapping, got 3"),
         (MODEL, "preprocess.vis_procesor.eval=x", "preprocess: unknown 'vis_procesor'"),
         (MODEL, "preprocess.vis_processor.eval.policy=best", "preprocess.vis_processor.eval"),
-        (MODEL, "preprocess.vis_processor.eval.num_views=3", "gives 3 views a region"),
+        (MODEL, "preprocess.vis_processor.train.num_views=3", "gives 3 views a region"),
         (DATASET, "datasets.vg_region.build_info.rot=x", "build_info: unknown ['rot']"),
         (DATASET, "datasets.vg_region.type=v9", "datasets.vg_region.type does not know 'v9'"),
         (DATASET, "datasets.vg_regoin.type=x", "datasets does not know 'vg_regoin'; did you mean"),

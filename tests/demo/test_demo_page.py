@@ -10,6 +10,7 @@ from lavis_dynrefer.demo import page as shown
 from lavis_dynrefer.demo.examples import write_examples
 from lavis_dynrefer.explain import explain
 from lavis_dynrefer.synthetic import make_scene, render
+from lavis_dynrefer.views.policies import TaskPrior
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>" onload="alert(2)'
 COLOURS = ["rgb(1, 2, 3)", "rgb(4, 5, 6)"]
@@ -23,7 +24,8 @@ def scene():
 @pytest.fixture(scope="module")
 def said(predictor, scene):
     boxes = [[98, 50, 237, 180], [232, 110, 278, 154]]
-    return explain(predictor, scene, boxes, views="task", attributes=["wet", EVIL])
+    views = TaskPrior(num_views=2)
+    return explain(predictor, scene, boxes, views=views, attributes=["wet", EVIL])
 
 
 @pytest.fixture(scope="module")
