@@ -16,10 +16,10 @@ import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from lavis_dynrefer.cli.server_arguments import add_server_arguments
 from lavis_dynrefer.demo import require_packages
 from lavis_dynrefer.serve.settings import ServeSettings
 
-_HOST = "127.0.0.1"
 _PORT = 7860
 _LIMITS = {
     "max_body": (32 * 2**20, "bytes of a picture's file"),
@@ -33,24 +33,7 @@ _LIMITS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer demo`."""
-    parser.add_argument(
-        "--host", default=_HOST, help=f"address to listen on; default {_HOST}, this machine only"
-    )
-    parser.add_argument(
-        "--port", type=int, default=_PORT, help=f"default {_PORT}; 0 takes a free one"
-    )
-    parser.add_argument("--model", default="tiny", help="tiny, flant5xl, ...; default tiny")
-    parser.add_argument("--checkpoint", help="weights in place of the model's own")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
-    for name, (default, meaning) in _LIMITS.items():
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=int,
-            default=default,
-            metavar="NUMBER",
-            help=f"{meaning}; default {default:,}",
-        )
+    add_server_arguments(parser, port=_PORT, numbers=_LIMITS)
 
 
 def run(arguments: argparse.Namespace) -> int:

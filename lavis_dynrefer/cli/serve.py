@@ -16,10 +16,10 @@ import os
 import sys
 from contextlib import redirect_stdout
 
+from lavis_dynrefer.cli.server_arguments import add_server_arguments
 from lavis_dynrefer.serve import ServeSettings, require_packages
 
 EXIT_CUT_OFF = 1
-_HOST = "127.0.0.1"
 _PORT = 8008
 _SETTINGS = {
     "max_body": "bytes of a request",
@@ -38,26 +38,9 @@ _SETTINGS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer serve`."""
-    parser.add_argument(
-        "--host", default=_HOST, help=f"address to listen on; default {_HOST}, this machine only"
-    )
-    parser.add_argument(
-        "--port", type=int, default=_PORT, help=f"default {_PORT}; 0 takes a free one"
-    )
-    parser.add_argument("--model", default="tiny", help="tiny, flant5xl, ...; default tiny")
-    parser.add_argument("--checkpoint", help="weights in place of the model's own")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
     defaults = ServeSettings()
-    for name, meaning in _SETTINGS.items():
-        default = getattr(defaults, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(default),
-            default=default,
-            metavar="NUMBER",
-            help=f"{meaning}; default {default:,}",
-        )
+    numbers = {name: (getattr(defaults, name), text) for name, text in _SETTINGS.items()}
+    add_server_arguments(parser, port=_PORT, numbers=numbers)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -81,7 +81,7 @@ def answer(
     """
     tasks = questions.tasks
     answers: dict[str, Sequence[Any]] = {}
-    if "tags" in tasks or "caption" in tasks:  # captions are steered by the tags found
+    if "tags" in tasks or ("caption" in tasks and model.caption_config.steer_by_tags):
         tags = model.tagging.tags if questions.tags is None else questions.tags
         logits = model.tagging(model.embed_texts(tags), queries["tags"])
         answers["tags"] = model.tagging.names(logits, tags)
@@ -89,7 +89,7 @@ def answer(
     if "caption" in tasks:
         asked = [
             control_prompt(steering_words(model, words, tags))
-            for words, tags in zip(controls, answers["tags"])
+            for words, tags in zip(controls, answers.get("tags") or [()] * len(controls))
         ]
         answers["caption"], answers["caption_score"] = model.captioning.generate(
             queries["caption"], asked, questions.generation

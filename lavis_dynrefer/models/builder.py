@@ -14,7 +14,7 @@ from lavis_dynrefer.models.decoders.tagging import TagDecoder
 from lavis_dynrefer.models.llms import build_llm
 from lavis_dynrefer.models.qformer import build_qformer
 from lavis_dynrefer.models.query_decoder import QueryDecoder
-from lavis_dynrefer.models.region_encoder import RegionEncoder
+from lavis_dynrefer.models.region_encoder import build_region_encoder
 from lavis_dynrefer.models.text_encoder import build_text_encoder
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.vocab import load_attributes, load_names
@@ -36,7 +36,7 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
         ValueError: numbers that do not fit together, or a vocabulary that is not named.
         FileNotFoundError: a vocabulary or tokenizer file that is not there.
     """
-    vision, region, text = config.vision, config.region, config.text
+    vision, text = config.vision, config.text
     if vision.image_size % vision.patch_size:
         raise ValueError(
             f"vision.image_size {vision.image_size} must be a multiple of "
@@ -50,14 +50,7 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
     attributes, categories = config.contrast.attributes, config.contrast.categories
     return {
         "backbone": build_backbone(vision),
-        "region_encoder": RegionEncoder(
-            vision.width,
-            num_views=region.num_views,
-            image_size=vision.image_size,
-            roi_size=region.roi_size,
-            sampling_ratio=region.sampling_ratio,
-            offset_groups=region.offset_groups,
-        ),
+        "region_encoder": build_region_encoder(config.region, vision),
         "qformer": qformer,
         "text_encoder": text_encoder,
         "tagging": TagDecoder(

@@ -26,7 +26,7 @@ from lavis_dynrefer.models.backbone import Backbone, build_backbone
 from lavis_dynrefer.models.builder import LAVIS_KEYS
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.qformer import QFormer, build_qformer
-from lavis_dynrefer.models.region_encoder import RegionEncoder, roi_features
+from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures, build_region_encoder
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.vocab import load_names
 
@@ -94,18 +94,10 @@ class RegionPretraining(BaseModel):
         config = from_mapping(PretrainingConfig, own, where="model")
         if config.tagging.vocabulary is None:
             raise ValueError("model.tagging.vocabulary: name a file with one tag per line")
-        vision, region = config.vision, config.region
         return cls(
-            backbone=build_backbone(vision),
-            region_encoder=RegionEncoder(
-                vision.width,
-                num_views=region.num_views,
-                image_size=vision.image_size,
-                roi_size=region.roi_size,
-                sampling_ratio=region.sampling_ratio,
-                offset_groups=region.offset_groups,
-            ),
-            qformer=build_qformer(config.qformer, region_width=vision.width),
+            backbone=build_backbone(config.vision),
+            region_encoder=build_region_encoder(config.region, config.vision),
+            qformer=build_qformer(config.qformer, region_width=config.vision.width),
             labels=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
         )
 
@@ -119,27 +111,25 @@ class RegionPretraining(BaseModel):
         Returns:
             "loss" and its parts "loss_cells", "loss_mean", "loss_summary" and "loss_query".
         """
-        views, boxes = samples["views"], samples["boxes"]
+        views = samples["views"]
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
         truth = multi_hot(samples["tags"], self.labels).to(tokens.device)  # (B, K)
 
         rois, shown = self._regions_in_views(samples)
-        cut = roi_features(
-            tokens,
-            rois,
-            image_size=self.region_encoder.image_size,
-            roi_size=self.region_encoder.roi_size,
-            sampling_ratio=self.region_encoder.sampling_ratio,
-        )
+        cut = self.region_encoder.cut(tokens, rois)
         # Views weigh the same, however many regions they show.
         view = rois[:, 0].long()
         weight = 1 / torch.bincount(view, minlength=len(tokens))[view] / len(tokens)
         cells = (_label_loss(self.cells_head(cut.flatten(1)), truth[shown]) * weight).sum()
         mean = (_label_loss(self.mean_head(cut.mean(dim=(2, 3))), truth[shown]) * weight).sum()
 
-        tokens = rearrange(tokens, "(b v) n c -> b v n c", b=len(views))
-        summary = _label_loss(self.summary_head(tokens[:, :, 0]), truth[:, None]).mean()
-        queries = self.qformer(self.region_encoder(self.region_encoder.crop(tokens, boxes)))
+        own = cut[shown == view // views.shape[1]]  # in the order of the views
+        features = ViewFeatures(
+            rearrange(tokens[:, 0], "(b v) c -> b v c", b=len(views)),
+            rearrange(own, "(b v) c h w -> b v c h w", b=len(views)),
+        )
+        summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
+        queries = self.qformer(self.region_encoder(features))
         query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
         parts = {
             "loss_cells": cells,

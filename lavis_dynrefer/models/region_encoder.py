@@ -10,6 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.models.deform_conv import DeformableAlign
 
 
@@ -30,38 +31,6 @@ class ViewFeatures:
         route = route.to(self.region.device)
         rows = torch.arange(len(route), device=route.device)[:, None]
         return ViewFeatures(self.summary[rows, route], self.region[rows, route])
-
-
-def crop_regions(
-    tokens: Tensor,
-    boxes: Tensor,
-    *,
-    image_size: int,
-    roi_size: int,
-    sampling_ratio: int,
-) -> ViewFeatures:
-    """Cut the region out of every view's feature map by RoI-Align.
-
-    Args:
-        tokens: (B, V, N, C), class token first, then a square grid.
-        boxes: (B, V, 4) the region in pixels of each view.
-        image_size: side of a view in pixels.
-        roi_size: side of the result in cells.
-        sampling_ratio: samples per cell and axis.
-    """
-    batch, views = tokens.shape[:2]
-    index = torch.arange(batch * views, device=boxes.device, dtype=torch.float32)
-    rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").float()], dim=1)
-    regions = roi_features(
-        rearrange(tokens, "b v n c -> (b v) n c"),
-        rois,
-        image_size=image_size,
-        roi_size=roi_size,
-        sampling_ratio=sampling_ratio,
-    )
-    return ViewFeatures(
-        summary=tokens[:, :, 0], region=rearrange(regions, "(b v) c h w -> b v c h w", b=batch)
-    )
 
 
 def roi_features(
@@ -128,9 +97,19 @@ class RegionEncoder(nn.Module):
 
     def crop(self, tokens: Tensor, boxes: Tensor) -> ViewFeatures:
         """Cut the region out of every view; tokens (B, V, N, C), boxes (B, V, 4) in view pixels."""
-        return crop_regions(
+        batch, views = tokens.shape[:2]
+        index = torch.arange(batch * views, device=boxes.device, dtype=torch.float32)
+        rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").float()], dim=1)
+        regions = self.cut(rearrange(tokens, "b v n c -> (b v) n c"), rois)
+        return ViewFeatures(
+            tokens[:, :, 0], rearrange(regions, "(b v) c h w -> b v c h w", b=batch)
+        )
+
+    def cut(self, tokens: Tensor, rois: Tensor) -> Tensor:
+        """Cut any boxes out of the feature maps of views, see `roi_features`."""
+        return roi_features(
             tokens,
-            boxes,
+            rois,
             image_size=self.image_size,
             roi_size=self.roi_size,
             sampling_ratio=self.sampling_ratio,
@@ -154,3 +133,15 @@ class RegionEncoder(nn.Module):
         grids = rearrange(regions, "b v c h w -> b (h w) (v c)")
         summaries = rearrange(features.summary, "b v c -> b 1 (v c)")
         return self.fusion(torch.cat([summaries, grids], dim=1))
+
+
+def build_region_encoder(config: RegionEncoderConfig, vision: VisionConfig) -> RegionEncoder:
+    """Region encoder of any size with random weights."""
+    return RegionEncoder(
+        vision.width,
+        num_views=config.num_views,
+        image_size=vision.image_size,
+        roi_size=config.roi_size,
+        sampling_ratio=config.sampling_ratio,
+        offset_groups=config.offset_groups,
+    )
