@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,20 +16,26 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import (
+    ContrastConfig,
     QFormerConfig,
     RegionEncoderConfig,
     TaggingConfig,
+    TextEncoderConfig,
     VisionConfig,
     from_mapping,
 )
 from lavis_dynrefer.geometry.boxes import carry
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
 from lavis_dynrefer.models.builder import LAVIS_KEYS
+from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.qformer import QFormer, build_qformer
+from lavis_dynrefer.models.query_decoder import QueryDecoder
 from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures, build_region_encoder
+from lavis_dynrefer.models.text_encoder import TextEncoder, build_text_encoder
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.vocab import load_names
+from lavis_dynrefer.vocab.prompts import attribute_prompts
 
 VISIBLE = 0.5  # share of a region that must lie in a view for the view to be asked about it
 
@@ -40,24 +47,30 @@ class PretrainingConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
     region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     tagging: TaggingConfig = field(default_factory=TaggingConfig)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
 
 
 @registry.register_model("dynrefer_pretraining")
 class RegionPretraining(BaseModel):
-    """Backbone, region encoder and Q-Former, with linear layers that name what is true of regions.
+    """What a small model sees and reads with, taught by what is true of single regions.
 
-    It stands in for what EVA-CLIP and BLIP-2 bring to the full model. Four layers name the labels:
-    one from all cells of a region in a single view side by side, which learns shapes fastest; one
-    from their mean and one from the view's class token, so that each token comes to hold what a
-    Q-Former can find; and one from the queries. A view is asked about every region of the batch
-    that it shows, not only about the one it was cut around: a view of the surroundings then teaches
-    as much as its pixels hold. Afterwards the layers are thrown away.
+    It stands in for what EVA-CLIP and BLIP-2 bring to the full model. Four linear layers name the
+    labels: one from all cells of a region in a single view side by side, which learns shapes
+    fastest; one from their mean and one from the view's class token, so that each token comes to
+    hold what a Q-Former can find; and one from the queries. A view is asked about every region of
+    the batch that it shows, not only about the one it was cut around: a view of the surroundings
+    then teaches as much as its pixels hold. Afterwards the layers are thrown away. The labels' texts
+    are asked of the queries as well, as attributes are later: captions alone say too seldom whether
+    a thing is shiny for the text encoder and the contrast decoder to learn it.
 
     Args:
-        backbone: see `DynRefer`, as are the next two.
+        backbone: see `DynRefer`, as are all parts.
         region_encoder: combines the views.
         qformer: compresses them to queries.
+        text_encoder: embeds the labels' texts.
+        contrast: scores them.
         labels: names to recognise.
     """
 
@@ -72,13 +85,18 @@ class RegionPretraining(BaseModel):
         backbone: Backbone,
         region_encoder: RegionEncoder,
         qformer: QFormer,
+        text_encoder: TextEncoder,
+        contrast: ContrastDecoder,
         labels: list[str],
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.region_encoder = region_encoder
         self.qformer = qformer
+        self.text_encoder = text_encoder
+        self.contrast = contrast
         self.labels = tuple(labels)
+        self.prompts = tuple(tuple(attribute_prompts(label)) for label in labels)
         num_queries = qformer.query_tokens.shape[1]
         cells = region_encoder.roi_size**2
         self.cells_head = nn.Linear(cells * backbone.width, len(labels))
@@ -94,10 +112,21 @@ class RegionPretraining(BaseModel):
         config = from_mapping(PretrainingConfig, own, where="model")
         if config.tagging.vocabulary is None:
             raise ValueError("model.tagging.vocabulary: name a file with one tag per line")
+        qformer = build_qformer(config.qformer, region_width=config.vision.width)
+        text_encoder = build_text_encoder(config.text)
         return cls(
             backbone=build_backbone(config.vision),
             region_encoder=build_region_encoder(config.region, config.vision),
-            qformer=build_qformer(config.qformer, region_width=config.vision.width),
+            qformer=qformer,
+            text_encoder=text_encoder,
+            contrast=ContrastDecoder(
+                QueryDecoder(
+                    config.contrast.decoder,
+                    text_dim=text_encoder.embed_dim,
+                    region_dim=qformer.width,
+                    normalise=True,
+                )
+            ),
             labels=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
         )
 
@@ -109,7 +138,8 @@ class RegionPretraining(BaseModel):
                 numbers, tags: B lists of labels.
 
         Returns:
-            "loss" and its parts "loss_cells", "loss_mean", "loss_summary" and "loss_query".
+            "loss" and its parts "loss_cells", "loss_mean", "loss_summary", "loss_query" and
+            "loss_text".
         """
         views = samples["views"]
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
@@ -131,13 +161,21 @@ class RegionPretraining(BaseModel):
         summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
         queries = self.qformer(self.region_encoder(features))
         query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
+        text = self.contrast.label_loss(self.text_encoder(self._sample_prompts()), queries, truth)
         parts = {
             "loss_cells": cells,
             "loss_mean": mean,
             "loss_summary": summary,
             "loss_query": query,
+            "loss_text": text,
         }
         return {"loss": sum(parts.values()), **parts}
+
+    def _sample_prompts(self) -> list[str]:
+        """One of the sentences that ask for each label."""
+        # A seed from torch's generator: one seed then governs a whole training run.
+        rng = random.Random(int(torch.randint(2**31, ())))
+        return [rng.choice(prompts) for prompts in self.prompts]
 
     def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Every region that a view shows.
