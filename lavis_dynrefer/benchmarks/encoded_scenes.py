@@ -104,25 +104,29 @@ def train_on_encoded(
     encoded: EncodedRegions,
     columns: Callable[[int, torch.Generator], Tensor],
     *,
+    parts: Sequence[str],
     steps: int,
     seed: int,
+    learning_rate: float,
     batch: int = 32,
-    learning_rate: float = 1e-3,
 ) -> None:
-    """Train all but the backbone, as a run of `train_tiny.yaml` does, from encoded views.
+    """Train parts of a model from encoded views, as a run of LAVIS does from pictures.
 
     Args:
-        model: in place.
+        model: in place; all other parts are frozen.
         encoded: regions of the training split.
         columns: number of regions and generator -> (B, V) indices into `SCALES`.
+        parts: of the model, by name.
         steps: of the optimiser.
         seed: of the order of the regions, the captions and the control words.
-        batch: regions per step.
         learning_rate: the highest; warm-up over 100 steps, then a cosine to 2 %.
+        batch: regions per step.
     """
     torch.manual_seed(seed)  # the model draws its control words from torch's own generator
     rng = torch.Generator().manual_seed(seed)
     tagger = Tagger(model.tagging.tags)
+    for name, part in model.named_children():
+        part.requires_grad_(name in parts)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         [

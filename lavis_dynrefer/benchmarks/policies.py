@@ -28,9 +28,18 @@ from lavis_dynrefer.synthetic.graded_answers import grade
 from lavis_dynrefer.views.policies import ImagePrior
 
 FIXED = 0.5  # the paper's scale for captions
-# Training -> scale of its second view; None draws it, as DynRefer does. The first two see one view
-# only, which they are given twice, so that all models have the same parts.
-TRAININGS = {"t = 0 alone": 0.0, "t = 1 alone": 1.0, f"fixed 0, {FIXED}": FIXED, "random": None}
+SINGLE = (0.0, 0.3, 0.5, 1.0)  # scales of models that see one view
+# Training -> scales of its views; None draws the scale, as DynRefer does. Models of a single view
+# are given it twice, so that all have the same parts.
+TRAININGS: Mapping[str, tuple[float, float | None]] = {
+    **{f"t = {scale} alone": (scale, scale) for scale in SINGLE},
+    f"fixed 0, {FIXED}": (0.0, FIXED),
+    "random": (0.0, None),
+}
+# As train_tiny.yaml and tune_tiny.yaml: what begins at random first, then all but the backbone.
+NEW_PARTS = ("tagging", "captioning")
+ALL_PARTS = ("region_encoder", "qformer", "text_encoder", "tagging", "contrast", "captioning")
+NEW_RATE, ALL_RATE = 3e-3, 5e-4
 EMBEDDED = "embedded model"
 # Task -> the number its scale is chosen by.
 CHOSEN_BY = {"attributes": "attribute_map", "categories": "category", "caption": "full"}
@@ -63,6 +72,7 @@ def measure_policies(
     train_pictures: int,
     pictures: int,
     steps: int,
+    tuning_steps: int,
     seeds: int,
     world: str,
     rounds: int = 1000,
@@ -77,14 +87,15 @@ def measure_policies(
         scenes: of the data set, which is drawn unless it is in the cache.
         train_pictures: pictures trained on.
         pictures: of the validation and of the test split each.
-        steps: of each training.
+        steps: of each training, of the parts that begin at random.
+        tuning_steps: of each training after that, of all but the backbone.
         seeds: trainings of each kind.
         world: "landmark" or "neighbour".
         rounds: of the bootstrap behind the intervals.
 
     Returns:
-        `rows`: one for each training and policy; `task_scales`: task -> the scale chosen;
-        `validation`: scale -> numbers of the models trained with random views.
+        `rows`: one for each training and policy, of the test split; `task_scales`: task -> the
+        scale chosen; `validation`: scale -> numbers of the models trained with random views.
     """
     root = cache_dir() / f"synthetic-v{VERSION}-{world}-{scenes}-1"
     write_dataset(root, scenes=scenes, seed=1, world=world)
@@ -92,8 +103,8 @@ def measure_policies(
     priors = {name: ImagePrior(2, hash=value) for name, value in HASHES.items()}
     train = encode_scenes(eye, root, "train", pictures=train_pictures)
     models = {
-        training: [_trained(train, scale, steps, seed) for seed in range(seeds)]
-        for training, scale in TRAININGS.items()
+        training: [_trained(train, scales, steps, tuning_steps, seed) for seed in range(seeds)]
+        for training, scales in TRAININGS.items()
     }
     del train
     validation = encode_scenes(eye, root, "val", pictures=pictures)
@@ -129,24 +140,25 @@ def _questions(
 ) -> list[tuple[str, str, int, int, Columns]]:
     """Training, policy, views encoded, crops hashed, and the views of each task."""
     questions: list[tuple[str, str, int, int, Columns]] = [
-        ("t = 0 alone", "t = 0", 1, 0, _same(test, 0.0)),
-        ("t = 1 alone", "t = 1", 1, 0, _same(test, 1.0, first=1.0)),
+        (f"t = {scale} alone", f"t = {scale}", 1, 0, _same(test, scale, first=scale))
+        for scale in SINGLE
     ]
     second = torch.randint(1, len(SCALES), (len(test.truth),), generator=_seeded(0))
     by_task = {
         task: _pair(test, torch.tensor(round(10 * task_scales.get(task, task_scales["caption"]))))
         for task in TASKS
     }
+    encoded = 1 + len(set(task_scales.values()))
     for training in (f"fixed 0, {FIXED}", "random", EMBEDDED):
-        scales = (FIXED,) if training.startswith("fixed") else SCALES[1:]
-        questions += [(training, f"fixed 0, {scale}", 2, 0, _same(test, scale)) for scale in scales]
-        questions.append((training, "random", 2, 0, _all(_pair(test, second))))
         questions += [
-            (training, name, 2, len(SCALES), _all(_pair(test, test.chosen[name])))
-            for name in HASHES
+            (training, f"fixed 0, {FIXED}", 2, 0, _same(test, FIXED)),
+            (training, "random", 2, 0, _all(_pair(test, second))),
+            *(
+                (training, name, 2, len(SCALES), _all(_pair(test, test.chosen[name])))
+                for name in HASHES
+            ),
+            (training, "task prior", encoded, 0, by_task),
         ]
-        encoded = 1 + len(set(task_scales.values()))
-        questions.append((training, "task prior", encoded, 0, by_task))
     return questions
 
 
@@ -165,24 +177,37 @@ def _all(columns: Tensor) -> Columns:
 
 
 def _untrained(seed: int) -> DynRefer:
-    """The embedded model with what it sees with, and random decoders."""
+    """The embedded model as it is after pretraining."""
     config = OmegaConf.load(DynRefer.default_config_path("tiny")).model
     config.load_finetuned = False
     torch.manual_seed(seed)
     return DynRefer.from_config(config).eval()
 
 
-def _trained(regions: EncodedRegions, scale: float | None, steps: int, seed: int) -> DynRefer:
+def _trained(
+    regions: EncodedRegions,
+    scales: tuple[float, float | None],
+    steps: int,
+    tuning_steps: int,
+    seed: int,
+) -> DynRefer:
+    first, second = scales
+
     def columns(count: int, rng: torch.Generator) -> Tensor:
-        if scale is None:
-            second = torch.randint(1, len(SCALES), (count,), generator=rng)
+        if second is None:
+            drawn = torch.randint(1, len(SCALES), (count,), generator=rng)
         else:
-            second = torch.full((count,), round(10 * scale))
-        first = second if scale == 1.0 else torch.zeros(count, dtype=torch.long)
-        return torch.stack([first, second], dim=1)
+            drawn = torch.full((count,), round(10 * second))
+        return torch.stack([torch.full((count,), round(10 * first)), drawn], dim=1)
 
     model = _untrained(seed)
-    train_on_encoded(model, regions, columns, steps=steps, seed=seed)
+    for parts, count, rate in (
+        (NEW_PARTS, steps, NEW_RATE),
+        (ALL_PARTS, tuning_steps, ALL_RATE),
+    ):
+        train_on_encoded(
+            model, regions, columns, parts=parts, steps=count, seed=seed, learning_rate=rate
+        )
     return model
 
 

@@ -17,10 +17,11 @@ _HEADS = ("attributes", "category", "own", "relation", "reference", "full")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the benchmark, apart from its folder."""
-    parser.add_argument("--scenes", type=int, default=16_000, help="of the data set")
-    parser.add_argument("--train-pictures", type=int, default=2_000, help="of them, trained on")
-    parser.add_argument("--pictures", type=int, default=200, help="of val and test, asked about")
-    parser.add_argument("--steps", type=int, default=2_000, help="of each training")
+    parser.add_argument("--scenes", type=int, default=8_000, help="of the data set")
+    parser.add_argument("--train-pictures", type=int, default=1_500, help="of them, trained on")
+    parser.add_argument("--pictures", type=int, default=150, help="of val and test, asked about")
+    parser.add_argument("--steps", type=int, default=800, help="of each training, decoders alone")
+    parser.add_argument("--tuning-steps", type=int, default=300, help="then, of all parts")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
     parser.add_argument("--world", choices=WORLDS, default="landmark")
 
@@ -32,10 +33,11 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Table]]
         train_pictures=arguments.train_pictures,
         pictures=arguments.pictures,
         steps=arguments.steps,
+        tuning_steps=arguments.tuning_steps,
         seeds=arguments.seeds,
         world=arguments.world,
     )
-    return results, [_table(results)]
+    return results, [_table(results), _validation(results)]
 
 
 def _table(results: Mapping[str, Any]) -> Table:
@@ -47,6 +49,15 @@ def _table(results: Mapping[str, Any]) -> Table:
         views = f"{row['views']} + {row['hashed']} hashed" if row["hashed"] else str(row["views"])
         cells = (_cell(row["numbers"][name]) for name in SHOWN)
         table.add_row(row["training"], row["policy"], views, *cells)
+    return table
+
+
+def _validation(results: Mapping[str, Any]) -> Table:
+    """How good each second view is on the validation split."""
+    table = Table("second view", *_HEADS, box=MARKDOWN)
+    table.title = "percent [95 % interval], validation; trained with random views"
+    for scale, numbers in results["validation"].items():
+        table.add_row(f"t = {scale}", *(_cell(numbers[name]) for name in SHOWN))
     return table
 
 

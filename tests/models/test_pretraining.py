@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 from lavis_dynrefer.models.pretraining import RegionPretraining
 
 HEADS = ("cells", "mean", "summary", "query")
-PARTS = ("backbone", "region_encoder", "qformer")
+PARTS = ("backbone", "region_encoder", "qformer", "text_encoder", "contrast")
 
 
 @pytest.fixture
 def pretraining(smallest_config):
     torch.manual_seed(0)
-    keys = ("vision", "region", "qformer", "tagging")
+    keys = ("vision", "region", "qformer", "text", "tagging", "contrast")
     return RegionPretraining.from_config(
         OmegaConf.create({key: smallest_config[key] for key in keys})
     )
@@ -48,10 +48,14 @@ def test_untrained_heads_are_undecided_about_every_label(pretraining, scattered)
         head = getattr(pretraining, f"{name}_head")
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
+    torch.nn.init.zeros_(pretraining.contrast.log_scale)
+    torch.nn.init.zeros_(pretraining.contrast.bias)
+    torch.nn.init.zeros_(pretraining.contrast.decoder.classifier.weight)
+    torch.nn.init.zeros_(pretraining.contrast.decoder.classifier.bias)
     losses = pretraining(scattered)
     undecided = pytest.approx(7 * math.log(2), rel=1e-5)  # log 2 for each of 7 labels
-    assert [losses[f"loss_{name}"].item() for name in HEADS] == [undecided] * 4
-    assert losses["loss"].item() == pytest.approx(28 * math.log(2), rel=1e-5)
+    assert [losses[f"loss_{name}"].item() for name in (*HEADS, "text")] == [undecided] * 5
+    assert losses["loss"].item() == pytest.approx(35 * math.log(2), rel=1e-5)
 
 
 def test_views_show_the_regions_that_lie_in_them(pretraining, one_picture):
@@ -89,10 +93,17 @@ def test_it_learns_one_batch(pretraining, scattered):
     optimizer = torch.optim.Adam(pretraining.parameters(), 3e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        loss = pretraining(scattered)["loss"]
-        loss.backward()
+        losses = pretraining(scattered)
+        losses["loss"].backward()
         optimizer.step()
-    assert loss.item() < 4.0  # four heads, from 19.4
+    assert losses["loss"].item() - losses["loss_text"].item() < 4.0  # four heads, from 19.4
+    assert losses["loss_text"].item() < 4.0  # from 12.6
+
+
+def test_a_label_is_asked_for_as_an_attribute_is(pretraining):
+    asked = {text for _ in range(20) for text in pretraining._sample_prompts()}
+    assert {"the red", "the  is red"} <= asked
+    assert len(asked) == 2 * len(pretraining.labels)
 
 
 @pytest.mark.parametrize("part", PARTS)
