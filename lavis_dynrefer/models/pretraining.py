@@ -61,9 +61,9 @@ class RegionPretraining(BaseModel):
     fastest; one from their mean and one from the view's class token, so that each token comes to
     hold what a Q-Former can find; and one from the queries. A view is asked about every region of
     the batch that it shows, not only about the one it was cut around: a view of the surroundings
-    then teaches as much as its pixels hold. Afterwards the layers are thrown away. The labels' texts
-    are asked of the queries as well, as attributes are later: captions alone say too seldom whether
-    a thing is shiny for the text encoder and the contrast decoder to learn it.
+    then teaches as much as its pixels hold. Afterwards the layers are thrown away. The
+    labels' texts are asked of the queries as well, as attributes are later: captions alone say too
+    seldom whether a thing is shiny for the text encoder and the contrast decoder to learn it.
 
     Args:
         backbone: see `DynRefer`, as are all parts.

@@ -49,7 +49,7 @@ def test_asymmetric_loss_is_finite_in_half_precision(target):
 
 
 def test_labels_may_share_a_region():
-    # A decoder that scores 2 and 1, times e, minus 1: two labels of region 0 hold, none of region 1.
+    # Scores of 2 and 1, times e, minus 1; both labels hold of region 0 and none of region 1.
     class Scores(torch.nn.Module):
         def forward(self, texts, queries):
             return torch.tensor([[2.0, 1.0], [2.0, 1.0]])
