@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ class TaskOptions:
     amp_dtype: str = "fp16"
     generation: Mapping[str, Any] | None = None
     chunk: int = 64
+
+
+class _Batches:
+    """The next batches of a loader, which may never end, with the length LAVIS's log asks for."""
+
+    def __init__(self, loader: Iterable[Any], count: int) -> None:
+        self._loader = loader
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self._loader, self._count)
 
 
 @registry.register_task("dynrefer")
@@ -116,13 +131,13 @@ class DynReferTask(BaseTask):
         """One epoch: LAVIS's loop with clipping, any autocast type, and every loss logged."""
         if start_iters is not None:
             raise ValueError("the dynrefer task counts in epochs; use run.max_epoch")
-        batches = iter(data_loader)
         meters = MetricLogger(delimiter="  ")
         meters.add_meter("lr", SmoothedValue(window_size=1, fmt="{value:.6f}"))
         device = next(model.parameters()).device
         header = f"Train: epoch [{epoch}]"
-        for step in meters.log_every(range(iters_per_epoch), log_freq, header):
-            samples = prepare_sample(next(batches), cuda_enabled=cuda_enabled)
+        batches = _Batches(data_loader, iters_per_epoch)
+        for step, batch in enumerate(meters.log_every(batches, log_freq, header)):
+            samples = prepare_sample(batch, cuda_enabled=cuda_enabled)
             lr_scheduler.step(cur_epoch=epoch, cur_step=step)
             with self._autocast(device):
                 losses = model(samples)

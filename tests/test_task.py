@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 import torch
 
@@ -26,14 +29,20 @@ class Steady:
         del cur_epoch, cur_step
 
 
-def train(batches, options=None, accum_grad_iters=1):
+def train(batches, options=None, accum_grad_iters=1, slow=0.0):
     model = Losses()
+
+    def loader():
+        for factor in batches:
+            time.sleep(slow)
+            yield {"factor": torch.tensor(float(factor))}
+
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     stats = DynReferTask(options or TaskOptions())._train_inner_loop(
         epoch=0,
         iters_per_epoch=len(batches),
         model=model,
-        data_loader=[{"factor": torch.tensor(float(factor))} for factor in batches],
+        data_loader=loader(),
         optimizer=optimizer,
         lr_scheduler=Steady(),
         accum_grad_iters=accum_grad_iters,
@@ -43,6 +52,12 @@ def train(batches, options=None, accum_grad_iters=1):
 
 def test_every_batch_makes_a_step():
     assert train([1, 1])[0] == pytest.approx(0.0)  # 1 - .5 - .5
+
+
+def test_the_log_tells_how_long_batches_were_waited_for(caplog, capsys):
+    train([1, 1], slow=0.05)
+    waited = re.findall(r"data: (\d+\.\d+)", capsys.readouterr().out + caplog.text)
+    assert waited and float(waited[0]) >= 0.05
 
 
 def test_accumulated_losses_are_averaged():
