@@ -57,7 +57,8 @@ def test_every_batch_makes_a_step():
 def test_the_log_tells_how_long_batches_were_waited_for(caplog, capsys):
     train([1, 1], slow=0.05)
     waited = re.findall(r"data: (\d+\.\d+)", capsys.readouterr().out + caplog.text)
-    assert waited and float(waited[0]) >= 0.05
+    assert waited
+    assert float(waited[0]) >= 0.05
 
 
 def test_accumulated_losses_are_averaged():
