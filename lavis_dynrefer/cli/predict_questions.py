@@ -22,7 +22,10 @@ def add_question_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tags", metavar=words, help="to tag with; @FILE: one per line")
     parser.add_argument("--controls", metavar=words, help="what every caption should be about")
     parser.add_argument("--tasks", metavar="TASK,TASK", help=f"out of {', '.join(TASKS)}; else all")
-    parser.add_argument("--views", help="image, task or fixed:0,0.5; else the model's own policy")
+    parser.add_argument(
+        "--views",
+        help="fixed:0,0.5 (scales), task, image, joint or random; else the model's own policy",
+    )
     parser.add_argument("--model", default="tiny", help="tiny, flant5xl, ...; default tiny")
     parser.add_argument("--checkpoint", help="weights in place of the model's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from lavis_dynrefer.datasets.picture_files import PICTURE_ERRORS, decode_picture
+from lavis_dynrefer.datasets.picture_files import (
+    PICTURE_ERRORS,
+    ROTATED,
+    decode_picture,
+    exif_orientation,
+)
 from lavis_dynrefer.structures import ImageRecord
 
 UNUSABLE = {  # kind -> what it means; a picture has at most one of these
@@ -40,9 +44,6 @@ UNUSUAL = {  # kind -> what it means; a picture may have several
 }
 SMALL_SIDE = 8  # pixels
 EXAMPLES = 5  # of each kind in a report
-_ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT = 1
-_ROTATED = range(2, 9)  # or mirrored
 _SIDEWAYS = range(5, 9)
 _SHOWN_BYTES = 24  # of a file that is no picture
 _CHUNK = 64  # pictures a process is handed at once
@@ -210,13 +211,13 @@ def _look(record: ImageRecord) -> tuple[tuple[str, ...], str]:
     """What the header says that is unusual; raises what Pillow raises."""
     with _quiet(), Image.open(record.path) as image:
         size, mode = image.size, image.mode
-        orientation = _orientation(image)
+        orientation = exif_orientation(image)
         is_transparent = "transparency" in image.info
     kinds = list(_mode_kinds(mode))
     if is_transparent and "alpha" not in kinds:
         kinds.append("alpha")
     annotated = (record.width, record.height)
-    is_rotated = orientation in _ROTATED
+    is_rotated = orientation in ROTATED
     for kind, applies in {
         "size_differs": size != annotated,
         "exif_rotated": is_rotated,
@@ -233,15 +234,6 @@ def _look(record: ImageRecord) -> tuple[tuple[str, ...], str]:
     if is_rotated:
         detail += f"; EXIF orientation {orientation}"
     return tuple(kinds), detail if kinds else ""
-
-
-def _orientation(image: Image.Image) -> Any:
-    if "exif" not in image.info:  # asking would decode a whole PNG
-        return _UPRIGHT
-    try:
-        return image.getexif().get(_ORIENTATION, _UPRIGHT)
-    except PICTURE_ERRORS:  # the loader never reads it
-        return _UPRIGHT
 
 
 def _mode_kinds(mode: str) -> tuple[str, ...]:

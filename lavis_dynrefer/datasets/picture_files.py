@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import struct
 import threading
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 # What Pillow raises at files that are no pictures, damaged, or larger than it wants to open.
 PICTURE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+ROTATED = range(2, 9)  # EXIF orientations, mirrored ones included
+_UPRIGHT = 1
 
 
 class _WholeFilesOnly:
@@ -52,3 +56,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bit: convert() would clip nearly all of it to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")
+
+
+def exif_orientation(image: Image.Image) -> Any:
+    """What the file says about how to show it; 1 is as stored, and where nothing is readable."""
+    if "exif" not in image.info:  # asking would decode a whole PNG
+        return _UPRIGHT
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
+    except PICTURE_ERRORS:  # pixels can be whole all the same
+        return _UPRIGHT

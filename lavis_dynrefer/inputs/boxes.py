@@ -55,8 +55,9 @@ def pixel_boxes(
             )
         rows = rows * torch.tensor([width, height, width, height], dtype=torch.float32)
     elif normalised is None and _look_normalised(boxes, rows):
+        first = [round(value, 4) for value in rows[0].tolist()]
         raise ValueError(
-            f"boxes: all values lie in [0, 1], such as {rows[0].tolist()}; pass normalised=True "
+            f"boxes: all values lie in [0, 1], such as {first}; pass normalised=True "
             "if they are shares of the picture, normalised=False if they are pixels"
         )
     if format == "xywh":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Union
@@ -11,11 +12,15 @@ from PIL import Image
 
 from lavis_dynrefer.datasets.picture_files import (
     PICTURE_ERRORS,
+    ROTATED,
     decode_picture,
+    exif_orientation,
     to_rgb,
     whole_files_only,
 )
 from lavis_dynrefer.geometry.checks import MAX_PIXELS
+
+logger = logging.getLogger(__name__)
 
 Picture = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]"]
 
@@ -54,6 +59,13 @@ def _decoded(picture: str | os.PathLike[str] | Image.Image) -> Image.Image:
         raise FileNotFoundError(f"no picture {picture}")
     with Image.open(picture) as header:
         _check_size(header)
+        if exif_orientation(header) in ROTATED:
+            logger.warning(
+                "%s asks to be shown rotated (EXIF); boxes count in its pixels as stored, "
+                "%d x %d. Save it rotated if yours were drawn on what a viewer shows.",
+                picture,
+                *header.size,
+            )
     return decode_picture(picture)
 
 

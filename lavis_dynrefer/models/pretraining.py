@@ -161,8 +161,8 @@ class RegionPretraining(BaseModel):
         summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
         queries = self.qformer(self.region_encoder(features))
         query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
-        # The texts learn to read the queries but not to shape them: else, after six epochs, the kind
-        # of the object beside a region is lost (docs/tiny_model.md).
+        # The texts learn to read the queries but not to shape them: else the kind of the object
+        # beside a region is not learnt (docs/tiny_model.md).
         text = self.contrast.label_loss(
             self.text_encoder(self._sample_prompts()), queries.detach(), truth
         )

@@ -23,6 +23,21 @@ def test_a_path_a_pil_picture_and_an_array_mean_the_same(pixels, tmp_path):
     assert [np.asarray(open_picture(one)).tolist() for one in for_all] == [pixels.tolist()] * 4
 
 
+def test_a_picture_that_asks_to_be_rotated_is_read_as_stored_and_said_so(pixels, tmp_path, caplog):
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=sideways)
+    Image.fromarray(pixels).save(tmp_path / "plain.png")
+
+    assert open_picture(tmp_path / "plain.png").size == (8, 6)
+    assert not caplog.records
+    assert open_picture(tmp_path / "turned.png").size == (8, 6)
+    assert (
+        "turned.png asks to be shown rotated (EXIF); boxes count in its pixels as stored, 8 x 6"
+        in (caplog.text)
+    )
+
+
 def test_gray_arrays_are_gray_pictures(pixels):
     found = open_picture(pixels[..., 0])
 
