@@ -25,7 +25,7 @@ SPLITS = ("test", "synthetic_attributes", "synthetic_categories")
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("scenes") / "data"
-    write_dataset(root, scenes=20, seed=3)
+    write_dataset(root, scenes=20, seed=3, world="neighbour")
     return root
 
 

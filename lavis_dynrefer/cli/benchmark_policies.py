@@ -18,10 +18,10 @@ _HEADS = ("attributes", "category", "own", "relation", "reference", "full")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the benchmark, apart from its folder."""
     parser.add_argument("--scenes", type=int, default=8_000, help="of the data set")
-    parser.add_argument("--train-pictures", type=int, default=1_500, help="of them, trained on")
-    parser.add_argument("--pictures", type=int, default=150, help="of val and test, asked about")
-    parser.add_argument("--steps", type=int, default=800, help="of each training, decoders alone")
-    parser.add_argument("--tuning-steps", type=int, default=300, help="then, of all parts")
+    parser.add_argument("--train-pictures", type=int, default=1_200, help="of them, trained on")
+    parser.add_argument("--pictures", type=int, default=120, help="of val and test, asked about")
+    parser.add_argument("--steps", type=int, default=700, help="of each training, decoders alone")
+    parser.add_argument("--tuning-steps", type=int, default=250, help="then, of all parts")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
     parser.add_argument("--world", choices=WORLDS, default="landmark")
 
