@@ -9,7 +9,7 @@ from typing import TypeVar
 from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.models.backbone import build_backbone
 from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
-from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
+from lavis_dynrefer.models.decoders.contrast import build_contrast
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
 from lavis_dynrefer.models.llms import build_llm
 from lavis_dynrefer.models.qformer import build_qformer
@@ -58,9 +58,7 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
             tags=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
             threshold=config.tagging.threshold,
         ),
-        "contrast": ContrastDecoder(
-            QueryDecoder(config.contrast.decoder, normalise=True, **widths)
-        ),
+        "contrast": build_contrast(config.contrast.decoder, **widths),
         "captioning": CaptionDecoder(
             build_llm(config.captioning.llm, config.captioning.llm_options),
             region_dim=qformer.width,

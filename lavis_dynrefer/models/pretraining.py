@@ -27,10 +27,9 @@ from lavis_dynrefer.config import (
 from lavis_dynrefer.geometry.boxes import carry
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
 from lavis_dynrefer.models.builder import LAVIS_KEYS
-from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
+from lavis_dynrefer.models.decoders.contrast import ContrastDecoder, build_contrast
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.qformer import QFormer, build_qformer
-from lavis_dynrefer.models.query_decoder import QueryDecoder
 from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures, build_region_encoder
 from lavis_dynrefer.models.text_encoder import TextEncoder, build_text_encoder
 from lavis_dynrefer.paths import config_path, resource_path
@@ -119,13 +118,10 @@ class RegionPretraining(BaseModel):
             region_encoder=build_region_encoder(config.region, config.vision),
             qformer=qformer,
             text_encoder=text_encoder,
-            contrast=ContrastDecoder(
-                QueryDecoder(
-                    config.contrast.decoder,
-                    text_dim=text_encoder.embed_dim,
-                    region_dim=qformer.width,
-                    normalise=True,
-                )
+            contrast=build_contrast(
+                config.contrast.decoder,
+                text_dim=text_encoder.embed_dim,
+                region_dim=qformer.width,
             ),
             labels=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
         )
@@ -161,8 +157,8 @@ class RegionPretraining(BaseModel):
         summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
         queries = self.qformer(self.region_encoder(features))
         query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
-        # The texts learn to read the queries but not to shape them: else the kind of the object
-        # beside a region is not learnt (docs/tiny_model.md).
+        # The texts learn to read the queries but not to shape them: in the run in which they did,
+        # the kind of the object beside a region was not learnt (docs/tiny_model.md).
         text = self.contrast.label_loss(
             self.text_encoder(self._sample_prompts()), queries.detach(), truth
         )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lavis_dynrefer.config import QueryDecoderConfig
 from lavis_dynrefer.models.gather import gather_rows
 from lavis_dynrefer.models.losses import sigmoid_contrastive_loss
 from lavis_dynrefer.models.query_decoder import QueryDecoder
@@ -62,3 +63,12 @@ class ContrastDecoder(nn.Module):
         logits = self.decoder(texts, queries).float() * self.log_scale.exp() + self.bias
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         return losses.sum(dim=1).mean()
+
+
+def build_contrast(
+    config: QueryDecoderConfig, *, text_dim: int, region_dim: int
+) -> ContrastDecoder:
+    """Contrast decoder of any size with random weights; for E and D see `QueryDecoder`."""
+    return ContrastDecoder(
+        QueryDecoder(config, text_dim=text_dim, region_dim=region_dim, normalise=True)
+    )
