@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
@@ -30,6 +31,9 @@ UNUSED_PACKAGES = {
     "pycocoevalcap": "pycocoevalcap",
     "spacy": "spacy",
 }
+
+# Tell every program that imports LAVIS what their own authors should change.
+_WARN_ABOUT_THEMSELVES = (r"fairscale\.", r"torch\.jit\.")
 
 # Moved between modules of transformers after LAVIS was written.
 MOVED_NAMES = (
@@ -75,7 +79,10 @@ def lavis_importable() -> Iterator[None]:
     finder = _StandInFinder(absent)
     sys.meta_path.append(finder)
     try:
-        yield
+        with warnings.catch_warnings():
+            for module in _WARN_ABOUT_THEMSELVES:
+                warnings.filterwarnings("ignore", category=FutureWarning, module=module)
+            yield
     finally:
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if name.split(".")[0] in absent]:

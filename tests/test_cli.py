@@ -46,3 +46,24 @@ def test_mistakes_end_with_one_line(checkpoint, tmp_path, capsys, arguments, mes
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["predict", "a.jpg", "--whole-image", "--atribute=wet"],
+            "--atribute=wet; did you mean --attributes?",
+        ),
+        (["serve", "--prot=80"], "unrecognized arguments: --prot=80; did you mean --port?"),
+        (["export", "a", "b", "c", "--zzz"], "unrecognized arguments: c --zzz\n"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_told_with_the_usage_of_its_command(
+    arguments, message, capsys
+):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert error.startswith(f"usage: dynrefer {arguments[0]} ")
+    assert message in error

@@ -154,3 +154,4 @@ print(registry.get_model_class("dynrefer").__name__, hidden & sys.modules.keys()
     result = run_python(code)
 
     assert result.stdout == "DynRefer set()\n", result.stderr
+    assert "FutureWarning" not in result.stderr  # what LAVIS's libraries say about themselves

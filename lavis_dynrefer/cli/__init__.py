@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -41,9 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, module in COMMANDS.items():
         summary = (module.__doc__ or "").splitlines()[0]
         module.add_arguments(verbs.add_parser(name, help=summary, description=summary))
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # said with the usage of the command, not of `dynrefer`
+        command = verbs.choices[arguments.command]
+        command.error(_unrecognised(unknown, command.format_usage()))
     try:
         return COMMANDS[arguments.command].run(arguments)
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_BAD_INPUT
+
+
+def _unrecognised(unknown: Sequence[str], usage: str) -> str:
+    message = "unrecognized arguments: " + " ".join(unknown)
+    options = re.findall(r"--[\w-]+", usage)
+    for argument in unknown:
+        close = difflib.get_close_matches(argument.split("=")[0], options, n=1)
+        if close:
+            message += f"; did you mean {close[0]}?"
+            break
+    return message

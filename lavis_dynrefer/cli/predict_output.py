@@ -26,7 +26,10 @@ ANNOTATED = "annotated"
 MOST_ROWS = 40  # regions in a table for people
 _MOST_DRAWN = 100  # regions; each takes some lines below the picture
 _SIDES = (640, 1600)  # pixels, of the longer side of an annotated picture
-_COLUMNS = ("picture", "#", "box", "caption", "category", "attributes", "tags")
+_COLUMNS = (  # in brackets what the numbers in brackets are, see docs/answers.md
+    *("picture", "#", "box", "caption (probability)", "category (share)", "attributes (score)"),
+    "tags",
+)
 _SHOWN = 5  # best names of each kind
 _LONGEST = 60  # characters of a file name; each may take four of the 255 bytes there are
 
@@ -144,7 +147,7 @@ def table(results: Iterable[PictureResult]) -> Table:
             "" if region.caption is None else f"{region.caption} ({region.caption_score:.2f})",
             _category(region),
             _best(region.attributes),
-            ", ".join(name for name, _ in region.tags[:_SHOWN]),
+            _tags(region) or ("-" if "tags" in region.scales else ""),
         )
         rows.append([Text(cell) for cell in cells])  # not markup: names may hold brackets
     kept = [place for place in range(len(_COLUMNS)) if any(row[place] for row in rows)]
@@ -164,7 +167,7 @@ def _lines(region: RegionPrediction) -> str:
     parts = (
         _category(region),
         _best(region.attributes),
-        ", ".join(name for name, _ in region.tags[:_SHOWN]),
+        _tags(region),
     )
     return "\n".join(line for line in (region.caption, " · ".join(filter(None, parts))) if line)
 
@@ -174,6 +177,10 @@ def _category(region: RegionPrediction) -> str:
     if share is None:
         return name if region.categories else ""
     return f"{name} ({share:.2f})"
+
+
+def _tags(region: RegionPrediction) -> str:
+    return ", ".join(name for name, _ in region.tags[:_SHOWN])
 
 
 def _best(scores: Iterable[NamedScore]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Union
 
@@ -21,6 +22,11 @@ from lavis_dynrefer.datasets.picture_files import (
 from lavis_dynrefer.geometry.checks import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
+
+_ROTATED = (
+    "%s asks to be shown rotated (EXIF); boxes count in its pixels as stored, %d x %d. "
+    "Save it rotated if yours were drawn on what a viewer shows."
+)
 
 Picture = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]"]
 
@@ -53,20 +59,27 @@ def open_picture(picture: Picture) -> Image.Image:
 def _decoded(picture: str | os.PathLike[str] | Image.Image) -> Image.Image:
     if isinstance(picture, Image.Image):
         _check_size(picture)
+        if exif_orientation(picture) in ROTATED:
+            logger.warning(_ROTATED, "a picture", *picture.size)
         with whole_files_only:  # its file may not have been read yet
-            return to_rgb(picture)
+            image = to_rgb(picture)
+        image.info.pop("exif", None)  # boxes count in these pixels from here on: said once
+        return image
     if not Path(picture).is_file():
         raise FileNotFoundError(f"no picture {picture}")
     with Image.open(picture) as header:
         _check_size(header)
         if exif_orientation(header) in ROTATED:
-            logger.warning(
-                "%s asks to be shown rotated (EXIF); boxes count in its pixels as stored, "
-                "%d x %d. Save it rotated if yours were drawn on what a viewer shows.",
-                picture,
-                *header.size,
-            )
-    return decode_picture(picture)
+            _warn_once(os.fspath(picture), header.size)
+    image = decode_picture(picture)
+    image.info.pop("exif", None)
+    return image
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(path: str, size: tuple[int, int]) -> None:
+    """A run opens a picture again to draw it."""
+    logger.warning(_ROTATED, path, *size)
 
 
 def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:

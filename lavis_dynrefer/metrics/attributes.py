@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from lavis_dynrefer.geometry import boxes
 from lavis_dynrefer.metrics.answers import (
@@ -46,6 +45,8 @@ def average_precisions(scores: Floats, labels: NDArray[np.int_]) -> Floats:
     Returns:
         (A,) in [0, 1]; nan where no region is labelled 1.
     """
+    from sklearn.metrics import average_precision_score  # a second of every program's start
+
     result = np.full(labels.shape[1], np.nan)
     for column in range(labels.shape[1]):
         known = labels[:, column] >= 0

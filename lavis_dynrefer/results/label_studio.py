@@ -6,7 +6,9 @@ texts and choices of a region carry the id of its box.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -21,14 +23,15 @@ from lavis_dynrefer.results.records import (
 from lavis_dynrefer.results.streams import dump_list
 from lavis_dynrefer.structures import RegionPrediction
 
-# Where Label Studio serves the pictures of a local folder that it was told about.
+# Where Label Studio serves the pictures of local folders: after it comes the path below its
+# LOCAL_FILES_DOCUMENT_ROOT. A project may be shown folders in there, but not the root itself.
 LOCAL_FILES = "/data/local-files/?d="
 _IMAGE = "image"
 _LABEL = "label"
 
 
 def to_label_studio(
-    results: Collection[PictureResult], *, prefix: str = LOCAL_FILES
+    results: Collection[PictureResult], *, prefix: str | None = None
 ) -> list[dict[str, Any]]:
     """One task per picture.
 
@@ -37,16 +40,22 @@ def to_label_studio(
 
     Args:
         results: what to show; boxes are cut at the edges of the picture.
-        prefix: goes before a picture's name to make its address. The default is Label Studio's own
-            for a folder of pictures that it serves as local files.
+        prefix: goes before a picture's name to make its address. None: Label Studio serves the
+            pictures as local files, and its document root is the folder around theirs.
     """
     return list(_tasks(results, prefix))
 
 
 def write_tasks(results: Collection[PictureResult], file: TextIO) -> None:
     """Write what `to_label_studio` returns, picture by picture."""
-    dump_list(_tasks(results, LOCAL_FILES), file)
+    dump_list(_tasks(results, None), file)
     file.write("\n")
+
+
+def document_root(results: Collection[PictureResult]) -> Path:
+    """The folder around the one that holds all pictures."""
+    folders = {os.path.dirname(os.path.abspath(result.path)) for result in results}
+    return Path(os.path.commonpath(folders)).parent if folders else Path()
 
 
 def label_config(results: Collection[PictureResult]) -> str:
@@ -77,17 +86,26 @@ def label_config(results: Collection[PictureResult]) -> str:
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
 
-def _tasks(results: Collection[PictureResult], prefix: str) -> Iterator[dict[str, Any]]:
+def _tasks(results: Collection[PictureResult], prefix: str | None) -> Iterator[dict[str, Any]]:
+    root = document_root(results) if prefix is None else Path()
     for result in results:
+        if prefix is None:
+            address = LOCAL_FILES + _quoted(Path(os.path.relpath(result.path, root)).as_posix())
+        else:
+            address = prefix + _quoted(result.picture)
         regions = [
             part
             for number, region in zip(result.ids, result.regions)
             for part in _parts(result, f"region-{number}", region)
         ]
         yield {
-            "data": {"image": prefix + quote(result.picture, errors="surrogateescape")},
+            "data": {"image": address},
             "predictions": [{"model_version": "lavis_dynrefer", "result": regions}],
         }
+
+
+def _quoted(path: str) -> str:
+    return quote(path, errors="surrogateescape")
 
 
 def _parts(

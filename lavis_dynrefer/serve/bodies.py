@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Optional, TypeVar, Union
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -22,6 +23,12 @@ def _number(value: Any) -> Any:
     """A whole number stays one: whole numbers are pixels, fractions may be shares of a side."""
     if type(value) not in (int, float) or not -1e30 < value < 1e30:
         raise ValueError("expected a finite number")
+    return value
+
+
+def _rows(value: Any) -> Any:
+    if isinstance(value, list) and len(value) == 4 and not isinstance(value[0], (list, tuple)):
+        raise ValueError("expected a list of boxes; one box is [[x1, y1, x2, y2]]")
     return value
 
 
@@ -55,7 +62,7 @@ Mask = Annotated[
 class RegionFields(BaseModel):
     """Regions and questions, as `RegionPredictor.predict` takes them."""
 
-    boxes: Optional[List[List[Number]]] = Field(
+    boxes: Annotated[Optional[List[List[Number]]], BeforeValidator(_rows)] = Field(
         None, description="four numbers for each region: x1, y1, x2, y2 in pixels"
     )
     masks: Optional[List[Mask]] = Field(

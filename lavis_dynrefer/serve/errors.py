@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -71,20 +72,27 @@ def error_of_status(status: int, detail: str) -> RequestError:
     return RequestError(kinds.get(status, fallback), detail)
 
 
-def error_of_body(error: ValidationError) -> RequestError:
-    """The error for a body that does not fit its model: its first mistakes, each with its place."""
+def error_of_body(error: ValidationError, fields: Collection[str]) -> RequestError:
+    """The error for a body that does not fit its model: its first mistakes, each with its place.
+
+    Args:
+        error: what pydantic found.
+        fields: the names of the model's fields.
+    """
     mistakes = error.errors(include_url=False, include_context=False)
     if mistakes[0]["type"] == "json_invalid":
         return RequestError("invalid_request", f"the request is no json: {mistakes[0]['msg']}")
-    told = [_mistake(mistake) for mistake in mistakes[:_SHOWN]]
+    told = [_mistake(mistake, fields) for mistake in mistakes[:_SHOWN]]
     if len(mistakes) > _SHOWN:
         told.append(f"and {len(mistakes) - _SHOWN:,} more")
     return RequestError("unprocessable", "; ".join(told))
 
 
-def _mistake(mistake: Mapping[str, Any]) -> str:
+def _mistake(mistake: Mapping[str, Any], fields: Collection[str]) -> str:
     if mistake["type"] == "extra_forbidden":
-        return f"{_place(mistake['loc'])}: there is no such field"
+        close = difflib.get_close_matches(str(mistake["loc"][-1]), fields, n=1)
+        cure = f"; did you mean {close[0]}?" if close else ""
+        return f"{_place(mistake['loc'])}: there is no such field{cure}"
     if mistake["type"] == "missing":
         return f"{_place(mistake['loc'])}: is missing"
     return f"{_place(mistake['loc'])}: {mistake['msg']}, got {mistake['input']!r:.60}"

@@ -82,7 +82,7 @@ def parse_body(model: type[Body], data: bytes) -> Body:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        raise error_of_body(error) from error
+        raise error_of_body(error, model.model_fields) from error
 
 
 class WorkReader:

@@ -38,6 +38,23 @@ def test_a_picture_that_asks_to_be_rotated_is_read_as_stored_and_said_so(pixels,
     )
 
 
+def test_a_rotation_is_told_once_for_each_picture(pixels, tmp_path, caplog):
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=sideways)
+
+    open_picture(open_picture(tmp_path / "turned.png"))
+    open_picture(tmp_path / "turned.png")  # to draw it
+    assert len(caplog.records) == 1
+
+    with Image.open(tmp_path / "turned.png") as picture:
+        open_picture(open_picture(picture))
+    assert [record.getMessage().split(" asks")[0] for record in caplog.records] == [
+        str(tmp_path / "turned.png"),
+        "a picture",
+    ]
+
+
 def test_gray_arrays_are_gray_pictures(pixels):
     found = open_picture(pixels[..., 0])
 

@@ -41,6 +41,14 @@ def test_the_address_of_a_picture_is_quoted(results):
     assert addresses[2] == "http://x/c.png"
 
 
+def test_local_pictures_lie_in_a_folder_below_the_document_root(results):
+    """Label Studio serves none that lies in the root itself."""
+    addresses = [task["data"]["image"] for task in to_label_studio(results)]
+    assert addresses[0] == "/data/local-files/?d=data/a%20b/%C3%BC.jpg"
+    assert addresses[2] == "/data/local-files/?d=data/c.png"
+    assert to_label_studio(results[:1])[0]["data"]["image"].endswith("?d=a%20b/%C3%BC.jpg")
+
+
 def test_one_attribute_alone_is_chosen_from_a_half_on():
     regions = [
         RegionPrediction(box=(0.0, 0.0, 5.0, 5.0), attributes=(("wet", score),))

@@ -147,7 +147,8 @@ BAD_BOXES = {
     "huge": (f"[[1, 2, 3, {10**400}]]", 422, "boxes[0][3]: Value error, expected a finite number"),
     "a word": ('[[1, 2, 3, "4"]]', 422, "expected a finite number, got '4'"),
     "nothing": ("[[1, 2, 3, null]]", 422, "got None"),
-    "flat": ("[1, 2, 3, 4]", 422, "boxes[0]: Input should be a valid"),
+    "flat": ("[1, 2, 3, 4]", 422, "expected a list of boxes; one box is [[x1, y1, x2, y2]]"),
+    "flat and more": ("[1, 2, 3, 4, 5]", 422, "boxes[0]: Input should be a valid"),
     "three": ("[[1, 2, 3]]", 422, "expected shape (R, 4), got (1, 3)"),
     "ragged": ("[[1, 2, 3, 4], [1, 2]]", 422, "expected rows of four numbers"),
     "outside": ("[[50, 2, 60, 4]]", 422, "no part inside the 40 x 20 picture"),
@@ -168,7 +169,8 @@ def test_boxes_that_cannot_be_looked_at_are_named(client, small_picture, name):
 
 
 BAD_FIELDS = {
-    "an unknown field": ({"box": [1, 2, 3, 4]}, 422, "box: there is no such field"),
+    "one letter less": ({"box": [1, 2]}, 422, "box: there is no such field; did you mean boxes?"),
+    "an unknown field": ({"prompt": "what?"}, 422, "prompt: there is no such field"),
     "boxes and masks": ({"masks": []}, 422, "expected either boxes or masks"),
     "another form": ({"format": "cxcywh"}, 422, "format: Input should be 'xyxy' or 'xywh'"),
     "no task": ({"tasks": []}, 422, "tasks: List should have at least 1 item"),
