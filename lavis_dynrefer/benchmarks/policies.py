@@ -20,12 +20,12 @@ from lavis_dynrefer.benchmarks.encoded_scenes import (
 from lavis_dynrefer.benchmarks.processes import Answer
 from lavis_dynrefer.models.answers import TASKS
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.paths import cache_dir
+from lavis_dynrefer.paths import cache_dir, project_path
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic.dataset import VERSION, write_dataset
 from lavis_dynrefer.synthetic.estimates import Estimate
 from lavis_dynrefer.synthetic.graded_answers import grade
-from lavis_dynrefer.views.policies import ImagePrior
+from lavis_dynrefer.views.policies import ImagePrior, JointPrior
 
 FIXED = 0.5  # the paper's scale for captions
 SINGLE = (0.0, 0.3, 0.5, 1.0)  # scales of models that see one view
@@ -36,14 +36,15 @@ TRAININGS: Mapping[str, tuple[float, float | None]] = {
     f"fixed 0, {FIXED}": (0.0, FIXED),
     "random": (0.0, None),
 }
-# As train_tiny.yaml and tune_tiny.yaml: what begins at random first, then all but the backbone.
-NEW_PARTS = ("tagging", "captioning")
-ALL_PARTS = ("region_encoder", "qformer", "text_encoder", "tagging", "contrast", "captioning")
-NEW_RATE, ALL_RATE = 3e-3, 5e-4
+RUNS = ("dynrefer/train_tiny.yaml", "dynrefer/tune_tiny.yaml")  # one after the other
 EMBEDDED = "embedded model"
 # Task -> the number its scale is chosen by.
 CHOSEN_BY = {"attributes": "attribute_map", "categories": "category", "caption": "full"}
-HASHES = {"image prior": "phash", "image prior, official hash": "official"}
+PRIORS = {
+    "image prior": ImagePrior(2),
+    "image prior, official hash": ImagePrior(2, hash="official"),
+    "joint prior": JointPrior(2),
+}
 SHOWN = ("attribute_map", "category", "own", "relation", "reference", "full")
 
 
@@ -80,15 +81,15 @@ def measure_policies(
     """Train models in every way and ask them in every way.
 
     The scales of the task prior are chosen on the validation split by the models trained with
-    random views; all numbers of the rows are of the test split. The joint prior is not asked: with
-    two views it takes those of the image prior.
+    random views; all numbers of the rows are of the test split. The joint prior takes the image
+    prior's view where there are two.
 
     Args:
         scenes: of the data set, which is drawn unless it is in the cache.
         train_pictures: pictures trained on.
         pictures: of the validation and of the test split each.
-        steps: of each training, of the parts that begin at random.
-        tuning_steps: of each training after that, of all but the backbone.
+        steps: of each training, as train_tiny.yaml trains.
+        tuning_steps: of each training after that, as tune_tiny.yaml does.
         seeds: trainings of each kind.
         world: "landmark" or "neighbour".
         rounds: of the bootstrap behind the intervals.
@@ -100,7 +101,6 @@ def measure_policies(
     root = cache_dir() / f"synthetic-v{VERSION}-{world}-{scenes}-1"
     write_dataset(root, scenes=scenes, seed=1, world=world)
     eye = _untrained(0)
-    priors = {name: ImagePrior(2, hash=value) for name, value in HASHES.items()}
     train = encode_scenes(eye, root, "train", pictures=train_pictures)
     models = {
         training: [_trained(train, scales, steps, tuning_steps, seed) for seed in range(seeds)]
@@ -108,7 +108,7 @@ def measure_policies(
     }
     del train
     validation = encode_scenes(eye, root, "val", pictures=pictures)
-    test = encode_scenes(eye, root, "test", pictures=pictures, policies=priors)
+    test = encode_scenes(eye, root, "test", pictures=pictures, policies=PRIORS)
     found = {
         str(scale): _grade(models["random"], validation, _same(validation, scale), rounds)
         for scale in SCALES[1:]
@@ -155,7 +155,7 @@ def _questions(
             (training, "random", 2, 0, _all(_pair(test, second))),
             *(
                 (training, name, 2, len(SCALES), _all(_pair(test, test.chosen[name])))
-                for name in HASHES
+                for name in PRIORS
             ),
             (training, "task prior", encoded, 0, by_task),
         ]
@@ -201,14 +201,18 @@ def _trained(
         return torch.stack([torch.full((count,), round(10 * first)), drawn], dim=1)
 
     model = _untrained(seed)
-    for parts, count, rate in (
-        (NEW_PARTS, steps, NEW_RATE),
-        (ALL_PARTS, tuning_steps, ALL_RATE),
-    ):
+    for (parts, rate), count in zip(phases(), (steps, tuning_steps)):
         train_on_encoded(
             model, regions, columns, parts=parts, steps=count, seed=seed, learning_rate=rate
         )
     return model
+
+
+def phases() -> list[tuple[Sequence[str], float]]:
+    """The parts that each of `RUNS` trains, and its highest learning rate."""
+    runs = [OmegaConf.load(project_path(name)) for name in RUNS]
+    every_part = OmegaConf.load(DynRefer.default_config_path("tiny")).model.trainable
+    return [(list(run.model.get("trainable", every_part)), run.run.init_lr) for run in runs]
 
 
 def _grade(

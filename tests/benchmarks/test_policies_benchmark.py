@@ -13,12 +13,11 @@ from lavis_dynrefer.benchmarks.encoded_scenes import (
     train_on_encoded,
 )
 from lavis_dynrefer.benchmarks.policies import (
-    ALL_PARTS,
-    NEW_PARTS,
     SHOWN,
     SINGLE,
     TRAININGS,
     measure_policies,
+    phases,
 )
 from lavis_dynrefer.models.answers import TASKS
 from lavis_dynrefer.models.dynrefer import DynRefer
@@ -62,7 +61,7 @@ def test_what_a_policy_takes_is_noted(model, root):
     assert torch.tensor(SCALES)[encoded.chosen["prior"]].tolist() == pytest.approx(taken.tolist())
 
 
-@pytest.mark.parametrize("parts", [NEW_PARTS, ALL_PARTS])
+@pytest.mark.parametrize("parts", [parts for parts, _ in phases()])
 def test_training_on_encoded_views_changes_the_parts_asked_for(model, root, parts):
     encoded = encode_scenes(model, root, "train", pictures=1)
     trained = DynRefer.from_pretrained("tiny")
@@ -74,6 +73,13 @@ def test_training_on_encoded_views_changes_the_parts_asked_for(model, root, part
     old, new = model.state_dict(), trained.state_dict()
     changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
     assert changed == set(parts)
+
+
+def test_models_are_trained_as_the_embedded_one():
+    everything = {*("region_encoder", "qformer", "text_encoder"), "tagging", "contrast"}
+    (first, high), (second, low) = phases()
+    assert (set(first), high) == ({"tagging", "captioning"}, 3e-3)
+    assert (set(second), low) == ({*everything, "captioning"}, 5e-4)
 
 
 def test_every_training_is_asked_in_every_way_that_fits_it():
@@ -89,7 +95,7 @@ def test_every_training_is_asked_in_every_way_that_fits_it():
     )
     rows = found["rows"]
     assert {row["training"] for row in rows} == {*TRAININGS, "embedded model"}
-    assert len(rows) == len(SINGLE) + 3 * 5
+    assert len(rows) == len(SINGLE) + 3 * 6
     assert all(set(row["numbers"]) == set(SHOWN) for row in rows)
     assert set(found["task_scales"]) == {"attributes", "categories", "caption"}
     assert set(found["validation"]) == {str(scale) for scale in SCALES[1:]}
