@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lavis_dynrefer.inputs import open_picture
 from lavis_dynrefer.inputs.pictures import Picture
+from lavis_dynrefer.inputs.words import check_questions
 from lavis_dynrefer.models.answers import TASKS, Attribute, Questions, answer, steering_words
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.predictor import RegionPredictor
@@ -104,6 +105,9 @@ def explain(
     Raises:
         ValueError, FileNotFoundError: as `RegionPredictor.predict_iter`.
     """
+    check_questions(
+        attributes=attributes, categories=categories, tags=tags, controls=controls, tasks=tasks
+    )
     model = predictor.model
     asked = Questions(
         tasks=tuple(tasks),

@@ -18,13 +18,12 @@ from lavis_dynrefer.datasets.region_dataset import concat_samples
 from lavis_dynrefer.inputs import FORMATS, boxes_of_masks, open_picture, pixel_boxes
 from lavis_dynrefer.inputs.pictures import Picture
 from lavis_dynrefer.inputs.points import load_segmenter
-from lavis_dynrefer.inputs.words import check_words
-from lavis_dynrefer.models.answers import TASKS, Attribute, check_tasks
+from lavis_dynrefer.inputs.words import check_questions
+from lavis_dynrefer.models.answers import TASKS, Attribute
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.processors import ViewProcessor
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy, parse_policy
-from lavis_dynrefer.vocab.prompts import plain_attribute
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -160,18 +159,13 @@ class RegionPredictor:
                 another form, words that are none, an unknown task or policy.
             FileNotFoundError: a picture that is not there.
         """
-        asked = {
+        asked: dict[str, Any] = {
             "attributes": attributes,
             "categories": categories,
             "tags": tags,
             "tasks": tasks,
         }
-        check_tasks(tasks)
-        for name, words in {**asked, "controls": controls}.items():
-            check_words(name, words)
-        for attribute in attributes or ():
-            if isinstance(attribute, str):
-                plain_attribute(attribute)  # raises where it is no word
+        check_questions(**asked, controls=controls)
         if format not in FORMATS:
             raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
         processor = self._processor(views)

@@ -128,3 +128,10 @@ def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, scene):
 
     page = (tmp_path / "why.html").read_text(encoding="utf-8")
     assert page.count('<section class="region"') == 2
+
+
+@pytest.mark.parametrize("name", ["attributes", "categories", "tags", "controls", "tasks"])
+def test_one_text_in_place_of_a_list_is_refused_as_by_predict(predictor, scene, name):
+    for ask in (explain, RegionPredictor.predict):
+        with pytest.raises(ValueError, match=f"{name}: expected a list of words, got 'caption'"):
+            ask(predictor, *scene, **{name: "caption"})
