@@ -17,8 +17,14 @@ from torch import Tensor
 
 from lavis_dynrefer.inputs import open_picture
 from lavis_dynrefer.inputs.pictures import Picture
-from lavis_dynrefer.inputs.words import check_questions
-from lavis_dynrefer.models.answers import TASKS, Attribute, Questions, answer, steering_words
+from lavis_dynrefer.models.answers import (
+    TASKS,
+    Attribute,
+    Questions,
+    answer,
+    questions_to,
+    steering_words,
+)
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
@@ -26,6 +32,7 @@ from lavis_dynrefer.views.nesting import nest_boxes
 from lavis_dynrefer.views.nesting import pixel_boxes as whole_pixels
 from lavis_dynrefer.views.policies import ViewPolicy
 from lavis_dynrefer.vocab.control_words import control_prompt
+from lavis_dynrefer.vocab.word_lists import check_words
 
 SCORED = ("attributes", "categories")
 
@@ -105,17 +112,11 @@ def explain(
     Raises:
         ValueError, FileNotFoundError: as `RegionPredictor.predict_iter`.
     """
-    check_questions(
-        attributes=attributes, categories=categories, tags=tags, controls=controls, tasks=tasks
-    )
     model = predictor.model
-    asked = Questions(
-        tasks=tuple(tasks),
-        attributes=model.attributes if attributes is None else tuple(attributes),
-        categories=model.categories if categories is None else tuple(categories),
-        generation=model.caption_config.generation,
-        tags=None if tags is None else tuple(tags),
+    asked = questions_to(
+        model, tasks=tasks, attributes=attributes, categories=categories, tags=tags
     )
+    check_words("controls", controls)
     picture = open_picture(image)
     explanations: list[RegionExplanation] = []
     for sample in predictor.look(picture, boxes, format=format, normalised=normalised, views=views):

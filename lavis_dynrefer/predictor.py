@@ -18,12 +18,12 @@ from lavis_dynrefer.datasets.region_dataset import concat_samples
 from lavis_dynrefer.inputs import FORMATS, boxes_of_masks, open_picture, pixel_boxes
 from lavis_dynrefer.inputs.pictures import Picture
 from lavis_dynrefer.inputs.points import load_segmenter
-from lavis_dynrefer.inputs.words import check_questions
-from lavis_dynrefer.models.answers import TASKS, Attribute
+from lavis_dynrefer.models.answers import TASKS, Attribute, questions_to
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.processors import ViewProcessor
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy, parse_policy
+from lavis_dynrefer.vocab.word_lists import check_words
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -165,7 +165,8 @@ class RegionPredictor:
             "tags": tags,
             "tasks": tasks,
         }
-        check_questions(**asked, controls=controls)
+        questions_to(self.model, **asked)  # raises where something is wrong with them
+        check_words("controls", controls)
         if format not in FORMATS:
             raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
         processor = self._processor(views)

@@ -23,11 +23,6 @@ from lavis_dynrefer.geometry.checks import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
-_ROTATED = (
-    "%s asks to be shown rotated (EXIF); boxes count in its pixels as stored, %d x %d. "
-    "Save it rotated if yours were drawn on what a viewer shows."
-)
-
 Picture = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]"]
 
 
@@ -60,7 +55,7 @@ def _decoded(picture: str | os.PathLike[str] | Image.Image) -> Image.Image:
     if isinstance(picture, Image.Image):
         _check_size(picture)
         if exif_orientation(picture) in ROTATED:
-            logger.warning(_ROTATED, "a picture", *picture.size)
+            _warn("a picture", picture.size)
         with whole_files_only:  # its file may not have been read yet
             image = to_rgb(picture)
         image.info.pop("exif", None)  # boxes count in these pixels from here on: said once
@@ -76,10 +71,16 @@ def _decoded(picture: str | os.PathLike[str] | Image.Image) -> Image.Image:
     return image
 
 
-@lru_cache(maxsize=1024)
-def _warn_once(path: str, size: tuple[int, int]) -> None:
-    """A run opens a picture again to draw it."""
-    logger.warning(_ROTATED, path, *size)
+def _warn(name: str, size: tuple[int, int]) -> None:
+    logger.warning(
+        "%s asks to be shown rotated (EXIF); boxes count in its pixels as stored, %d x %d. "
+        "Save it rotated if yours were drawn on what a viewer shows.",
+        name,
+        *size,
+    )
+
+
+_warn_once = lru_cache(maxsize=1024)(_warn)  # a run opens a picture again to draw it
 
 
 def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:

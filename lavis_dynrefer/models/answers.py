@@ -13,7 +13,8 @@ from torch import Tensor
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.structures import AttributeInfo, NamedScore
 from lavis_dynrefer.vocab.control_words import control_prompt
-from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
+from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt, plain_attribute
+from lavis_dynrefer.vocab.word_lists import check_words
 
 if TYPE_CHECKING:
     from lavis_dynrefer.models.dynrefer import DynRefer
@@ -60,6 +61,36 @@ class Questions:
     def read_by_decoders(self) -> tuple[str, ...]:
         """Tasks whose queries are needed: captions are steered by the tags found."""
         return tuple(dict.fromkeys((*self.tasks, *(["tags"] if "caption" in self.tasks else []))))
+
+
+def questions_to(
+    model: DynRefer,
+    *,
+    tasks: Sequence[str],
+    attributes: Sequence[Attribute] | None,
+    categories: Sequence[str] | None,
+    tags: Sequence[str] | None,
+    generation: GenerationConfig | None = None,
+) -> Questions:
+    """Questions to a model, whose own lists take the place of those that are None.
+
+    Raises:
+        ValueError: an unknown task, or a list that holds no words; names the argument.
+    """
+    check_words("tasks", tasks)
+    check_words("attributes", attributes)
+    check_words("categories", categories)
+    check_words("tags", tags)
+    for attribute in attributes or ():
+        if isinstance(attribute, str):
+            plain_attribute(attribute)  # raises where it is no word
+    return Questions(
+        tasks=tuple(tasks),
+        attributes=model.attributes if attributes is None else tuple(attributes),
+        categories=model.categories if categories is None else tuple(categories),
+        generation=generation or model.caption_config.generation,
+        tags=None if tags is None else tuple(tags),
+    )
 
 
 def answer(

@@ -26,7 +26,14 @@ from lavis_dynrefer.config import (
     LossConfig,
     from_mapping,
 )
-from lavis_dynrefer.models.answers import TASKS, Attribute, Questions, answer, scales_by_task
+from lavis_dynrefer.models.answers import (
+    TASKS,
+    Attribute,
+    Questions,
+    answer,
+    questions_to,
+    scales_by_task,
+)
 from lavis_dynrefer.models.builder import LAVIS_KEYS, build_parts
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.lora import lora_parameters
@@ -299,17 +306,18 @@ class DynRefer(BaseModel):
             One prediction per region, in order.
 
         Raises:
-            ValueError: an unknown task, or controls of another length.
+            ValueError: an unknown task, lists that hold no words, or controls of another length.
         """
         total = len(samples["views"])
         if controls is not None and len(controls) != total:
             raise ValueError(f"controls: expected {total} lists, one a region, got {len(controls)}")
-        questions = Questions(
-            tasks=tuple(tasks),
-            attributes=self.attributes if attributes is None else tuple(attributes),
-            categories=self.categories if categories is None else tuple(categories),
-            generation=generation or self.caption_config.generation,
-            tags=None if tags is None else tuple(tags),
+        questions = questions_to(
+            self,
+            tasks=tasks,
+            attributes=attributes,
+            categories=categories,
+            tags=tags,
+            generation=generation,
         )
         words = [()] * total if controls is None else controls
         if any(isinstance(item, str) for item in words):

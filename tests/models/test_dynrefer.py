@@ -186,6 +186,12 @@ def test_a_string_of_controls_is_refused(smallest_model, region_batch):
         smallest_model.predict(region_batch, controls=["dog"] * 5)
 
 
+@pytest.mark.parametrize("name", ["attributes", "categories", "tags", "tasks"])
+def test_a_string_of_words_is_refused(smallest_model, region_batch, name):
+    with pytest.raises(ValueError, match=f"{name}: expected a list of words, got 'caption'"):
+        smallest_model.predict(region_batch, **{name: "caption"})
+
+
 def test_one_view_needs_no_alignment(smallest_config, region_batch):
     model = DynRefer.from_config({**smallest_config, "region": {"num_views": 1, "roi_size": 4}})
     one = {

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_dynrefer.inputs.words import check_words
+from lavis_dynrefer.vocab.word_lists import check_words
 from lavis_dynrefer.structures import AttributeInfo
 
 RECORD = AttributeInfo("color:red", "color", "color", "is", "head")

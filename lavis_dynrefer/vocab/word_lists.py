@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from lavis_dynrefer.models.answers import Attribute, check_tasks
 from lavis_dynrefer.structures import AttributeInfo
-from lavis_dynrefer.vocab.prompts import plain_attribute
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # no file of ours in XML could hold them
 
@@ -39,27 +37,3 @@ def check_words(name: str, words: Iterable[Any] | None) -> None:
             raise ValueError(
                 f"{name}: expected text of whole characters, got {word!r:.60}; is it UTF-8?"
             ) from error
-
-
-def check_questions(
-    *,
-    attributes: Sequence[Attribute] | None,
-    categories: Sequence[str] | None,
-    tags: Sequence[str] | None,
-    controls: Sequence[str],
-    tasks: Sequence[str],
-) -> None:
-    """Refuse questions that cannot be asked; the arguments are those of `RegionPredictor`.
-
-    Raises:
-        ValueError: an unknown task, or words that are none; names the argument.
-    """
-    check_words("tasks", tasks)
-    check_tasks(tasks)
-    check_words("attributes", attributes)
-    check_words("categories", categories)
-    check_words("tags", tags)
-    check_words("controls", controls)
-    for attribute in attributes or ():
-        if isinstance(attribute, str):
-            plain_attribute(attribute)  # raises where it is no word
