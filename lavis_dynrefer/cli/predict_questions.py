@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.vocab.word_lists import check_words
 from lavis_dynrefer.models.answers import TASKS, Attribute
 from lavis_dynrefer.vocab.names import load_names
 from lavis_dynrefer.vocab.prompts import load_attributes, plain_attribute
+from lavis_dynrefer.vocab.word_lists import check_words
 
 
 def add_question_arguments(parser: argparse.ArgumentParser) -> None:

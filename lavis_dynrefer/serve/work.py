@@ -12,13 +12,13 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from lavis_dynrefer.inputs import boxes_of_masks, pixel_boxes
-from lavis_dynrefer.vocab.word_lists import check_words
 from lavis_dynrefer.serve.bodies import RegionFields, RegionsBody, RunLengths
 from lavis_dynrefer.serve.errors import RequestError, error_of_body
 from lavis_dynrefer.serve.pictures import decode_base64, open_sent_picture
 from lavis_dynrefer.serve.settings import ServeSettings
 from lavis_dynrefer.views.policies import parse_policy
 from lavis_dynrefer.vocab.prompts import plain_attribute
+from lavis_dynrefer.vocab.word_lists import check_words
 
 Body = TypeVar("Body", bound=BaseModel)
 _LISTS = ("attributes", "categories", "tags", "controls")

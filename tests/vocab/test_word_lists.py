@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_dynrefer.vocab.word_lists import check_words
 from lavis_dynrefer.structures import AttributeInfo
+from lavis_dynrefer.vocab.word_lists import check_words
 
 RECORD = AttributeInfo("color:red", "color", "color", "is", "head")
 
