@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from lavis_dynrefer.models.checkpoint import (
@@ -156,7 +157,7 @@ def load_trained(model: nn.Module, name: str, *, filled: set[str]) -> LoadReport
 
 
 def locate(name: str, *, key: str) -> Path:
-    """A local file, or a download that is kept in the cache.
+    """A local file, or a download that is kept in the cache; of many processes one downloads.
 
     Raises:
         FileNotFoundError: no such local file; names the config key.
@@ -166,8 +167,9 @@ def locate(name: str, *, key: str) -> Path:
         return resource_path(name, key=key)
     origin = hashlib.sha256(name.encode()).hexdigest()[:12]  # many files are called model.pth
     path = cache_dir() / "weights" / origin / Path(url.path).name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        logger.info("Downloading %s to %s", name, path)
-        torch.hub.download_url_to_file(name, str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            logger.info("Downloading %s to %s", name, path)
+            torch.hub.download_url_to_file(name, str(path))
     return path

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from lavis_dynrefer.models.checkpoint import CheckpointError, to_official
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.models.sources import load_sources
+from lavis_dynrefer.models.sources import load_sources, locate
 
 
 def filled_with(state, value):
@@ -126,3 +130,37 @@ def test_missing_file_names_its_key(smallest_model):
 def test_unknown_kind_is_named(smallest_model):
     with pytest.raises(ValueError, match=r"unknown \['eva'\]; expected some of \['eva_vit'"):
         load_sources(smallest_model, {"eva": "x.pth"})
+
+
+@pytest.fixture
+def site():
+    """A server of weights, and the requests it got."""
+    asked = []
+
+    class Weights(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802  http.server's name
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "7")
+            self.end_headers()
+            self.wfile.write(b"weights")
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Weights)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_weights_are_downloaded_once_whoever_asks(site, tmp_path, monkeypatch):
+    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path))
+    address, asked = site
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: locate(f"{address}/a/vit.pth", key="k"), range(8)))
+    assert len(set(paths)) == 1
+    assert paths[0].read_bytes() == b"weights"
+    assert asked == ["/a/vit.pth"]
+    assert locate(f"{address}/b/vit.pth", key="k") != paths[0]  # another file of that name
