@@ -138,7 +138,7 @@ def site():
     asked = []
 
     class Weights(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802  http.server's name
+        def do_GET(self):
             asked.append(self.path)
             self.send_response(200)
             self.send_header("Content-Length", "7")
