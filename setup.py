@@ -136,6 +136,7 @@ setup(
             "mypy>=1.10",
             "playwright",  # drives a chromium that is installed; it downloads none
             "pytest>=7",
+            "pytest-xdist>=3",
             "ruff==0.17.*",
             "setuptools>=64",
             "wheel",
