@@ -242,6 +242,12 @@ def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
                 min_width=200,
                 elem_id="categories",
             )
+            tags = gr.Textbox(
+                label="Tags to find",
+                placeholder=_own(len(model.tagging.tags), "mug, table"),
+                min_width=200,
+                elem_id="tags",
+            )
         with gr.Row():
             controls = gr.Textbox(
                 label="Control words for captions",
@@ -257,7 +263,7 @@ def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
                 min_width=200,
                 elem_id="views",
             )
-    return [attributes, categories, controls, views]
+    return [attributes, categories, tags, controls, views]
 
 
 def _own(count: int, such_as: str) -> str:

@@ -36,12 +36,14 @@ class Fields:
     Args:
         attributes: words with commas between them; empty for the model's own list.
         categories: likewise.
+        tags: likewise.
         controls: words every caption should be about.
         views: a view policy as `RegionPredictor.predict_iter` takes it, or `OWN_POLICY`.
     """
 
     attributes: str = ""
     categories: str = ""
+    tags: str = ""
     controls: str = ""
     views: str = OWN_POLICY
 
@@ -169,6 +171,7 @@ def _body(fields: Fields, drawn: Sequence[DrawnBox]) -> RegionFields:
         "boxes": [list(one.box) for one in drawn],
         "attributes": typed_words("attributes", fields.attributes),
         "categories": typed_words("categories", fields.categories),
+        "tags": typed_words("tags", fields.tags),
         "controls": typed_words("control words", fields.controls) or [],
         "views": None if fields.views == OWN_POLICY else fields.views,
     }

@@ -29,7 +29,7 @@ class Page:
     def ask(self, drawing, *fields):
         """Press "Describe the boxes"; gives the html shown, or the error told."""
         config = json.load(self.get("/config"))
-        number = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 5)
+        number = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 6)
         session = uuid.uuid4().hex
         body = {"data": [drawing, *fields], "fn_index": number, "session_hash": session}
         urllib.request.urlopen(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lavis_dynrefer.synthetic import make_scene, render
 
-FIELDS = ("", "", "", "own")
+FIELDS = ("", "", "", "", "own")
 BOX = {"xmin": 98, "ymin": 50, "xmax": 237, "ymax": 180, "color": "rgb(255, 168, 77)"}
 FILE = {"_type": "gradio.FileData"}
 
@@ -25,13 +25,18 @@ def png(picture):
 
 def test_an_answer_is_that_of_the_predictor(page, predictor):
     scene = render(make_scene(0, 2_000_001))
-    (expected,) = predictor.predict(scene, [[98, 50, 237, 180]], controls=["red"], views="task")
+    asked = {"tags": ["flower", "mug"], "controls": ["red"], "views": "task"}
+    (expected,) = predictor.predict(scene, [[98, 50, 237, 180]], **asked)
     image = page.upload("scene.png", png(scene))
 
-    html = page.ask({"image": image, "boxes": [BOX], "orientation": 0}, "", "", "red", "task")
+    drawing = {"image": image, "boxes": [BOX], "orientation": 0}
+    html = page.ask(drawing, "", "", "flower, mug", "red", "task")
 
     assert re.search(r'class="dr-caption"><bdi>(.*?)</bdi>', html)[1] == expected.caption
     assert f"probability {expected.caption_score:.2f}" in html
+    assert [name for name, _ in expected.tags] == ["flower"]
+    found = re.search(r"<h4>Tags</h4>(.*?)</ul>", html)[1]
+    assert re.findall(r"<bdi>(.*?)</bdi>", found) == ["flower"]
 
 
 def test_a_mistake_becomes_a_notice_and_the_page_goes_on(page):
@@ -53,7 +58,7 @@ def test_a_file_that_nobody_uploaded_is_not_read(page, path):
 def test_no_other_field_takes_an_address(page):
     address = {"path": "http://example.com/a.png", "meta": FILE}
 
-    assert "nothing but what is uploaded" in page.ask(None, address, "", "", "own")
+    assert "nothing but what is uploaded" in page.ask(None, address, "", "", "", "own")
 
 
 def test_files_of_the_machine_are_not_served(page):

@@ -106,7 +106,7 @@ def test_a_board_gives_its_boxes_back():
 
 
 def test_typed_fields_become_questions(drawing, reader):
-    fields = Fields("wet, striped", "mug", "red", "fixed:0,0.5")
+    fields = Fields("wet, striped", "mug", "mug, table", "red", "fixed:0,0.5")
 
     work, colours = read_work(drawing, fields, reader)
 
@@ -116,7 +116,7 @@ def test_typed_fields_become_questions(drawing, reader):
         "attributes": ("wet", "striped"),
         "categories": ("mug",),
         "controls": ("red",),
-        "tags": None,
+        "tags": ("mug", "table"),
         "views": "fixed:0,0.5",
     }
     assert colours == ["rgb(255, 168, 77)"]
@@ -155,6 +155,7 @@ def test_the_whole_picture_is_asked_about_in_place_of_boxes(drawing, reader):
         ({}, {"attributes": "a,b,c,d"}, "attributes: expected at most 3 words, got 4"),
         ({}, {"attributes": "color:"}, "expected a word"),
         ({}, {"categories": ","}, "categories: expected words"),
+        ({}, {"tags": ","}, "tags: expected words"),
         ({}, {"controls": ","}, "control words: expected words"),
         ({}, {"controls": "x" * 101}, "at most 100 characters"),
         ({}, {"views": "sideways"}, "view policy: expected one of"),
