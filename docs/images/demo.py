@@ -1,4 +1,4 @@
-"""Makes the picture of docs/demo.md again: python docs/images/demo.py
+"""Makes the picture of docs/demo.md again, by `python docs/images/demo.py`.
 
 Needs the extra `demo`, playwright and Chromium.
 """
@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 PICTURE = Path(__file__).with_name("demo.jpg")
 BOX = ((0.2, 0.1), (0.45, 0.6))  # drawn beside the two of the example, in shares of the board
 
 
 def main() -> None:
+    """Start the page, draw a box on it, keep what it shows."""
     command = [sys.executable, "-m", "lavis_dynrefer.cli", "demo", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
         try:
@@ -35,7 +36,8 @@ def main() -> None:
     shot.unlink()
 
 
-def shoot(tab, address):
+def shoot(tab: Page, address: str) -> None:
+    """Ask about the boxes of an example and one more."""
     tab.set_default_timeout(60_000)
     tab.goto(address)
     tab.wait_for_selector("#board canvas")
