@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from lavis_dynrefer.inputs.pictures import open_picture
 from lavis_dynrefer.results import FORMATS, ROWS, PictureResult, ResultLog
 from lavis_dynrefer.results.records import best_category
 from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = "run.json"
 ANNOTATED = "annotated"
@@ -74,26 +77,51 @@ def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Resu
 
 def draw_results(
     results: Iterable[PictureResult], folder: Path, *, anew: Collection[str]
-) -> Iterable[tuple[str, str | None]]:
-    """Draw the regions of each picture into `folder`, or leave a drawing that is there.
+) -> Iterator[tuple[str, str | None]]:
+    """Draw the regions of each picture into `folder`; see `file_of_each`."""
+
+    def draw(result: PictureResult, path: Path) -> None:
+        annotated(open_picture(result.path), result).save(path, "JPEG", quality=92)
+
+    return file_of_each(results, folder, ".jpg", draw, cannot="cannot be drawn", anew=anew)
+
+
+def file_of_each(
+    results: Iterable[PictureResult],
+    folder: Path,
+    ending: str,
+    make: Callable[[PictureResult, Path], None],
+    *,
+    cannot: str,
+    anew: Collection[str],
+) -> Iterator[tuple[str, str | None]]:
+    """Make a file of each picture in `folder`, or leave the one that is there.
 
     Args:
-        results: what to draw.
+        results: of the pictures.
         folder: where to; made if need be.
-        anew: names of pictures to draw even if there is a drawing.
+        ending: of the files' names.
+        make: writes the file.
+        cannot: what to say of a picture where that fails, before the reason.
+        anew: names of pictures whose file is made even if there is one.
 
     Yields:
-        Name of a picture, and why it could not be drawn, or None.
+        Name of a picture, and why it has no file, or None.
     """
     folder.mkdir(exist_ok=True)
     for result in results:
-        path = folder / f"{file_stem(result.picture)}.jpg"
+        path = folder / f"{file_stem(result.picture)}{ending}"
         reason = None
         if result.picture in anew or not path.exists():
+            unfinished = path.with_suffix(".part")  # a file that is there is complete
             try:
-                annotated(open_picture(result.path), result).save(path, quality=92)
-            except (OSError, ValueError) as error:  # the picture has gone since
-                reason = f"cannot be drawn: {error}"
+                make(result, unfinished)
+                unfinished.replace(path)
+            except Exception as error:  # whatever is wrong with one picture is not the others'
+                logger.debug("%s", result.path, exc_info=True)
+                reason = f"{cannot}: {error}"
+            finally:
+                unfinished.unlink(missing_ok=True)
         yield result.picture, reason
 
 
