@@ -79,15 +79,27 @@ def lavis_importable() -> Iterator[None]:
     finder = _StandInFinder(absent)
     sys.meta_path.append(finder)
     try:
-        with warnings.catch_warnings():
-            for module in _WARN_ABOUT_THEMSELVES:
-                warnings.filterwarnings("ignore", category=FutureWarning, module=module)
+        with _without_warnings_about_themselves():
             yield
     finally:
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if name.split(".")[0] in absent]:
             if isinstance(sys.modules[name], _StandIn):
                 del sys.modules[name]
+
+
+@contextmanager
+def _without_warnings_about_themselves() -> Iterator[None]:
+    """Not `catch_warnings`: that would also undo the filters which libraries set for themselves."""
+    before = list(warnings.filters)
+    for module in _WARN_ABOUT_THEMSELVES:
+        warnings.filterwarnings("ignore", category=FutureWarning, module=module)
+    ours = [entry for entry in warnings.filters if entry not in before]
+    try:
+        yield
+    finally:
+        filters: Any = warnings.filters
+        filters[:] = [entry for entry in filters if entry not in ours]
 
 
 def _installed(name: str) -> bool:

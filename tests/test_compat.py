@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ def test_names_that_newer_transformers_moved_are_put_back(monkeypatch, name):
 
     with compat.lavis_importable():
         assert getattr(transformers.modeling_utils, name) is original
+
+
+def test_warning_filters_of_libraries_stay_and_ours_go():
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        with compat.lavis_importable():
+            warnings.filterwarnings("once", message="as a library does")
+            theirs = warnings.filters[0]
+            assert len(warnings.filters) > len(before) + 1
+        assert list(warnings.filters) == [theirs, *before]
 
 
 def test_absent_package_can_be_imported_from_while_lavis_is(absent_package):
