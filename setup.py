@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
-HOOK = ROOT / "lavis_dynrefer" / "_autoload" / "lavis_dynrefer.pth"
+HOOK = ROOT / "lavis_dynrefer" / "host" / "autoload" / "lavis_dynrefer.pth"
 
 
 class BuildWithHook(build_py):
@@ -76,7 +76,7 @@ setup(
         "lavis_dynrefer.projects",
     ],
     package_dir={
-        "": "lavis_dynrefer/_autoload",
+        "": "lavis_dynrefer/host/autoload",
         "lavis_dynrefer": "lavis_dynrefer",
         "lavis_dynrefer.configs": "configs",
         "lavis_dynrefer.projects": "projects",
@@ -85,10 +85,10 @@ setup(
     package_data={
         "lavis_dynrefer": [
             "py.typed",
-            "_lavis/*.py",
+            "host/lavis_extension/*.py",
             "assets/**/*",
             "vocab/data/**/*",
-            "cli/*.html",
+            "pages/templates/*",
         ],
         "lavis_dynrefer.configs": ["**/*.yaml"],
         "lavis_dynrefer.projects": ["**/*.yaml", "**/*.md"],

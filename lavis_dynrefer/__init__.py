@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lavis_dynrefer import compat, registration
+from lavis_dynrefer.host import compat, registration
 
 if TYPE_CHECKING:
     from lavis_dynrefer.config import DynReferConfig

@@ -2,7 +2,7 @@
 
 import sys
 
-from lavis_dynrefer.launch import evaluate_main
+from lavis_dynrefer.training.launch import evaluate_main
 
 if __name__ == "__main__":
     sys.exit(evaluate_main())

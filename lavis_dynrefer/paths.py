@@ -24,7 +24,7 @@ def project_path(name: str) -> str:
 
 def lavis_extension_path() -> str:
     """Absolute path of the folder whose modules appear as `lavis.train` and `lavis.evaluate`."""
-    return str(_PACKAGE / "_lavis")
+    return str(_PACKAGE / "host" / "lavis_extension")
 
 
 def cache_dir() -> Path:

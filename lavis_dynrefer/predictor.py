@@ -1,4 +1,4 @@
-"""RegionPredictor: pictures and regions in, answers out."""
+"""RegionPredictor: images and regions in, answers out."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import torch
 from lavis.models import load_preprocess
 from omegaconf import OmegaConf
 
-from lavis_dynrefer.datasets.region_dataset import concat_samples
-from lavis_dynrefer.inputs import FORMATS, boxes_of_masks, open_picture, pixel_boxes
-from lavis_dynrefer.inputs.pictures import Picture
-from lavis_dynrefer.inputs.points import load_segmenter
-from lavis_dynrefer.models.answers import TASKS, Attribute, questions_to
+from lavis_dynrefer.detectors.sam import load_segmenter
+from lavis_dynrefer.images import FORMATS, boxes_of_masks, open_image, pixel_boxes
+from lavis_dynrefer.images.opening import ImageInput
+from lavis_dynrefer.models.answering import TASKS, Attribute, questions_to
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.processors import ViewProcessor
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy, parse_policy
+from lavis_dynrefer.views.samples import concat_samples
+from lavis_dynrefer.views.view_processor import ViewProcessor
 from lavis_dynrefer.vocab.word_lists import check_words
 
 DTYPES = ("auto", "float32", "bfloat16")
 
 
 class RegionPredictor:
-    """Answers questions about regions of pictures; may be shared by threads.
+    """Answers questions about regions of images; may be shared by threads.
 
     Args:
         model_type: "tiny" (embedded), "flant5xl", or another registered type.
@@ -72,7 +72,7 @@ class RegionPredictor:
 
     def predict(
         self,
-        image: Picture,
+        image: ImageInput,
         boxes: Any = None,
         *,
         masks: Sequence[Any] | None = None,
@@ -80,10 +80,10 @@ class RegionPredictor:
         sam: str | Path | None = None,
         **questions: Any,
     ) -> list[RegionPrediction]:
-        """Describe regions of one picture.
+        """Describe regions of one image.
 
         Args:
-            image: path, PIL picture, or array (h, w, 3) RGB or (h, w) gray of uint8.
+            image: path, PIL image, or array (h, w, 3) RGB or (h, w) gray of uint8.
             boxes: (R, 4) list, array or tensor, xyxy in pixels.
             masks: in place of boxes, R masks as RLE, polygons or arrays; see
                 `inputs.boxes_of_masks`. The model looks at the tight box of each, which is also
@@ -105,7 +105,7 @@ class RegionPredictor:
                 raise ValueError(
                     "format and normalised are about boxes; leave them out with masks and points"
                 )
-            image = open_picture(image)
+            image = open_image(image)
             if masks is not None:
                 boxes = boxes_of_masks(masks, image.size)
             else:
@@ -114,14 +114,14 @@ class RegionPredictor:
         return next(self.predict_iter([(image, boxes)], **questions))
 
     def predict_batch(
-        self, pairs: Iterable[tuple[Picture, Any]], **questions: Any
+        self, pairs: Iterable[tuple[ImageInput, Any]], **questions: Any
     ) -> list[list[RegionPrediction]]:
-        """Describe regions of several pictures; the list of `predict_iter`."""
+        """Describe regions of several images; the list of `predict_iter`."""
         return list(self.predict_iter(pairs, **questions))
 
     def predict_iter(
         self,
-        pairs: Iterable[tuple[Picture, Any]],
+        pairs: Iterable[tuple[ImageInput, Any]],
         *,
         format: str = "xyxy",
         normalised: bool | None = None,
@@ -132,14 +132,14 @@ class RegionPredictor:
         tasks: Sequence[str] = TASKS,
         views: str | ViewPolicy | None = None,
     ) -> Iterator[list[RegionPrediction]]:
-        """Describe regions of any number of pictures, a few of them in memory at a time.
+        """Describe regions of any number of images, a few of them in memory at a time.
 
-        All but the pictures and boxes is checked at once, before any is asked for.
+        All but the images and boxes is checked at once, before any is asked for.
 
         Args:
-            pairs: pictures, each with its boxes, as for `predict`.
+            pairs: images, each with its boxes, as for `predict`.
             format: "xyxy", or "xywh" for upper left corner, width and height.
-            normalised: True for boxes in shares of the picture's sides; None refuses boxes that
+            normalised: True for boxes in shares of the image's sides; None refuses boxes that
                 look like it.
             attributes: words or OVAD-style records to score; None means the model's own list.
             categories: names to choose from; None means the model's own list.
@@ -152,12 +152,12 @@ class RegionPredictor:
                 named.
 
         Returns:
-            For each picture one prediction per box, in order.
+            For each image one prediction per box, in order.
 
         Raises:
-            ValueError: a picture that cannot be read, boxes that cannot be looked at or are in
+            ValueError: an image that cannot be read, boxes that cannot be looked at or are in
                 another form, words that are none, an unknown task or policy.
-            FileNotFoundError: a picture that is not there.
+            FileNotFoundError: an image that is not there.
         """
         asked: dict[str, Any] = {
             "attributes": attributes,
@@ -170,24 +170,22 @@ class RegionPredictor:
         if format not in FORMATS:
             raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
         processor = self._processor(views)
-        pictures = (
-            self._cut(processor, image, boxes, format, normalised) for image, boxes in pairs
-        )
-        return self._answers(pictures, controls, asked)
+        images = (self._cut(processor, image, boxes, format, normalised) for image, boxes in pairs)
+        return self._answers(images, controls, asked)
 
     def _answers(
         self,
-        pictures: Iterable[Iterator[dict[str, Any]]],
+        images: Iterable[Iterator[dict[str, Any]]],
         controls: Sequence[str],
         asked: dict[str, Any],
     ) -> Iterator[list[RegionPrediction]]:
-        """Answer each picture's samples, about `chunk` regions at a time."""
-        counts: deque[int] = deque()  # boxes of the pictures not yet yielded
+        """Answer each image's samples, about `chunk` regions at a time."""
+        counts: deque[int] = deque()  # boxes of the images not yet yielded
         answers: deque[RegionPrediction] = deque()
         samples: list[dict[str, Any]] = []
-        for picture in pictures:
+        for image in images:
             count = 0
-            for sample in picture:
+            for sample in image:
                 samples.append(sample)
                 count += len(sample["views"])
                 if sum(len(waiting["views"]) for waiting in samples) >= self.chunk:
@@ -201,14 +199,14 @@ class RegionPredictor:
 
     def look(
         self,
-        image: Picture,
+        image: ImageInput,
         boxes: Any,
         *,
         format: str = "xyxy",
         normalised: bool | None = None,
         views: str | ViewPolicy | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Cut the views of a picture's regions; see `predict_iter` for the arguments.
+        """Cut the views of an image's regions; see `predict_iter` for the arguments.
 
         Returns:
             Samples of at most `chunk` regions, in order, as `ViewProcessor` makes them.
@@ -218,15 +216,15 @@ class RegionPredictor:
     def _cut(
         self,
         processor: ViewProcessor,
-        image: Picture,
+        image: ImageInput,
         boxes: Any,
         format: str,
         normalised: bool | None,
     ) -> Iterator[dict[str, Any]]:
-        picture = open_picture(image)
-        rows = pixel_boxes(boxes, picture.size, format=format, normalised=normalised)
+        image = open_image(image)
+        rows = pixel_boxes(boxes, image.size, format=format, normalised=normalised)
         for part in rows.split(self.chunk) if len(rows) else ():
-            yield processor(picture, part)
+            yield processor(image, part)
 
     @contextmanager
     def using_model(self) -> Iterator[DynRefer]:
@@ -259,7 +257,7 @@ class RegionPredictor:
 def _finished(
     counts: deque[int], answers: deque[RegionPrediction]
 ) -> Iterator[list[RegionPrediction]]:
-    """Take the pictures off that have all their answers."""
+    """Take the images off that have all their answers."""
     while counts and counts[0] <= len(answers):
         yield [answers.popleft() for _ in range(counts.popleft())]
 

@@ -2,12 +2,12 @@
 
 Legend, used in every docstring of the package:
 
-    B regions in the batch      R regions of one picture   V views per region
+    B regions in the batch      R regions of one image   V views per region
     C ViT width                 N tokens, 1 + h * w        S side of a view in pixels
     Q queries                   D Q-Former width           T text tokens
     K texts (tags, attributes, categories, captions)       E width of a text embedding
 
-Boxes are xyxy, float32, absolute pixels of the picture as decoded, everywhere; other forms exist
+Boxes are xyxy, float32, absolute pixels of the image as decoded, everywhere; other forms exist
 only inside converters. Captions are stored as the source wrote them.
 """
 
@@ -24,7 +24,7 @@ NamedScore = tuple[str, float]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One picture of a dataset.
+    """One image of a dataset.
 
     Args:
         image_id: the id the source gave it.
@@ -46,7 +46,7 @@ class RegionRecord:
     Args:
         region_id: unique within the dataset split.
         image_id: key of `RegionSet.images`.
-        box: (x1, y1, x2, y2) in pixels of the picture; positive size, overlaps the picture.
+        box: (x1, y1, x2, y2) in pixels of the image; positive size, overlaps the image.
         caption: reference text, None where the source has none.
         tags: names of the tags the caption mentions, all from the tag vocabulary in use.
         attributes: one of 1 (present), 0 (absent), -1 (unknown) per `RegionSet.attribute_names`.
@@ -68,12 +68,12 @@ class RegionRecord:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A region, picture or file that cannot be used, and why.
+    """A region, image or file that cannot be used, and why.
 
     Args:
         reason: short machine name, counted in reports: "empty_box", "missing_image", ...
         detail: one sentence for a person: what was expected and what came.
-        image_id: the picture concerned, None for a whole file.
+        image_id: the image concerned, None for a whole file.
         region: the region as far as it could be read; in evaluation it still counts as truth, so a
             rejected region is a wrong answer and never leaves the metric.
     """
@@ -110,7 +110,7 @@ class RegionSet:
     Args:
         name: protocol id such as "vg1.2-densecap-gt"; it labels every report.
         split: "train", "val", "test", ...
-        images: image id -> picture; pictures without usable regions are left out.
+        images: image id -> image; images without usable regions are left out.
         regions: usable regions, in file order.
         rejected: everything that was dropped, each with its reason.
         attributes: vocabulary of `RegionRecord.attributes`, in vector order.

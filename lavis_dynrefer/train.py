@@ -2,7 +2,7 @@
 
 import sys
 
-from lavis_dynrefer.launch import train_main
+from lavis_dynrefer.training.launch import train_main
 
 if __name__ == "__main__":
     sys.exit(train_main())

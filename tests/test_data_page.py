@@ -39,13 +39,13 @@ def folder(tmp_path_factory):
         }
         for number in (1, 2, 3)
     ]
-    pictures = [
+    images = [
         {"image_id": number, "width": 40, "height": 30, "url": f"{number}.jpg"}
         for number in (1, 2, 3)
     ]
     files = {
         "region_descriptions": regions,
-        "image_data": pictures,
+        "image_data": images,
         "densecap_splits": {"train": [1], "val": [2], "test": [3]},
     }
     for name, content in files.items():

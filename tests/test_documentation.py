@@ -29,10 +29,10 @@ from torch.distributed.run import get_args_parser
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.cli import COMMANDS, main
 from lavis_dynrefer.cli.validate import validate
-from lavis_dynrefer.launch import evaluate_main, train_main
 from lavis_dynrefer.metrics import java_tools
 from lavis_dynrefer.models import llms
 from lavis_dynrefer.synthetic import make_scene, render
+from lavis_dynrefer.training.launch import evaluate_main, train_main
 from lavis_dynrefer.views.policies import POLICIES
 
 ROOT = Path(__file__).parents[1]
@@ -278,7 +278,7 @@ def test_the_index_names_every_page():
     assert pages - linked == {"README.md"}
 
 
-def test_the_pictures_of_the_tour_are_made_by_its_commands():
+def test_the_images_of_the_tour_are_made_by_its_commands():
     script = read("docs/images/tour.sh").replace("\\\n", " ").splitlines()
     performed = [shlex.split(line) for line in script if line.startswith("dynrefer")]
     blocks = [block for block in blocks_of("docs/tour.md") if block.language == "bash"]
@@ -294,5 +294,5 @@ def test_readme_leads_to_the_index():
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "docs/images").glob("*.jpg")), ids=lambda path: path.name
 )
-def test_pictures_of_the_pages_are_small(path):
+def test_images_of_the_pages_are_small(path):
     assert path.stat().st_size <= 150_000

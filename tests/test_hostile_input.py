@@ -26,17 +26,17 @@ from PIL import Image, PngImagePlugin
 
 from lavis_dynrefer import RegionPredictor
 from lavis_dynrefer.cli import main
-from lavis_dynrefer.results import read_results
+from lavis_dynrefer.formats import read_results
 
 QUESTION = {"tasks": ["categories"], "categories": ["dog", "cat"]}
 AS_OPTIONS = ["--tasks", "categories", "--categories", "dog,cat", "--no-normalised"]
 BOX = [[1, 1, 9, 9]]
-MOST_MB = 500  # all cases together; one picture of 50,000 x 50,000 pixels alone takes 7,500
+MOST_MB = 500  # all cases together; one image of 50,000 x 50,000 pixels alone takes 7,500
 
 
-def saved(picture, format="PNG", **options):
+def saved(image, format="PNG", **options):
     file = io.BytesIO()
-    picture.save(file, format, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 
@@ -76,7 +76,7 @@ JPEG = saved(NOISE, "JPEG")
 
 @dataclass(frozen=True)
 class Case:
-    """A picture and boxes; how many answers there are, or what the errors say."""
+    """An image and boxes; how many answers there are, or what the errors say."""
 
     file: bytes = PLAIN
     boxes: Any = None
@@ -96,12 +96,12 @@ CASES = {
     "a width beyond 31 bits": Case(
         png_of(2**32 - 1, 1), message="178,000,000 pixels", status=413, sent="40,000,000 pixels"
     ),
-    "no pixels": Case(png_of(0, 20), message="cannot read", status=415, sent="expected a picture"),
+    "no pixels": Case(png_of(0, 20), message="cannot read", status=415, sent="expected an image"),
     "a zip bomb behind the pixels": Case(
         png_of(40, 20, bytes(20 * 41) + bytes(50_000_000)), answers=1
     ),
     "a zip bomb of text": Case(
-        bomb_of_text(), message="Decompressed data too large", status=422, sent="damaged picture"
+        bomb_of_text(), message="Decompressed data too large", status=422, sent="damaged image"
     ),
     "a page of html": Case(
         b"<!DOCTYPE html><html>404</html>", message="cannot identify", status=415, sent="html"
@@ -111,17 +111,17 @@ CASES = {
     ),
     "an empty file": Case(b"", message="cannot identify", status=415, sent="got nothing"),
     "a truncated jpeg": Case(
-        JPEG[: len(JPEG) // 2], message="truncated", status=422, sent="damaged picture"
+        JPEG[: len(JPEG) // 2], message="truncated", status=422, sent="damaged image"
     ),
-    "a truncated png": Case(PLAIN[:900], message="cannot read", status=422, sent="damaged picture"),
+    "a truncated png": Case(PLAIN[:900], message="cannot read", status=422, sent="damaged image"),
     "an animated gif": Case(animated(), answers=1),
     "a CMYK jpeg": Case(saved(NOISE.convert("CMYK"), "JPEG"), answers=1),
     "a 16-bit png": Case(saved(Image.fromarray(np.full((20, 40), 40_000, np.uint16))), answers=1),
     "a palette with transparency": Case(saved(NOISE.convert("P"), transparency=0), answers=1),
     "two colours": Case(saved(NOISE.convert("1")), answers=1),
     # pixels as stored: 40 x 20, though it is shown as 20 x 40
-    "a picture on its side": Case(rotated(), [[30, 10, 40, 20]], answers=1),
-    "a picture on its side, as shown": Case(
+    "an image on its side": Case(rotated(), [[30, 10, 40, 20]], answers=1),
+    "an image on its side, as shown": Case(
         rotated(), [[10, 30, 20, 40]], message="inside the 40 x 20", status=422, sent="40 x 20"
     ),
     "one pixel": Case(saved(Image.new("RGB", (1, 1))), [[0, 0, 1, 1]], answers=1),
@@ -131,7 +131,7 @@ CASES = {
     "a box of a pixel": Case(boxes=[[39, 19, 40, 20]], answers=1),
     "a box of less than a pixel": Case(boxes=[[3.2, 3.2, 3.3, 3.3]], answers=1),
     "a box of no width": Case(boxes=[[3, 3, 3, 9]], answers=1),
-    "a box beyond the picture": Case(boxes=[[-1e29, -9, 1e29, 99]], answers=1),
+    "a box beyond the image": Case(boxes=[[-1e29, -9, 1e29, 99]], answers=1),
     "a box outside": Case(boxes=[[50, 2, 60, 4]], message="no part", status=422, sent="no part"),
     "a box of nan": Case(
         boxes=[[1, 1, math.nan, 9]], message="not finite", status=422, sent="a finite number"
@@ -174,17 +174,17 @@ def predictor(peak_before):
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
     """`dynrefer predict` over all cases at once: its exit code and its output folder."""
-    pictures, output = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("out") / "x"
+    images, output = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("out") / "x"
     for name, case in CASES.items():
-        (pictures / f"{name}.jpg").write_bytes(case.file)
-    (pictures / "loop.jpg").symlink_to(pictures / "loop.jpg")
-    (pictures / "around").symlink_to(pictures)
-    (pictures / "folder.jpg").mkdir()
+        (images / f"{name}.jpg").write_bytes(case.file)
+    (images / "loop.jpg").symlink_to(images / "loop.jpg")
+    (images / "around").symlink_to(images)
+    (images / "folder.jpg").mkdir()
     boxes = {f"{name}.jpg": boxes_of(case) for name, case in CASES.items()}
     file = output.parent / "boxes.json"
     file.write_text(json.dumps({**boxes, "loop.jpg": BOX, "../../../etc/passwd": BOX}))
-    arguments = [pictures, "--recursive", "--boxes", file, *AS_OPTIONS, "--output", output]
-    return main(["predict", *map(str, arguments)]), output, pictures
+    arguments = [images, "--recursive", "--boxes", file, *AS_OPTIONS, "--output", output]
+    return main(["predict", *map(str, arguments)]), output, images
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_the_api_answers_or_says_why_not(predictor, tmp_path, name):
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_command_answers_or_says_why_not(command, name):
     case, (code, output, _) = CASES[name], command
-    answered = {row.picture: len(row.regions) for row in read_results(output / "results.jsonl")}
+    answered = {row.image: len(row.regions) for row in read_results(output / "results.jsonl")}
     failures = json.loads((output / "failures.json").read_text())
     assert code == 3
     assert answered.get(f"{name}.jpg") == case.answers
@@ -254,31 +254,31 @@ def test_the_service_answers_or_says_why_not(ask, name):
         assert len(answer["regions"]) == case.answers
 
 
-def test_loops_and_folders_named_like_pictures_stop_nothing(command):
+def test_loops_and_folders_named_like_images_stop_nothing(command):
     _, output, _ = command
     failures = json.loads((output / "failures.json").read_text())
-    assert failures["loop.jpg"].startswith("no picture ")
+    assert failures["loop.jpg"].startswith("no image ")
     assert not [name for name in failures if "folder" in name or "around" in name]
     assert len(failures) == 1 + sum(case.answers is None for case in CASES.values())
 
 
 @pytest.mark.parametrize("name", ["loop.jpg", "folder.jpg", "absent.jpg", "x" * 5000, "a\0b", ""])
 def test_a_path_that_is_no_file_is_named(predictor, command, name):
-    with pytest.raises((FileNotFoundError, ValueError), match="picture"):
+    with pytest.raises((FileNotFoundError, ValueError), match="image"):
         predictor.predict(str(command[2] / name), BOX)
 
 
 @pytest.mark.parametrize("name", ["../../../evil.png", "/evil.png", "..\\evil.png", "con\0.png"])
 def test_names_in_results_lead_nowhere_else(command, tmp_path, name):
-    picture = tmp_path / "in" / "good.png"
-    picture.parent.mkdir()
-    picture.write_bytes(PLAIN)
+    image = tmp_path / "in" / "good.png"
+    image.parent.mkdir()
+    image.write_bytes(PLAIN)
     output = tmp_path / "a" / "b" / "out"
-    arguments = ["predict", str(picture), "--box", "1,1,9,9", *AS_OPTIONS, "--output", str(output)]
+    arguments = ["predict", str(image), "--box", "1,1,9,9", *AS_OPTIONS, "--output", str(output)]
     assert main(arguments) == 0
     (row,) = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
     with (output / "results.jsonl").open("a") as file:
-        file.write(json.dumps({**row, "picture": name}) + "\n")
+        file.write(json.dumps({**row, "image": name}) + "\n")
     everything = "json,coco,csv,label-studio,fiftyone"
     assert main([*arguments, "--draw", "--format", everything]) == 0
     assert len(list((output / "annotated").iterdir())) == 2
@@ -367,7 +367,7 @@ print(len(found), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) 
 
 
 @pytest.mark.slow
-def test_the_largest_picture_takes_no_more_than_its_pixels_a_few_times(tmp_path):
+def test_the_largest_image_takes_no_more_than_its_pixels_a_few_times(tmp_path):
     bomb = png_of(13_000, 13_000, bytes(13_000 * 13_001))
     assert len(bomb) < 200_000
     (tmp_path / "bomb.png").write_bytes(bomb)
@@ -380,7 +380,7 @@ def test_the_largest_picture_takes_no_more_than_its_pixels_a_few_times(tmp_path)
 
 
 @pytest.mark.slow
-def test_10_000_boxes_of_one_picture_are_answered(predictor):
+def test_10_000_boxes_of_one_image_are_answered(predictor):
     before = peak()
     assert len(predictor.predict(NOISE, BOX * 10_000, **QUESTION)) == 10_000
     assert peak() - before < MOST_MB

@@ -121,7 +121,7 @@ def test_wheel_holds_every_file_of_the_package(wheel):
         f"{prefix}/{path.relative_to(folder).as_posix()}"
         for prefix, folder in parts.items()
         for path in folder.rglob("*")
-        if path.is_file() and not {"__pycache__", "_autoload"}.intersection(path.parts)
+        if path.is_file() and not {"__pycache__", "autoload"}.intersection(path.parts)
     }
 
     assert expected - set(zipfile.ZipFile(wheel).namelist()) == set()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lavis_dynrefer.launch import launch
-from lavis_dynrefer.models.checkpoint import read_state_dict
-from lavis_dynrefer.run_config import LaunchError
+from lavis_dynrefer.models.weights.checkpoint import read_state_dict
 from lavis_dynrefer.synthetic import write_dataset
+from lavis_dynrefer.training.launch import launch
+from lavis_dynrefer.training.run_config import LaunchError
 
 RUN = "dynrefer/quickstart.yaml"
 SPLITS = ("test", "synthetic_attributes", "synthetic_categories")
@@ -163,23 +163,23 @@ def test_a_killed_run_continues_from_its_last_checkpoint(scenes, tmp_path):
 
 
 def spoil(scenes: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """A copy of the scenes whose first test picture is cut off."""
+    """A copy of the scenes whose first test image is cut off."""
     root = tmp_path / "spoilt"
     shutil.copytree(scenes, root)
     splits = json.loads((root / "vg" / "densecap_splits.json").read_text())
-    picture = root / "vg" / "images" / "VG_100K" / f"{sorted(splits['test'])[0]}.jpg"
-    picture.write_bytes(picture.read_bytes()[:2000])
-    return root, picture
+    image = root / "vg" / "images" / "VG_100K" / f"{sorted(splits['test'])[0]}.jpg"
+    image.write_bytes(image.read_bytes()[:2000])
+    return root, image
 
 
-def test_a_cut_off_picture_stops_with_its_name(trained, scenes, tmp_path):
-    root, picture = spoil(scenes, tmp_path)
-    with pytest.raises(Exception, match=picture.name):
+def test_a_cut_off_image_stops_with_its_name(trained, scenes, tmp_path):
+    root, image = spoil(scenes, tmp_path)
+    with pytest.raises(Exception, match=image.name):
         launch(RUN, options(root, tmp_path / "out", "run.test_splits=[test]"), evaluate=True)
 
 
-def test_a_skipped_picture_counts_as_wrong_answers(trained, scenes, tmp_path):
-    root, picture = spoil(scenes, tmp_path)
+def test_a_skipped_image_counts_as_wrong_answers(trained, scenes, tmp_path):
+    root, image = spoil(scenes, tmp_path)
     skip = "datasets.synthetic_region.build_info.on_error=skip"
     run = launch(
         RUN, options(root, tmp_path / "out", "run.test_splits=[test]", skip), evaluate=True
@@ -187,7 +187,7 @@ def test_a_skipped_picture_counts_as_wrong_answers(trained, scenes, tmp_path):
     document = report(run, "test")
     failed = document["failed"]
     assert failed
-    assert all(picture.name in row["detail"] for row in failed)
+    assert all(image.name in row["detail"] for row in failed)
     assert document["counts"]["missing"] == len(failed)
     assert document["counts"]["regions"] == report(trained, "test")["counts"]["regions"]
 

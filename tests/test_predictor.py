@@ -47,7 +47,7 @@ def test_a_batch_answers_as_single_calls_do(predictor, scene):
     assert dict(batch[2][0].categories) == pytest.approx(dict(single.categories), abs=1e-4)
 
 
-def test_paths_and_arrays_are_pictures_too(predictor, scene, tmp_path):
+def test_paths_and_arrays_are_images_too(predictor, scene, tmp_path):
     image, boxes = scene
     image.save(tmp_path / "scene.png")
     expected = predictor.predict(image, boxes[:1])[0].caption
@@ -115,13 +115,13 @@ def test_without_tags_to_choose_from_there_are_none(predictor, scene):
         ({"controls": [None]}, "controls: expected words, got None"),
     ],
 )
-def test_wrong_questions_are_refused_before_a_picture_is_asked_for(predictor, questions, message):
-    def pictures():
-        raise AssertionError("a picture was asked for")
+def test_wrong_questions_are_refused_before_an_image_is_asked_for(predictor, questions, message):
+    def images():
+        raise AssertionError("an image was asked for")
         yield
 
     with pytest.raises(ValueError, match=message):
-        predictor.predict_iter(pictures(), **questions)
+        predictor.predict_iter(images(), **questions)
 
 
 @pytest.mark.parametrize("task", ["attributes", "categories"])
@@ -137,20 +137,20 @@ def test_questions_asked_together_are_answered_as_if_asked_alone(predictor, scen
 
 
 @pytest.mark.parametrize(
-    ("picture", "error", "message"),
+    ("image", "error", "message"),
     [
-        ("nowhere.jpg", FileNotFoundError, "no picture nowhere.jpg"),
+        ("nowhere.jpg", FileNotFoundError, "no image nowhere.jpg"),
         (np.zeros((4, 4)), ValueError, r"expected an array \(h, w, 3\) or"),
     ],
 )
-def test_wrong_pictures_are_named(predictor, picture, error, message):
+def test_wrong_images_are_named(predictor, image, error, message):
     with pytest.raises(error, match=message):
-        predictor.predict(picture, [[0, 0, 2, 2]])
+        predictor.predict(image, [[0, 0, 2, 2]])
 
 
-def test_html_in_place_of_a_picture_is_named(predictor, tmp_path):
+def test_html_in_place_of_an_image_is_named(predictor, tmp_path):
     (tmp_path / "page.jpg").write_text("<html>404</html>")
-    with pytest.raises(ValueError, match=r"cannot read picture .*page\.jpg"):
+    with pytest.raises(ValueError, match=r"cannot read image .*page\.jpg"):
         predictor.predict(tmp_path / "page.jpg", [[0, 0, 2, 2]])
 
 
@@ -175,10 +175,10 @@ def test_a_string_of_controls_is_refused(predictor, scene):
         predictor.predict(*scene, controls="red")
 
 
-def test_a_cut_off_picture_is_named(predictor, scene, tmp_path):
+def test_a_cut_off_image_is_named(predictor, scene, tmp_path):
     scene[0].save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:3000])
-    with pytest.raises(ValueError, match=r"cannot read picture .*cut\.jpg"):
+    with pytest.raises(ValueError, match=r"cannot read image .*cut\.jpg"):
         predictor.predict(tmp_path / "cut.jpg", scene[1])
 
 
@@ -218,7 +218,7 @@ def test_regions_that_are_unclear_are_refused(predictor, scene, regions, message
         predictor.predict(scene[0], **regions)
 
 
-def test_pictures_are_read_as_their_answers_are_wanted(scene):
+def test_images_are_read_as_their_answers_are_wanted(scene):
     image, boxes = scene
     predictor = RegionPredictor("tiny", device="cpu", chunk=3)
     read = []

@@ -14,10 +14,10 @@ import yaml
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.cli.validate import validate
-from lavis_dynrefer.datasets.sources.custom import read_custom
-from lavis_dynrefer.launch import evaluate_main, launch, train_main
-from lavis_dynrefer.run_config import find_run_file
+from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.synthetic import full_caption, make_scene, render
+from lavis_dynrefer.training.launch import evaluate_main, launch, train_main
+from lavis_dynrefer.training.run_config import find_run_file
 
 PAGE = (Path(__file__).parents[1] / "docs/train_on_your_data.md").read_text(encoding="utf-8")
 # A comment before each block of code says what becomes of it here.
@@ -55,7 +55,7 @@ def perform(name, command):
     return launcher(["--cfg-path", path, "--options", *options])
 
 
-def draw_pictures(folder):
+def draw_images(folder):
     """Three scenes in a csv and one in a json, as somebody might have them."""
     (folder / "images").mkdir()
     rows, annotations = [], []
@@ -86,7 +86,7 @@ def draw_pictures(folder):
 def mine(tmp_path_factory):
     """The folder of the page after all that it says; its commands with their exit codes."""
     folder, codes, run = tmp_path_factory.mktemp("mine"), {}, "RUN"
-    draw_pictures(folder)
+    draw_images(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for use, name, language, text in BLOCKS:
@@ -191,8 +191,8 @@ def photographs(shared, tmp_path):
                 "bbox": [region[key] for key in ("x", "y", "width", "height")],
                 "caption": region["phrase"],
             }
-            for picture in described[:6]
-            for region in picture["regions"]
+            for image in described[:6]
+            for region in image["regions"]
         ],
     }
     names = json.loads((labels / "annotations/instances_val2017.json").read_text())

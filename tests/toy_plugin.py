@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
-from lavis_dynrefer.runner import DynReferRunner
+from lavis_dynrefer.training.runner import DynReferRunner
 
 
 @registry.register_model("toy_regression")

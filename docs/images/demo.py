@@ -1,4 +1,4 @@
-"""Makes the picture of docs/demo.md again, by `python docs/images/demo.py`.
+"""Makes the image of docs/demo.md again, by `python docs/images/demo.py`.
 
 Needs the extra `demo`, playwright and Chromium.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-PICTURE = Path(__file__).with_name("demo.jpg")
+IMAGE = Path(__file__).with_name("demo.jpg")
 BOX = ((0.2, 0.1), (0.45, 0.6))  # drawn beside the two of the example, in shares of the board
 
 
@@ -31,8 +31,8 @@ def main() -> None:
                 shoot(browser.new_page(viewport={"width": 1280, "height": 903}), address)
         finally:
             page.terminate()
-    shot = PICTURE.with_suffix(".png")
-    Image.open(shot).convert("RGB").resize((1100, 776)).save(PICTURE, quality=80, optimize=True)
+    shot = IMAGE.with_suffix(".png")
+    Image.open(shot).convert("RGB").resize((1100, 776)).save(IMAGE, quality=80, optimize=True)
     shot.unlink()
 
 
@@ -49,8 +49,8 @@ def shoot(tab: Page, address: str) -> None:
         press()
     tab.click("#describe")
     tab.wait_for_function("document.querySelectorAll('.dr-card').length === 3")
-    tab.wait_for_timeout(1000)  # pictures of the views
-    tab.screenshot(path=PICTURE.with_suffix(".png"))
+    tab.wait_for_timeout(1000)  # images of the views
+    tab.screenshot(path=IMAGE.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes the pictures of docs/tour.md again, with its commands; run it in an empty folder:
+# Makes the images of docs/tour.md again, with its commands; run it in an empty folder:
 #     sh REPOSITORY/docs/images/tour.sh
-# Needs Chromium for the pictures of the two pages (CHROMIUM names another command).
+# Needs Chromium for the images of the two pages (CHROMIUM names another command).
 set -eu
 images=$(cd "$(dirname "$0")" && pwd)
 
@@ -17,7 +17,7 @@ dynrefer inspect synthetic --root scenes --set scenes=60 --split train --output 
 
 sed -i "s#$PWD/##g" look/inspect.html # names of files as seen from here
 
-shot() { # page, picture, height in pixels
+shot() { # page, image, height in pixels
     "${CHROMIUM:-chromium}" --headless --no-sandbox --disable-gpu --hide-scrollbars \
         --window-size="1100,$3" --screenshot="$PWD/shot.png" "file://$PWD/$1" 2>chromium.log
     python -c "

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
-from lavis_dynrefer.run_keys import suggestion
 from lavis_dynrefer.structures import RegionSet
+from lavis_dynrefer.training.run_keys import suggestion
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
@@ -21,7 +21,7 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, nargs: str | None = N
     parser.add_argument("dataset", nargs=nargs, help=f"one of {', '.join(_names())}")
     parser.add_argument("--type", help="type of the dataset, such as v1.0; else its default")
     parser.add_argument("--root", help="folder of the raw files; else the dataset's own variable")
-    parser.add_argument("--pictures", help="folder of the pictures, here or below the root")
+    parser.add_argument("--images", help="folder of the images, here or below the root")
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="else all there are")
     parser.add_argument(
         "--set",
@@ -85,10 +85,10 @@ def _own_config(arguments: argparse.Namespace) -> dict[str, Any]:
     info = OmegaConf.from_dotlist(arguments.settings)
     if arguments.root is not None:
         info.root = arguments.root
-    if arguments.pictures is not None:
+    if arguments.images is not None:
         # Typed at a prompt it is often meant from the current folder; in a yaml it never is.
-        here = Path(arguments.pictures).expanduser().absolute()
-        info.images = {"storage": str(here) if here.is_dir() else arguments.pictures}
+        here = Path(arguments.images).expanduser().absolute()
+        info.images = {"storage": str(here) if here.is_dir() else arguments.images}
     if arguments.split:
         info.splits = arguments.split
     own = {"build_info": info}

@@ -1,4 +1,4 @@
-"""A web page to try the model: draw boxes on a picture, see what it says and what it looked at.
+"""A web page to try the model: draw boxes on an image, see what it says and what it looked at.
 
 dynrefer demo
 dynrefer demo --model flant5xl --device cuda --port 7860
@@ -18,13 +18,13 @@ from pathlib import Path
 
 from lavis_dynrefer.cli.server_arguments import add_server_arguments
 from lavis_dynrefer.demo import require_packages
-from lavis_dynrefer.serve.settings import ServeSettings
+from lavis_dynrefer.serve.service_limits import ServeSettings
 
 _PORT = 7860
 _LIMITS = {
-    "max_body": (32 * 2**20, "bytes of a picture's file"),
-    "max_pixels": (40_000_000, "of a picture"),
-    "max_boxes": (20, "of a picture"),
+    "max_body": (32 * 2**20, "bytes of an image's file"),
+    "max_pixels": (40_000_000, "of an image"),
+    "max_boxes": (20, "of an image"),
     "max_words": (1000, "in each list"),
     "max_word_length": (100, "characters"),
     "max_queue": (32, "visitors waiting for the model"),
@@ -45,11 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     bound = bind(arguments.host, arguments.port)
     with tempfile.TemporaryDirectory(prefix="dynrefer-demo-") as folder:
-        # Before gradio is imported; uploaded pictures go there, and are gone when the page is.
+        # Before gradio is imported; uploaded images go there, and are gone when the page is.
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from lavis_dynrefer.demo import server
-        from lavis_dynrefer.demo.app import create_app
+        from lavis_dynrefer.demo import web_server
+        from lavis_dynrefer.demo.web_app import create_app
 
         logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
         with redirect_stdout(sys.stderr):  # libraries talk
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         host, port = bound.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         terminal = sys.stdout
-        server.run(
+        web_server.run(
             app,
             bound,
             lambda: print(f"open {address} (Ctrl-C ends it)", file=terminal, flush=True),

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from lavis_dynrefer.models.checkpoint import (
+from lavis_dynrefer.models.weights.checkpoint import (
     from_official,
     is_official,
     read_state_dict,

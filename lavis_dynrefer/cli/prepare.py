@@ -133,11 +133,11 @@ def _tables(
 
 
 def _table(splits: Mapping[str, Any]) -> Table:
-    heads = ("split", "pictures", "read", "kept", "dropped, by reason", "kept, but noted")
+    heads = ("split", "images", "read", "kept", "dropped, by reason", "kept, but noted")
     table = Table(*heads, title="regions")
     for name, split in splits.items():
         dropped, noted = (_listed(split.get(key, {})) for key in ("dropped", "noted"))
-        numbers = (split[key] for key in ("pictures", "regions_read", "regions_kept"))
+        numbers = (split[key] for key in ("images", "regions_read", "regions_kept"))
         table.add_row(name, *(f"{number:,}" for number in numbers), dropped, noted)
     return table
 

@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from lavis_dynrefer.drawing import contact_sheet, draw_regions
+from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.structures import RegionPrediction, RegionSet
 
@@ -31,8 +31,8 @@ SHOWN = {
     "synthetic_attributes": ("map",),
     "synthetic_categories": ("acc",),
 }
-REGIONS_PER_PICTURE = 4
-PICTURES = 6
+REGIONS_PER_IMAGE = 4
+IMAGES = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
             return code
     before, after = (_newest(folder) for folder in runs.values())
     console.print(_comparison(before, after))
-    pictures = _pictures(after, output / "regions.png", arguments.options)
-    console.print(f"pictures of regions and answers: {pictures}")
+    images = _images(after, output / "regions.png", arguments.options)
+    console.print(f"images of regions and answers: {images}")
     console.print(f"reports, predictions, checkpoint: {after}")
     console.print(f"{time.time() - start:.0f} s")
     return 0
@@ -140,7 +140,7 @@ def _json_lines(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if line.startswith('{"')]
 
 
-def _pictures(run_folder: Path, path: Path, options: Sequence[str]) -> Path:
+def _images(run_folder: Path, path: Path, options: Sequence[str]) -> Path:
     """Draw test regions with reference and answer."""
     report = _reports(run_folder)["test"]
     rows = [json.loads(line) for line in Path(report["predictions"]).read_text().splitlines()]
@@ -151,14 +151,14 @@ def _pictures(run_folder: Path, path: Path, options: Sequence[str]) -> Path:
     }
     region_set = _test_regions(options)
     sheets = []
-    for image_id in list(region_set.images)[:PICTURES]:
+    for image_id in list(region_set.images)[:IMAGES]:
         by_box = {  # the first of the descriptions that share a box
             region.box: region
             for region in reversed(region_set.regions)
             if region.image_id == image_id and region.region_id in answers
         }
         regions = sorted(by_box.values(), key=lambda region: region.region_id)
-        regions = regions[:REGIONS_PER_PICTURE]
+        regions = regions[:REGIONS_PER_IMAGE]
         lines = [
             f"{answers[region.region_id].caption}\nreference: {region.caption}"
             for region in regions
@@ -172,7 +172,7 @@ def _pictures(run_folder: Path, path: Path, options: Sequence[str]) -> Path:
 def _test_regions(options: Sequence[str]) -> RegionSet:
     """The test split of the run, read again with the same settings."""
     from lavis_dynrefer.datasets.builders import SyntheticBuilder  # imports LAVIS: slow
-    from lavis_dynrefer.run_config import load_run_config
+    from lavis_dynrefer.training.run_config import load_run_config
 
     config = load_run_config(project_path("dynrefer/quickstart.yaml"), options, evaluate=True)
     dataset = SyntheticBuilder(config.datasets_cfg.synthetic_region).build()["test"]

@@ -1,4 +1,4 @@
-"""Answer over HTTP: regions of pictures in, json out; also in the form of OpenAI's chat.
+"""Answer over HTTP: regions of images in, json out; also in the form of OpenAI's chat.
 
 dynrefer serve
 dynrefer serve --model flant5xl --device cuda --port 8008
@@ -23,7 +23,7 @@ EXIT_CUT_OFF = 1
 _PORT = 8008
 _SETTINGS = {
     "max_body": "bytes of a request",
-    "max_pixels": "of a picture",
+    "max_pixels": "of an image",
     "max_boxes": "of a request",
     "max_words": "in each list of a request",
     "max_word_length": "characters",

@@ -14,13 +14,13 @@ from typing import Any
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
-from lavis_dynrefer.checks.dataset_checks import check_dataset, is_ours
-from lavis_dynrefer.checks.findings import Finding, Findings, Section, not_a_mapping
-from lavis_dynrefer.checks.model_checks import CONFIGS, check_model
-from lavis_dynrefer.checks.processor_checks import PROCESSORS, check_processors
-from lavis_dynrefer.checks.run_checks import check_run
-from lavis_dynrefer.run_config import LaunchError, load_run_config, read_sections, readable
-from lavis_dynrefer.run_keys import suggestion
+from lavis_dynrefer.training.checks.dataset_checks import check_dataset, is_ours
+from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, not_a_mapping
+from lavis_dynrefer.training.checks.model_checks import CONFIGS, check_model
+from lavis_dynrefer.training.checks.processor_checks import PROCESSORS, check_processors
+from lavis_dynrefer.training.checks.run_checks import check_run
+from lavis_dynrefer.training.run_config import LaunchError, load_run_config, read_sections, readable
+from lavis_dynrefer.training.run_keys import suggestion
 
 EXIT_BAD_INPUT = 2  # as argparse and the launcher
 MODEL_SECTIONS = ("model", "preprocess")

@@ -31,8 +31,8 @@ from lavis_dynrefer.structures import AttributeInfo, RegionSet
 logger = logging.getLogger(__name__)
 FORMAT = 1  # of the manifest and the tables
 MANIFEST = "manifest.json"
-# Reasons that are about a picture or a row that is no region; the others drop one region each.
-PICTURE_REASONS = frozenset({"no_regions", "in_two_splits", "unreadable_entry", "duplicate_entry"})
+# Reasons that are about an image or a row that is no region; the others drop one region each.
+IMAGE_REASONS = frozenset({"no_regions", "in_two_splits", "unreadable_entry", "duplicate_entry"})
 
 Reader = Callable[[Sequence[str], Stores, Opener], Mapping[str, RegionSet]]
 
@@ -46,7 +46,7 @@ class RawDataset:
         type: type of the dataset, such as "v1.2".
         protocol: label of the reports where it is not the dataset's own.
         sources: setting -> raw file.
-        pictures: folder of the pictures.
+        images: folder of the images.
         read: (splits, stores, opener) -> split -> regions.
     """
 
@@ -54,7 +54,7 @@ class RawDataset:
     type: str
     protocol: str | None
     sources: Mapping[str, Path]
-    pictures: Path
+    images: Path
     read: Reader
 
     def default_folder(self) -> Path:
@@ -62,22 +62,22 @@ class RawDataset:
         choice = [
             FORMAT,
             self.protocol,
-            str(self.pictures.absolute()),
+            str(self.images.absolute()),
             {setting: str(path.absolute()) for setting, path in sorted(self.sources.items())},
         ]
         digest = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:10]
         return cache_dir() / "prepared" / f"{self.dataset}-{self.type}-{digest}"
 
     def state(self) -> dict[str, Any]:
-        """What shows without reading that a file or the list of pictures has changed."""
-        folders = [self.pictures, self.pictures / "VG_100K", self.pictures / "VG_100K_2"]
+        """What shows without reading that a file or the list of images has changed."""
+        folders = [self.images, self.images / "VG_100K", self.images / "VG_100K_2"]
         return {
             "sources": {
                 setting: [path.stat().st_size, path.stat().st_mtime_ns]
                 for setting, path in self.sources.items()
                 if path.exists()
             },
-            "pictures": [path.stat().st_mtime_ns for path in folders if path.is_dir()],
+            "images": [path.stat().st_mtime_ns for path in folders if path.is_dir()],
         }
 
 
@@ -116,18 +116,18 @@ def prepare(
             _convert(raw, missing, folder, manifest, opener)
     finally:
         lock.release()
-    return {split: _open(folder, manifest, split, raw.pictures) for split in splits}
+    return {split: _open(folder, manifest, split, raw.images) for split in splits}
 
 
 def open_prepared(
-    folder: str | Path, splits: Sequence[str], pictures: str | Path | None = None
+    folder: str | Path, splits: Sequence[str], images: str | Path | None = None
 ) -> dict[str, RegionSet]:
     """Splits of a prepared folder; the raw files are not needed any more.
 
     Args:
         folder: holds `manifest.json`.
         splits: the splits wanted.
-        pictures: folder of the pictures; None for where they were.
+        images: folder of the images; None for where they were.
 
     Raises:
         DatasetError: the folder is not prepared, or lacks a split.
@@ -139,7 +139,7 @@ def open_prepared(
             f"prepared: {folder} has the splits {list(manifest['splits'])}, not {absent}; "
             "run `dynrefer prepare` with them"
         )
-    where = Path(pictures or manifest["pictures"]).expanduser().absolute()
+    where = Path(images or manifest["images"]).expanduser().absolute()
     return {split: _open(Path(folder), manifest, split, where) for split in splits}
 
 
@@ -167,17 +167,17 @@ def _manifest_in_use(raw: RawDataset, folder: Path) -> dict[str, Any]:
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
         present = {name: manifest["state"]["sources"].get(name) for name in state["sources"]}
-        same_pictures = state["pictures"] in (manifest["state"]["pictures"], [])
-        if present == state["sources"] and same_pictures:
+        same_images = state["images"] in (manifest["state"]["images"], [])
+        if present == state["sources"] and same_images:
             return manifest
-        logger.info("%s: the raw files or the pictures have changed, converting again", folder)
+        logger.info("%s: the raw files or the images have changed, converting again", folder)
         (folder / MANIFEST).unlink()
     return {
         "format": FORMAT,
         "dataset": raw.dataset,
         "type": raw.type,
         "protocol": raw.protocol,
-        "pictures": str(raw.pictures.absolute()),
+        "images": str(raw.images.absolute()),
         "state": state,
         "sources": {},
         "splits": {},
@@ -197,7 +197,7 @@ def _convert(
 
     def stores(split: str) -> TableStore:
         (unfinished / split).mkdir(parents=True)
-        return TableStore(unfinished / split, raw.pictures.absolute())
+        return TableStore(unfinished / split, raw.images.absolute())
 
     try:
         found = raw.read(splits, stores, opener)
@@ -221,10 +221,10 @@ def _convert(
 
 def _describe(region_set: RegionSet) -> dict[str, Any]:
     rejected = region_set.rejection_counts()
-    dropped = sum(n for reason, n in rejected.items() if reason not in PICTURE_REASONS)
+    dropped = sum(n for reason, n in rejected.items() if reason not in IMAGE_REASONS)
     return {
         "name": region_set.name,
-        "pictures": len(region_set.images),
+        "images": len(region_set.images),
         "regions_read": len(region_set.regions) + dropped,
         "regions_kept": len(region_set.regions),
         "dropped": rejected,
@@ -247,12 +247,12 @@ def _describe_file(path: Path, opener: Opener) -> dict[str, Any]:
     }
 
 
-def _open(folder: Path, manifest: Mapping[str, Any], split: str, pictures: Path) -> RegionSet:
+def _open(folder: Path, manifest: Mapping[str, Any], split: str, images: Path) -> RegionSet:
     described = manifest["splits"][split]
     try:
         return read_split(
             folder.expanduser() / split,
-            pictures.absolute(),
+            images.absolute(),
             name=described["name"],
             split=split,
             attributes=tuple(AttributeInfo(**row) for row in described["attributes"]),

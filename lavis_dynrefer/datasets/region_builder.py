@@ -15,13 +15,13 @@ from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import from_mapping
+from lavis_dynrefer.datasets.build_info import RegionInfo
 from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
 from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
 from lavis_dynrefer.datasets.region_dataset import RegionDataset
-from lavis_dynrefer.datasets.settings import RegionInfo
 from lavis_dynrefer.datasets.sources.collector import Stores
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, RawFile
-from lavis_dynrefer.datasets.tables import RegionTable, captions_of, rows_by_picture
+from lavis_dynrefer.datasets.tables import RegionTable, captions_of, rows_by_image
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.vocab import (
@@ -62,8 +62,8 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
         """Setting -> raw file of annotations; `info` is an `info_type`."""
         raise NotImplementedError
 
-    def pictures(self, info: Any) -> Path:
-        """Folder that all pictures lie below."""
+    def images(self, info: Any) -> Path:
+        """Folder that all images lie below."""
         raise NotImplementedError
 
     def convert(
@@ -79,7 +79,7 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
             type=str(self.config.type),
             protocol=info.protocol,
             sources=self.sources(info),
-            pictures=self.pictures(info),
+            images=self.images(info),
             read=partial(self.convert, info),
         )
 
@@ -92,8 +92,8 @@ class RegionDatasetBuilder(BaseDatasetBuilder):
             storage = info.images.storage
             # A name below a root that nobody gave is the default; the manifest knows the folder.
             is_given = storage and (info.root or Path(storage).expanduser().is_absolute())
-            pictures = self.pictures(info) if is_given else None
-            return open_prepared(info.prepared, splits, pictures)
+            images = self.images(info) if is_given else None
+            return open_prepared(info.prepared, splits, images)
         return prepare(self.raw(info), splits)
 
     def evaluator_of(self, split: str) -> str:
@@ -293,14 +293,14 @@ def first_regions(
 ) -> RegionSet:
     """The beginning of a split, for trials, under a name of its own; None is no limit.
 
-    Pictures that are graded without a region to ask about, as a detector leaves some, count too.
+    Images that are graded without a region to ask about, as a detector leaves some, count too.
     """
     if max_images is None and max_regions is None:
         return region_set
     kept = dict.fromkeys(islice(region_set.images, max_images))
     rows = [
         row
-        for group in islice(rows_by_picture(region_set), max_images)
+        for group in islice(rows_by_image(region_set), max_images)
         if region_set.regions[group[0]].image_id in kept
         for row in group
     ]

@@ -1,7 +1,7 @@
-"""The torch dataset behind every builder: regions of pictures, cut into views.
+"""The torch dataset behind every builder: regions of images, cut into views.
 
-Training draws one region per sample, or a few of one picture. Evaluation draws one picture per
-sample with all its regions, so that a picture is decoded once however many regions it has.
+Training draws one region per sample, or a few of one image. Evaluation draws one image per
+sample with all its regions, so that an image is decoded once however many regions it has.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lavis_dynrefer.datasets.picture_files import PICTURE_ERRORS, decode_picture
 from lavis_dynrefer.datasets.sources.collector import box_problem
-from lavis_dynrefer.datasets.tables import rows_by_picture
+from lavis_dynrefer.datasets.tables import rows_by_image
+from lavis_dynrefer.images.decoding import IMAGE_ERRORS, decode_image
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
+from lavis_dynrefer.views.samples import concat_samples
 
 logger = logging.getLogger(__name__)
 
 EVALUATORS = ("dense_caption", "reg", "attributes", "categories")
 ON_ERROR = ("raise", "skip")
 _CURE = "replace the file, or set on_error: skip to go on without it"
-_STACKED = ("views", "boxes", "scales", "image_boxes")
 _LISTED = ("region_ids", "image_ids", "captions", "tags", "failed")
 
 
 class SampleError(ValueError):
-    """A picture or region that cannot be turned into views.
+    """An image or region that cannot be turned into views.
 
     Args:
         reason: short machine name, as in `Rejection`; or the whole message, as torch gives it when
@@ -55,14 +55,14 @@ class RegionDataset(Dataset[dict[str, Any]]):
 
     Args:
         region_set: the regions.
-        vis_processor: RGB picture and boxes (R, 4), R may be 0 -> views, boxes, scales.
+        vis_processor: RGB image and boxes (R, 4), R may be 0 -> views, boxes, scales.
         text_processor: prepares captions; used in training only.
-        train: one region per sample, or a few of one picture, instead of one picture.
+        train: one region per sample, or a few of one image, instead of one image.
         evaluator: what grades the answers: one of `EVALUATORS`.
         tagger: caption -> tags, for regions that come without.
-        on_error: "raise" stops at a picture that cannot be read; "skip" gives a sample without
+        on_error: "raise" stops at an image that cannot be read; "skip" gives a sample without
             regions and lists them under `failed`.
-        regions_per_image: most regions per sample in training, all of one picture, which is decoded
+        regions_per_image: most regions per sample in training, all of one image, which is decoded
             once for them; the released code has 1.
 
     Raises:
@@ -98,19 +98,19 @@ class RegionDataset(Dataset[dict[str, Any]]):
         # In training by default one sample is one region, and rows need no list.
         self._samples: Sequence[Sequence[int]] | None = None
         if not train:
-            self._samples = rows_by_picture(region_set)
+            self._samples = rows_by_image(region_set)
         elif regions_per_image > 1:
-            self._samples = rows_by_picture(region_set, most=regions_per_image)
+            self._samples = rows_by_image(region_set, most=regions_per_image)
 
     def __len__(self) -> int:
-        """Samples: regions or groups of them in training, pictures in evaluation."""
+        """Samples: regions or groups of them in training, images in evaluation."""
         return len(self.region_set.regions if self._samples is None else self._samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One sample, shaped like a batch.
 
         Raises:
-            SampleError: the picture or one of its regions is unusable and `on_error` is "raise".
+            SampleError: the image or one of its regions is unusable and `on_error` is "raise".
         """
         rows = [index] if self._samples is None else self._samples[index]
         regions = [self.region_set.regions[row] for row in rows]
@@ -139,7 +139,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
 
     def _sample(self, regions: Sequence[RegionRecord]) -> dict[str, Any]:
         record = self.region_set.images[regions[0].image_id]
-        image = read_picture(record)
+        image = read_image(record)
         usable, failed = [], []
         for region in regions:
             reason = box_problem(region.box, *image.size)
@@ -148,7 +148,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
                 continue
             error = SampleError(
                 reason,
-                f"box {region.box} of region {region.region_id} in picture {record.image_id}: "
+                f"box {region.box} of region {region.region_id} in image {record.image_id}: "
                 f"{record.path} has {image.size} pixels, annotated {record.width, record.height}",
             )
             if self.on_error == "raise":
@@ -160,7 +160,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         try:
             views = self.vis_processor(image, boxes)
         except ValueError as error:
-            detail = f"picture {record.image_id}, {record.path}: {error}"
+            detail = f"image {record.image_id}, {record.path}: {error}"
             raise SampleError("unusable_view", detail) from error
         return self._describe(usable, views, failed)
 
@@ -196,19 +196,19 @@ class RegionDataset(Dataset[dict[str, Any]]):
         return self.vis_processor(Image.new("RGB", (1, 1)), torch.zeros(0, 4))
 
 
-def read_picture(record: ImageRecord) -> Image.Image:
-    """Decode a picture to RGB, its pixels as stored: boxes were drawn without EXIF rotation.
+def read_image(record: ImageRecord) -> Image.Image:
+    """Decode an image to RGB, its pixels as stored: boxes were drawn without EXIF rotation.
 
     Raises:
-        SampleError: the file is missing, truncated, too large or no picture.
+        SampleError: the file is missing, truncated, too large or no image.
     """
     try:
-        return decode_picture(record.path)
-    except PICTURE_ERRORS as error:
+        return decode_image(record.path)
+    except IMAGE_ERRORS as error:
         missing = isinstance(error, FileNotFoundError)
         raise SampleError(
             "missing_image" if missing else "unreadable_image",
-            f"picture {record.image_id}, {record.path}: {error}",
+            f"image {record.image_id}, {record.path}: {error}",
         ) from error
 
 
@@ -217,19 +217,3 @@ def _failures(regions: Sequence[RegionRecord], error: SampleError) -> list[dict[
         {"region_id": region.region_id, "reason": error.reason, "detail": error.detail}
         for region in regions
     ]
-
-
-def concat_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Join what a processor returns for several pictures along the region axis.
-
-    Args:
-        samples: at least one, each with views, boxes, scales, image_boxes and routes.
-    """
-    batch: dict[str, Any] = {
-        key: torch.cat([sample[key] for sample in samples]) for key in _STACKED
-    }
-    batch["routes"] = {
-        task: torch.cat([sample["routes"][task] for sample in samples])
-        for task in samples[0]["routes"]
-    }
-    return batch

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from lavis_dynrefer.datasets.tables import (
-    PICTURE_SCHEMA,
+    IMAGE_SCHEMA,
     REGION_FIELDS,
     REJECTION_SCHEMA,
     TRUTH_SCHEMA,
@@ -28,31 +28,31 @@ from lavis_dynrefer.structures import (
 )
 
 ROWS = 16384  # regions held before they are written
-PICTURES = 2048  # in a batch of the final table
+IMAGES = 2048  # in a batch of the final table
 _SPOOL = "spool.arrow"
 
 
 class TableStore:
     """Where the regions of one split go on their way into a table; see `RegionStore`.
 
-    Regions are spooled to disk in the order they come and brought together by picture in the end,
+    Regions are spooled to disk in the order they come and brought together by image in the end,
     so that memory does not grow with the dataset.
 
     Args:
         folder: an empty folder for `regions.arrow`, `rejected.arrow` and `truth.arrow`.
-        pictures: absolute path of the folder of pictures; all pictures lie below it.
+        images: absolute path of the folder of images; all images lie below it.
     """
 
-    def __init__(self, folder: Path, pictures: Path) -> None:
+    def __init__(self, folder: Path, images: Path) -> None:
         self.folder = folder
-        self.pictures = pictures
+        self.images = images
         self._images: dict[int, ImageRecord] = {}
         self._spool = _Spool(folder / _SPOOL, TRUTH_SCHEMA, _region_row)
         self._truth = _Spool(folder / "truth.arrow", TRUTH_SCHEMA, _region_row)
         self._rejected = _Spool(folder / "rejected.arrow", REJECTION_SCHEMA, _rejection_row)
 
     def add_image(self, image: ImageRecord) -> None:
-        """Keep the first picture of each id."""
+        """Keep the first image of each id."""
         self._images.setdefault(image.image_id, image)
 
     def add_region(self, region: RegionRecord) -> None:
@@ -79,14 +79,14 @@ class TableStore:
         for spool in (self._spool, self._truth, self._rejected):
             spool.close()
         spooled = pa.ipc.open_file(pa.memory_map(str(self.folder / _SPOOL))).read_all()
-        with pa.ipc.new_file(str(self.folder / "regions.arrow"), PICTURE_SCHEMA) as writer:
-            for batch in _by_picture(spooled, list(self._images.values()), self.pictures):
+        with pa.ipc.new_file(str(self.folder / "regions.arrow"), IMAGE_SCHEMA) as writer:
+            for batch in _by_image(spooled, list(self._images.values()), self.images):
                 writer.write_batch(batch)
         del spooled
         (self.folder / _SPOOL).unlink()
         return read_split(
             self.folder,
-            self.pictures,
+            self.images,
             name=name,
             split=split,
             attributes=attributes,
@@ -95,12 +95,12 @@ class TableStore:
         )
 
 
-def read_split(folder: Path, pictures: str | Path, **about: Any) -> RegionSet:
+def read_split(folder: Path, images: str | Path, **about: Any) -> RegionSet:
     """A split from the three tables of a `TableStore`.
 
     Args:
         folder: holds the tables.
-        pictures: absolute path of the folder of pictures.
+        images: absolute path of the folder of images.
         about: the other fields of the `RegionSet`: name, split, attributes, category_names,
             noted.
 
@@ -108,7 +108,7 @@ def read_split(folder: Path, pictures: str | Path, **about: Any) -> RegionSet:
         ValueError: a table is damaged, missing or of another version.
     """
     return RegionSet(
-        images=ImageTable(folder / "regions.arrow", pictures),
+        images=ImageTable(folder / "regions.arrow", images),
         regions=RegionTable(folder / "regions.arrow"),
         rejected=RecordList(folder / "rejected.arrow", REJECTION_SCHEMA),
         truth_regions=RecordList(folder / "truth.arrow", TRUTH_SCHEMA),
@@ -159,28 +159,28 @@ def _rejection_row(rejection: Rejection) -> dict[str, Any]:
     return {**vars(rejection), "region": None if region is None else _region_row(region)}
 
 
-def _by_picture(
+def _by_image(
     spooled: pa.Table, images: list[ImageRecord], folder: Path
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of `PICTURE_SCHEMA`: pictures as listed, regions of each in the order they came."""
+    """Batches of `IMAGE_SCHEMA`: images as listed, regions of each in the order they came."""
     ids = np.array([image.image_id for image in images], dtype=np.int64)
     place = np.argsort(ids, kind="stable")
-    pictures = place[np.searchsorted(ids[place], spooled["image_id"].to_numpy())]
-    counts = np.bincount(pictures, minlength=len(images))
+    owners = place[np.searchsorted(ids[place], spooled["image_id"].to_numpy())]
+    counts = np.bincount(owners, minlength=len(images))
     ends = np.cumsum(counts)
-    order = np.argsort(pictures, kind="stable")
+    order = np.argsort(owners, kind="stable")
     is_ordered = bool((order == np.arange(len(order))).all())
     regions = spooled.drop_columns(["image_id"])
-    for first in range(0, len(images), PICTURES):
-        some = images[first : first + PICTURES]
+    for first in range(0, len(images), IMAGES):
+        some = images[first : first + IMAGES]
         start, end = ends[first] - counts[first], ends[first + len(some) - 1]
         rows = regions.slice(start, end - start)
         if not is_ordered:
             rows = regions.take(pa.array(order[start:end]))
-        yield _picture_batch(some, counts[first : first + len(some)], rows, folder)
+        yield _image_batch(some, counts[first : first + len(some)], rows, folder)
 
 
-def _picture_batch(
+def _image_batch(
     images: list[ImageRecord], counts: np.ndarray, regions: pa.Table, folder: Path
 ) -> pa.RecordBatch:
     columns = [regions[name].combine_chunks() for name in regions.column_names]
@@ -194,9 +194,9 @@ def _picture_batch(
             pa.array([os.path.relpath(image.path, folder) for image in images], pa.string()),
             pa.array([image.width for image in images], pa.int32()),
             pa.array([image.height for image in images], pa.int32()),
-            nested.cast(PICTURE_SCHEMA.field("regions").type),
+            nested.cast(IMAGE_SCHEMA.field("regions").type),
         ],
-        schema=PICTURE_SCHEMA,
+        schema=IMAGE_SCHEMA,
     )
 
 

@@ -1,6 +1,6 @@
 """Regions of a prepared split, read from a memory-mapped Arrow table as they are asked for.
 
-One row per picture, its regions nested in the row. Opening a table reads its index only; all
+One row per image, its regions nested in the row. Opening a table reads its index only; all
 processes on a machine share the pages they touch.
 """
 
@@ -29,10 +29,10 @@ REGION_FIELDS = pa.struct(
         pa.field("iscrowd", pa.bool_(), nullable=False),
     ]
 )
-PICTURE_SCHEMA = pa.schema(
+IMAGE_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("file_name", pa.string(), nullable=False),  # relative to the folder of pictures
+        pa.field("file_name", pa.string(), nullable=False),  # relative to the folder of images
         pa.field("width", pa.int32(), nullable=False),  # pixels
         pa.field("height", pa.int32(), nullable=False),
         pa.field("regions", pa.list_(pa.field("item", REGION_FIELDS, nullable=False))),
@@ -51,17 +51,17 @@ TAGS_SCHEMA = pa.schema([pa.field("tags", pa.list_(pa.int32()))])  # rows of the
 
 
 class RegionTable(Sequence[RegionRecord]):
-    """The regions of a table, picture after picture.
+    """The regions of a table, image after image.
 
     Args:
-        path: Arrow file of `PICTURE_SCHEMA`.
+        path: Arrow file of `IMAGE_SCHEMA`.
         tags: tags of the same regions, for those that have none in the table.
     """
 
     def __init__(self, path: str | Path, tags: TagTable | None = None) -> None:
         self.path = Path(path)
         self.tags = tags
-        self._batches = [_RegionBatch(batch) for batch in _read_batches(path, PICTURE_SCHEMA)]
+        self._batches = [_RegionBatch(batch) for batch in _read_batches(path, IMAGE_SCHEMA)]
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + len(batch))
@@ -102,8 +102,8 @@ class RegionTable(Sequence[RegionRecord]):
         for batch in self._batches:
             yield from batch.captions()
 
-    def picture_starts(self) -> np.ndarray:
-        """(pictures + 1,) int64: row of the first region of each picture, and the end."""
+    def image_starts(self) -> np.ndarray:
+        """(images + 1,) int64: row of the first region of each image, and the end."""
         parts = [
             batch.offsets[:-1].astype(np.int64) + start
             for batch, start in zip(self._batches, self._starts)
@@ -112,7 +112,7 @@ class RegionTable(Sequence[RegionRecord]):
 
 
 class _RegionBatch:
-    """Columns of some pictures' regions, without a copy of them."""
+    """Columns of some images' regions, without a copy of them."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         nested = batch.column("regions")
@@ -153,17 +153,17 @@ class _RegionBatch:
 
 
 class ImageTable(Mapping[int, ImageRecord]):
-    """The pictures of a table by their id.
+    """The images of a table by their id.
 
     Args:
-        path: Arrow file of `PICTURE_SCHEMA`.
-        folder: absolute path of the folder of pictures.
+        path: Arrow file of `IMAGE_SCHEMA`.
+        folder: absolute path of the folder of images.
     """
 
     def __init__(self, path: str | Path, folder: str | Path) -> None:
         self.path = Path(path)
         self.folder = str(folder)
-        batches = _read_batches(path, PICTURE_SCHEMA)
+        batches = _read_batches(path, IMAGE_SCHEMA)
         self._ids = _joined(batches, "image_id", np.int64)
         self._widths = memoryview(_joined(batches, "width", np.int32))
         self._heights = memoryview(_joined(batches, "height", np.int32))
@@ -174,7 +174,7 @@ class ImageTable(Mapping[int, ImageRecord]):
         self._sorted = memoryview(self._ids[order])
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self._ids)
 
     def __iter__(self) -> Iterator[int]:
@@ -182,7 +182,7 @@ class ImageTable(Mapping[int, ImageRecord]):
         return iter(self._ids.tolist())
 
     def __getitem__(self, image_id: int) -> ImageRecord:
-        """One picture."""
+        """One image."""
         place = bisect_left(self._sorted, image_id)
         if place == len(self._sorted) or self._sorted[place] != image_id:
             raise KeyError(image_id)
@@ -257,19 +257,19 @@ class RecordList(Sequence[Any]):
         return RecordList, (self.path, self.schema)
 
 
-def rows_by_picture(region_set: RegionSet, most: int | None = None) -> Sequence[Sequence[int]]:
-    """Rows of `region_set.regions` that share a picture, pictures in order.
+def rows_by_image(region_set: RegionSet, most: int | None = None) -> Sequence[Sequence[int]]:
+    """Rows of `region_set.regions` that share an image, images in order.
 
     Args:
         region_set: the regions.
-        most: longest group; the rows of a picture with more are cut into several. None: no limit.
+        most: longest group; the rows of an image with more are cut into several. None: no limit.
     """
     regions = region_set.regions
     if isinstance(regions, RegionTable):
-        starts = regions.picture_starts()
+        starts = regions.image_starts()
         if most is None:
             return _Ranges(starts[np.append(np.diff(starts) > 0, True)])
-        groups = -(np.diff(starts) // -most)  # (pictures,) rounded up
+        groups = -(np.diff(starts) // -most)  # (images,) rounded up
         within = np.arange(groups.sum()) - np.repeat(np.cumsum(groups) - groups, groups)
         return _Ranges(np.append(np.repeat(starts[:-1], groups) + most * within, starts[-1]))
     rows: dict[int, list[int]] = {}
@@ -306,7 +306,7 @@ class _Ranges(Sequence[Sequence[int]]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
+            raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
         return range(int(self._starts[index]), int(self._starts[index + 1]))
 

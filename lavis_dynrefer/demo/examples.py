@@ -1,4 +1,4 @@
-"""Pictures to try the page with: drawn scenes, which the embedded model knows."""
+"""Images to try the page with: drawn scenes, which the embedded model knows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BOXES = 2  # of each, suggested
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and boxes to begin with.
+    """An image and boxes to begin with.
 
     Args:
-        path: file of the picture.
+        path: file of the image.
         boxes: xyxy in pixels.
     """
 
@@ -26,7 +26,7 @@ class Example:
 
 
 def write_examples(folder: Path) -> list[Example]:
-    """Draw the example pictures into `folder`, which is made if need be."""
+    """Draw the example images into `folder`, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     examples = []
     for number, index in enumerate(_SCENES, start=1):

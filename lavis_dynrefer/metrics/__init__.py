@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from lavis_dynrefer.metrics.attributes import evaluate_attributes
-from lavis_dynrefer.metrics.captioning import evaluate_reg
+from lavis_dynrefer.metrics.caption_scores import evaluate_reg
 from lavis_dynrefer.metrics.categories import evaluate_categories
 from lavis_dynrefer.metrics.dense_caption import evaluate_dense_caption
 from lavis_dynrefer.metrics.table import render_table

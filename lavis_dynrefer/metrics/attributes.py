@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lavis_dynrefer.geometry import boxes
-from lavis_dynrefer.metrics.answers import (
+from lavis_dynrefer.images import boxes
+from lavis_dynrefer.metrics.graded_regions import (
     STRICT,
     check_request,
     check_scores,

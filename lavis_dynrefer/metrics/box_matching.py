@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lavis_dynrefer.geometry.boxes import pairwise_iou
-from lavis_dynrefer.metrics.answers import CaptionPair
+from lavis_dynrefer.images.boxes import pairwise_iou
+from lavis_dynrefer.metrics.graded_regions import CaptionPair
 
 MERGE_IOU = 0.7  # DenseCap
 
 
 @dataclass(frozen=True)
 class ImageCaptions:
-    """The truth and the detections of one picture.
+    """The truth and the detections of one image.
 
     Args:
         truth_boxes: (G, 4) xyxy in pixels, float32.
@@ -83,7 +83,7 @@ def merge_truth(boxes: Tensor, threshold: float = MERGE_IOU) -> list[list[int]]:
 
 
 def match_image(image: ImageCaptions) -> Matches:
-    """Match the detections of one picture, best score first."""
+    """Match the detections of one image, best score first."""
     groups = merge_truth(image.truth_boxes)
     order = image.scores.argsort(descending=True, stable=True)
     captions = [image.captions[row] for row in order.tolist()]
@@ -112,7 +112,7 @@ def match_image(image: ImageCaptions) -> Matches:
 
 
 def match_images(images: Iterable[ImageCaptions]) -> Matches:
-    """Match the detections of all pictures; each picture by itself."""
+    """Match the detections of all images; each image by itself."""
     parts = [match_image(image) for image in images]
     return Matches(
         scores=np.concatenate([part.scores for part in parts]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lavis_dynrefer.metrics.answers import (
+from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
     check_request,

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lavis_dynrefer.metrics.answers import (
+from lavis_dynrefer.metrics.box_matching import ImageCaptions, Matches, match_images
+from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
     CaptionPair,
@@ -24,7 +25,6 @@ from lavis_dynrefer.metrics.answers import (
     graded_regions,
     pair_answers,
 )
-from lavis_dynrefer.metrics.box_matching import ImageCaptions, Matches, match_images
 from lavis_dynrefer.metrics.java_tools import meteor_scores
 from lavis_dynrefer.structures import (
     Box,
@@ -117,7 +117,7 @@ def evaluate_dense_caption(
     Truth is every region with a caption. Where regions carry a detector's score those alone are
     detections, ranked by it; else (ground-truth boxes) all predicted regions are, ranked by the
     caption's score. The counts `ranked_by_...` say which. Strict: all truth counts, rejected
-    regions included. Official: rejected truth and pictures without any prediction are left out.
+    regions included. Official: rejected truth and images without any prediction are left out.
 
     Args:
         region_set: the split.
@@ -164,7 +164,7 @@ def _truth(region_set: RegionSet, mode: str, answered_images: set[int]) -> list[
     seen = [region for region in truth if region.image_id in answered_images]
     if not seen:
         raise ValueError(
-            f"{region_set.name}/{region_set.split}: no picture with truth has a prediction, and "
+            f"{region_set.name}/{region_set.split}: no image with truth has a prediction, and "
             f"mode {OFFICIAL!r} grades only those; predict captions first"
         )
     return seen

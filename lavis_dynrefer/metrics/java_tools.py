@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lavis_dynrefer.metrics.answers import CaptionPair
+from lavis_dynrefer.metrics.graded_regions import CaptionPair
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from lavis_dynrefer.config import (
     LossConfig,
     from_mapping,
 )
-from lavis_dynrefer.models.answers import (
+from lavis_dynrefer.models.answering import (
     TASKS,
     Attribute,
     Questions,
@@ -34,15 +34,20 @@ from lavis_dynrefer.models.answers import (
     questions_to,
     scales_by_task,
 )
-from lavis_dynrefer.models.builder import LAVIS_KEYS, build_parts
+from lavis_dynrefer.models.assembly import LAVIS_KEYS, build_parts
 from lavis_dynrefer.models.decoders.tagging import multi_hot
-from lavis_dynrefer.models.lora import lora_parameters
+from lavis_dynrefer.models.llms.lora import lora_parameters
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.region_encoder import ViewFeatures
-from lavis_dynrefer.models.sources import load_sources, load_trained, unfilled_frozen_parts
-from lavis_dynrefer.models.text_bank import TextBank
+from lavis_dynrefer.models.texts.text_bank import TextBank
+from lavis_dynrefer.models.weights.pretrained import (
+    load_sources,
+    load_trained,
+    unfilled_frozen_parts,
+)
 from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
+from lavis_dynrefer.views.samples import PER_REGION
 from lavis_dynrefer.vocab.control_words import (
     control_prompt,
     sample_control_words,
@@ -50,7 +55,6 @@ from lavis_dynrefer.vocab.control_words import (
 )
 from lavis_dynrefer.vocab.pos import build_pos_tagger
 
-PER_REGION = ("views", "boxes", "scales", "image_boxes")
 logger = logging.getLogger(__name__)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Concatenate `rows` of all processes; only this process's own rows keep their gradient.
 
-    Processes may hold different numbers of rows: a skipped picture shortens a batch.
+    Processes may hold different numbers of rows: a skipped image shortens a batch.
 
     Args:
         rows: (B, ...), equal on all processes but for B.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from lavis_dynrefer.serve.settings import ServeSettings
+from lavis_dynrefer.serve.service_limits import ServeSettings
 
 __all__ = ["ServeSettings", "require_packages"]
 

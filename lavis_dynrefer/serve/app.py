@@ -19,15 +19,15 @@ from lavis_dynrefer.serve.bodies import ChatBody, Health, RegionsAnswer, Regions
 from lavis_dynrefer.serve.errors import ErrorBody, RequestError, error_of_status
 from lavis_dynrefer.serve.gate import GateMiddleware
 from lavis_dynrefer.serve.service import Service
-from lavis_dynrefer.serve.settings import ServeSettings
+from lavis_dynrefer.serve.service_limits import ServeSettings
 
-_PAGE = Path(__file__).parents[1] / "assets" / "serve.html"
+_PAGE = Path(__file__).parents[1] / "pages" / "templates" / "serve.html"
 _PAGE_POLICY = (
     "default-src 'none'; connect-src 'self'; img-src blob:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
 _REFERENCE = "#/components/schemas/{model}"
-_DESCRIPTION = "Captions, tags, attributes and categories of regions of pictures."
+_DESCRIPTION = "Captions, tags, attributes and categories of regions of images."
 
 
 def create_app(

@@ -66,7 +66,7 @@ class Batcher:
     waits for those that are known to come, and for nobody else.
 
     Args:
-        answer: pictures with boxes, and questions -> predictions of each picture; called by one
+        answer: images with boxes, and questions -> predictions of each image; called by one
             thread only. Where it fails with a batch it is called with each request alone.
         wait: most seconds the first request of a batch waits for others.
         most_regions: of a batch; a larger request is answered alone.
@@ -141,7 +141,7 @@ class Batcher:
             if batch:
                 self._answer_batch(batch)
             self.answering = 0
-            del batch  # else its pictures would stay until the next one
+            del batch  # else its images would stay until the next one
 
     def _next_batch(self) -> list[_Job] | None:
         """The next jobs, all asking the same; None where there are none and will be none."""

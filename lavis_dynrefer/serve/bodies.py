@@ -49,7 +49,7 @@ class RunLengths(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the picture")
+    size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the image")
     counts: Union[str, List[NonNegativeInt]] = Field(description="compressed, or a list of runs")
 
 
@@ -94,14 +94,14 @@ class RegionsBody(RegionFields):
     model_config = ConfigDict(extra="forbid")
 
     image: Optional[str] = Field(
-        None, description="base64 or a data URL; left out where the picture is uploaded as a file"
+        None, description="base64 or a data URL; left out where the image is uploaded as a file"
     )
 
 
 class ImageUrl(BaseModel):
-    """Where OpenAI's chat has its picture."""
+    """Where OpenAI's chat has its image."""
 
-    url: str = Field(description="data URL of the picture; nothing is fetched")
+    url: str = Field(description="data URL of the image; nothing is fetched")
 
 
 class ContentPart(BaseModel):
@@ -130,7 +130,7 @@ class ChatBody(RegionFields):
 
     model: str = Field(description="its name as GET /v1/models tells it, or dynrefer")
     messages: List[Message] = Field(
-        min_length=1, description="the last picture of the user counts, and the last text"
+        min_length=1, description="the last image of the user counts, and the last text"
     )
     stream: bool = Field(False, description="answer as server-sent events")
     stream_options: Optional[StreamOptions] = Field(None, description="usage at the stream's end")
@@ -169,7 +169,7 @@ class Region(BaseModel):
 
 
 class ImageSize(BaseModel):
-    """Pixels of the picture, as stored."""
+    """Pixels of the image, as stored."""
 
     width: int
     height: int

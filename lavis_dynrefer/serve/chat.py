@@ -1,7 +1,7 @@
 """OpenAI's chat about one region or several: what is asked, and the answer in its form.
 
 The region is given as `boxes` or `masks` beside the messages, as <box>x1,y1,x2,y2</box> in the last
-text of the user, or as the alpha channel of the picture, as NVIDIA's describe-anything server has
+text of the user, or as the alpha channel of the image, as NVIDIA's describe-anything server has
 it. The model takes no instructions: the rest of the text is not read.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.serve.bodies import ChatBody, ContentPart, Message
 from lavis_dynrefer.serve.errors import RequestError
-from lavis_dynrefer.serve.pictures import SentPicture, decode_base64, open_sent_picture
+from lavis_dynrefer.serve.sent_images import SentImage, decode_base64, open_sent_image
 from lavis_dynrefer.serve.work import Work, WorkReader, parse_body
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -55,9 +55,7 @@ def chat_work(reader: WorkReader, data: bytes, *, models: Collection[str]) -> tu
     reader.check_limits(body)
     asked = reader.asked(body)
     users = [message for message in body.messages if message.role == "user"]
-    sent = open_sent_picture(
-        decode_base64(_picture_url(users)), max_pixels=reader.settings.max_pixels
-    )
+    sent = open_sent_image(decode_base64(_image_url(users)), max_pixels=reader.settings.max_pixels)
     if body.masks is None:
         body.boxes = _boxes(body, _texts(users[-1]), sent)
         reader.check_limits(body)
@@ -163,24 +161,24 @@ def _texts(message: Message) -> str:
     return "\n".join(part.text or "" for part in _parts(message) if part.type == "text")
 
 
-def _picture_url(users: Sequence[Message]) -> str:
-    """Address of the last picture; a conversation may go on about an earlier one."""
+def _image_url(users: Sequence[Message]) -> str:
+    """Address of the last image; a conversation may go on about an earlier one."""
     for message in reversed(users):
         urls = [part.image_url for part in _parts(message) if part.type == "image_url"]
         if len(urls) > 1:
             raise RequestError(
-                "unprocessable", f"messages: expected one picture a message, got {len(urls)}"
+                "unprocessable", f"messages: expected one image a message, got {len(urls)}"
             )
         if urls and urls[0] is not None:
             return urls[0] if isinstance(urls[0], str) else urls[0].url
     raise RequestError(
         "unprocessable",
-        "messages: expected a picture of the user: "
+        "messages: expected an image of the user: "
         '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}',
     )
 
 
-def _boxes(body: ChatBody, text: str, sent: SentPicture) -> list[list[Any]]:
+def _boxes(body: ChatBody, text: str, sent: SentImage) -> list[list[Any]]:
     written = [_written_box(match) for match in _BOX.findall(text)]
     if body.boxes and written:
         raise RequestError("unprocessable", "expected boxes in the text or beside it, got both")
@@ -192,12 +190,12 @@ def _boxes(body: ChatBody, text: str, sent: SentPicture) -> list[list[Any]]:
         raise RequestError(
             "unprocessable",
             "no region: expected <box>x1,y1,x2,y2</box> in the last text of the user, boxes or "
-            "masks beside the messages, or a picture whose alpha channel is the mask; "
-            f"the whole picture is <box>0,0,{width},{height}</box>",
+            "masks beside the messages, or an image whose alpha channel is the mask; "
+            f"the whole image is <box>0,0,{width},{height}</box>",
         )
     body.format, body.normalised = "xyxy", False
     if sent.alpha_box[2:] == (0, 0):
-        raise RequestError("unprocessable", "the picture's alpha channel masks nothing")
+        raise RequestError("unprocessable", "the image's alpha channel masks nothing")
     return [list(sent.alpha_box)]
 
 

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from starlette.datastructures import UploadFile
 
-from lavis_dynrefer.models.answers import TASKS
+from lavis_dynrefer.models.answering import TASKS
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.serve.batching import Answered, Batcher, QueueFull
 from lavis_dynrefer.serve.bodies import Health, ModelCard
@@ -31,12 +31,12 @@ from lavis_dynrefer.serve.chat import (
 )
 from lavis_dynrefer.serve.errors import RequestError
 from lavis_dynrefer.serve.gate import Gate
-from lavis_dynrefer.serve.settings import ServeSettings
+from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.serve.work import Work, WorkReader
 from lavis_dynrefer.views.policies import POLICIES
 
 Value = TypeVar("Value")
-_MOST_READERS = 4  # pictures decoded at once
+_MOST_READERS = 4  # images decoded at once
 _STOPPING = 1.0  # seconds for the model's thread to end when nothing waits for it
 
 
@@ -117,18 +117,18 @@ class Service:
         return {"object": "list", "data": [{"id": self.model, **card}]}
 
     async def regions(self, request: Request) -> Response:
-        """Describe regions of one picture.
+        """Describe regions of one image.
 
-        The request is json with the picture in it, or a multipart form with the picture as file
+        The request is json with the image in it, or a multipart form with the image as file
         `image` and the json as field `request`.
         """
         return await self._in_time(self._regions(request))
 
     async def chat(self, request: Request) -> Response:
-        """Describe regions of one picture, in the form of OpenAI's chat.
+        """Describe regions of one image, in the form of OpenAI's chat.
 
         The region is `<box>x1,y1,x2,y2</box>` in the last text of the user, `boxes` or `masks`
-        beside the messages, or the alpha channel of the picture. Other text is not read.
+        beside the messages, or the alpha channel of the image. Other text is not read.
         """
         return await self._in_time(self._chat(request))
 
@@ -161,7 +161,7 @@ class Service:
         return Response(await self._in_thread(write), media_type="application/json")
 
     async def _body(self, request: Request) -> tuple[bytes, bytes | None]:
-        """The json, and the file of the picture where it is not in the json."""
+        """The json, and the file of the image where it is not in the json."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             return await request.body(), None

@@ -11,11 +11,11 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from lavis_dynrefer.inputs import boxes_of_masks, pixel_boxes
+from lavis_dynrefer.images import boxes_of_masks, pixel_boxes
 from lavis_dynrefer.serve.bodies import RegionFields, RegionsBody, RunLengths
 from lavis_dynrefer.serve.errors import RequestError, error_of_body
-from lavis_dynrefer.serve.pictures import decode_base64, open_sent_picture
-from lavis_dynrefer.serve.settings import ServeSettings
+from lavis_dynrefer.serve.sent_images import decode_base64, open_sent_image
+from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.views.policies import parse_policy
 from lavis_dynrefer.vocab.prompts import plain_attribute
 from lavis_dynrefer.vocab.word_lists import check_words
@@ -102,7 +102,7 @@ class WorkReader:
 
         Args:
             data: the json.
-            uploaded: file of the picture, where it is not in the json.
+            uploaded: file of the image, where it is not in the json.
 
         Raises:
             RequestError: anything that cannot be answered.
@@ -114,12 +114,12 @@ class WorkReader:
         if (body.image is None) == (uploaded is None):
             raise RequestError(
                 "unprocessable",
-                "expected one picture: in the json as image (base64 or data URL), or uploaded as "
+                "expected one image: in the json as image (base64 or data URL), or uploaded as "
                 "the file `image` of a multipart form",
             )
         asked = self.asked(body)
         content = decode_base64(body.image or "") if uploaded is None else uploaded
-        image = open_sent_picture(content, max_pixels=self.settings.max_pixels).image
+        image = open_sent_image(content, max_pixels=self.settings.max_pixels).image
         return Work(image, self.boxes(body, image), asked)
 
     def check_limits(self, body: RegionFields) -> None:

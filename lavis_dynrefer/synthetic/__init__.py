@@ -2,9 +2,9 @@
 
 from lavis_dynrefer.synthetic.captions import facts, full_caption, read_caption
 from lavis_dynrefer.synthetic.dataset import read_truth, split_sizes, write_dataset
-from lavis_dynrefer.synthetic.drawing import render
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject
+from lavis_dynrefer.synthetic.scene_drawing import render
 
 __all__ = [
     "Look",

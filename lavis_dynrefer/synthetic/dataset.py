@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.synthetic import formats
-from lavis_dynrefer.synthetic.drawing import render
+from lavis_dynrefer.synthetic import raw_formats
 from lavis_dynrefer.synthetic.layout import make_scene
+from lavis_dynrefer.synthetic.scene_drawing import render
 from lavis_dynrefer.synthetic.vocabulary import attribute_rows, category_rows
 from lavis_dynrefer.synthetic.world import SPLIT_START, WORLDS, split_of
 
@@ -55,7 +55,7 @@ class _Rows:
 
 
 def split_sizes(scenes: int) -> dict[str, int]:
-    """Number of pictures of each split: 80/10/10 % of `scenes`, and as many again for val2017.
+    """Number of images of each split: 80/10/10 % of `scenes`, and as many again for val2017.
 
     Raises:
         ValueError: fewer than 3 scenes.
@@ -72,7 +72,7 @@ def split_sizes(scenes: int) -> dict[str, int]:
 def write_dataset(
     root: Path, *, scenes: int, seed: int, world: str = "landmark", processes: int = 1
 ) -> None:
-    """Write pictures and annotations as the public data sets lay them out.
+    """Write images and annotations as the public data sets lay them out.
 
     Below `root`: `vg/` (region_descriptions.json, image_data.json, densecap_splits.json and
     images/VG_100K/), `ovad/ovad2000.json`, `coco/` (annotations/instances_val2017.json and
@@ -82,7 +82,7 @@ def write_dataset(
 
     Args:
         root: a new or empty folder, or one written before with the same arguments.
-        scenes: pictures of the Visual Genome part; a tenth is added for COCO and OVAD.
+        scenes: images of the Visual Genome part; a tenth is added for COCO and OVAD.
         seed: any non-negative integer.
         world: see `make_scene`.
         processes: how many processes draw; the result does not depend on it.
@@ -116,11 +116,11 @@ def write_dataset(
     if root.exists():
         root.rmdir()  # it is empty, `_is_written` has seen to that
     partial.rename(root)
-    logger.info("wrote %d pictures, %d regions to %s", len(indices), len(rows.truth), root)
+    logger.info("wrote %d images, %d regions to %s", len(indices), len(rows.truth), root)
 
 
 def read_truth(root: Path, split: str) -> dict[int, dict[str, Any]]:
-    """Region id -> row of `formats.truth_rows` for one split of a data set written here.
+    """Region id -> row of `raw_formats.truth_rows` for one split of a data set written here.
 
     Raises:
         ValueError: no such split.
@@ -133,23 +133,23 @@ def read_truth(root: Path, split: str) -> dict[int, dict[str, Any]]:
 
 
 def described_objects(
-    root: Path, split: str, pictures: int | None = None
+    root: Path, split: str, images: int | None = None
 ) -> dict[Path, list[dict[str, Any]]]:
-    """Picture file -> rows of `read_truth`, each object once, as its full caption tells it.
+    """Image file -> rows of `read_truth`, each object once, as its full caption tells it.
 
     Args:
         root: a data set written here.
         split: one of its splits.
-        pictures: only so many, the first ones.
+        images: only so many, the first ones.
     """
-    by_picture: dict[Path, list[dict[str, Any]]] = {}
+    by_image: dict[Path, list[dict[str, Any]]] = {}
     for row in read_truth(root, split).values():
         if row["form"] == "full":
             number = row["image_id"]
             coco = split == "val2017"
             name = f"coco/val2017/{number:012d}.jpg" if coco else f"vg/images/VG_100K/{number}.jpg"
-            by_picture.setdefault(root / name, []).append(row)
-    return dict(itertools.islice(by_picture.items(), pictures))
+            by_image.setdefault(root / name, []).append(row)
+    return dict(itertools.islice(by_image.items(), images))
 
 
 def _is_written(root: Path, manifest: dict[str, Any]) -> bool:
@@ -179,15 +179,15 @@ def _write_scene(root: Path, seed: int, world: str, index: int) -> _Rows:
     # JPEG with full colour resolution: a third of the bytes of PNG and 60 times as fast to write.
     # The drawing itself is exact; decoders of the same file agree, too.
     options: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
-    rows = _Rows(truth=formats.truth_rows(scene))
+    rows = _Rows(truth=raw_formats.truth_rows(scene))
     if split_of(index) == "val2017":
-        rows.coco_images.append(formats.coco_image(scene))
-        rows.coco_annotations.extend(formats.coco_annotations(scene))
-        rows.ovad_annotations.extend(formats.ovad_annotations(scene))
+        rows.coco_images.append(raw_formats.coco_image(scene))
+        rows.coco_annotations.extend(raw_formats.coco_annotations(scene))
+        rows.ovad_annotations.extend(raw_formats.ovad_annotations(scene))
         render(scene).save(root / "coco/val2017" / rows.coco_images[0]["file_name"], **options)
     else:
-        rows.regions.append({"regions": formats.region_descriptions(scene), "id": index})
-        rows.vg_images.append(formats.image_data(scene))
+        rows.regions.append({"regions": raw_formats.region_descriptions(scene), "id": index})
+        rows.vg_images.append(raw_formats.image_data(scene))
         render(scene).save(root / f"vg/images/VG_100K/{index}.jpg", **options)
     return rows
 

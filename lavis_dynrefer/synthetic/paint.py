@@ -66,24 +66,24 @@ def colourise(
     """
     main, shade, second = (np.asarray(tone, dtype=np.float32) for tone in TONES[colour])
     height, width = stencil.alpha.shape
-    picture = np.zeros((height, width, 3), dtype=np.float32)
+    image = np.zeros((height, width, 3), dtype=np.float32)
     for paint, covered in stencil.coverage.items():
         share = covered.astype(np.float32)[..., None] / 255
         if paint == "body" and pattern != "solid":
             mixed = _centre(pattern_map(pattern, side, angle), height, width)[..., None]
-            picture += share * (main + mixed * (second - main))
+            image += share * (main + mixed * (second - main))
         elif paint == "body":
-            picture += share * main
+            image += share * main
         else:
-            picture += share * (shade if paint == "shade" else np.float32(PAINTS[paint]))
+            image += share * (shade if paint == "shade" else np.float32(PAINTS[paint]))
     top, bottom = (1.16, 0.76) if shiny else (1.03, 0.93)  # light from above
-    picture *= np.linspace(top, bottom, height, dtype=np.float32)[:, None, None]
+    image *= np.linspace(top, bottom, height, dtype=np.float32)[:, None, None]
     if shiny:
         gloss = _gloss(stencil, side)[..., None]
-        picture += gloss * (255 * _share(stencil.alpha)[..., None] - picture)
+        image += gloss * (255 * _share(stencil.alpha)[..., None] - image)
     rim = _LIGHT_RIM if colour == "black" else _DARK_RIM
-    picture += _share(stencil.rim)[..., None] * np.asarray(rim, dtype=np.float32)
-    return np.minimum(picture, 255 * _share(stencil.alpha)[..., None])
+    image += _share(stencil.rim)[..., None] * np.asarray(rim, dtype=np.float32)
+    return np.minimum(image, 255 * _share(stencil.alpha)[..., None])
 
 
 def _share(coverage: np.ndarray) -> np.ndarray:

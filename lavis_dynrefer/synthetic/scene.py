@@ -61,12 +61,12 @@ class SceneObject:
 
     Args:
         look: its own properties.
-        left: column of the top left pixel of its mask in the picture.
+        left: column of the top left pixel of its mask in the image.
         top: row of it.
         box: tight xyxy box in pixels around what is visible of it; whole numbers.
         visible: share of the object that no other object covers, at least 0.7.
         surface: the ground under it.
-        location: where in the picture, e.g. "top left"; None where that is unclear.
+        location: where in the image, e.g. "top left"; None where that is unclear.
         relation: where it lies from the reference object, e.g. "left of"; None without one.
         reference: number of that other object in `Scene.objects`; None without one.
     """
@@ -88,7 +88,7 @@ class Zone:
 
     Args:
         surface: one of `world.SURFACES`.
-        left: column at which it is cut from the large ground picture.
+        left: column at which it is cut from the large ground image.
         top: row of it.
         light: factor on the brightness.
     """
@@ -101,7 +101,7 @@ class Zone:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture before it is drawn.
+    """One image before it is drawn.
 
     Args:
         seed: of the data set.
@@ -177,7 +177,7 @@ def relation(box: Box, other: Box) -> str | None:
 
 
 def location(box: Box) -> str | None:
-    """Where a box lies in the picture, by thirds; None if its centre is near a border of thirds.
+    """Where a box lies in the image, by thirds; None if its centre is near a border of thirds.
 
     >>> location((0, 0, 40, 40)), location((200, 0, 280, 60)), location((220, 160, 260, 200))
     ('top left', 'top', 'middle')

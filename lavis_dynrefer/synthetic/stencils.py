@@ -43,11 +43,11 @@ def turn(angle: float) -> tuple[float, float]:
     return round(math.cos(math.radians(angle)), 6), round(math.sin(math.radians(angle)), 6)
 
 
-def fill_polygon(picture: np.ndarray, points: np.ndarray, value: int) -> None:
+def fill_polygon(image: np.ndarray, points: np.ndarray, value: int) -> None:
     """Write `value` into the pixels whose centre lies inside the polygon by the even-odd rule.
 
     Args:
-        picture: (H, W) integers, changed in place; the polygon must lie inside it.
+        image: (H, W) integers, changed in place; the polygon must lie inside it.
         points: (K, 2) corners (x, y) in pixels.
         value: what to write.
     """
@@ -68,9 +68,7 @@ def fill_polygon(picture: np.ndarray, points: np.ndarray, value: int) -> None:
     places = (rows - top) * width + columns - left
     flips = np.bincount(places, minlength=height * width).astype(np.uint8).reshape(height, width)
     inside = np.bitwise_xor.accumulate(flips & 1, axis=1).astype(bool)
-    picture[top:bottom, left:right][inside[: picture.shape[0] - top, : picture.shape[1] - left]] = (
-        value
-    )
+    image[top:bottom, left:right][inside[: image.shape[0] - top, : image.shape[1] - left]] = value
 
 
 def box_blur(image: np.ndarray, radius: int) -> np.ndarray:

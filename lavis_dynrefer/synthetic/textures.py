@@ -1,4 +1,4 @@
-"""The grounds that objects lie on: eight large pictures, from which scenes cut theirs."""
+"""The grounds that objects lie on: eight large images, from which scenes cut theirs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.world import HEIGHT, SURFACES, WIDTH
 
-MARGIN = 160  # pixels that a ground is larger than a picture, so that scenes can cut anywhere
+MARGIN = 160  # pixels that a ground is larger than an image, so that scenes can cut anywhere
 _ROWS, _COLUMNS = HEIGHT + MARGIN, WIDTH + MARGIN
 _SEED = 7_301  # fixed: grounds belong to the world, not to a data set
 
@@ -25,9 +25,9 @@ def ground(surface: str) -> np.ndarray:
     if surface not in _RECIPES:
         raise ValueError(f"no surface {surface!r}; expected one of {sorted(_RECIPES)}")
     draws = Draws(_SEED, SURFACES.index(surface))
-    picture = _RECIPES[surface](draws)
-    picture.setflags(write=False)  # shared by all callers through the cache
-    return picture
+    image = _RECIPES[surface](draws)
+    image.setflags(write=False)  # shared by all callers through the cache
+    return image
 
 
 def smooth_noise(draws: Draws, cell_rows: int, cell_columns: int) -> np.ndarray:
@@ -80,9 +80,9 @@ def _water(draws: Draws) -> np.ndarray:
 
 def _snow(draws: Draws) -> np.ndarray:
     level = 0.62 + 0.45 * smooth_noise(draws, 48, 84) + 0.1 * smooth_noise(draws, 3, 3)
-    picture = _tinted((204, 216, 232), (250, 252, 254), level)
-    picture[draws.field(_ROWS, _COLUMNS) > 0.9985] = 255  # sparkles
-    return picture
+    image = _tinted((204, 216, 232), (250, 252, 254), level)
+    image[draws.field(_ROWS, _COLUMNS) > 0.9985] = 255  # sparkles
+    return image
 
 
 def _wood(draws: Draws) -> np.ndarray:
@@ -94,10 +94,10 @@ def _wood(draws: Draws) -> np.ndarray:
     tone = draws.field(_ROWS // plank + 1, (_COLUMNS + 170) // 210 + 1)[board, joint]
     grain = _triangle(rows / 11 + 1.6 * smooth_noise(draws, 22, 150))
     level = 0.3 + 0.36 * tone + 0.13 * grain + 0.08 * smooth_noise(draws, 2, 24)
-    picture = _tinted((146, 106, 70), (206, 164, 118), level)
+    image = _tinted((146, 106, 70), (206, 164, 118), level)
     gap = (rows % plank < 2) | ((columns + shift) % 210 < 2)
-    picture[gap] *= 0.72
-    return picture
+    image[gap] *= 0.72
+    return image
 
 
 def _brick(draws: Draws) -> np.ndarray:
@@ -107,12 +107,12 @@ def _brick(draws: Draws) -> np.ndarray:
     moved = columns + (course % 2) * (wide // 2)
     tone = draws.field(_ROWS // tall + 1, (_COLUMNS + wide) // wide + 1)[course, moved // wide]
     level = 0.2 + 0.6 * tone + 0.16 * smooth_noise(draws, 3, 4)
-    picture = _tinted((150, 94, 80), (190, 130, 108), level)
+    image = _tinted((150, 94, 80), (190, 130, 108), level)
     y, x = rows % tall, moved % wide
-    picture[np.broadcast_to((y == 3) | (x == 3), tone.shape)] *= 1.08  # lit upper and left edges
+    image[np.broadcast_to((y == 3) | (x == 3), tone.shape)] *= 1.08  # lit upper and left edges
     mortar = np.broadcast_to((y < 3) | (x < 3), tone.shape)
-    picture[mortar] = _tinted((188, 178, 166), (214, 204, 192), level)[mortar]
-    return picture
+    image[mortar] = _tinted((188, 178, 166), (214, 204, 192), level)[mortar]
+    return image
 
 
 def _stone(draws: Draws) -> np.ndarray:
@@ -133,9 +133,9 @@ def _stone(draws: Draws) -> np.ndarray:
             shade = np.where(closer, tone[a, b], shade)
             nearest = np.minimum(nearest, distance)
     level = 0.2 + 0.5 * shade + 0.14 * smooth_noise(draws, 4, 4) - 0.1 * nearest / cell
-    picture = _tinted((136, 138, 140), (196, 196, 192), level)
+    image = _tinted((136, 138, 140), (196, 196, 192), level)
     seam = np.clip((second - nearest - 1.5) / 4, 0, 1)[..., None]
-    return (picture * (0.62 + 0.38 * seam)).astype(np.float32)
+    return (image * (0.62 + 0.38 * seam)).astype(np.float32)
 
 
 def _carpet(draws: Draws) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-WIDTH, HEIGHT = 480, 360  # pixels of every picture
+WIDTH, HEIGHT = 480, 360  # pixels of every image
 WORLDS = ("landmark", "neighbour")
 
 # Every shape of shapes.py, in the order of the COCO-style category ids 1, 2, ...

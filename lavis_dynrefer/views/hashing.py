@@ -19,7 +19,7 @@ def phash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[imagehash.
     """`imagehash.phash` of each crop.
 
     Args:
-        image: RGB picture.
+        image: RGB image.
         boxes: whole-pixel xyxy boxes inside it.
     """
     gray = image.convert("L")  # once: phash would convert every crop again
@@ -33,7 +33,7 @@ def official_hash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[im
     crop is ever resized.
 
     Args:
-        image: RGB picture.
+        image: RGB image.
         boxes: whole-pixel xyxy boxes inside it.
     """
     gray = _gray(np.asarray(image)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Nested views: boxes between a region and its whole picture, and the crops they give."""
+"""Nested views: boxes between a region and its whole image, and the crops they give."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def nest_boxes(regions: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
-    """Grow each region towards the whole picture, once per scale.
+    """Grow each region towards the whole image, once per scale.
 
     Args:
-        regions: (B, 4) xyxy boxes in picture pixels.
+        regions: (B, 4) xyxy boxes in image pixels.
         image_sizes: (B, 2) width and height in pixels.
-        scales: (B, V) in [0, 1]; 0 keeps the region, 1 is the whole picture.
+        scales: (B, V) in [0, 1]; 0 keeps the region, 1 is the whole image.
 
     Returns:
-        (B, V, 4) xyxy boxes in picture pixels; B may be 0.
+        (B, V, 4) xyxy boxes in image pixels; B may be 0.
 
     Raises:
         ValueError: a scale lies outside [0, 1].
@@ -34,12 +34,12 @@ def nest_boxes(regions: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
 
 
 def pixel_boxes(boxes: Tensor, width: int, height: int) -> Tensor:
-    """Whole-pixel boxes inside the picture: clipped, truncated, at least one pixel a side.
+    """Whole-pixel boxes inside the image: clipped, truncated, at least one pixel a side.
 
     Args:
-        boxes: (..., 4) xyxy in pixels, overlapping the picture.
-        width: of the picture in pixels.
-        height: of the picture in pixels.
+        boxes: (..., 4) xyxy in pixels, overlapping the image.
+        width: of the image in pixels.
+        height: of the image in pixels.
 
     Returns:
         (..., 4) int64, x2 and y2 exclusive.
@@ -63,9 +63,9 @@ def crop_views(
     shows exactly the region then sometimes ends at size - 1.
 
     Args:
-        image: RGB picture.
-        regions: (R, 4) xyxy boxes in picture pixels.
-        nested: (R, V, 4) xyxy boxes of the views in picture pixels.
+        image: RGB image.
+        regions: (R, 4) xyxy boxes in image pixels.
+        nested: (R, V, 4) xyxy boxes of the views in image pixels.
         size: side of a view in pixels.
 
     Returns:

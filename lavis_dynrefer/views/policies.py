@@ -48,7 +48,7 @@ class ViewPlan:
 
 
 class ViewPolicy(Protocol):
-    """Chooses scales; may look at the picture."""
+    """Chooses scales; may look at the image."""
 
     def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
         """Scales for boxes (R, 4) in pixels of `image`."""

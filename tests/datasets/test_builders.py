@@ -10,11 +10,11 @@ from lavis.datasets.builders import load_dataset
 from omegaconf import OmegaConf
 from PIL import Image
 
-import lavis_dynrefer.registration
+import lavis_dynrefer.host.registration
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.vocab import Tagger
 
-lavis_dynrefer.registration.connect()
+lavis_dynrefer.host.registration.connect()
 
 
 def default_config(name, kind="default"):
@@ -33,10 +33,10 @@ def build(name, kind=None, model=None, **info):
 
 @pytest.fixture
 def vg(tmp_path):
-    """Raw files of three pictures of 40 x 30 pixels, one for each split, two regions each."""
+    """Raw files of three images of 40 x 30 pixels, one for each split, two regions each."""
     folder = tmp_path / "images" / "VG_100K"
     folder.mkdir(parents=True)
-    regions, pictures = [], []
+    regions, images = [], []
     for number in (1, 2, 3):
         Image.new("RGB", (40, 30), (80 * number, 0, 0)).save(folder / f"{number}.jpg")
         sides = {"x": 5, "y": 5, "width": 20, "height": 20}
@@ -46,12 +46,10 @@ def vg(tmp_path):
         ]
         regions.append({"id": number, "regions": rows})
         url = f"https://example.org/VG_100K/{number}.jpg"
-        pictures.append(
-            {"image_id": number, "width": 40, "height": 30, "url": url, "coco_id": None}
-        )
+        images.append({"image_id": number, "width": 40, "height": 30, "url": url, "coco_id": None})
     files = {
         "region_descriptions": regions,
-        "image_data": pictures,
+        "image_data": images,
         "densecap_splits": {"train": [1], "val": [2], "test": [3]},
     }
     for name, content in files.items():
@@ -87,7 +85,7 @@ def test_a_training_batch_is_what_the_model_takes(vg):
     assert batch["tags"] == [[], []]
 
 
-def test_an_evaluation_sample_is_a_whole_picture(vg):
+def test_an_evaluation_sample_is_a_whole_image(vg):
     dataset = build("vg_region", root=str(vg), splits=["val"])["val"]
 
     sample = dataset[0]
@@ -97,7 +95,7 @@ def test_an_evaluation_sample_is_a_whole_picture(vg):
     assert sample["image_boxes"].tolist() == [[5, 5, 25, 25], [5, 5, 25, 25]]
 
 
-def test_a_picture_that_cannot_be_read_keeps_the_shape_of_the_views(vg):
+def test_an_image_that_cannot_be_read_keeps_the_shape_of_the_views(vg):
     (vg / "images/VG_100K/2.jpg").write_bytes(b"")
     dataset = build("vg_region", root=str(vg), splits=["val"], on_error="skip")["val"]
 
@@ -133,13 +131,13 @@ def test_training_without_tags_is_said(vg, caplog):
 def test_files_may_be_named_one_by_one(vg, tmp_path):
     other = tmp_path / "elsewhere.json"
     (vg / "region_descriptions.json").rename(other)
-    (vg / "images").rename(tmp_path / "pictures")
+    (vg / "images").rename(tmp_path / "images")
 
     datasets = build(
         "vg_region",
         root=str(vg),
         region_descriptions=str(other),
-        images={"storage": "pictures"},
+        images={"storage": "images"},
     )
 
     assert len(datasets["train"]) == 2
@@ -210,7 +208,7 @@ def test_an_unknown_type_is_named():
         registry.get_builder_class("vg_region").default_config_path("v2")
 
 
-def test_lavis_loads_a_dataset_by_name_and_picture_folder(vg, monkeypatch):
+def test_lavis_loads_a_dataset_by_name_and_image_folder(vg, monkeypatch):
     monkeypatch.setenv("VG_ROOT", str(vg))
 
     datasets = load_dataset("vg_region", vis_path=str(vg / "images"))

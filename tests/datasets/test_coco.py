@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lavis_dynrefer.datasets.sources.coco import read_coco_captions, read_coco_instances
+from lavis_dynrefer.datasets.sources.coco_layout import read_coco_captions, read_coco_instances
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -17,7 +17,7 @@ def annotation(number, bbox=(10, 20, 30, 40), **keys):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a file about picture 1, 100 x 80 pixels, and the picture's place."""
+    """Writes a file about image 1, 100 x 80 pixels, and the image's place."""
     (tmp_path / "1.jpg").touch()
 
     def _write(rows, **keys):
@@ -60,7 +60,7 @@ def test_a_crowd_is_marked_and_has_the_inclusive_extent_of_its_mask(write):
     ("row", "reason", "truths"),
     [
         (annotation(2, bbox=(296.65, 38.33, 1.03, 0.0)), "empty_box", 2),
-        (annotation(2, bbox=(300, 20, 10, 10)), "outside_picture", 2),
+        (annotation(2, bbox=(300, 20, 10, 10)), "outside_image", 2),
         (annotation(2, category_id=7), "unreadable_record", 1),
         (annotation(2, bbox=(1, 2, 3)), "unreadable_record", 1),
         (annotation(2, bbox=(1, 2, 3, 4, 5)), "unreadable_record", 1),
@@ -132,7 +132,7 @@ def test_regions_of_an_unusable_entry_of_images_are_counted_and_stay_truth(write
 
     assert found.rejection_counts() == {"no_image_data": 1}
     assert [item.region_id for item in found.truth()] == [1, 2]
-    assert "picture 2 has no usable entry in 'images'" in found.rejected[0].detail
+    assert "image 2 has no usable entry in 'images'" in found.rejected[0].detail
 
 
 @pytest.mark.parametrize("image", [None, 5, {}, {"id": None}, {"id": [1]}, {"file_name": "1.jpg"}])
@@ -145,7 +145,7 @@ def test_an_entry_of_images_without_an_id_is_counted(write, image):
     assert found.images[1].width == 100
 
 
-def test_a_picture_listed_twice_is_the_first_one_and_counted(write):
+def test_an_image_listed_twice_is_the_first_one_and_counted(write):
     images = [{"id": 1, "file_name": "1.jpg", "width": 100 * n, "height": 80} for n in (1, 2, 3)]
 
     found = read_coco_instances(*write([annotation(1)], images=images))
@@ -154,7 +154,7 @@ def test_a_picture_listed_twice_is_the_first_one_and_counted(write):
     assert found.rejection_counts() == {"duplicate_entry": 2}
 
 
-def test_a_missing_picture_is_counted_per_region_and_stays_truth(write):
+def test_a_missing_image_is_counted_per_region_and_stays_truth(write):
     images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (1, 2)]
     rows = [annotation(1), annotation(2, image_id=2), annotation(3, image_id=2)]
 
@@ -219,11 +219,11 @@ def test_regions_without_a_caption_are_counted(write, keys, reason, truths):
 
 
 @pytest.mark.parametrize("archive", ["VG_100K", "VG_100K_2"])
-def test_pictures_are_found_in_the_folders_of_visual_genome(write, archive):
+def test_images_are_found_in_the_folders_of_visual_genome(write, archive):
     path, folder = write([annotation(1, caption="a dog")])
-    picture = next(item for item in folder.iterdir() if item.is_file())
+    image = next(item for item in folder.iterdir() if item.is_file())
     (folder / archive).mkdir()
-    picture.rename(folder / archive / picture.name)
+    image.rename(folder / archive / image.name)
 
     found = read_coco_captions(path, folder, name="vg-reg-5k", split="test")
 

@@ -9,7 +9,7 @@ from lavis_dynrefer.datasets.sources.collector import RegionCollector, box_probl
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.structures import ImageRecord, RegionRecord
 
-PICTURE = ImageRecord(7, "/pictures/7.jpg", width=100, height=80)
+IMAGE = ImageRecord(7, "/images/7.jpg", width=100, height=80)
 
 
 def region(region_id, box=(10, 10, 30, 30), caption="a dog"):
@@ -26,54 +26,54 @@ def region(region_id, box=(10, 10, 30, 30), caption="a dog"):
         ((10, 10, 10.5, 10.5), None),
         ((10, 10, 10, 30), "empty_box"),
         ((30, 10, 10, 30), "empty_box"),
-        ((-30, 10, 0, 30), "outside_picture"),
-        ((10, 80, 30, 90), "outside_picture"),
+        ((-30, 10, 0, 30), "outside_image"),
+        ((10, 80, 30, 90), "outside_image"),
         ((float("nan"), 0, 1, 1), "invalid_box"),
         ((0, 0, float("inf"), 1), "invalid_box"),
     ],
 )
-def test_boxes_without_a_pixel_in_the_picture_are_named(box, reason):
+def test_boxes_without_a_pixel_in_the_image_are_named(box, reason):
     assert box_problem(box, 100, 80) == reason
 
 
-def test_usable_regions_and_their_picture_are_kept():
+def test_usable_regions_and_their_image_are_kept():
     collector = RegionCollector("demo", "val")
-    collector.add(region(1), PICTURE)
-    collector.add(region(2), PICTURE)
+    collector.add(region(1), IMAGE)
+    collector.add(region(2), IMAGE)
 
     found = collector.finish()
 
     assert found.regions == [region(1), region(2)]
-    assert found.images == {7: PICTURE}
+    assert found.images == {7: IMAGE}
     assert (found.name, found.split, found.rejected) == ("demo", "val", [])
 
 
 def test_a_rejected_region_stays_truth_outside_of_training():
     collector = RegionCollector("demo", "val")
-    collector.add(region(1), PICTURE)
-    collector.add(region(2, box=(200, 0, 210, 10)), PICTURE)
+    collector.add(region(1), IMAGE)
+    collector.add(region(2, box=(200, 0, 210, 10)), IMAGE)
 
     found = collector.finish()
 
     assert [item.region_id for item in found.truth()] == [1, 2]
-    assert found.rejection_counts() == {"outside_picture": 1}
+    assert found.rejection_counts() == {"outside_image": 1}
 
 
 def test_a_rejected_region_is_gone_in_training():
     collector = RegionCollector("demo", "train")
-    collector.add(region(1), PICTURE)
-    collector.add(region(2, box=(200, 0, 210, 10)), PICTURE)
+    collector.add(region(1), IMAGE)
+    collector.add(region(2, box=(200, 0, 210, 10)), IMAGE)
 
     found = collector.finish()
 
     assert found.truth() == [region(1)]
-    assert found.rejection_counts() == {"outside_picture": 1}
+    assert found.rejection_counts() == {"outside_image": 1}
 
 
 def test_a_repeated_id_is_truth_that_no_prediction_can_answer():
     collector = RegionCollector("demo", "val")
-    collector.add(region(1), PICTURE)
-    collector.add(region(1, caption="a cat"), PICTURE)
+    collector.add(region(1), IMAGE)
+    collector.add(region(1, caption="a cat"), IMAGE)
 
     found = collector.finish()
 
@@ -86,14 +86,14 @@ def test_a_repeated_id_is_truth_that_no_prediction_can_answer():
 
 def test_ids_beyond_32_bits_are_ids():
     collector = RegionCollector("demo", "val")
-    collector.add(region(908400553664), PICTURE)
+    collector.add(region(908400553664), IMAGE)
 
     assert collector.finish().regions[0].region_id == 908400553664
 
 
 def test_a_region_of_a_missing_file_is_rejected():
     collector = RegionCollector("demo", "val")
-    collector.add(region(1), PICTURE)
+    collector.add(region(1), IMAGE)
     collector.add(region(2), ImageRecord(8, "", 100, 80))
 
     assert collector.finish().rejection_counts() == {"missing_image": 1}
@@ -102,8 +102,8 @@ def test_a_region_of_a_missing_file_is_rejected():
 @pytest.mark.parametrize("caption", ["", "  ", "\t\n", "\u00a0"])
 def test_a_caption_without_a_word_is_rejected(caption):
     collector = RegionCollector("demo", "val")
-    collector.add(region(1), PICTURE)
-    collector.add(region(2, caption=caption), PICTURE)
+    collector.add(region(1), IMAGE)
+    collector.add(region(2, caption=caption), IMAGE)
 
     found = collector.finish()
 
@@ -113,7 +113,7 @@ def test_a_caption_without_a_word_is_rejected(caption):
 
 def test_regions_of_a_source_without_captions_need_none():
     collector = RegionCollector("demo", "val")
-    collector.add(region(1, caption=None), PICTURE)
+    collector.add(region(1, caption=None), IMAGE)
 
     assert len(collector.finish().regions) == 1
 
@@ -121,7 +121,7 @@ def test_regions_of_a_source_without_captions_need_none():
 def test_a_repeated_id_is_given_no_id_that_another_region_has():
     collector = RegionCollector("demo", "val")
     for number in (1, -1, 1, 1):
-        collector.add(region(number), PICTURE)
+        collector.add(region(number), IMAGE)
 
     found = collector.finish()
 
@@ -147,7 +147,7 @@ def test_a_repeated_id_is_given_no_id_that_another_region_has():
 )
 def test_odd_boxes_are_kept_and_noted(box, given, noted):
     collector = RegionCollector("demo", "val")
-    collector.add(region(1, box=box), PICTURE, given=given)
+    collector.add(region(1, box=box), IMAGE, given=given)
 
     found = collector.finish()
 
@@ -167,22 +167,22 @@ def test_odd_boxes_are_kept_and_noted(box, given, noted):
 )
 def test_other_oddities_are_kept_and_noted(odd, noted):
     collector = RegionCollector("demo", "val")
-    collector.add(odd, PICTURE)
+    collector.add(odd, IMAGE)
 
     assert collector.finish().noted == noted
 
 
 def test_what_is_rejected_is_not_noted_as_well():
     collector = RegionCollector("demo", "val")
-    collector.add(region(1), PICTURE)
-    collector.add(region(2**40, caption="\u00e9", box=(-9, 0, 0, 1)), PICTURE)
+    collector.add(region(1), IMAGE)
+    collector.add(region(2**40, caption="\u00e9", box=(-9, 0, 0, 1)), IMAGE)
 
     assert collector.finish().noted == {}
 
 
 def test_a_reader_notes_what_it_finds_odd():
     collector = RegionCollector("demo", "val")
-    collector.add(region(1), PICTURE)
+    collector.add(region(1), IMAGE)
     collector.note("v1.0_keys")
     collector.note("v1.0_keys", 4)
 
@@ -191,7 +191,7 @@ def test_a_reader_notes_what_it_finds_odd():
 
 def test_an_empty_split_says_what_was_left_out():
     collector = RegionCollector("demo", "val")
-    collector.add(region(2, box=(1, 1, 1, 1)), PICTURE)
+    collector.add(region(2, box=(1, 1, 1, 1)), IMAGE)
 
     with pytest.raises(DatasetError, match=r"demo, split 'val': no usable region.*empty_box': 1"):
         collector.finish()
@@ -199,25 +199,24 @@ def test_an_empty_split_says_what_was_left_out():
 
 def test_one_line_in_the_log_sums_a_split_up(caplog):
     collector = RegionCollector("demo", "val")
-    collector.add(region(1), PICTURE)
-    collector.add(region(2, box=(1, 1, 1, 1)), PICTURE)
+    collector.add(region(1), IMAGE)
+    collector.add(region(2, box=(1, 1, 1, 1)), IMAGE)
 
     with caplog.at_level(logging.INFO):
         collector.finish()
 
     assert caplog.messages == [
-        "demo, split 'val': 1 regions in 1 pictures; left out {'empty_box': 1}"
+        "demo, split 'val': 1 regions in 1 images; left out {'empty_box': 1}"
     ]
 
 
 def test_the_log_names_what_was_noted(caplog):
     collector = RegionCollector("demo", "val")
-    collector.add(region(1, caption="caf\u00e9"), PICTURE)
+    collector.add(region(1, caption="caf\u00e9"), IMAGE)
 
     with caplog.at_level(logging.INFO):
         collector.finish()
 
     assert caplog.messages == [
-        "demo, split 'val': 1 regions in 1 pictures; left out nothing; "
-        "noted {'non_ascii_caption': 1}"
+        "demo, split 'val': 1 regions in 1 images; left out nothing; noted {'non_ascii_caption': 1}"
     ]

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from lavis_dynrefer.datasets.sources.crowds import crowd_box, is_crowd
 from lavis_dynrefer.structures import ImageRecord
 
-PICTURE = ImageRecord(1, "1.jpg", width=5, height=4)
+IMAGE = ImageRecord(1, "1.jpg", width=5, height=4)
 RUNS = [5, 2, 2, 2, 9]  # columns first: rows 1-2 of columns 1-2 are set
 
 
@@ -41,7 +41,7 @@ def test_neither_crowd_nor_object_is_named(value):
 
 
 def test_the_box_ends_at_the_index_of_the_last_pixel():
-    assert crowd_box(crowd(RUNS), PICTURE) == (1, 1, 2, 2)
+    assert crowd_box(crowd(RUNS), IMAGE) == (1, 1, 2, 2)
 
 
 def test_compressed_counts_are_read_like_uncompressed_ones():
@@ -49,7 +49,7 @@ def test_compressed_counts_are_read_like_uncompressed_ones():
     pixels[1:3, 1:3] = 1
     counts = coco_mask.encode(pixels)["counts"].decode()
 
-    assert crowd_box(crowd(counts), PICTURE) == (1, 1, 2, 2)
+    assert crowd_box(crowd(counts), IMAGE) == (1, 1, 2, 2)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -94,7 +94,7 @@ def test_compressed_counts_of_any_mask_are_read(seed):
 )
 def test_a_mask_without_sense_is_an_error_before_it_is_decoded(segmentation):
     with pytest.raises((KeyError, TypeError, ValueError)):
-        crowd_box({"iscrowd": 1, "segmentation": segmentation}, PICTURE)
+        crowd_box({"iscrowd": 1, "segmentation": segmentation}, IMAGE)
 
 
 def test_the_boxes_of_real_crowds_are_those_of_the_file(shared):

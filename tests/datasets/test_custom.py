@@ -8,12 +8,12 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 from PIL import Image
 
-import lavis_dynrefer.registration
+import lavis_dynrefer.host.registration
 from lavis_dynrefer.datasets.prepared import prepare
-from lavis_dynrefer.datasets.sources.custom import read_custom
+from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 
-lavis_dynrefer.registration.connect()
+lavis_dynrefer.host.registration.connect()
 
 CATEGORIES = [{"id": 0, "name": "dog"}, {"id": 7, "name": "tennis racket"}]
 CORNERS = [(60, 40, 95, 75), (50, 30, 80, 70), (70, 45, 99, 79)]  # of boxes on the right
@@ -25,7 +25,7 @@ def annotation(number, bbox=(10, 20, 30, 40), image_id=1, **keys):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a json about two pictures of 100 x 80 pixels, of which the second has no row."""
+    """Writes a json about two images of 100 x 80 pixels, of which the second has no row."""
     (tmp_path / "images").mkdir()
     for number in (1, 2):
         Image.new("RGB", (100, 80)).save(tmp_path / f"images/{number}.png")
@@ -149,7 +149,7 @@ def test_a_size_that_the_json_lacks_is_measured(write):
     assert (found.images[1].width, found.images[1].height) == (100, 80)
 
 
-def test_a_picture_that_cannot_be_measured_is_counted(write):
+def test_an_image_that_cannot_be_measured_is_counted(write):
     path = write(
         [annotation(1, caption="a dog"), annotation(2, image_id=2, caption="a cat")],
         images=[{"id": 1, "file_name": "1.png"}, {"id": 2, "file_name": "2.png"}],
@@ -172,7 +172,7 @@ def test_a_picture_that_cannot_be_measured_is_counted(write):
         (annotation(2, caption="a cat", tags="cat"), "unreadable_record"),
         (annotation(2, caption="a cat", category_id=3), "unreadable_record"),
         (annotation(2, caption="a cat", bbox=(10, 20, 0, 5)), "empty_box"),
-        (annotation(2, caption="a cat", bbox=(200, 20, 10, 5)), "outside_picture"),
+        (annotation(2, caption="a cat", bbox=(200, 20, 10, 5)), "outside_image"),
         (annotation(2, caption="a cat", image_id=2), "missing_image"),
         (annotation(1, caption="a cat"), "duplicate_id"),
     ],
@@ -194,7 +194,7 @@ def test_an_annotation_with_an_unusable_box_stays_truth_in_evaluation(write):
     assert len(read(write(rows), split="val").truth()) == 2
 
 
-def test_pictures_without_annotations_are_counted(write):
+def test_images_without_annotations_are_counted(write):
     images = [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)]
 
     found = read(write([annotation(1, caption="a dog")], images=images))
@@ -225,8 +225,8 @@ CLASH = [{"id": 1, "file_name": name} for name in ("1.png", "2.png")]
             {},
             r"3 of 3 boxes leave .* \[60.0, 40.0, 95.0, 75.0\] in .* corners x1, y1, x2, y2",
         ),
-        ([annotation(1, (0.1, 0.2, 0.5, 1), caption="a dog")], {}, "shares of the picture"),
-        ([annotation(1, (90, 60, 30, 40), caption="a dog")], {}, "pictures of another size"),
+        ([annotation(1, (0.1, 0.2, 0.5, 1), caption="a dog")], {}, "shares of the image"),
+        ([annotation(1, (90, 60, 30, 40), caption="a dog")], {}, "images of another size"),
         ([annotation(1, caption="a dog")], {"images": SMALL}, "100 x 80 pixels.* 50 x 40"),
         ([annotation(1, caption="a dog")], {"images": TURNED}, "EXIF"),
         ([annotation(1, caption="a dog")], {"images": CLASH}, "1 means '1.png' and '2.png'"),

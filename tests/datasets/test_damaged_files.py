@@ -10,8 +10,8 @@ import random
 
 import pytest
 
-from lavis_dynrefer.datasets.prepared import PICTURE_REASONS
-from lavis_dynrefer.datasets.sources.coco import read_coco_captions, read_coco_instances
+from lavis_dynrefer.datasets.prepared import IMAGE_REASONS
+from lavis_dynrefer.datasets.sources.coco_layout import read_coco_captions, read_coco_instances
 from lavis_dynrefer.datasets.sources.grit import read_grit
 from lavis_dynrefer.datasets.sources.ovad import read_ovad
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
@@ -22,7 +22,7 @@ from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
 SEEDS = range(25)
 WIDTH, HEIGHT = 100, 80
-PICTURES, REGIONS = 4, 5  # regions of each picture
+IMAGES, REGIONS = 4, 5  # regions of each image
 ODD = [
     None,
     True,
@@ -59,7 +59,7 @@ ODD = [
 def images():
     return [
         {"id": n, "file_name": f"{n}.jpg", "width": WIDTH, "height": HEIGHT}
-        for n in range(1, PICTURES + 1)
+        for n in range(1, IMAGES + 1)
     ]
 
 
@@ -69,7 +69,7 @@ def annotations(**keys):
             **{"id": 10 * n + k, "image_id": n, "category_id": 1, "bbox": [9, 9, 9 + k, 9]},
             **copy.deepcopy(keys),
         }
-        for n in range(1, PICTURES + 1)
+        for n in range(1, IMAGES + 1)
         for k in range(REGIONS)
     ]
 
@@ -108,9 +108,9 @@ def visual_genome():
                 for k in range(REGIONS)
             ],
         }
-        for n in range(1, PICTURES + 1)
+        for n in range(1, IMAGES + 1)
     ]
-    pictures = [
+    images = [
         {
             "image_id": n,
             "width": WIDTH,
@@ -118,9 +118,9 @@ def visual_genome():
             "url": f"http://x/y/{n}.jpg",
             "coco_id": n,
         }
-        for n in range(1, PICTURES + 1)
+        for n in range(1, IMAGES + 1)
     ]
-    return [entries, pictures, {"train": [], "val": list(range(1, PICTURES + 1)), "test": []}]
+    return [entries, images, {"train": [], "val": list(range(1, IMAGES + 1)), "test": []}]
 
 
 def references():
@@ -133,13 +133,13 @@ def references():
             "image_id": n,
             "sentences": [{"sent_id": 10 * n + k, "sent": "a dog"} for k in range(REGIONS)],
         }
-        for n in range(1, PICTURES + 1)
+        for n in range(1, IMAGES + 1)
     ]
     return [rows, coco()]
 
 
 def detections():
-    """Ten times as many, as some boxes outside of their pictures are no reason to refuse a file."""
+    """Ten times as many, as some boxes outside of their images are no reason to refuse a file."""
     rows = [row for _ in range(10) for row in annotations()]
     return [{"image_id": row["image_id"], "bbox": row["bbox"], "score": 0.5} for row in rows]
 
@@ -147,7 +147,7 @@ def detections():
 TRUTH = RegionSet(
     "truth",
     "val",
-    {n: ImageRecord(n, f"/x/{n}.jpg", WIDTH, HEIGHT) for n in range(1, PICTURES + 1)},
+    {n: ImageRecord(n, f"/x/{n}.jpg", WIDTH, HEIGHT) for n in range(1, IMAGES + 1)},
     [RegionRecord(1, 1, (1.0, 1.0, 9.0, 9.0), "a dog")],
 )
 
@@ -246,13 +246,13 @@ def damage(value, rng):
 @pytest.fixture
 def read(tmp_path):
     """Reads the files of a source into tables."""
-    for name in ("pictures", "tables"):
+    for name in ("images", "tables"):
         (tmp_path / name).mkdir()
-    for n in range(1, PICTURES + 1):
-        (tmp_path / "pictures" / f"{n}.jpg").touch()
+    for n in range(1, IMAGES + 1):
+        (tmp_path / "images" / f"{n}.jpg").touch()
 
     def _read(reader, content):
-        folder = tmp_path / "pictures"
+        folder = tmp_path / "images"
         return reader(folder, content, lambda split: TableStore(tmp_path / "tables", folder))
 
     return _read
@@ -287,8 +287,8 @@ def test_every_damaged_region_is_kept_or_counted(read, name, seed):
     found = read(reader, content)
 
     counts = found.rejection_counts()
-    dropped = sum(count for reason, count in counts.items() if reason not in PICTURE_REASONS)
-    elsewhere = found.noted.get("on_other_pictures", 0)
+    dropped = sum(count for reason, count in counts.items() if reason not in IMAGE_REASONS)
+    elsewhere = found.noted.get("on_other_images", 0)
     assert len(found.regions) + dropped + elsewhere == sum(map(len, lists))
 
 

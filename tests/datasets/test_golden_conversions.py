@@ -11,7 +11,7 @@ import json
 import pytest
 
 from lavis_dynrefer.datasets.prepared import (
-    PICTURE_REASONS,
+    IMAGE_REASONS,
     RawDataset,
     open_prepared,
     prepare,
@@ -20,8 +20,8 @@ from lavis_dynrefer.datasets.prepared import (
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 
 SPLITS = ("train", "val", "test")
-FIVE = "five pictures, v1.2"
-CASES = [FIVE, "nine pictures, v1.0", "nine pictures, v1.2"]
+FIVE = "five images, v1.2"
+CASES = [FIVE, "nine images, v1.0", "nine images, v1.2"]
 WAYS = ["reader", "tables", "tables opened again"]
 
 
@@ -31,16 +31,16 @@ def case(request, shared, tmp_path):
     fixtures = shared / "fixtures"
     version = request.param[-4:]
     if request.param == FIVE:
-        # The pictures themselves were not handed out: sizes are those of image_data.json.
+        # The images themselves were not handed out: sizes are those of image_data.json.
         folder, golden = fixtures / "vg_raw_5images/vg1.2", "vg1.2_5images"
-        pictures, splits = tmp_path / "pictures", tmp_path / "splits.json"
-        pictures.mkdir()
+        images, splits = tmp_path / "images", tmp_path / "splits.json"
+        images.mkdir()
         for number in range(1, 6):
-            (pictures / f"{number}.jpg").touch()
+            (images / f"{number}.jpg").touch()
         splits.write_text(json.dumps({"train": list(range(1, 6)), "val": [], "test": []}))
     else:
         folder, golden = fixtures / "vg_format_e2e" / f"vg{version[1:]}", "vg_format_e2e"
-        pictures, splits = folder.parent / "images", folder.parent / "densecap_splits.json"
+        images, splits = folder.parent / "images", folder.parent / "densecap_splits.json"
     sources = {
         "region_descriptions": folder / "region_descriptions.json",
         "image_data": folder / "image_data.json",
@@ -50,14 +50,14 @@ def case(request, shared, tmp_path):
     def read(splits, stores, opener):
         return read_visual_genome(
             *sources.values(),
-            pictures,
+            images,
             version=version,
             splits=splits,
             stores=stores,
             opener=opener,
         )
 
-    raw = RawDataset("vg_region", version, None, sources, pictures, read)
+    raw = RawDataset("vg_region", version, None, sources, images, read)
     path = fixtures / "golden" / f"{golden}_dynrefer.json"
     return raw, json.loads(path.read_text(encoding="utf-8"))
 
@@ -69,7 +69,7 @@ def converted(request, case, tmp_path):
     splits = SPLITS if len(golden["images"]) == 9 else ("train",)
     if request.param == "reader":
         found = read_visual_genome(
-            *raw.sources.values(), raw.pictures, version=raw.type, splits=splits
+            *raw.sources.values(), raw.images, version=raw.type, splits=splits
         )
     else:
         found = prepare(raw, splits, tmp_path / "prepared")
@@ -82,7 +82,7 @@ def regions_of(parts):
     return [region for part in parts for region in part.regions]
 
 
-def test_pictures_are_those_of_the_golden_file(converted):
+def test_images_are_those_of_the_golden_file(converted):
     parts, golden = converted
 
     images = [image for part in parts for image in part.images.values()]
@@ -179,4 +179,4 @@ def test_odd_and_dropped_regions_are_in_the_manifest(tmp_path):
     }
     assert described["noted"] == {"non_ascii_caption": 1, "box_partly_outside": 1}
     assert described["noted"] == dict(found.noted)
-    assert {"duplicate_entry", "no_regions"} <= PICTURE_REASONS
+    assert {"duplicate_entry", "no_regions"} <= IMAGE_REASONS

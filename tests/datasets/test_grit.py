@@ -7,7 +7,7 @@ import pytest
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
-import lavis_dynrefer.registration
+import lavis_dynrefer.host.registration
 from lavis_dynrefer.datasets.sources.grit import read_grit, undo_scaling
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.metrics import EVALUATORS
@@ -20,7 +20,7 @@ from lavis_dynrefer.structures import (
     Rejection,
 )
 
-lavis_dynrefer.registration.connect()
+lavis_dynrefer.host.registration.connect()
 
 LEFT, RIGHT = (0.0, 0.0, 100.0, 100.0), (200.0, 0.0, 300.0, 100.0)
 LARGE = ImageRecord(1, "1.jpg", 1440, 1080)  # stored at half its size
@@ -86,21 +86,21 @@ def test_truth_is_what_is_annotated_rejected_regions_included(read):
     assert found.rejection_counts() == {"missing_image": 1}
 
 
-def test_pictures_without_a_detection_stay(read):
+def test_images_without_a_detection_stay(read):
     assert read([row(1, [18, 9, 90, 45])]).images == IMAGES
 
 
-def test_detections_on_pictures_of_other_splits_are_left_alone(read):
+def test_detections_on_images_of_other_splits_are_left_alone(read):
     found = read([row(99, [0, 0, 5, 5]), row(1, [18, 9, 90, 45])])
 
     assert [region.region_id for region in found.regions] == [32]  # numbered by row
     assert not found.rejected
 
 
-def test_detections_on_pictures_of_other_splits_are_noted(read):
+def test_detections_on_images_of_other_splits_are_noted(read):
     rows = [row(99, [0, 0, 5, 5]), row(1, [18, 9, 90, 45]), row("98", [0, 0, 5, 5])]
 
-    assert read(rows).noted == {"on_other_pictures": 2}
+    assert read(rows).noted == {"on_other_images": 2}
 
 
 def test_ids_and_scores_may_be_texts(read):
@@ -133,7 +133,7 @@ def test_a_file_of_unreadable_rows_only_is_refused_with_an_example(read):
 
 
 def test_a_file_for_another_split_is_refused(read):
-    with pytest.raises(DatasetError, match=r"none of 1 detections is on a picture of split 'test'"):
+    with pytest.raises(DatasetError, match=r"none of 1 detections is on an image of split 'test'"):
         read([row(99, [0, 0, 5, 5])])
 
 
@@ -155,12 +155,12 @@ def test_a_file_for_another_split_is_refused(read):
         (row(True, [1, 2, 3, 4]), "unreadable_record"),
         (row(1.5, [1, 2, 3, 4]), "unreadable_record"),
         (row(float("nan"), [1, 2, 3, 4]), "unreadable_record"),
-        ({"bbox": [1, 2, 3, 4], "score": 0.5}, "unreadable_record"),  # no picture
+        ({"bbox": [1, 2, 3, 4], "score": 0.5}, "unreadable_record"),  # no image
         (None, "unreadable_record"),
         (5, "unreadable_record"),
         ([], "unreadable_record"),
         (row(1, [1, 2, 0, 4]), "empty_box"),
-        (row(1, [-9, 0, 5, 5]), "outside_picture"),
+        (row(1, [-9, 0, 5, 5]), "outside_image"),
     ],
 )
 def test_what_cannot_be_asked_about_is_counted(read, bad, reason):
@@ -178,7 +178,7 @@ def test_a_box_a_little_past_the_edge_is_taken_as_it_is(read):
 
 
 def in_pixels(width, height):
-    """Boxes of all sizes that end at the right or the bottom edge of a picture."""
+    """Boxes of all sizes that end at the right or the bottom edge of an image."""
     return [row(1, [step * 5, 0, width - step * 5, height - step]) for step in range(20)]
 
 
@@ -186,7 +186,7 @@ def in_pixels(width, height):
 def test_boxes_in_pixels_already_are_refused_with_the_rule(read, size):
     truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", *size)})
 
-    with pytest.raises(DatasetError, match=r"leave their pictures.*times 720 / the longer side"):
+    with pytest.raises(DatasetError, match=r"leave their images.*times 720 / the longer side"):
         read(in_pixels(*size), truth)
 
 
@@ -203,7 +203,7 @@ def test_a_single_wild_box_is_no_reason_to_refuse(read):
     assert len(read([*rows, row(1, [0, 0, 900, 900])]).regions) == 31
 
 
-def test_small_pictures_whose_boxes_fit_unscaled_are_worth_a_warning(read, caplog):
+def test_small_images_whose_boxes_fit_unscaled_are_worth_a_warning(read, caplog):
     truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", 500, 375)})
 
     read(5 * in_pixels(500, 375), truth)
@@ -212,7 +212,7 @@ def test_small_pictures_whose_boxes_fit_unscaled_are_worth_a_warning(read, caplo
     assert "720" in caplog.text
 
 
-def test_well_scaled_boxes_of_small_pictures_are_silent(read, caplog):
+def test_well_scaled_boxes_of_small_images_are_silent(read, caplog):
     truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", 500, 375)})
 
     with caplog.at_level(logging.WARNING):
@@ -236,7 +236,7 @@ def answers(region_set, captions):
     }
 
 
-# Both pictures hold a truth; GRiT found the first one, and before it something that is not there.
+# Both images hold a truth; GRiT found the first one, and before it something that is not there.
 HALF = [row(1, [0, 0, 50, 50], 0.6), row(1, [200, 200, 50, 50], 0.9)]
 
 
@@ -244,7 +244,7 @@ HALF = [row(1, [0, 0, 50, 50], 0.6), row(1, [200, 200, 50, 50], 0.9)]
     ("mode", "percent"),
     [
         ("strict", 25.5),  # two truths: precision 1/2 at recall 0.00 ... 0.50
-        ("official", 50.0),  # the picture without a detection does not count
+        ("official", 50.0),  # the image without a detection does not count
     ],
 )
 def test_both_modes_grade_detections_on_annotated_truth(read, mode, percent):
@@ -286,7 +286,7 @@ def test_predictions_for_the_annotated_regions_are_refused(read):
         evaluate_dense_caption(found, {7: RegionPrediction(LEFT, "a dog")}, similarity=same_text)
 
 
-# ---- through the builder, on real pictures ------------------------------------------------------
+# ---- through the builder, on real images ------------------------------------------------------
 
 
 def build(shared, kind="v1.2", **info):
@@ -336,7 +336,7 @@ def test_training_keeps_the_annotated_boxes(shared):
     assert all(region.score is None for region in datasets["train"].region_set.regions)
 
 
-def test_a_trial_is_graded_on_the_pictures_it_asks_about(shared):
+def test_a_trial_is_graded_on_the_images_it_asks_about(shared):
     dataset = build(shared, max_images=1)["test"]
 
     assert dataset.name == "vg1.2-densecap-grit-trial"
@@ -349,7 +349,7 @@ def test_a_trial_is_graded_on_the_pictures_it_asks_about(shared):
     [
         ({"boxes": "absent.json"}, r"boxes: no file or folder .*absent\.json.*Set `boxes`"),
         ({"max_regions": 3}, "max_images"),
-        ({"splits": ["val"]}, "none of 19 detections is on a picture of split 'val'"),
+        ({"splits": ["val"]}, "none of 19 detections is on an image of split 'val'"),
     ],
 )
 def test_a_wrong_setting_is_named(shared, info, message):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from lavis_dynrefer.datasets.sources.coco import read_coco_instances
+from lavis_dynrefer.datasets.sources.coco_layout import read_coco_instances
 from lavis_dynrefer.datasets.sources.ovad import read_ovad
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 
@@ -176,9 +176,9 @@ def xywh(box):
 def test_the_smallest_real_boxes_are_kept_and_noted(shared, tmp_path):
     path = shared / "fixtures/tricky/boxes_real.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["ovad_tiny_real"]
-    pictures = sorted({row["image_id"] for row in rows})
+    images = sorted({row["image_id"] for row in rows})
     document = {
-        "images": [{"id": n, "file_name": "1.jpg", "width": 640, "height": 480} for n in pictures],
+        "images": [{"id": n, "file_name": "1.jpg", "width": 640, "height": 480} for n in images],
         "categories": [{"id": n, "name": f"category {n}"} for n in range(1, 91)],
         "attributes": ATTRIBUTES,
         "annotations": [{**row, "att_vec": [0, 1]} for row in rows],

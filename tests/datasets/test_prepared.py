@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-import lavis_dynrefer.registration
+import lavis_dynrefer.host.registration
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.datasets.prepared import (
     RawDataset,
@@ -19,17 +19,17 @@ from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 from lavis_dynrefer.vocab import build_tagger
 
-lavis_dynrefer.registration.connect()
+lavis_dynrefer.host.registration.connect()
 
 NAMES = ("region_descriptions", "image_data", "densecap_splits")
 
 
 @pytest.fixture
 def vg(tmp_path):
-    """Raw files of three pictures, one for each split; the second region of each is degenerate."""
+    """Raw files of three images, one for each split; the second region of each is degenerate."""
     folder = tmp_path / "vg" / "images"
     folder.mkdir(parents=True)
-    regions, pictures = [], []
+    regions, images = [], []
     for number in (1, 2, 3):
         (folder / f"{number}.jpg").touch()
         rows = [
@@ -39,9 +39,9 @@ def vg(tmp_path):
             )
         ]
         regions.append({"id": number, "regions": rows})
-        pictures.append({"image_id": number, "width": 40, "height": 30, "url": f"{number}.jpg"})
+        images.append({"image_id": number, "width": 40, "height": 30, "url": f"{number}.jpg"})
     splits = {"train": [1], "val": [2], "test": [3, 4]}
-    for name, content in zip(NAMES, (regions, pictures, splits)):
+    for name, content in zip(NAMES, (regions, images, splits)):
         (tmp_path / "vg" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return tmp_path / "vg"
 
@@ -78,9 +78,9 @@ def test_the_manifest_accounts_for_every_region_and_every_source(vg, tmp_path):
     manifest = read_manifest(tmp_path / "out")
 
     train, test = manifest["splits"]["train"], manifest["splits"]["test"]
-    assert (train["pictures"], train["regions_read"], train["regions_kept"]) == (1, 3, 2)
+    assert (train["images"], train["regions_read"], train["regions_kept"]) == (1, 3, 2)
     assert train["dropped"] == {"empty_box": 1}
-    assert test["dropped"] == {"empty_box": 1, "no_regions": 1}  # picture 4 is in no raw file
+    assert test["dropped"] == {"empty_box": 1, "no_regions": 1}  # image 4 is in no raw file
     assert test["regions_read"] == 3
     assert test["name"] == "vg1.2-densecap-gt"
     path = vg / "image_data.json"
@@ -125,7 +125,7 @@ def test_changed_raw_files_are_converted_again(vg, tmp_path):
     assert again["val"].regions[0].caption == "a tiny dog"
 
 
-def test_pictures_that_arrive_later_are_found(vg, tmp_path):
+def test_images_that_arrive_later_are_found(vg, tmp_path):
     (vg / "images" / "2.jpg").rename(tmp_path / "2.jpg")
     with pytest.raises(DatasetError, match="missing_image"):
         prepare(raw(vg), ["val"], tmp_path / "out")
@@ -161,7 +161,7 @@ def test_what_a_killed_run_left_is_done_again(vg, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["manifest.json", "val"]
 
 
-def test_a_prepared_folder_can_move_with_its_pictures_elsewhere(vg, tmp_path):
+def test_a_prepared_folder_can_move_with_its_images_elsewhere(vg, tmp_path):
     prepare(raw(vg), ["val"], tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "moved")
     (vg / "images").rename(tmp_path / "elsewhere")

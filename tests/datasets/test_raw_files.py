@@ -7,7 +7,7 @@ import pytest
 
 from lavis_dynrefer.datasets.sources.raw_files import (
     DatasetError,
-    PictureFolder,
+    ImageFolder,
     RawFile,
     iter_json_list,
     read_json,
@@ -116,11 +116,11 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path):
         read_json(tmp_path, SOURCE)
 
 
-def test_pictures_are_found_by_the_first_name_that_exists(tmp_path):
+def test_images_are_found_by_the_first_name_that_exists(tmp_path):
     (tmp_path / "VG_100K").mkdir()
     (tmp_path / "VG_100K" / "1.jpg").touch()
     (tmp_path / "2.jpg").touch()
-    folder = PictureFolder(tmp_path, SOURCE)
+    folder = ImageFolder(tmp_path, SOURCE)
 
     assert folder.find("VG_100K/1.jpg", "1.jpg") == str(tmp_path / "VG_100K" / "1.jpg")
     assert folder.find("VG_100K/2.jpg", "2.jpg") == str(tmp_path / "2.jpg")
@@ -133,7 +133,7 @@ def test_pictures_are_found_by_the_first_name_that_exists(tmp_path):
 def test_a_name_that_no_file_can_have_is_not_found(tmp_path, name):
     (tmp_path / "2.jpg").touch()
 
-    assert PictureFolder(tmp_path, SOURCE).find(name) is None
+    assert ImageFolder(tmp_path, SOURCE).find(name) is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
@@ -141,9 +141,9 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path):
     (tmp_path / "VG_100K").mkdir(mode=0)
 
     with pytest.raises(DatasetError, match="VG_100K cannot be listed"):
-        PictureFolder(tmp_path, SOURCE).find("VG_100K/1.jpg")
+        ImageFolder(tmp_path, SOURCE).find("VG_100K/1.jpg")
 
 
-def test_a_missing_picture_folder_is_named(tmp_path):
+def test_a_missing_image_folder_is_named(tmp_path):
     with pytest.raises(DatasetError, match="no folder"):
-        PictureFolder(tmp_path / "absent", SOURCE)
+        ImageFolder(tmp_path / "absent", SOURCE)

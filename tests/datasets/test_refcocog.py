@@ -61,7 +61,7 @@ def test_every_sentence_is_a_region_of_its_own(write):
         ({"ann_id": 6}, 2),  # one for each sentence
         ({"ann_id": None}, 2),
         ({"ann_id": [5]}, 2),
-        ({"image_id": 2}, 2),  # the box is on picture 1
+        ({"image_id": 2}, 2),  # the box is on image 1
         ({"image_id": "one"}, 2),
         ({"sentences": None}, 1),
         ({"sentences": []}, 1),
@@ -109,7 +109,7 @@ def test_ids_may_be_texts(write):
     assert [(item.region_id, item.image_id) for item in found.regions] == [(7, 1)]
 
 
-def test_the_picture_is_that_of_instances_json_as_file_name_has_a_number_added(write):
+def test_the_image_is_that_of_instances_json_as_file_name_has_a_number_added(write):
     files = write(pickle.dumps([reference(1)]))
 
     (found,) = read_refcocog(*files, splits=["val"]).values()
@@ -138,7 +138,7 @@ def test_damage_of_instances_json_that_no_reference_meets_costs_no_region(write)
     assert {item.box for item in found.regions} == {(10, 20, 40, 60)}
 
 
-def test_a_picture_without_a_size_leaves_its_sentences_as_truth(write):
+def test_an_image_without_a_size_leaves_its_sentences_as_truth(write):
     files = extend_instances(
         write(pickle.dumps([reference(1), reference(2, ann_id=6, image_id=2)])),
         images=[{"id": 2, "file_name": "COCO_1.jpg", "width": "wide", "height": 80}],
@@ -149,7 +149,7 @@ def test_a_picture_without_a_size_leaves_its_sentences_as_truth(write):
 
     assert found.rejection_counts() == {"no_image_data": 2}
     assert len(found.truth()) == 4
-    assert "picture 2 has no usable entry" in found.rejected[0].detail
+    assert "image 2 has no usable entry" in found.rejected[0].detail
 
 
 @pytest.mark.parametrize("key", ["images", "annotations"])

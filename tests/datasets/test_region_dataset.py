@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from lavis_dynrefer.datasets.region_dataset import RegionDataset, SampleError, read_picture
+from lavis_dynrefer.datasets.region_dataset import RegionDataset, SampleError, read_image
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
 VIEWS, SIDE = 2, 4
 
 
 def cut(image, boxes):
-    """Stands where a LAVIS processor stands: every view is the mean colour of the picture."""
+    """Stands where a LAVIS processor stands: every view is the mean colour of the image."""
     assert image.mode == "RGB"
     colour = torch.from_numpy(np.asarray(image).reshape(-1, 3).mean(axis=0)).to(torch.uint8)
     count = len(boxes)
@@ -28,7 +28,7 @@ def cut(image, boxes):
 
 @pytest.fixture
 def region_set(tmp_path):
-    """Picture 1, red, with regions 10 and 11; picture 2, blue, with region 20."""
+    """Image 1, red, with regions 10 and 11; image 2, blue, with region 20."""
     images = {}
     for number, colour in ((1, "red"), (2, "blue")):
         path = tmp_path / f"{number}.png"
@@ -59,7 +59,7 @@ def test_training_serves_one_region_per_sample(build):
     assert dataset[1]["views"].shape == (1, VIEWS, 3, SIDE, SIDE)
 
 
-def test_evaluation_serves_one_picture_with_all_its_regions(build):
+def test_evaluation_serves_one_image_with_all_its_regions(build):
     dataset = build()
 
     assert len(dataset) == 2
@@ -67,7 +67,7 @@ def test_evaluation_serves_one_picture_with_all_its_regions(build):
     assert dataset[1]["region_ids"] == [20]
 
 
-def test_evaluation_decodes_a_picture_once(region_set):
+def test_evaluation_decodes_an_image_once(region_set):
     seen = []
     dataset = RegionDataset(
         region_set, lambda *parts: seen.append(parts) or cut(*parts), str, train=False
@@ -88,7 +88,7 @@ def test_tags_come_from_the_region_or_else_from_its_caption(build):
     assert build()[0]["tags"] == [["A"], ["pet"]]
 
 
-def test_a_batch_joins_pictures_along_the_regions(build):
+def test_a_batch_joins_images_along_the_regions(build):
     dataset = build()
 
     batch = dataset.collater([dataset[0], dataset[1]])
@@ -115,22 +115,22 @@ def test_a_loader_with_workers_serves_every_region(build):
     assert [number for batch in loader for number in batch["region_ids"]] == [10, 20, 11]
 
 
-def damage_first_picture(region_set, content):
+def damage_first_image(region_set, content):
     with open(region_set.images[1].path, "wb") as file:
         file.write(content)
 
 
-def test_an_unreadable_picture_stops_by_default(build, region_set):
-    damage_first_picture(region_set, b"<html>")
+def test_an_unreadable_image_stops_by_default(build, region_set):
+    damage_first_image(region_set, b"<html>")
 
-    with pytest.raises(SampleError, match=r"picture 1, .*1\.png.*set on_error: skip") as caught:
+    with pytest.raises(SampleError, match=r"image 1, .*1\.png.*set on_error: skip") as caught:
         _ = build()[0]
 
     assert caught.value.reason == "unreadable_image"
 
 
-def test_a_skipped_picture_is_named_and_never_replaced(build, region_set):
-    damage_first_picture(region_set, b"")
+def test_a_skipped_image_is_named_and_never_replaced(build, region_set):
+    damage_first_image(region_set, b"")
     dataset = build(on_error="skip")
 
     batch = dataset.collater([dataset[0], dataset[1]])
@@ -144,7 +144,7 @@ def test_a_skipped_picture_is_named_and_never_replaced(build, region_set):
 
 
 def test_an_evaluation_batch_may_have_no_region_at_all(build, region_set):
-    damage_first_picture(region_set, b"")
+    damage_first_image(region_set, b"")
     dataset = build(on_error="skip")
 
     batch = dataset.collater([dataset[0]])
@@ -155,27 +155,27 @@ def test_an_evaluation_batch_may_have_no_region_at_all(build, region_set):
 
 
 def test_a_training_batch_without_any_region_stops(build, region_set):
-    damage_first_picture(region_set, b"")
+    damage_first_image(region_set, b"")
     dataset = build(train=True, on_error="skip")
 
     with pytest.raises(SampleError, match="no sample of a batch is usable"):
         dataset.collater([dataset[0], dataset[2]])
 
 
-def test_a_region_outside_of_the_real_picture_fails_alone(build, region_set):
+def test_a_region_outside_of_the_real_image_fails_alone(build, region_set):
     Image.new("RGB", (9, 9), "red").save(region_set.images[1].path)
 
     sample = build(on_error="skip")[0]
 
     assert sample["region_ids"] == [10]
     assert [(row["region_id"], row["reason"]) for row in sample["failed"]] == [
-        (11, "outside_picture")
+        (11, "outside_image")
     ]
     with pytest.raises(SampleError, match=r"has \(9, 9\) pixels, annotated \(40, 30\)"):
         _ = build()[0]
 
 
-def test_a_processor_that_refuses_a_picture_is_a_failed_picture(region_set):
+def test_a_processor_that_refuses_an_image_is_a_failed_image(region_set):
     def refuse(image, boxes):
         if len(boxes):
             raise ValueError("too small")
@@ -187,9 +187,9 @@ def test_a_processor_that_refuses_a_picture_is_a_failed_picture(region_set):
 
 
 def test_a_sample_error_survives_the_way_from_a_worker():
-    error = pickle.loads(pickle.dumps(SampleError("missing_image", "picture 1")))
+    error = pickle.loads(pickle.dumps(SampleError("missing_image", "image 1")))
 
-    assert (error.reason, error.detail) == ("missing_image", "picture 1")
+    assert (error.reason, error.detail) == ("missing_image", "image 1")
 
 
 def test_lavis_finds_what_it_asks_a_dataset_for(build, region_set):
@@ -220,17 +220,17 @@ def test_unknown_options_are_refused(build, options):
         ("panorama_600x4.jpg", (600, 4)),
     ],
 )
-def test_odd_pictures_are_read_as_stored(shared, name, size):
-    image = read_picture(ImageRecord(1, str(shared / "fixtures/tricky/images" / name), *size))
+def test_odd_images_are_read_as_stored(shared, name, size):
+    image = read_image(ImageRecord(1, str(shared / "fixtures/tricky/images" / name), *size))
 
     assert image.mode == "RGB"
     assert image.size == size
 
 
-def test_a_16_bit_picture_keeps_its_shades(shared):
+def test_a_16_bit_image_keeps_its_shades(shared):
     path = shared / "fixtures/tricky/images/gray16.png"
 
-    image = read_picture(ImageRecord(1, str(path), 1, 1))
+    image = read_image(ImageRecord(1, str(path), 1, 1))
 
     expected = np.asarray(Image.open(path)) >> 8
     assert np.array_equal(np.asarray(image)[..., 0], expected)
@@ -238,28 +238,28 @@ def test_a_16_bit_picture_keeps_its_shades(shared):
 
 
 @pytest.mark.parametrize("name", ["truncated.jpg", "zero_bytes.jpg", "not_an_image.jpg"])
-def test_damaged_pictures_are_named(shared, name, monkeypatch):
+def test_damaged_images_are_named(shared, name, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing LAVIS leaves it
     record = ImageRecord(1, str(shared / "fixtures/tricky/images" / name), 160, 115)
 
     with pytest.raises(SampleError, match=name) as caught:
-        read_picture(record)
+        read_image(record)
 
     assert caught.value.reason == "unreadable_image"
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
-def test_a_picture_that_vanished_is_missing():
+def test_an_image_that_vanished_is_missing():
     with pytest.raises(SampleError) as caught:
-        read_picture(ImageRecord(1, "/nowhere/1.jpg", 160, 115))
+        read_image(ImageRecord(1, "/nowhere/1.jpg", 160, 115))
 
     assert caught.value.reason == "missing_image"
 
 
-def test_a_picture_of_absurd_size_is_refused(tmp_path, monkeypatch):
+def test_an_image_of_absurd_size_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "large.png"
     Image.new("L", (100, 100)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
 
     with pytest.raises(SampleError, match="large"):
-        read_picture(ImageRecord(1, str(path), 100, 100))
+        read_image(ImageRecord(1, str(path), 100, 100))

@@ -6,10 +6,10 @@ import pytest
 
 from lavis_dynrefer.datasets.sources.collector import MemoryStore
 from lavis_dynrefer.datasets.table_store import TableStore
-from lavis_dynrefer.datasets.tables import captions_of, rows_by_picture
+from lavis_dynrefer.datasets.tables import captions_of, rows_by_image
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, Rejection
 
-PICTURES = [ImageRecord(number, f"/pictures/a/{number}.jpg", 40, 30) for number in (9, 4, 908)]
+IMAGES = [ImageRecord(number, f"/images/a/{number}.jpg", 40, 30) for number in (9, 4, 908)]
 EVERYTHING = RegionRecord(
     region_id=908400553664,
     image_id=9,
@@ -25,7 +25,7 @@ NOTHING = RegionRecord(2, 4, (1.0, 2.0, 3.0, 4.0))
 REGIONS = [EVERYTHING, NOTHING, RegionRecord(3, 9, (5.0, 5.0, 9.0, 9.0), "a dog")]
 TRUTH = [RegionRecord(70, 4, (0.0, 0.0, 1.0, 1.0), "a cat")]
 REJECTED = [
-    Rejection("no_regions", "picture 5 has none", 5),
+    Rejection("no_regions", "image 5 has none", 5),
     Rejection(
         "empty_box", "box of region 8", 9, RegionRecord(8, 9, (3.0, 3.0, 3.0, 9.0), "a tree")
     ),
@@ -40,7 +40,7 @@ ABOUT = {
 
 
 def filled(store):
-    for image in PICTURES:
+    for image in IMAGES:
         store.add_image(image)
     for region in REGIONS:
         store.add_region(region)
@@ -53,7 +53,7 @@ def filled(store):
 
 @pytest.fixture
 def table(tmp_path):
-    return filled(TableStore(tmp_path, "/pictures"))
+    return filled(TableStore(tmp_path, "/images"))
 
 
 @pytest.fixture
@@ -67,16 +67,16 @@ def test_every_field_comes_back_as_it_was(table):
     assert by_id == {region.region_id: region for region in REGIONS}
 
 
-def test_regions_of_a_picture_are_brought_together_in_their_order(table):
+def test_regions_of_an_image_are_brought_together_in_their_order(table):
     assert [region.region_id for region in table.regions] == [908400553664, 3, 2]
 
 
-def test_pictures_keep_order_place_and_size_even_without_regions(table, memory):
+def test_images_keep_order_place_and_size_even_without_regions(table, memory):
     assert list(table.images.items()) == list(memory.images.items())
-    assert table.images[908] == PICTURES[2]
+    assert table.images[908] == IMAGES[2]
 
 
-def test_an_unknown_picture_is_a_key_error(table):
+def test_an_unknown_image_is_a_key_error(table):
     with pytest.raises(KeyError):
         table.images[5]
     assert 10**15 not in table.images
@@ -127,15 +127,15 @@ def test_a_copy_costs_no_more_than_its_paths(table):
     assert len(pickle.dumps((table.regions, table.images, table.rejected))) < 2000
 
 
-def test_rows_are_grouped_by_picture_without_empty_groups(table, memory):
-    assert [list(rows) for rows in rows_by_picture(table)] == [[0, 1], [2]]
-    assert [list(rows) for rows in rows_by_picture(memory)] == [[0, 2], [1]]
+def test_rows_are_grouped_by_image_without_empty_groups(table, memory):
+    assert [list(rows) for rows in rows_by_image(table)] == [[0, 1], [2]]
+    assert [list(rows) for rows in rows_by_image(memory)] == [[0, 2], [1]]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
-def test_groups_cover_every_row_once_within_one_picture(tmp_path, most):
-    store = TableStore(tmp_path, "/pictures")
-    for image in PICTURES:
+def test_groups_cover_every_row_once_within_one_image(tmp_path, most):
+    store = TableStore(tmp_path, "/images")
+    for image in IMAGES:
         store.add_image(image)
     sizes = {9: 5, 4: 0, 908: 3}
     for image_id, size in sizes.items():
@@ -143,7 +143,7 @@ def test_groups_cover_every_row_once_within_one_picture(tmp_path, most):
             store.add_region(RegionRecord(10 * image_id + number, image_id, (0.0, 0.0, 1.0, 1.0)))
     region_set = store.finish("demo", "train", (), ())
 
-    groups = rows_by_picture(region_set, most=most)
+    groups = rows_by_image(region_set, most=most)
 
     assert [row for group in groups for row in group] == list(range(8))
     assert all(1 <= len(group) <= most for group in groups)
@@ -158,14 +158,14 @@ def test_captions_leave_out_regions_without_one(table, memory):
 
 def test_more_regions_than_one_batch_come_back_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr("lavis_dynrefer.datasets.table_store.ROWS", 7)
-    monkeypatch.setattr("lavis_dynrefer.datasets.table_store.PICTURES", 3)
-    store = TableStore(tmp_path, "/pictures")
+    monkeypatch.setattr("lavis_dynrefer.datasets.table_store.IMAGES", 3)
+    store = TableStore(tmp_path, "/images")
     regions = [
         RegionRecord(number, number % 10, (0.0, 0.0, 1.0 + number, 1.0), f"caption {number}")
         for number in range(100)
     ]
     for region in regions:
-        store.add_image(ImageRecord(region.image_id, f"/pictures/{region.image_id}.jpg", 9, 9))
+        store.add_image(ImageRecord(region.image_id, f"/images/{region.image_id}.jpg", 9, 9))
         store.add_region(region)
 
     table = store.finish("demo", "train", (), ())

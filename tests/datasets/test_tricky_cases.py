@@ -6,14 +6,14 @@ import json
 from functools import partial
 
 import pytest
-from vg_rows import HEIGHT, WIDTH, kept, picture, region, touch_pictures, write_and_read
+from vg_rows import HEIGHT, WIDTH, image, kept, region, touch_images, write_and_read
 
 NAN, INFINITY = float("nan"), float("inf")
 
 
 @pytest.fixture
 def read(tmp_path):
-    touch_pictures(tmp_path)
+    touch_images(tmp_path)
     return partial(write_and_read, tmp_path)
 
 
@@ -23,14 +23,14 @@ def read(tmp_path):
 @pytest.mark.parametrize(
     ("box", "expected", "noted"),
     [
-        ((0, 0, WIDTH, HEIGHT), (1, 1, 800, 600), {}),  # the whole picture
+        ((0, 0, WIDTH, HEIGHT), (1, 1, 800, 600), {}),  # the whole image
         ((700, 10, 100, 50), (700, 10, 800, 60), {}),  # ends at the edge
         ((480, -2, 10, 35), (480, 1, 490, 33), {"box_partly_outside": 1}),
         ((795, 10, 50, 50), (795, 10, 800, 60), {"box_partly_outside": 1}),
         ((799, 10, 1, 50), (799, 10, 800, 60), {"box_below_2_px": 1}),
         ((10, 10, 0.5, 50), (10, 10, 10.5, 60), {"box_below_2_px": 1}),
         ((-3, 10, 5, 50), (1, 10, 2, 60), {"box_partly_outside": 1, "box_below_2_px": 1}),
-        # Right of the picture or below it, dense captioning keeps a strip of one pixel.
+        # Right of the image or below it, dense captioning keeps a strip of one pixel.
         ((800, 10, 20, 20), (799, 10, 800, 30), {"box_outside": 1, "box_below_2_px": 1}),
         ((10, 700, 20, 20), (10, 599, 30, 600), {"box_outside": 1, "box_below_2_px": 1}),
         (("10", "10", "20", "20"), (10, 10, 30, 30), {}),
@@ -50,8 +50,8 @@ def test_a_box_is_kept(read, box, expected, noted):
         ((296, 388, 10, 0), "empty_box"),
         ((296, 388, -5, 10), "empty_box"),
         ((0, 10, 1, 10), "empty_box"),  # nothing is left right of x = 1
-        ((179, -904, 55, 25), "outside_picture"),
-        ((-50, 10, 50, 20), "outside_picture"),
+        ((179, -904, 55, 25), "outside_image"),
+        ((-50, 10, 50, 20), "outside_image"),
     ],
 )
 def test_a_box_without_a_pixel_is_rejected_and_stays_truth(read, box, reason):
@@ -67,13 +67,13 @@ def test_a_box_that_is_no_box_is_no_record(read, key, value):
     found = read([region(2, **{key: value})])
 
     assert found.rejection_counts() == {"unreadable_record": 1}
-    assert "of picture 1: ValueError" in found.rejected[0].detail
+    assert "of image 1: ValueError" in found.rejected[0].detail
 
 
-def test_a_picture_one_pixel_wide_has_one_box(read):
+def test_an_image_one_pixel_wide_has_one_box(read):
     rows = [region(1, box=(0, 5, 1, 10)), region(2, box=(0, 5, 0, 10)), region(3, box=(9, 5, 3, 9))]
 
-    found = read(entries=[{"id": 1, "regions": rows}], pictures=[picture(1, width=1)])
+    found = read(entries=[{"id": 1, "regions": rows}], images=[image(1, width=1)])
 
     assert kept(found) == {1: (0, 5, 1, 15), 3: (0, 5, 1, 14)}
     assert found.rejection_counts() == {"empty_box": 1}
@@ -83,13 +83,13 @@ def test_a_picture_one_pixel_wide_has_one_box(read):
 @pytest.mark.parametrize(
     ("region_id", "fate"),
     [
-        (5851305, "outside_picture"),  # y = -904
-        (5455943, "outside_picture"),
-        (5456063, "outside_picture"),
+        (5851305, "outside_image"),  # y = -904
+        (5455943, "outside_image"),
+        (5456063, "outside_image"),
         (5503839, None),  # y = -2
     ],
 )
-def test_real_boxes_above_their_pictures(shared, read, region_id, fate):
+def test_real_boxes_above_their_images(shared, read, region_id, fate):
     path = shared / "fixtures/tricky/boxes_real.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["vg_regions_real"]
     (row,) = (row for row in rows if row["region_id"] == region_id)

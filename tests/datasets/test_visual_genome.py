@@ -21,7 +21,7 @@ def region(region_id, phrase="a dog", box=(10, 10, 20, 20), **keys):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Writes raw files: pictures 1 (train), 2 (val), 3 (test) of 100 x 80 pixels."""
+    """Writes raw files: images 1 (train), 2 (val), 3 (test) of 100 x 80 pixels."""
 
     def _write(regions, splits=None, image_data=None):
         images = tmp_path / "images"
@@ -89,11 +89,11 @@ def test_boxes_are_clamped_as_dense_captioning_does(xywh, xyxy):
     assert clamp_box(*xywh, 800, 600) == xyxy
 
 
-def test_a_picture_one_pixel_wide_has_a_box():
+def test_an_image_one_pixel_wide_has_a_box():
     assert clamp_box(0, 0, 1, 10, 1, 10) == (0, 1, 1, 10)
 
 
-def test_each_picture_goes_to_its_split(dataset):
+def test_each_image_goes_to_its_split(dataset):
     found = read_visual_genome(*dataset({n: [region(n)] for n in (2, 3, 1)}))
 
     assert {split: list(part.images) for split, part in found.items()} == {
@@ -126,7 +126,7 @@ def test_training_drops_what_cannot_be_learned_from(dataset):
     assert found.truth() == list(found.regions)
     assert found.rejection_counts() == {
         "empty_caption": 1,
-        "outside_picture": 1,
+        "outside_image": 1,
         "long_caption": 1,
         "empty_box": 1,
     }
@@ -178,7 +178,7 @@ def test_ids_may_be_texts(dataset):
     assert found.regions[0].region_id == 12
 
 
-def test_a_picture_in_two_splits_is_tested_on_only(dataset):
+def test_an_image_in_two_splits_is_tested_on_only(dataset):
     files = dataset(
         {n: [region(n)] for n in (1, 2, 3)}, splits={"train": [1, 3], "val": [2], "test": [3]}
     )
@@ -190,7 +190,7 @@ def test_a_picture_in_two_splits_is_tested_on_only(dataset):
     assert found["train"].rejection_counts() == {"in_two_splits": 1}
 
 
-def test_a_picture_of_the_split_without_regions_is_counted(dataset):
+def test_an_image_of_the_split_without_regions_is_counted(dataset):
     files = dataset({1: [region(1)], 2: []}, splits={"train": [1, 2, 3], "val": [], "test": []})
 
     (found,) = read_visual_genome(*files, splits=["train"]).values()
@@ -198,7 +198,7 @@ def test_a_picture_of_the_split_without_regions_is_counted(dataset):
     assert found.rejection_counts() == {"no_regions": 2}
 
 
-def test_a_picture_without_a_file_is_counted_per_region(dataset):
+def test_an_image_without_a_file_is_counted_per_region(dataset):
     files = dataset(
         {1: [region(1)], 2: [region(2), region(3)], 3: [region(4)]},
         splits={"train": [], "val": [2, 3], "test": []},
@@ -211,7 +211,7 @@ def test_a_picture_without_a_file_is_counted_per_region(dataset):
     assert len(found.truth()) == 3
 
 
-def test_a_picture_without_image_data_is_counted_per_region(dataset):
+def test_an_image_without_image_data_is_counted_per_region(dataset):
     files = dataset(
         {1: [region(1)], 2: [region(2)]},
         splits={"train": [1, 2], "val": [], "test": []},
@@ -224,7 +224,7 @@ def test_a_picture_without_image_data_is_counted_per_region(dataset):
     assert list(found.images) == [1]
 
 
-def test_vgcoco_takes_coco_pictures_only(dataset):
+def test_vgcoco_takes_coco_images_only(dataset):
     rows = [
         {"image_id": n, "width": 100, "height": 80, "url": f"VG_100K/{n}.jpg", "coco_id": coco}
         for n, coco in ((1, None), (2, 99))
@@ -262,7 +262,7 @@ def test_a_split_without_regions_is_an_error(dataset):
 def test_a_splits_file_without_a_split_is_an_error(dataset):
     files = dataset({1: [region(1)]}, splits={"train": [1], "val": [2]})
 
-    with pytest.raises(DatasetError, match="picture ids under 'test'"):
+    with pytest.raises(DatasetError, match="image ids under 'test'"):
         read_visual_genome(*files)
 
 
@@ -277,7 +277,7 @@ def found_rows(region_sets):
     return [(item.image_id, item.caption, item.box) for item in rows]
 
 
-def test_the_real_regions_of_five_pictures_convert_as_officially(shared, tmp_path):
+def test_the_real_regions_of_five_images_convert_as_officially(shared, tmp_path):
     raw = shared / "fixtures/vg_raw_5images/vg1.2"
     for number in range(1, 6):
         (tmp_path / f"{number}.jpg").touch()

@@ -6,7 +6,7 @@ import json
 
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 
-WIDTH, HEIGHT = 800, 600  # of every picture
+WIDTH, HEIGHT = 800, 600  # of every image
 
 
 def region(region_id, phrase="a dog", box=(10, 10, 20, 20), **keys):
@@ -15,7 +15,7 @@ def region(region_id, phrase="a dog", box=(10, 10, 20, 20), **keys):
     return {"region_id": region_id, "image_id": 1, "phrase": phrase, **sides, **keys}
 
 
-def picture(image_id, **keys):
+def image(image_id, **keys):
     row = {"image_id": image_id, "width": WIDTH, "height": HEIGHT, "coco_id": None}
     return {**row, "url": f"https://example.org/VG_100K_2/{image_id}.jpg", **keys}
 
@@ -24,8 +24,8 @@ def old_region(region_id):
     return {"id": region_id, "image": 1, "phrase": "a dog", "x": 1, "y": 1, "width": 9, "height": 9}
 
 
-def old_picture(image_id):
-    row = picture(image_id)
+def old_image(image_id):
+    row = image(image_id)
     row["id"] = row.pop("image_id")
     return row
 
@@ -35,15 +35,15 @@ def write_and_read(
     rows=(),
     *,
     entries=None,
-    pictures=None,
+    images=None,
     splits=None,
     asked=("val",),
     **options,
 ):
-    """Read split "val" of picture 1, whose region 1 is a good one; `rows` are its other regions."""
+    """Read split "val" of image 1, whose region 1 is a good one; `rows` are its other regions."""
     files = {
         "regions": entries or [{"id": 1, "regions": [region(1), *rows]}],
-        "pictures": pictures or [picture(n) for n in (1, 2, 3)],
+        "images": images or [image(n) for n in (1, 2, 3)],
         "splits": {"train": [], "val": [1], "test": [], **(splits or {})},
     }
     for name, content in files.items():
@@ -53,8 +53,8 @@ def write_and_read(
     return found if len(asked) > 1 else found[asked[0]]
 
 
-def touch_pictures(folder):
-    """Files for pictures 1 to 3."""
+def touch_images(folder):
+    """Files for images 1 to 3."""
     (folder / "images/VG_100K_2").mkdir(parents=True)
     for number in (1, 2, 3):
         (folder / f"images/VG_100K_2/{number}.jpg").touch()

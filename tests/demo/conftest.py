@@ -75,8 +75,8 @@ def page(predictor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        from lavis_dynrefer.demo.app import create_app
-        from lavis_dynrefer.demo.server import PageServer
+        from lavis_dynrefer.demo.web_app import create_app
+        from lavis_dynrefer.demo.web_server import PageServer
         from lavis_dynrefer.serve.server import bind
 
         settings = ServeSettings(max_pixels=1_000_000, max_body=2_000_000, max_boxes=20)

@@ -17,9 +17,9 @@ BOX = {"xmin": 98, "ymin": 50, "xmax": 237, "ymax": 180, "color": "rgb(255, 168,
 FILE = {"_type": "gradio.FileData"}
 
 
-def png(picture):
+def png(image):
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
@@ -45,7 +45,7 @@ def test_a_mistake_becomes_a_notice_and_the_page_goes_on(page):
     notice = page.ask({"image": image, "boxes": [BOX]}, *FIELDS)
 
     assert "at most 1,000,000 pixels, got 1100 x 1000" in notice
-    assert "There is no picture yet" in page.ask(None, *FIELDS)
+    assert "There is no image yet" in page.ask(None, *FIELDS)
 
 
 @pytest.mark.parametrize("path", ["http://example.com/a.png", "/etc/hostname", "../../README.md"])

@@ -80,7 +80,7 @@ def test_a_drawn_box_gets_the_predictors_answer(tab, predictor, tmp_path):
 def test_mistakes_are_said_on_the_page_and_it_goes_on(tab):
     tab.click("#describe")
     tab.wait_for_selector(".dr-notice")
-    assert "ask about the whole picture" in tab.inner_text(".dr-notice")
+    assert "ask about the whole image" in tab.inner_text(".dr-notice")
 
     tab.fill("#views input", "sideways")
     tab.keyboard.press("Tab")

@@ -32,7 +32,7 @@ def test_the_docs_list_every_option_with_its_default():
     assert dict(rows) == defaults
 
 
-def test_the_picture_of_the_docs_is_small():
+def test_the_image_of_the_docs_is_small():
     assert (DOCS.parent / "images" / "demo.jpg").stat().st_size <= 120 * 1024
 
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from lavis_dynrefer.demo import page as shown
+from lavis_dynrefer.demo import page_texts as shown
 from lavis_dynrefer.demo.examples import write_examples
-from lavis_dynrefer.explain import explain
+from lavis_dynrefer.explain.explanation import explain
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.policies import TaskPrior
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavis_dynrefer.demo.reading import (
+from lavis_dynrefer.demo.form_reading import (
     Fields,
     board,
     drawn_boxes,
-    read_picture,
+    read_image,
     read_work,
     typed_words,
 )
@@ -31,11 +31,11 @@ def reader():
 
 @pytest.fixture
 def drawing(tmp_path):
-    """A 20 x 10 picture, red in its upper left corner and black elsewhere."""
-    picture = Image.new("RGB", (20, 10))
-    picture.paste("red", (0, 0, 4, 4))
-    picture.save(tmp_path / "picture.png")
-    return {"image": {"path": str(tmp_path / "picture.png")}, "boxes": [BOX], "orientation": 0}
+    """A 20 x 10 image, red in its upper left corner and black elsewhere."""
+    image = Image.new("RGB", (20, 10))
+    image.paste("red", (0, 0, 4, 4))
+    image.save(tmp_path / "image.png")
+    return {"image": {"path": str(tmp_path / "image.png")}, "boxes": [BOX], "orientation": 0}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_boxes_come_in_the_order_they_were_drawn():
     assert [one.box for one in boxes] == [(0, 1, 8, 5), (3, 1, 8, 5)]
 
 
-def test_screen_pixels_become_pixels_of_the_picture():
+def test_screen_pixels_become_pixels_of_the_image():
     (box,) = drawn_boxes([{**BOX, "scaleFactor": 0.5}])
 
     assert box.box == (4, 2, 16, 10)
@@ -133,22 +133,22 @@ def test_empty_fields_leave_everything_to_the_model(drawing, reader):
     )
 
 
-def test_the_whole_picture_needs_no_box(drawing, reader):
+def test_the_whole_image_needs_no_box(drawing, reader):
     work, colours = read_work({**drawing, "boxes": []}, Fields(), reader, whole=True)
 
     assert work.boxes.tolist() == [[0, 0, 20, 10]]
     assert len(colours) == 1
 
 
-def test_the_whole_picture_is_asked_about_in_place_of_boxes(drawing, reader):
+def test_the_whole_image_is_asked_about_in_place_of_boxes(drawing, reader):
     assert read_work(drawing, Fields(), reader, whole=True)[0].boxes.tolist() == [[0, 0, 20, 10]]
 
 
 @pytest.mark.parametrize(
     ("change", "fields", "message"),
     [
-        ({"boxes": []}, {}, "There is no box yet: .* or ask about the whole picture"),
-        ({"image": None}, {}, "There is no picture yet"),
+        ({"boxes": []}, {}, "There is no box yet: .* or ask about the whole image"),
+        ({"image": None}, {}, "There is no image yet"),
         ({"boxes": [BOX] * 3}, {}, "at most 2 regions, got 3"),
         ({"boxes": [{**BOX, "xmax": 1}]}, {}, "boxes: .*"),
         ({"boxes": [{**BOX, "xmin": 100, "xmax": 120}]}, {}, "boxes: .*"),
@@ -167,8 +167,8 @@ def test_what_cannot_be_asked_is_said(drawing, reader, change, fields, message):
         read_work({**drawing, **change}, Fields(**fields), reader)
 
 
-def test_no_drawing_at_all_is_no_picture(reader):
-    with pytest.raises(RequestError, match="There is no picture yet"):
+def test_no_drawing_at_all_is_no_image(reader):
+    with pytest.raises(RequestError, match="There is no image yet"):
         read_work(None, Fields(), reader)
 
 
@@ -183,10 +183,10 @@ def test_no_drawing_at_all_is_no_picture(reader):
     ],
 )
 def test_quarter_turns_are_clockwise(drawing, turns, size, red):
-    picture = read_picture({**drawing, "orientation": turns}, 10_000, 500)
+    image = read_image({**drawing, "orientation": turns}, 10_000, 500)
 
-    assert picture.size == size
-    assert picture.getpixel(red) == (255, 0, 0)
+    assert image.size == size
+    assert image.getpixel(red) == (255, 0, 0)
 
 
 def test_a_photo_is_read_upright_as_its_camera_says(tmp_path):
@@ -196,11 +196,11 @@ def test_a_photo_is_read_upright_as_its_camera_says(tmp_path):
     exif[0x0112] = 6  # to be turned clockwise
     stored.save(tmp_path / "photo.jpg", exif=exif, quality=95)
 
-    picture = read_picture({"image": {"path": tmp_path / "photo.jpg"}}, 10_000, 1000)
+    image = read_image({"image": {"path": tmp_path / "photo.jpg"}}, 10_000, 1000)
 
-    assert picture.size == (20, 40)
-    assert np.asarray(picture)[:15, :, 0].min() > 200
-    assert np.asarray(picture)[25:, :, 0].max() < 50
+    assert image.size == (20, 40)
+    assert np.asarray(image)[:15, :, 0].min() > 200
+    assert np.asarray(image)[25:, :, 0].max() < 50
 
 
 def encoded(size, kind="PNG"):
@@ -215,7 +215,7 @@ def encoded(size, kind="PNG"):
         (encoded((30, 30)), "at most 500 pixels, got 30 x 30"),
         (b"<!doctype html><p>hello", "got a page of html"),
         (b"", "got nothing"),
-        (encoded((20, 10), "JPEG")[:-20], "damaged picture"),
+        (encoded((20, 10), "JPEG")[:-20], "damaged image"),
         (b"x" * 10_001, "at most 10,000 bytes, got 10,001"),
     ],
     ids=["pixels", "html", "empty", "cut off", "bytes"],
@@ -224,9 +224,9 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
     (tmp_path / "file.png").write_bytes(content)
 
     with pytest.raises(RequestError, match=message):
-        read_picture({"image": {"path": tmp_path / "file.png"}}, 10_000, 500)
+        read_image({"image": {"path": tmp_path / "file.png"}}, 10_000, 500)
 
 
-def test_a_picture_that_is_gone_is_to_be_sent_again(tmp_path):
+def test_an_image_that_is_gone_is_to_be_sent_again(tmp_path):
     with pytest.raises(RequestError, match="upload it again"):
-        read_picture({"image": {"path": tmp_path / "gone.png"}}, 10_000, 500)
+        read_image({"image": {"path": tmp_path / "gone.png"}}, 10_000, 500)

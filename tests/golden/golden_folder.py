@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load
 
 from lavis_dynrefer.config import DynReferConfig, from_mapping
-from lavis_dynrefer.models.builder import build_parts
-from lavis_dynrefer.models.checkpoint import load_weights
+from lavis_dynrefer.models.assembly import build_parts
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.weights.checkpoint import load_weights
 
 
 def read_json(path: Path):
@@ -25,7 +25,7 @@ def read_tensors(path: Path):
 
 
 def expand_views(cells: np.ndarray, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """The pictures that stand behind inputs.npz; the recipe is that of the folder's README."""
+    """The images that stand behind inputs.npz; the recipe is that of the folder's README."""
     pixels = cells.astype(np.int64).repeat(8, axis=-1).repeat(8, axis=-2)
     row, column = np.arange(224)[:, None], np.arange(224)[None]
     pattern = (3 * row + 5 * column + (row * column) % 23)[None] + 40 * np.arange(3)[:, None, None]

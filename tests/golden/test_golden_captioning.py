@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lavis_dynrefer.metrics.captioning import evaluate_reg
+from lavis_dynrefer.metrics.caption_scores import evaluate_reg
 from lavis_dynrefer.metrics.categories import evaluate_categories
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from lavis_dynrefer.geometry.masks import box_from_polygons
+from lavis_dynrefer.images.masks import box_from_polygons
 from lavis_dynrefer.metrics.dense_caption import evaluate_dense_caption
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet
 
@@ -75,14 +75,14 @@ def test_every_number_equals_the_released_code(released, meteor):
     assert report.counts["merged_regions"] == expected["npos"]
 
 
-def test_strict_mode_adds_the_picture_the_released_code_left_out(released, meteor):
+def test_strict_mode_adds_the_image_the_released_code_left_out(released, meteor):
     region_set, predictions, expected = released
 
     report = evaluate_dense_caption(region_set, predictions, similarity=meteor.score)
 
     assert report.counts["images_without_prediction"] == 1
     assert report.counts["merged_regions"] == expected["npos"] + 8
-    assert report.metrics["map"] == pytest.approx(32.7084, abs=1e-3)  # 34.14 without that picture
+    assert report.metrics["map"] == pytest.approx(32.7084, abs=1e-3)  # 34.14 without that image
 
 
 def test_meteor_of_every_detection_equals_the_released_code(released, meteor):
@@ -93,7 +93,7 @@ def test_meteor_of_every_detection_equals_the_released_code(released, meteor):
     assert scores == pytest.approx([row["meteor"] for row in records], abs=1e-9)
 
 
-def test_regions_of_pictures_in_any_order_give_the_same_numbers(released):
+def test_regions_of_images_in_any_order_give_the_same_numbers(released):
     region_set, predictions, _ = released
     by_image = defaultdict(list)
     for item in region_set.regions:

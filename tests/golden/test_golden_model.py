@@ -9,8 +9,8 @@ from golden_folder import build
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.models import region_encoder
-from lavis_dynrefer.models.answers import Questions, answer
-from lavis_dynrefer.models.checkpoint import from_official
+from lavis_dynrefer.models.answering import Questions, answer
+from lavis_dynrefer.models.weights.checkpoint import from_official
 
 STAGE = 2e-4  # stage tensors; 1e-6 noise on the weights alone moves Q-Former outputs by 3e-5
 SCORE = 1e-4  # logits, probabilities, and log-scores relative to their size

@@ -1,4 +1,4 @@
-"""Same picture and segments in, the official processor's views out."""
+"""Same image and segments in, the official processor's views out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from golden_folder import read_json
 from PIL import Image
 
-from lavis_dynrefer.geometry.masks import box_from_polygons, box_from_rle
-from lavis_dynrefer.processors import EvalProcessor
+from lavis_dynrefer.host.processors import EvalProcessor
+from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle
 from lavis_dynrefer.views.hashing import official_hash
 from lavis_dynrefer.views.nesting import nest_boxes, pixel_boxes
 from lavis_dynrefer.views.policies import CANDIDATES, ImagePrior
@@ -23,8 +23,8 @@ MEANS = 2e-3
 
 
 @pytest.fixture(scope="session")
-def pictures(golden_dir):
-    """(record of processor.json, RGB picture) of every picture."""
+def images(golden_dir):
+    """(record of processor.json, RGB image) of every image."""
     records = read_json(golden_dir / "processor.json")["images"]
     return [
         (record, Image.open(golden_dir / "images" / record["file"]).convert("RGB"))
@@ -33,11 +33,11 @@ def pictures(golden_dir):
 
 
 @pytest.fixture(scope="session")
-def cases(pictures):
-    """(record, picture, boxes, number of views, recorded views)."""
+def cases(images):
+    """(record, image, boxes, number of views, recorded views)."""
     return [
         (record, image, torch.tensor(record["boxes_from_segs"]).float(), int(count), views)
-        for record, image in pictures
+        for record, image in images
         for count, views in record["views"].items()
     ]
 
@@ -48,8 +48,8 @@ def box_of(segment):
     return box_from_polygons(segment, rule="official")
 
 
-def test_boxes_of_segments(pictures, close):
-    for record, _ in pictures:
+def test_boxes_of_segments(images, close):
+    for record, _ in images:
         boxes = [list(box_of(segment)) for segment in record["segs"]]
         close(f"boxes {record['file']}", boxes, record["boxes_from_segs"], atol=1e-4)
 
@@ -63,9 +63,9 @@ def test_scales(cases):
     assert all(torch.allclose(ours, theirs.float()) for ours, theirs in zip(chosen, recorded))
 
 
-def test_selection_scores(golden_dir, pictures, close):
+def test_selection_scores(golden_dir, images, close):
     arrays = np.load(golden_dir / "processor.npz")
-    for index, (record, image) in enumerate(pictures):
+    for index, (record, image) in enumerate(images):
         boxes = torch.tensor(record["boxes_from_segs"]).float()
         (count,) = {key.split("/")[1] for key in arrays.files if key.startswith(f"img{index}/")}
         scores = ImagePrior(3, hash="official").scores(image, boxes)
@@ -73,9 +73,9 @@ def test_selection_scores(golden_dir, pictures, close):
         close(f"selection scores {record['file']}", scores, theirs, atol=1e-9)
 
 
-def test_hash_bits(golden_dir, pictures):
+def test_hash_bits(golden_dir, images):
     arrays = np.load(golden_dir / "processor.npz")
-    for index, (record, image) in enumerate(pictures):
+    for index, (record, image) in enumerate(images):
         boxes = torch.tensor(record["boxes_from_segs"]).float()
         scales = torch.tensor([0.0, *CANDIDATES]).repeat(len(boxes), 1)
         sizes = torch.tensor([image.size]).float().expand(len(boxes), 2)
@@ -156,16 +156,16 @@ def test_one_view_pixel_by_pixel(golden_dir, cases, close):
 
 
 @pytest.mark.parametrize("name", ["negative_x", "sub_pixel_at_origin", "rle_one_pixel_wide"])
-def test_boxes_on_which_the_official_code_stops_are_answered(name, pictures):
-    for record, image in pictures:
+def test_boxes_on_which_the_official_code_stops_are_answered(name, images):
+    for record, image in images:
         box = torch.tensor([list(box_of(record["failures"][name]["seg"]))]).float()
         sample = process(image, box, 3)
         assert sample["views"].shape == (1, 3, 3, 224, 224)
         assert (sample["boxes"][..., 2:] > sample["boxes"][..., :2]).all()
 
 
-def test_boxes_outside_the_picture_are_refused(pictures):
-    for record, image in pictures:
+def test_boxes_outside_the_image_are_refused(images):
+    for record, image in images:
         box = torch.tensor([list(box_of(record["failures"]["outside_image"]["seg"]))]).float()
         with pytest.raises(ValueError, match="no part inside"):
             process(image, box, 3)

@@ -3,10 +3,6 @@ import json
 import numpy as np
 import pytest
 
-from lavis_dynrefer.metrics.attribute_decisions import (
-    best_k,
-    decision_metrics,
-)
 from lavis_dynrefer.metrics.attributes import (
     attribute_groups,
     attribute_map,
@@ -146,24 +142,6 @@ def test_answer_without_part_of_the_vocabulary_is_refused():
 def test_labels_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"region 1: expected 2 attribute labels.* got 3"):
         evaluate_attributes(region_set(region(1, (1, 0, 0))), {})
-
-
-def test_decisions_of_a_hand_counted_column():
-    # present: decided, decided, missed; absent: decided, not, not; unknown: decided
-    decided = np.array([[1], [1], [0], [1], [0], [0], [1]], dtype=bool)
-    labels = np.array([[1], [1], [1], [0], [0], [0], [-1]])
-
-    rates = decision_metrics(decided, labels, [RED])["all"]
-
-    assert rates["pooled_precision"] == rates["mean_precision"] == pytest.approx(100 * 2 / 3)
-    assert rates["pooled_recall"] == rates["mean_recall"] == pytest.approx(100 * 2 / 3)
-    assert rates["pooled_tnr"] == pytest.approx(100 * 2 / 3)
-    assert rates["mean_bacc"] == pytest.approx(100 * 2 / 3)
-    assert rates["pooled_rand_precision"] == pytest.approx(100 * 3 / 6)
-
-
-def test_best_k_takes_the_first_of_equal_scores():
-    assert best_k(np.array([[0.5, 0.5, 0.9]]), 2).tolist() == [[True, False, True]]
 
 
 # the chance row of the OVAD paper, except that it counts the attribute without a positive as 0

@@ -11,7 +11,7 @@ from lavis_dynrefer.metrics.box_matching import (
 
 
 def image(truth, found, scores):
-    """A picture whose boxes are intervals on the x axis, ten pixels high."""
+    """An image whose boxes are intervals on the x axis, ten pixels high."""
     return ImageCaptions(
         truth_boxes=intervals(truth),
         truth_captions=[f"truth {row}" for row in range(len(truth))],
@@ -90,14 +90,14 @@ def test_detection_without_overlap_claims_nothing():
 
 
 @pytest.mark.parametrize(("truth", "found"), [([], [(0, 10)]), ([(0, 10)], []), ([], [])])
-def test_picture_without_truth_or_without_detections_is_counted(truth, found):
+def test_image_without_truth_or_without_detections_is_counted(truth, found):
     matches = match_image(image(truth, found, [0.5] * len(found)))
 
     assert matches.num_truth == len(truth)
     assert matches.first.tolist() == [False] * len(found)
 
 
-def test_pictures_do_not_claim_from_each_other():
+def test_images_do_not_claim_from_each_other():
     one = image([(0, 10)], [(0, 10)], [0.5])
 
     both = match_images([one, one])

@@ -73,7 +73,7 @@ def test_overlap_counts_from_its_threshold_on():
 
 
 @pytest.mark.parametrize(("mode", "percent"), [("strict", 51.0), ("official", 100.0)])
-def test_only_the_strict_mode_counts_truth_of_pictures_without_predictions(mode, percent):
+def test_only_the_strict_mode_counts_truth_of_images_without_predictions(mode, percent):
     regions = [region(1, 1, LEFT), region(2, 2, LEFT)]
 
     report = evaluate(regions, {1: answer(LEFT)}, mode)
@@ -91,7 +91,7 @@ def test_only_the_strict_mode_counts_rejected_truth(mode, percent):
 
 
 @pytest.mark.parametrize("mode", ["strict", "official"])
-def test_missing_prediction_of_a_picture_with_others_counts(mode):
+def test_missing_prediction_of_an_image_with_others_counts(mode):
     report = evaluate([region(1, 1, LEFT), region(2, 1, RIGHT)], {1: answer(LEFT)}, mode)
 
     assert report.metrics["map"] == pytest.approx(51.0)
@@ -106,7 +106,7 @@ def test_strict_mode_without_any_prediction_is_zero():
 
 
 def test_official_mode_without_any_prediction_is_refused():
-    with pytest.raises(ValueError, match="no picture with truth has a prediction"):
+    with pytest.raises(ValueError, match="no image with truth has a prediction"):
         evaluate([region(1, 1, LEFT)], {}, "official")
 
 

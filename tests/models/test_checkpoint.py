@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lavis_dynrefer.models.checkpoint import (
+from lavis_dynrefer.models.weights.checkpoint import (
     OFFICIAL_DERIVED,
     CheckpointError,
     from_official,

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from lavis_dynrefer.config import GenerationConfig
-from lavis_dynrefer.models.checkpoint import from_official, to_official
 from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
 from lavis_dynrefer.models.llms import build_llm
-from lavis_dynrefer.models.lora import LoraOptions, add_lora, lora_parameters
+from lavis_dynrefer.models.llms.lora import LoraOptions, add_lora, lora_parameters
+from lavis_dynrefer.models.weights.checkpoint import from_official, to_official
 
 TOKENIZER = "assets/tiny/tokenizer.json"
 CONFIGS = {
@@ -219,8 +219,8 @@ def test_target_that_is_no_layer_is_named(name, targets, named):
 
 
 def test_a_checkpoint_without_lora_fills_a_model_with_it(peft, smallest_config):
-    from lavis_dynrefer.models.checkpoint import load_weights
     from lavis_dynrefer.models.dynrefer import DynRefer
+    from lavis_dynrefer.models.weights.checkpoint import load_weights
 
     plain = DynRefer.from_config(smallest_config)
     config = copy.deepcopy(smallest_config)

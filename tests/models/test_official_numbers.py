@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from lavis_dynrefer.config import DynReferConfig, from_mapping
-from lavis_dynrefer.models.builder import build_parts
-from lavis_dynrefer.models.checkpoint import load_weights
+from lavis_dynrefer.models.assembly import build_parts
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.weights.checkpoint import load_weights
 
 SIZES = {
     "vision": {"width": 128, "depth": 2, "heads": 4},

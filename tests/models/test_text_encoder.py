@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lavis_dynrefer.config import TextEncoderConfig
-from lavis_dynrefer.models.text_bank import TextBank
-from lavis_dynrefer.models.text_encoder import build_text_encoder
-from lavis_dynrefer.models.tokenizers import build_text_tokenizer
+from lavis_dynrefer.models.texts.text_bank import TextBank
+from lavis_dynrefer.models.texts.text_encoder import build_text_encoder
+from lavis_dynrefer.models.texts.tokenizers import build_text_tokenizer
 
 TINY = "assets/tiny/tokenizer.json"
 

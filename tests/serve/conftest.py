@@ -68,11 +68,11 @@ class Client:
         body = document if isinstance(document, (bytes, str)) else json.dumps(document)
         return self.request("POST", path, body, content_type=content_type)
 
-    def regions(self, picture, boxes=None, **fields):
-        document = {"image": encoded(picture), **fields}
+    def regions(self, image, boxes=None, **fields):
+        document = {"image": encoded(image), **fields}
         return self.post("/v1/regions", {**document, **({} if boxes is None else {"boxes": boxes})})
 
-    def upload(self, file, document, *, name="picture.png", path="/v1/regions"):
+    def upload(self, file, document, *, name="image.png", path="/v1/regions"):
         mark = uuid.uuid4().hex
         parts = [
             f'--{mark}\r\nContent-Disposition: form-data; name="request"\r\n\r\n'.encode(),
@@ -109,15 +109,15 @@ class Client:
             connection.close()
 
 
-def encoded(picture):
-    """A picture, or the bytes of any file, as base64."""
-    data = picture if isinstance(picture, bytes) else png(picture)
+def encoded(image):
+    """An image, or the bytes of any file, as base64."""
+    data = image if isinstance(image, bytes) else png(image)
     return base64.b64encode(data).decode()
 
 
-def png(picture):
+def png(image):
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
@@ -137,7 +137,7 @@ def predictor():
 
 @pytest.fixture(scope="session")
 def scene():
-    """A picture and the boxes of its seven things."""
+    """An image and the boxes of its seven things."""
     from lavis_dynrefer.synthetic import make_scene, render
 
     made = make_scene(0, 2_000_001)
@@ -179,5 +179,5 @@ def client(serving):
 
 
 @pytest.fixture(scope="session")
-def small_picture():
+def small_image():
     return Image.new("RGB", (40, 20), "red")

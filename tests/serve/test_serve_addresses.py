@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
-from lavis_dynrefer.models.answers import TASKS
+from lavis_dynrefer.models.answering import TASKS
 from lavis_dynrefer.serve.bodies import Task
 
 

@@ -179,15 +179,15 @@ def test_closing_does_not_wait_for_ever(start):
     assert not start().close(0.01)
 
 
-def test_pictures_are_let_go_when_they_are_answered(model):
+def test_images_are_let_go_when_they_are_answered(model):
     model.may.set()
     batcher = Batcher(model, wait=0.0, most_regions=8, most_waiting=99)
     batcher.start()
     asked = work()
-    picture = weakref.ref(asked.image)
+    image = weakref.ref(asked.image)
     batcher.submit(asked).result(20)
     del asked
     batcher.submit(work(asked=BOATS)).result(20)  # the model's thread is past the first
     gc.collect()
-    assert picture() is None
+    assert image() is None
     assert batcher.close(20)

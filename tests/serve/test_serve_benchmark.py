@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_dynrefer.benchmarks.serve import measure_serve
+from lavis_dynrefer.lab.benchmarks.service_load import measure_serve
 
 
 @pytest.mark.slow

@@ -18,16 +18,16 @@ PATH = "/v1/chat/completions"
 BOX = [98, 50, 237, 180]
 
 
-def data_url(picture):
+def data_url(image):
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def message(text, picture=None):
+def message(text, image=None):
     parts = [{"type": "text", "text": text}]
-    if picture is not None:
-        parts.insert(0, {"type": "image_url", "image_url": {"url": data_url(picture)}})
+    if image is not None:
+        parts.insert(0, {"type": "image_url", "image_url": {"url": data_url(image)}})
     return {"role": "user", "content": parts}
 
 
@@ -52,12 +52,12 @@ def asking(scene):
 
 @pytest.fixture(scope="module")
 def masked(scene):
-    """The picture with the box as its alpha channel, as describe-anything's clients send it."""
+    """The image with the box as its alpha channel, as describe-anything's clients send it."""
     alpha = Image.new("L", scene[0].size)
     alpha.paste(255, BOX)
-    picture = scene[0].copy()
-    picture.putalpha(alpha)
-    return picture
+    image = scene[0].copy()
+    image.putalpha(alpha)
+    return image
 
 
 def test_the_answer_is_the_caption(client, asking, caption):
@@ -101,7 +101,7 @@ def test_clients_of_describe_anything_find_it(client, masked, caption):
     assert text_of(reply) == caption
 
 
-def test_a_conversation_goes_on_about_its_picture(client, scene, asking, caption):
+def test_a_conversation_goes_on_about_its_image(client, scene, asking, caption):
     first = message("<box>0,0,9,9</box>", scene[0])
     answer = {"role": "assistant", "content": "<box>1,1,2,2</box>"}
     last = {"role": "user", "content": "And <box>98,50,237,180</box>?"}
@@ -166,10 +166,10 @@ EMPTY = message("Describe it.", Image.new("RGBA", (9, 9)))
 BAD = {
     "an address": ([NOWHERE], {}, 400, "this server fetches nothing"),
     "a file": ([NO_FILE], {}, 400, "this server fetches nothing"),
-    "no picture": ([message("<box>1,2,3,4</box>")], {}, 422, "expected a picture of the user"),
-    "no user": ([{"role": "system", "content": "x"}], {}, 422, "expected a picture of the user"),
+    "no image": ([message("<box>1,2,3,4</box>")], {}, 422, "expected an image of the user"),
+    "no user": ([{"role": "system", "content": "x"}], {}, 422, "expected an image of the user"),
     "no message": ([], {}, 422, "messages: List should have at least 1 item"),
-    "no region": ([PLAIN], {}, 422, "the whole picture is <box>0,0,9,9</box>"),
+    "no region": ([PLAIN], {}, 422, "the whole image is <box>0,0,9,9</box>"),
     "an empty mask": ([EMPTY], {}, 422, "alpha channel masks nothing"),
     "a box twice": ([SMALL], {"boxes": [[1, 2, 3, 4]]}, 422, "or beside it, got both"),
     "three numbers": (
@@ -206,9 +206,9 @@ def test_what_cannot_be_answered_is_named(client, name):
     assert text in reply.message
 
 
-def test_two_pictures_in_a_message_are_refused(client):
+def test_two_images_in_a_message_are_refused(client):
     twice = {"role": "user", "content": SMALL["content"][:1] * 2}
-    assert "expected one picture a message, got 2" in chat(client, twice).message
+    assert "expected one image a message, got 2" in chat(client, twice).message
 
 
 def test_an_error_of_a_stream_is_no_stream(client):
@@ -216,8 +216,8 @@ def test_an_error_of_a_stream_is_no_stream(client):
 
 
 @pytest.mark.parametrize("text", ["<box>" * 200_000, "<box>" + "1," * 90_000, "</box>" * 200_000])
-def test_boxes_without_an_end_are_no_boxes(client, small_picture, text):
+def test_boxes_without_an_end_are_no_boxes(client, small_image, text):
     # the first took minutes once, of all clients
-    reply = chat(client, message(text, small_picture))
+    reply = chat(client, message(text, small_image))
     assert reply.error == "unprocessable"
     assert reply.message.startswith("no region")

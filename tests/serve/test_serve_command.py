@@ -23,9 +23,9 @@ from lavis_dynrefer.serve import ServeSettings, require_packages
 START = "import sys; from lavis_dynrefer.cli import main; sys.exit(main())"
 
 
-def encoded(picture):
+def encoded(image):
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 

@@ -1,4 +1,4 @@
-"""The same twenty pictures by API, command line and HTTP, each as its user has it."""
+"""The same twenty images by API, command line and HTTP, each as its user has it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import sys
 import pytest
 
 from lavis_dynrefer import RegionPredictor
-from lavis_dynrefer.results import read_results
+from lavis_dynrefer.formats import read_results
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import make_scene, render
 
-PICTURES = 20
-REGIONS = 2  # of each picture
+IMAGES = 20
+REGIONS = 2  # of each image
 QUESTION = {
     "attributes": ["wet", "striped", "color:red/crimson"],
     "categories": ["flower", "tree", "boat", "house"],
@@ -30,10 +30,10 @@ TOLERANCE = 1e-5  # tables print 2 digits; in batches of another size the sevent
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """A folder of pictures with their boxes.json, and the boxes by name."""
+    """A folder of images with their boxes.json, and the boxes by name."""
     folder = tmp_path_factory.mktemp("scenes")
     boxes = {}
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         scene = make_scene(3, 2_000_101 + number)
         render(scene).save(folder / f"{number:02}.png")
         boxes[f"{number:02}.png"] = [list(item.box) for item in scene.objects[:REGIONS]]
@@ -43,7 +43,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_http_and_command(scenes, tmp_path_factory):
-    """Answers of a server's process, then of the command's, by picture."""
+    """Answers of a server's process, then of the command's, by image."""
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
     folder, boxes = scenes
     output = tmp_path_factory.mktemp("answers") / "out"
@@ -70,7 +70,7 @@ def by_http_and_command(scenes, tmp_path_factory):
         finally:
             server.send_signal(signal.SIGTERM)
             server.stderr.read()
-    rows = {row.picture: row.regions for row in read_results(output / "results.jsonl")}
+    rows = {row.image: row.regions for row in read_results(output / "results.jsonl")}
     return {"http": sent, "command": rows}
 
 
@@ -96,13 +96,13 @@ def by_api(scenes):
 def numbers_and_words(answers):
     """Every field of every answer by where it stands: the numbers, and all else."""
     fields = {}
-    for picture, regions in answers.items():
+    for image, regions in answers.items():
         for row, region in enumerate(regions):
             for name, value in region.to_dict().items():
                 if name in ("tags", "attributes", "categories"):
-                    fields.update({(picture, row, name, word): score for word, score in value})
+                    fields.update({(image, row, name, word): score for word, score in value})
                 else:
-                    fields[picture, row, name] = value
+                    fields[image, row, name] = value
     numbers = {place: value for place, value in fields.items() if isinstance(value, float)}
     return numbers, {place: value for place, value in fields.items() if place not in numbers}
 
@@ -113,4 +113,4 @@ def test_the_answers_are_those_of_the_api(by_http_and_command, by_api, door):
     right_numbers, right_words = numbers_and_words(by_api)
     assert words == right_words
     assert numbers == pytest.approx(right_numbers, abs=TOLERANCE)
-    assert sum(place[-1] == "caption" for place in words) == PICTURES * REGIONS
+    assert sum(place[-1] == "caption" for place in words) == IMAGES * REGIONS

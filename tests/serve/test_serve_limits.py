@@ -14,13 +14,13 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 FEW = {"tasks": ["caption", "categories"], "categories": ["flower", "tree", "boat"]}
 
 
-def encoded(picture):
+def encoded(image):
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
-def test_a_picture_of_too_many_pixels_is_refused(client):
+def test_an_image_of_too_many_pixels_is_refused(client):
     header = b"P6 50000 50000 255\n"  # 7 GB, if it were believed
     reply = client.regions(header, [[0, 0, 9, 9]])
     assert reply.error == "too_large"
@@ -66,38 +66,38 @@ def test_a_body_of_very_many_values_is_refused_before_it_is_read(client, value):
     assert "at most 200,000 commas" in reply.message
 
 
-def test_of_many_mistakes_of_a_list_the_first_is_told(client, small_picture):
-    reply = client.regions(small_picture, [], attributes=[""] * 900)
+def test_of_many_mistakes_of_a_list_the_first_is_told(client, small_image):
+    reply = client.regions(small_image, [], attributes=[""] * 900)
     assert reply.message == "attributes[0]: String should have at least 1 character, got ''"
 
 
-def test_more_requests_than_may_be_are_refused(serving, small_picture):
+def test_more_requests_than_may_be_are_refused(serving, small_image):
     with serving(max_requests=1) as client, client.half_a_request({"boxes": []}) as finish:
-        reply = client.regions(small_picture, [])
+        reply = client.regions(small_image, [])
         assert reply.error == "overloaded"
         assert reply.headers["retry-after"] == "1"
         assert finish().error == "unprocessable"
-        assert client.regions(small_picture, []).status == 200
+        assert client.regions(small_image, []).status == 200
 
 
-def test_a_full_queue_refuses_and_what_was_in_it_is_answered(serving, predictor, small_picture):
+def test_a_full_queue_refuses_and_what_was_in_it_is_answered(serving, predictor, small_image):
     box = [[1, 2, 3, 4]]
     with serving(max_queue=1) as client, ThreadPoolExecutor(2) as pool:
         with predictor.using_model():
-            first = pool.submit(client.regions, small_picture, box, **FEW)
+            first = pool.submit(client.regions, small_image, box, **FEW)
             client.wait_for(answering=1)
-            second = pool.submit(client.regions, small_picture, box, **FEW)
+            second = pool.submit(client.regions, small_image, box, **FEW)
             client.wait_for(queue=1)
-            third = client.regions(small_picture, box, **FEW)
+            third = client.regions(small_image, box, **FEW)
         assert third.error == "overloaded"
         assert "retry-after" in third.headers
         assert [first.result().status, second.result().status] == [200, 200]
 
 
-def test_a_slow_answer_times_out(serving, predictor, small_picture):
+def test_a_slow_answer_times_out(serving, predictor, small_image):
     with serving(timeout=0.3) as client:
         with predictor.using_model():
-            reply = client.regions(small_picture, [[1, 2, 3, 4]])
+            reply = client.regions(small_image, [[1, 2, 3, 4]])
         assert reply.error == "timeout"
         assert client.get("/health").json["queue"] == 0
 
@@ -108,8 +108,8 @@ def test_a_slow_request_times_out(serving):
         client.wait_for(requests=1)
 
 
-def test_a_client_that_goes_away_leaves_the_queue(serving, predictor, small_picture):
-    document = {"image": encoded(small_picture), "boxes": [[1, 2, 3, 4]], **FEW}
+def test_a_client_that_goes_away_leaves_the_queue(serving, predictor, small_image):
+    document = {"image": encoded(small_image), "boxes": [[1, 2, 3, 4]], **FEW}
     with serving(timeout=600) as client, ThreadPoolExecutor(1) as pool, predictor.using_model():
         pool.submit(client.post, "/v1/regions", document)
         client.wait_for(answering=1)
@@ -122,12 +122,12 @@ def test_a_client_that_goes_away_leaves_the_queue(serving, predictor, small_pict
         client.wait_for(queue=0)
 
 
-def test_an_unexpected_failure_is_told_without_details(serving, predictor, small_picture, caplog):
+def test_an_unexpected_failure_is_told_without_details(serving, predictor, small_image, caplog):
     head = predictor.model.tagging
     hook = head.register_forward_pre_hook(lambda *_: 1 / 0)
     try:
         with serving() as client:
-            reply = client.regions(small_picture, [[1, 2, 3, 4]])
+            reply = client.regions(small_image, [[1, 2, 3, 4]])
             assert client.get("/health").status == 200
     finally:
         hook.remove()
@@ -136,10 +136,10 @@ def test_an_unexpected_failure_is_told_without_details(serving, predictor, small
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_one_line_of_log_for_a_request(serving, small_picture, caplog):
+def test_one_line_of_log_for_a_request(serving, small_image, caplog):
     caplog.set_level("INFO", "lavis_dynrefer.serve")
     with serving() as client:
-        client.regions(small_picture, [[1, 2, 3, 4], [5, 6, 7, 8]], tasks=["categories"])
+        client.regions(small_image, [[1, 2, 3, 4], [5, 6, 7, 8]], tasks=["categories"])
         client.get("/no%0Athing")
     lines = [record.message for record in caplog.records if " /" in record.message]
     assert lines[0].startswith("POST /v1/regions 200 ")

@@ -16,14 +16,14 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from lavis_dynrefer.structures import RegionPrediction
 
 
-def png(picture):
+def png(image):
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
-def encoded(picture):
-    return base64.b64encode(png(picture)).decode()
+def encoded(image):
+    return base64.b64encode(png(image)).decode()
 
 
 CUT_OFF = png(Image.new("RGB", (40, 20)))[:60]
@@ -112,17 +112,17 @@ def test_tags_are_arguments(client, predictor, scene):
     assert answer.caption == predictor.predict(image, boxes, tags=asked)[0].caption
 
 
-def test_no_boxes_have_no_answers(client, small_picture):
-    assert answers_of(client.regions(small_picture, [])) == []
+def test_no_boxes_have_no_answers(client, small_image):
+    assert answers_of(client.regions(small_image, [])) == []
 
 
-def test_words_are_checked_before_the_model_is_asked(client, small_picture):
-    assert client.regions(small_picture, [], attributes=["wet/"]).error == "unprocessable"
+def test_words_are_checked_before_the_model_is_asked(client, small_image):
+    assert client.regions(small_image, [], attributes=["wet/"]).error == "unprocessable"
 
 
 @pytest.mark.parametrize("box", [[3, 3, 4, 4], [3.2, 3.2, 3.3, 3.3], [39, 19, 40, 20]])
-def test_regions_of_a_pixel_are_answered(client, small_picture, box):
-    assert len(answers_of(client.regions(small_picture, [box], normalised=False, **FEW))) == 1
+def test_regions_of_a_pixel_are_answered(client, small_image, box):
+    assert len(answers_of(client.regions(small_image, [box], normalised=False, **FEW))) == 1
 
 
 def test_requests_at_once_are_answered_together_and_as_if_alone(serving, predictor, scene):
@@ -151,7 +151,7 @@ BAD_BOXES = {
     "flat and more": ("[1, 2, 3, 4, 5]", 422, "boxes[0]: Input should be a valid"),
     "three": ("[[1, 2, 3]]", 422, "expected shape (R, 4), got (1, 3)"),
     "ragged": ("[[1, 2, 3, 4], [1, 2]]", 422, "expected rows of four numbers"),
-    "outside": ("[[50, 2, 60, 4]]", 422, "no part inside the 40 x 20 picture"),
+    "outside": ("[[50, 2, 60, 4]]", 422, "no part inside the 40 x 20 image"),
     "turned": ("[[9, 2, 3, 4]]", 422, "corners in the wrong order"),
     "shares": ("[[0.1, 0.2, 0.3, 0.4]]", 422, "pass normalised=True"),
     "many": (json.dumps([[1, 2, 3, 4]] * 10_000), 413, "at most 1,000 regions, got 10,000"),
@@ -160,9 +160,9 @@ BAD_BOXES = {
 
 
 @pytest.mark.parametrize("name", list(BAD_BOXES))
-def test_boxes_that_cannot_be_looked_at_are_named(client, small_picture, name):
+def test_boxes_that_cannot_be_looked_at_are_named(client, small_image, name):
     boxes, status, message = BAD_BOXES[name]
-    image = encoded(small_picture)
+    image = encoded(small_image)
     reply = client.post("/v1/regions", f'{{"image": "{image}", "boxes": {boxes}}}')
     assert reply.status == status
     assert message in reply.message
@@ -183,7 +183,7 @@ BAD_FIELDS = {
     "many words": ({"categories": ["x"] * 1001}, 413, "at most 1,000 words, got 1,001"),
     "many synonyms": ({"attributes": ["a:" + "b/" * 40 + "c"] * 25}, 413, "1,000 words, got 1,025"),
     "a long word": ({"attributes": ["ü" * 101]}, 413, "at most 100 characters, got 101"),
-    "no picture": ({"image": None}, 422, "expected one picture"),
+    "no image": ({"image": None}, 422, "expected one image"),
     "an address": ({"image": "http://[::1]/a.png"}, 400, "this server fetches nothing"),
     "a path": ({"image": "../../etc/passwd"}, 400, "damaged base64"),
     "a page": ({"image": "PGh0bWw+"}, 415, "got a page of html"),
@@ -191,9 +191,9 @@ BAD_FIELDS = {
 
 
 @pytest.mark.parametrize("name", list(BAD_FIELDS))
-def test_fields_that_are_wrong_are_named(client, small_picture, name):
+def test_fields_that_are_wrong_are_named(client, small_image, name):
     fields, status, message = BAD_FIELDS[name]
-    document = {"image": encoded(small_picture), "boxes": [[1, 2, 3, 4]], **fields}
+    document = {"image": encoded(small_image), "boxes": [[1, 2, 3, 4]], **fields}
     reply = client.post("/v1/regions", document)
     assert reply.status == status
     assert message in reply.message
@@ -210,9 +210,9 @@ BAD_MASKS = {
 
 
 @pytest.mark.parametrize("name", list(BAD_MASKS))
-def test_masks_that_are_wrong_are_named(client, small_picture, name):
+def test_masks_that_are_wrong_are_named(client, small_image, name):
     mask, message = BAD_MASKS[name]
-    reply = client.regions(small_picture, masks=[mask])
+    reply = client.regions(small_image, masks=[mask])
     assert reply.error == "unprocessable"
     assert message in reply.message
 
@@ -280,6 +280,6 @@ def test_a_damaged_form_is_refused(client, content_type, body):
     )
 
 
-def test_a_gray_picture_is_a_picture(client):
+def test_a_gray_image_is_an_image(client):
     gray = Image.new("I;16", (40, 20))
     assert len(answers_of(client.regions(gray, [[1, 2, 30, 10]], **FEW))) == 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lavis_dynrefer.synthetic import drawing
+from lavis_dynrefer.synthetic import scene_drawing
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Scene, gap, owner_map
 from lavis_dynrefer.synthetic.world import HEIGHT, SIDES, SPLIT_START, WIDTH, WORLDS, held_out_pairs
@@ -40,7 +40,7 @@ def test_scenes_hold_six_to_ten_objects(world):
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_boxes_lie_inside_the_picture(world):
+def test_boxes_lie_inside_the_image(world):
     boxes = np.array([item.box for _, item in objects_of(world)])
     assert boxes.min() >= 1
     assert boxes[:, 2].max() <= WIDTH - 1
@@ -50,12 +50,12 @@ def test_boxes_lie_inside_the_picture(world):
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("number", [0, 3, 5])
 def test_boxes_are_tight_around_the_drawn_pixels(world, number, monkeypatch):
-    monkeypatch.setattr(drawing, "_SHADOW", 0.0)  # shadows belong to no object
+    monkeypatch.setattr(scene_drawing, "_SHADOW", 0.0)  # shadows belong to no object
     scene = SCENES[world][2]
     objects = list(scene.objects)
-    with_it = np.asarray(drawing.render(scene), dtype=int)
+    with_it = np.asarray(scene_drawing.render(scene), dtype=int)
     del objects[number]
-    without = np.asarray(drawing.render(_with_objects(scene, objects)), dtype=int)
+    without = np.asarray(scene_drawing.render(_with_objects(scene, objects)), dtype=int)
     rows, columns = np.nonzero(np.abs(with_it - without).sum(axis=-1))
     drawn = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     outside = (drawn - np.array(scene.objects[number].box)) * [-1, -1, 1, 1]

@@ -10,14 +10,14 @@ from lavis_dynrefer.synthetic.world import COLOURS, PATTERNS
 
 def painted(colour="red", pattern="solid", shiny=False, outlined=False):
     stencil = make_stencil("heart", 64, 0, outlined)
-    picture = colourise(stencil, colour=colour, pattern=pattern, shiny=shiny, side=64, angle=0)
-    return picture, stencil
+    image = colourise(stencil, colour=colour, pattern=pattern, shiny=shiny, side=64, angle=0)
+    return image, stencil
 
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_solid_matte_object_has_its_own_colour(colour):
-    picture, stencil = painted(colour)
-    mean = picture[stencil.alpha == 255].mean(axis=0)
+    image, stencil = painted(colour)
+    mean = image[stencil.alpha == 255].mean(axis=0)
     nearest = min(TONES, key=lambda name: float(np.abs(mean - TONES[name][0]).sum()))
     assert nearest == colour
 
@@ -42,13 +42,13 @@ def test_gloss_has_a_white_spot():
 
 @pytest.mark.parametrize(("colour", "light"), [("red", False), ("black", True)])
 def test_the_rim_stands_out_from_the_colour(colour, light):
-    picture, stencil = painted(colour, outlined=True)
-    rim = picture[stencil.rim == 255].mean()
+    image, stencil = painted(colour, outlined=True)
+    rim = image[stencil.rim == 255].mean()
     assert (rim > 200) == light
 
 
 @pytest.mark.parametrize("shiny", [False, True])
 def test_colours_never_exceed_what_alpha_allows(shiny):
-    picture, stencil = painted("yellow", "striped", shiny=shiny, outlined=True)
-    assert (picture <= 255 * (stencil.alpha / 255.0)[..., None] + 1e-3).all()
-    assert picture.min() >= 0
+    image, stencil = painted("yellow", "striped", shiny=shiny, outlined=True)
+    assert (image <= 255 * (stencil.alpha / 255.0)[..., None] + 1e-3).all()
+    assert image.min() >= 0

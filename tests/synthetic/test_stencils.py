@@ -9,9 +9,9 @@ from lavis_dynrefer.synthetic.world import CATEGORIES
 
 
 def filled(points, height=4, width=5):
-    picture = np.zeros((height, width), dtype=np.uint8)
-    fill_polygon(picture, np.array(points, dtype=float), 1)
-    return picture.tolist()
+    image = np.zeros((height, width), dtype=np.uint8)
+    fill_polygon(image, np.array(points, dtype=float), 1)
+    return image.tolist()
 
 
 def test_a_rectangle_fills_the_pixels_whose_centre_it_holds():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from lavis_dynrefer.datasets.sources.coco import read_coco_instances
+from lavis_dynrefer.datasets.sources.coco_layout import read_coco_instances
 from lavis_dynrefer.datasets.sources.ovad import read_ovad
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 from lavis_dynrefer.synthetic.dataset import read_truth, split_sizes, write_dataset
-from lavis_dynrefer.synthetic.drawing import render
 from lavis_dynrefer.synthetic.layout import make_scene
+from lavis_dynrefer.synthetic.scene_drawing import render
 from lavis_dynrefer.synthetic.world import CATEGORIES
 
 
@@ -36,15 +36,15 @@ def test_too_few_scenes_are_refused():
         split_sizes(2)
 
 
-def test_splits_are_disjoint_and_have_their_pictures(root):
+def test_splits_are_disjoint_and_have_their_images(root):
     splits = load(root / "vg/densecap_splits.json")
     ids = [number for numbers in splits.values() for number in numbers]
-    pictures = {int(path.stem) for path in (root / "vg/images/VG_100K").iterdir()}
+    images = {int(path.stem) for path in (root / "vg/images/VG_100K").iterdir()}
     assert len(ids) == len(set(ids)) == 10
-    assert pictures == set(ids)
+    assert images == set(ids)
 
 
-def test_coco_pictures_are_not_those_of_visual_genome(root):
+def test_coco_images_are_not_those_of_visual_genome(root):
     coco = load(root / "coco/annotations/instances_val2017.json")["images"]
     names = {path.name for path in (root / "coco/val2017").iterdir()}
     assert {row["file_name"] for row in coco} == names
@@ -72,15 +72,15 @@ def test_ovad_ids_are_list_positions(root):
     assert [row["id"] for row in rows] == list(range(len(rows)))
 
 
-def test_pictures_are_the_scenes_up_to_jpeg(root):
+def test_images_are_the_scenes_up_to_jpeg(root):
     stored = np.asarray(Image.open(root / "vg/images/VG_100K/1.jpg"), dtype=float)
     drawn = np.asarray(render(make_scene(4, 1)), dtype=float)
     assert np.abs(stored - drawn).mean() < 3  # of 255, quality 95
 
 
-def test_pictures_keep_the_colours_of_single_pixels(root):
-    with Image.open(root / "vg/images/VG_100K/1.jpg") as picture:
-        assert JpegImagePlugin.get_sampling(picture) == 0  # 4:4:4, no smaller colour planes
+def test_images_keep_the_colours_of_single_pixels(root):
+    with Image.open(root / "vg/images/VG_100K/1.jpg") as image:
+        assert JpegImagePlugin.get_sampling(image) == 0  # 4:4:4, no smaller colour planes
 
 
 def test_attribute_vectors_agree_with_the_captions(root):

@@ -11,10 +11,10 @@ from lavis_dynrefer.synthetic.world import HEIGHT, SURFACES, WIDTH
 
 
 @pytest.mark.parametrize("surface", SURFACES)
-def test_a_ground_is_a_picture_larger_than_a_scene(surface):
-    picture = ground(surface)
-    assert picture.shape == (HEIGHT + MARGIN, WIDTH + MARGIN, 3)
-    assert 0 <= picture.min() < picture.max() < 300
+def test_a_ground_is_an_image_larger_than_a_scene(surface):
+    image = ground(surface)
+    assert image.shape == (HEIGHT + MARGIN, WIDTH + MARGIN, 3)
+    assert 0 <= image.min() < image.max() < 300
 
 
 def test_grounds_are_told_apart_by_their_colours():

@@ -23,7 +23,7 @@ def test_phash_is_that_of_imagehash():
 
 
 @pytest.mark.parametrize("name", sorted(HASHES))
-def test_hashes_have_64_bits_and_differ_between_pictures(name):
+def test_hashes_have_64_bits_and_differ_between_images(name):
     box = (0, 0, 97, 61)
     first, second = (HASHES[name](noise(seed), [box])[0] for seed in (0, 1))
     assert first.hash.size == 64

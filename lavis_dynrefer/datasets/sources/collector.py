@@ -31,10 +31,10 @@ class RegionStore(Protocol):
     """Where the regions of one split go as they are read: into memory, or into a table on disk."""
 
     def add_image(self, image: ImageRecord) -> None:
-        """Take a picture; one that is known already changes nothing."""
+        """Take an image; one that is known already changes nothing."""
 
     def add_region(self, region: RegionRecord) -> None:
-        """Take a usable region of a picture taken before."""
+        """Take a usable region of an image taken before."""
 
     def add_truth(self, region: RegionRecord) -> None:
         """Take a region that answers are graded on without being asked about."""
@@ -63,7 +63,7 @@ class MemoryStore:
         self._rejected: list[Rejection] = []
 
     def add_image(self, image: ImageRecord) -> None:
-        """Keep the first picture of each id."""
+        """Keep the first image of each id."""
         self._images.setdefault(image.image_id, image)
 
     def add_region(self, region: RegionRecord) -> None:
@@ -117,8 +117,8 @@ class RegionCollector:
     evaluation counts it as a wrong answer, unless the protocol itself leaves it out. What is odd
     about regions that are kept is counted as well:
 
-        box_outside             the box, as given, has no pixel of the picture, but is moved into it
-        box_partly_outside      the box, as given, leaves the picture by more than rounding
+        box_outside             the box, as given, has no pixel of the image, but is moved into it
+        box_partly_outside      the box, as given, leaves the image by more than rounding
         box_below_2_px          a side of the box, as used, is shorter than 2 pixels
         crowd                   the region is a crowd of its category
         id_beyond_32_bits       the region's id does not fit into an int32
@@ -139,7 +139,7 @@ class RegionCollector:
         self._keeps_rejected = is_truth and split != TRAIN
         self._store = stores(split)
         self._ids: set[int] = set()
-        self._pictures: set[int] = set()
+        self._images: set[int] = set()
         self._kept = 0
         self._repeats = 0
         self._counts: Counter[str] = Counter()
@@ -147,11 +147,11 @@ class RegionCollector:
         self._example = ""
 
     def add(self, region: RegionRecord, image: ImageRecord, *, given: Box | None = None) -> None:
-        """Take a region, or reject it for its id, its caption, its picture file or its box.
+        """Take a region, or reject it for its id, its caption, its image file or its box.
 
         Args:
             region: the region.
-            image: its picture; an empty path means that the file is missing.
+            image: its image; an empty path means that the file is missing.
             given: xyxy box in pixels before the protocol changed it, which then names the problem.
         """
         if region.region_id in self._ids:
@@ -163,14 +163,14 @@ class RegionCollector:
             self.reject("empty_caption", detail, region)
             return
         if not image.path:
-            detail = f"picture {image.image_id} has no file"
+            detail = f"image {image.image_id} has no file"
             self.reject("missing_image", detail, region)
             return
         problem = box_problem(region.box, image.width, image.height)
         if problem:
             box = given or region.box
             size = f"{image.width} x {image.height}"
-            detail = f"box {box} of region {region.region_id} in a picture of {size} pixels"
+            detail = f"box {box} of region {region.region_id} in an image of {size} pixels"
             self.reject(box_problem(box, image.width, image.height) or problem, detail, region)
             return
         self._ids.add(region.region_id)
@@ -196,13 +196,13 @@ class RegionCollector:
         self._leave_out(Rejection(reason, detail, region.image_id, region))
 
     def leave_out(self, reason: str, detail: str, image_id: int | None) -> None:
-        """Count something that is no truth: a record without sense, a picture without regions."""
+        """Count something that is no truth: a record without sense, an image without regions."""
         self._leave_out(Rejection(reason, detail, image_id))
 
     def add_image(self, image: ImageRecord) -> None:
-        """Take a picture, whether or not it will have regions."""
-        if image.image_id not in self._pictures:
-            self._pictures.add(image.image_id)
+        """Take an image, whether or not it will have regions."""
+        if image.image_id not in self._images:
+            self._images.add(image.image_id)
             self._store.add_image(image)
 
     def grade_on(self, truth: Iterable[RegionRecord], rejected: Iterable[Rejection]) -> None:
@@ -232,8 +232,8 @@ class RegionCollector:
             )
         noted = dict(self._noted.most_common())
         logger.info(
-            "%s, split '%s': %d regions in %d pictures; left out %s%s",
-            *(self.name, self.split, self._kept, len(self._pictures), counts or "nothing"),
+            "%s, split '%s': %d regions in %d images; left out %s%s",
+            *(self.name, self.split, self._kept, len(self._images), counts or "nothing"),
             f"; noted {noted}" if noted else "",
         )
         return self._store.finish(self.name, self.split, attributes, category_names, noted)
@@ -274,5 +274,5 @@ def box_problem(box: Box, width: float, height: float) -> str | None:
     if x2 <= x1 or y2 <= y1:
         return "empty_box"
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-        return "outside_picture"
+        return "outside_image"
     return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lavis_dynrefer.datasets.sources.rows import Row, shown, whole_number
-from lavis_dynrefer.geometry.masks import box_from_rle
+from lavis_dynrefer.datasets.sources.annotation_rows import Row, shown, whole_number
+from lavis_dynrefer.images.masks import box_from_rle
 from lavis_dynrefer.structures import Box, ImageRecord
 
 
@@ -27,13 +27,13 @@ def crowd_box(row: Row, image: ImageRecord) -> Box:
 
     Raises:
         KeyError: no mask.
-        TypeError, ValueError: a mask of another kind, of another size than the picture, or of runs
+        TypeError, ValueError: a mask of another kind, of another size than the image, or of runs
             that do not fill it.
     """
     size = [whole_number(side) for side in row["segmentation"]["size"]]
     if size != [image.height, image.width]:
         raise ValueError(
-            f"the mask is for {shown(size)} pixels (height, width), the picture has "
+            f"the mask is for {shown(size)} pixels (height, width), the image has "
             f"{[image.height, image.width]}"
         )
     counts = row["segmentation"]["counts"]

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_dynrefer.datasets.sources.annotation_rows import Row, whole_number
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
-from lavis_dynrefer.datasets.sources.rows import Row, whole_number
 from lavis_dynrefer.structures import Box, ImageRecord
 
 logger = logging.getLogger(__name__)
 
 GUIDE = "docs/train_on_your_data.md"
-SLACK = 0.05  # share of a side by which a good box may leave its picture
+SLACK = 0.05  # share of a side by which a good box may leave its image
 MANY_OUTSIDE = 0.2  # share of boxes outside that needs an explanation
 MOST_OUTSIDE = 0.5  # share of boxes outside that is wrong whatever the explanation
 NEARLY_ALL = 0.95
@@ -121,7 +121,7 @@ def id_of(row: Row, key: str) -> int:
 
 
 class BoxCheck:
-    """Tells COCO's boxes in pixels from corners, from shares, and from boxes of other pictures."""
+    """Tells COCO's boxes in pixels from corners, from shares, and from boxes of other images."""
 
     def __init__(self) -> None:
         self.total = self.outside = self.corners = self.shares = 0
@@ -137,7 +137,7 @@ class BoxCheck:
         if x + w > right or y + h > bottom:
             self.outside += 1
             size = f"{image.width} x {image.height} pixels"
-            example = f"{[x, y, w, h]} in picture {image.image_id} of {size}"
+            example = f"{[x, y, w, h]} in image {image.image_id} of {size}"
             self.example = self.example or example
 
     def finish(self, path: str | Path, source: RawFile) -> None:
@@ -149,17 +149,17 @@ class BoxCheck:
         if self.total and self.shares == self.total:
             raise source.error(
                 f"{path}: no number of its {self.total} boxes is above 1; they seem to be shares "
-                "of the picture, expected pixels: multiply x and width by the picture's width, y "
+                "of the image, expected pixels: multiply x and width by the image's width, y "
                 "and height by its height"
             )
         found = f"{path}: as x, y, width, height {self.outside} of {self.total} boxes leave their "
-        found += f"pictures, for example {self.example}"
+        found += f"images, for example {self.example}"
         if self.outside > MANY_OUTSIDE * self.total and self.corners >= NEARLY_ALL * self.total:
             raise source.error(
                 f"{found}; they seem to be corners x1, y1, x2, y2: write [x1, y1, x2 - x1, y2 - y1]"
             )
         if self.outside > MOST_OUTSIDE * self.total:
-            raise source.error(f"{found}; were they drawn on pictures of another size?")
+            raise source.error(f"{found}; were they drawn on images of another size?")
 
 
 class SizeCheck:
@@ -170,25 +170,25 @@ class SizeCheck:
         self.example = ""
 
     def add(self, image_id: int, annotated: Size, actual: Size) -> None:
-        """Look at one picture; sizes are (width, height) in pixels."""
+        """Look at one image; sizes are (width, height) in pixels."""
         self.total += 1
         if annotated == actual:
             return
         self.wrong += 1
         turned = annotated == actual[::-1]
         self.example = self.example or (
-            f"picture {image_id} has {actual[0]} x {actual[1]} pixels, the json says "
+            f"image {image_id} has {actual[0]} x {actual[1]} pixels, the json says "
             f"{annotated[0]} x {annotated[1]}"
             + (" (turned by an EXIF tag? save it turned)" if turned else "")
         )
 
     def finish(self, path: str | Path, source: RawFile) -> None:
-        """Refuse a file that is about other pictures; single differences are only logged.
+        """Refuse a file that is about other images; single differences are only logged.
 
         Raises:
             DatasetError: most sizes differ.
         """
-        found = f"{path}: {self.wrong} of {self.total} pictures looked at have another size than "
+        found = f"{path}: {self.wrong} of {self.total} images looked at have another size than "
         found += f"the json says: {self.example}; boxes are taken in pixels of the files"
         if 2 * self.wrong > self.total:
             raise source.error(found)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
-from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
-from lavis_dynrefer.datasets.sources.rows import (
+from lavis_dynrefer.datasets.sources.annotation_rows import (
     ROW_ERRORS,
     finite_number,
     shown,
     whole_number,
     xyxy,
 )
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)
@@ -23,13 +23,13 @@ BOXES = RawFile(
     "vg_instances_results.json",
     "GRiT (https://github.com/JialianW/GRiT), what its evaluation on Visual Genome writes",
 )
-GRIT_SIDE = 720  # pixels; GRiT stores boxes as if the longer side of every picture were this long
-SLACK = 0.05  # share of a side by which a good box may leave its picture
-MOST_OUTSIDE = 0.05  # share of boxes that may leave their pictures by more
-SMALL_SIDE = 0.9 * GRIT_SIDE  # pictures this small show by their boxes whether those are scaled
-FEW_BOXES = 100  # in small pictures, too few to tell
+GRIT_SIDE = 720  # pixels; GRiT stores boxes as if the longer side of every image were this long
+SLACK = 0.05  # share of a side by which a good box may leave its image
+MOST_OUTSIDE = 0.05  # share of boxes that may leave their images by more
+SMALL_SIDE = 0.9 * GRIT_SIDE  # images this small show by their boxes whether those are scaled
+FEW_BOXES = 100  # in small images, too few to tell
 _RULE = (
-    f"GRiT stores x, y, width, height times {GRIT_SIDE} / the longer side of the picture, and that "
+    f"GRiT stores x, y, width, height times {GRIT_SIDE} / the longer side of the image, and that "
     "scaling is undone here"
 )
 
@@ -37,11 +37,11 @@ _RULE = (
 def read_grit(
     boxes: str | Path, truth: RegionSet, *, name: str, stores: Stores = in_memory
 ) -> RegionSet:
-    """The detections on the pictures of a split, with that split as their truth.
+    """The detections on the images of a split, with that split as their truth.
 
-    Detections are numbered on from the largest region id of the truth, in file order; a picture of
+    Detections are numbered on from the largest region id of the truth, in file order; an image of
     the split without a detection stays in the truth. GRiT's own captions are not used. Detections
-    on pictures of other splits are left alone, and noted as "on_other_pictures".
+    on images of other splits are left alone, and noted as "on_other_images".
 
     Args:
         boxes: `vg_instances_results.json`, a list of image_id, bbox and score.
@@ -53,12 +53,12 @@ def read_grit(
         Regions with a `score` and no caption; the truth and what it rejected are those of `truth`.
 
     Raises:
-        DatasetError: the file is missing or of another kind, has no detection on a picture of the
+        DatasetError: the file is missing or of another kind, has no detection on an image of the
             split, or holds boxes that are not scaled as GRiT scales them.
     """
     collector = RegionCollector(name, truth.split, stores, is_truth=False)
-    for picture in truth.images.values():
-        collector.add_image(picture)
+    for image in truth.images.values():
+        collector.add_image(image)
     collector.grade_on(truth.truth_regions or truth.regions, truth.rejected)
     first_id = 1 + max((region.region_id for region in truth.truth()), default=-1)
     scale_check = _ScaleCheck()
@@ -82,16 +82,16 @@ def read_grit(
     scale_check.finish(boxes)
     if elsewhere and not scale_check.total:
         raise BOXES.error(
-            f"{boxes}: none of {elsewhere} detections is on a picture of split '{truth.split}'; "
+            f"{boxes}: none of {elsewhere} detections is on an image of split '{truth.split}'; "
             "name the split they were made on in `splits`"
         )
     if elsewhere:
-        collector.note("on_other_pictures", elsewhere)
+        collector.note("on_other_images", elsewhere)
     return collector.finish()
 
 
 def undo_scaling(box: Box, image: ImageRecord) -> Box:
-    """A box of GRiT's file in pixels of the picture.
+    """A box of GRiT's file in pixels of the image.
 
     >>> undo_scaling((72.0, 36.0, 720.0, 540.0), ImageRecord(1, "1.jpg", 1440, 1080))
     (144.0, 72.0, 1440.0, 1080.0)
@@ -114,7 +114,7 @@ class _ScaleCheck:
         if _leaves(box, image):
             self.outside += 1
             self.example = self.example or (
-                f"{box} in picture {image.image_id} of {image.width} x {image.height} pixels"
+                f"{box} in image {image.image_id} of {image.width} x {image.height} pixels"
             )
         if max(image.width, image.height) <= SMALL_SIDE:
             self.small += 1
@@ -124,14 +124,14 @@ class _ScaleCheck:
         """Refuse boxes that are not scaled, or warn where that is likely."""
         if self.outside > MOST_OUTSIDE * self.total:
             raise BOXES.error(
-                f"{path}: {self.outside} of {self.total} boxes leave their pictures, for example "
+                f"{path}: {self.outside} of {self.total} boxes leave their images, for example "
                 f"{self.example}. {_RULE}: give the file as GRiT writes it, not one whose boxes "
-                "are in pixels of the pictures already, or are x1, y1, x2, y2"
+                "are in pixels of the images already, or are x1, y1, x2, y2"
             )
         if self.small >= FEW_BOXES and not self.small_outside:
             logger.warning(
-                "%s: all %d boxes of pictures smaller than %d pixels would fit as they are. %s: "
-                "are they in pixels of the pictures already? Then the mAP will be near zero",
+                "%s: all %d boxes of images smaller than %d pixels would fit as they are. %s: "
+                "are they in pixels of the images already? Then the mAP will be near zero",
                 *(path, self.small, SMALL_SIDE, _RULE),
             )
 

@@ -1,14 +1,14 @@
-"""OVAD: boxes on COCO val2017 pictures with 117 attributes, each present, absent or unknown."""
+"""OVAD: boxes on COCO val2017 images with 117 attributes, each present, absent or unknown."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.coco import category_names, category_of, collect_regions
+from lavis_dynrefer.datasets.sources.annotation_rows import Row, shown, text_of, whole_number
+from lavis_dynrefer.datasets.sources.coco_layout import category_names, category_of, collect_regions
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
-from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
-from lavis_dynrefer.datasets.sources.rows import Row, shown, text_of, whole_number
+from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes
 
@@ -29,7 +29,7 @@ def read_ovad(
 
     Args:
         annotations: ovad2000.json, or another file of its layout.
-        images: folder of the COCO val2017 pictures.
+        images: folder of the COCO val2017 images.
         name: protocol id.
         split: split name.
         stores: where the regions go.
@@ -52,7 +52,7 @@ def read_ovad(
         }
 
     collector = RegionCollector(name, split, stores)
-    collect_regions(document, PictureFolder(images, IMAGES), collector, describe, ANNOTATIONS)
+    collect_regions(document, ImageFolder(images, IMAGES), collector, describe, ANNOTATIONS)
     return collector.finish(attributes=attributes, category_names=tuple(categories.values()))
 
 

@@ -1,4 +1,4 @@
-"""Raw annotation files and picture folders, read so that every problem is named."""
+"""Raw annotation files and image folders, read so that every problem is named."""
 
 from __future__ import annotations
 
@@ -181,8 +181,8 @@ class _ListReader:
         return not self._at_end
 
 
-class PictureFolder:
-    """Which pictures are on disk: one listing per folder instead of one question per picture.
+class ImageFolder:
+    """Which images are on disk: one listing per folder instead of one question per image.
 
     Args:
         root: the folder; it and its sub-folders are listed when first asked about.

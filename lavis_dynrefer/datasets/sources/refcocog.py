@@ -8,10 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lavis_dynrefer.datasets.sources.coco import PictureRows, list_of_rows
-from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
-from lavis_dynrefer.datasets.sources.raw_files import PictureFolder, RawFile, read_json
-from lavis_dynrefer.datasets.sources.rows import (
+from lavis_dynrefer.datasets.sources.annotation_rows import (
     ROW_ERRORS,
     Row,
     rows_by_id,
@@ -20,6 +17,9 @@ from lavis_dynrefer.datasets.sources.rows import (
     whole_number,
     xyxy,
 )
+from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, list_of_rows
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
 from lavis_dynrefer.structures import RegionRecord, RegionSet
 
 _SITE = "https://github.com/lichengunc/refer (refcocog.zip)"
@@ -66,7 +66,7 @@ def read_refcocog(
     Args:
         refs: pickle of the references; it may hold plain data only.
         instances: json with the boxes, in COCO's layout.
-        images: folder of the COCO train2014 pictures.
+        images: folder of the COCO train2014 images.
         splits: which of "train", "val", "test".
         name: protocol id, to which the split is added.
         stores: where the regions of each split go.
@@ -82,15 +82,15 @@ def read_refcocog(
     document = read_json(instances, INSTANCES)
     every = list(collectors.values())
     listed, annotations = (list_of_rows(document, key, INSTANCES) for key in _KEYS)
-    pictures = PictureRows(
-        rows_by_id(listed, "entry of 'images'", INSTANCES, every), PictureFolder(images, IMAGES)
+    image_rows = ImageRows(
+        rows_by_id(listed, "entry of 'images'", INSTANCES, every), ImageFolder(images, IMAGES)
     )
     boxes = rows_by_id(annotations, "entry of 'annotations'", INSTANCES, every)
     found: set[str] = set()
     for split, reference in _with_splits(references, every):
         found.add(split)
         if split in collectors:
-            _add_sentences(collectors[split], reference, boxes, pictures)
+            _add_sentences(collectors[split], reference, boxes, image_rows)
     absent = [split for split in splits if split not in found]
     if absent:
         raise REFS.error(
@@ -127,7 +127,7 @@ def _read_refs(path: str | Path) -> list[Any]:
 
 
 def _add_sentences(
-    collector: RegionCollector, reference: Row, boxes: Mapping[int, Row], pictures: PictureRows
+    collector: RegionCollector, reference: Row, boxes: Mapping[int, Row], images: ImageRows
 ) -> None:
     sentences = reference.get("sentences")
     if not isinstance(sentences, (list, tuple)) or not sentences:
@@ -141,9 +141,9 @@ def _add_sentences(
             detail = f"sentence {shown(row)} of reference {shown(reference)}: {error!r}"
             collector.leave_out("unreadable_record", detail, None)
             continue
-        image = pictures.get(region.image_id)
+        image = images.get(region.image_id)
         if image is None:
-            collector.reject("no_image_data", pictures.problem(region.image_id), region)
+            collector.reject("no_image_data", images.problem(region.image_id), region)
         else:
             collector.add(region, image)
 
@@ -153,13 +153,13 @@ def _region(reference: Row, sentence: Row, boxes: Mapping[int, Row]) -> RegionRe
 
     Raises:
         KeyError, TypeError, ValueError: something is missing, of another kind, or the box is on
-            another picture.
+            another image.
     """
     image_id, ann_id = whole_number(reference["image_id"]), whole_number(reference["ann_id"])
     if ann_id not in boxes:
         raise ValueError(f"annotation {ann_id} is not in instances.json")
     marked = whole_number(boxes[ann_id].get("image_id", image_id))
     if marked != image_id:
-        raise ValueError(f"annotation {ann_id} is on picture {marked}, not {image_id}")
+        raise ValueError(f"annotation {ann_id} is on image {marked}, not {image_id}")
     region_id, text = whole_number(sentence["sent_id"]), text_of(sentence["sent"])
     return RegionRecord(region_id, image_id, xyxy(boxes[ann_id]["bbox"]), text)

@@ -12,16 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
-from lavis_dynrefer.datasets.sources.raw_files import (
-    Opener,
-    PictureFolder,
-    RawFile,
-    iter_json_list,
-    open_binary,
-    read_json,
-)
-from lavis_dynrefer.datasets.sources.rows import (
+from lavis_dynrefer.datasets.sources.annotation_rows import (
     ROW_ERRORS,
     Row,
     finite_number,
@@ -31,6 +22,15 @@ from lavis_dynrefer.datasets.sources.rows import (
     text_of,
     whole_number,
     with_ids,
+)
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.datasets.sources.raw_files import (
+    ImageFolder,
+    Opener,
+    RawFile,
+    iter_json_list,
+    open_binary,
+    read_json,
 )
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
@@ -88,10 +88,10 @@ def read_visual_genome(
 
     Args:
         region_descriptions: json in the layout of version 1.0 or 1.2.
-        image_data: json with size, url and COCO id of every picture.
-        densecap_splits: json with the picture ids of train, val and test.
-        images: folder with VG_100K and VG_100K_2, or with all pictures side by side.
-        version: "v1.2", "v1.0", or "vgcoco": the pictures of 1.2 that are COCO pictures too.
+        image_data: json with size, url and COCO id of every image.
+        densecap_splits: json with the image ids of train, val and test.
+        images: folder with VG_100K and VG_100K_2, or with all images side by side.
+        version: "v1.2", "v1.0", or "vgcoco": the images of 1.2 that are COCO images too.
         splits: which of "train", "val", "test".
         name: protocol id; None for the version's own.
         stores: where the regions of each split go.
@@ -106,27 +106,27 @@ def read_visual_genome(
     protocol = name or PROTOCOLS[version]
     collectors = {split: RegionCollector(protocol, split, stores) for split in splits}
     every = list(collectors.values())
-    folder = PictureFolder(images, IMAGES)
+    folder = ImageFolder(images, IMAGES)
     split_of = _read_splits(densecap_splits, collectors)
     listed = iter_json_list(image_data, IMAGE_DATA)
-    pictures = rows_by_id(listed, "picture of image_data", IMAGE_DATA, every, ID_KEYS)
+    listed_images = rows_by_id(listed, "image of image_data", IMAGE_DATA, every, ID_KEYS)
     if version == "vgcoco":
-        split_of = _coco_pictures(split_of, pictures, image_data)
+        split_of = _coco_images(split_of, listed_images, image_data)
     missing = dict(split_of)
     entries = iter_json_list(region_descriptions, REGION_DESCRIPTIONS, opener)
     for image_id, entry in with_ids(
-        entries, "picture of region_descriptions", REGION_DESCRIPTIONS, every, ID_KEYS
+        entries, "image of region_descriptions", REGION_DESCRIPTIONS, every, ID_KEYS
     ):
         regions = entry.get("regions")
         if image_id not in split_of or not regions:
             continue
         collector = collectors[split_of[image_id]]
         if missing.pop(image_id, None) is None:
-            collector.note("picture_listed_twice")
-        image = _find_picture(image_id, pictures.get(image_id), folder)
+            collector.note("image_listed_twice")
+        image = _find_image(image_id, listed_images.get(image_id), folder)
         _add_regions(collector, image_id, image, regions, is_old=version == "v1.0")
     for image_id, split in missing.items():
-        detail = f"picture {image_id} of the split has no region in {region_descriptions}"
+        detail = f"image {image_id} of the split has no region in {region_descriptions}"
         collectors[split].leave_out("no_regions", detail, image_id)
     found = {split: collector.finish() for split, collector in collectors.items()}
     _warn_of_other_keys(found, region_descriptions, version)
@@ -143,7 +143,7 @@ def clean_caption(phrase: str) -> str:
 
 
 def clamp_box(x: float, y: float, w: float, h: float, width: int, height: int) -> Box:
-    """Corner and size to xyxy, the upper left corner at least one pixel inside the picture.
+    """Corner and size to xyxy, the upper left corner at least one pixel inside the image.
 
     The result may be empty where the region lies outside.
     """
@@ -159,38 +159,38 @@ def clamp_box(x: float, y: float, w: float, h: float, width: int, height: int) -
 
 
 def _read_splits(path: str | Path, collectors: Mapping[str, RegionCollector]) -> dict[int, str]:
-    """Picture id -> split, for the splits asked for; a picture in two splits is tested on."""
+    """Image id -> split, for the splits asked for; an image in two splits is tested on."""
     document = read_json(path, SPLITS_FILE)
     split_of: dict[int, str] = {}
     for split in SPLITS:
         if not isinstance(document.get(split), list):
-            raise SPLITS_FILE.error(f"{path}: expected a list of picture ids under {split!r}")
+            raise SPLITS_FILE.error(f"{path}: expected a list of image ids under {split!r}")
         for value in document[split]:
             try:
                 image_id = whole_number(value)
             except ValueError as error:
                 if split in collectors:
-                    detail = f"{path}, split '{split}': picture id: {error}"
+                    detail = f"{path}, split '{split}': image id: {error}"
                     collectors[split].leave_out("unreadable_entry", detail, None)
                 continue
             loser = split_of.get(image_id)
             if loser not in (None, split) and loser in collectors:
-                detail = f"picture {image_id} is in the splits {loser} and {split}"
+                detail = f"image {image_id} is in the splits {loser} and {split}"
                 collectors[loser].leave_out("in_two_splits", detail, image_id)
             split_of[image_id] = split
     return {image_id: split for image_id, split in split_of.items() if split in collectors}
 
 
-def _coco_pictures(
-    split_of: Mapping[int, str], pictures: Mapping[int, Row], path: str | Path
+def _coco_images(
+    split_of: Mapping[int, str], images: Mapping[int, Row], path: str | Path
 ) -> dict[int, str]:
-    """The pictures that COCO has too; those without image data stay, to be counted as such."""
-    if not any("coco_id" in row for row in pictures.values()):
-        raise IMAGE_DATA.error(f"{path}: no picture has a 'coco_id', which type vgcoco goes by")
+    """The images that COCO has too; those without image data stay, to be counted as such."""
+    if not any("coco_id" in row for row in images.values()):
+        raise IMAGE_DATA.error(f"{path}: no image has a 'coco_id', which type vgcoco goes by")
     return {
         image_id: split
         for image_id, split in split_of.items()
-        if image_id not in pictures or _has_coco_id(pictures[image_id])
+        if image_id not in images or _has_coco_id(images[image_id])
     }
 
 
@@ -202,8 +202,8 @@ def _has_coco_id(row: Row) -> bool:
     return True
 
 
-def _find_picture(image_id: int, row: Row | None, folder: PictureFolder) -> ImageRecord | None:
-    """The picture, with an empty path where its file is missing; None without its size."""
+def _find_image(image_id: int, row: Row | None, folder: ImageFolder) -> ImageRecord | None:
+    """The image, with an empty path where its file is missing; None without its size."""
     if row is None:
         return None
     try:
@@ -214,7 +214,7 @@ def _find_picture(image_id: int, row: Row | None, folder: PictureFolder) -> Imag
     parts = PurePosixPath(url).parts[-2:] if isinstance(url, str) else ()
     stem = PurePosixPath(parts[-1]).stem if parts else ""
     if not parts or (stem.isdecimal() and stem.lstrip("0") != str(image_id)):
-        parts = (*parts[:-1], name)  # no url, or that of another picture
+        parts = (*parts[:-1], name)  # no url, or that of another image
     bases = dict.fromkeys((parts[-1], name))
     names = [f"{parent}{base}" for base in bases for parent in ("", "VG_100K/", "VG_100K_2/")]
     return ImageRecord(image_id, folder.find("/".join(parts), *names) or "", width, height)
@@ -228,16 +228,16 @@ def _add_regions(
     *,
     is_old: bool,
 ) -> None:
-    """Hand the regions of one picture to the collector; `is_old` is what the file should be."""
+    """Hand the regions of one image to the collector; `is_old` is what the file should be."""
     if not isinstance(rows, list):
-        detail = f"picture {image_id}: expected a list of regions, got {shown(rows)}"
+        detail = f"image {image_id}: expected a list of regions, got {shown(rows)}"
         collector.leave_out("unreadable_record", detail, image_id)
         return
     for row in rows:
         try:
             region, given = _read_region(row, image_id, image)
         except ROW_ERRORS as error:
-            detail = f"region {shown(row)} of picture {image_id}: {error!r}"
+            detail = f"region {shown(row)} of image {image_id}: {error!r}"
             collector.leave_out("unreadable_record", detail, image_id)
             continue
         if (region.caption or "").count(" ") >= MAX_CAPTION_WORDS:  # cleaned: single blanks
@@ -246,7 +246,7 @@ def _add_regions(
             continue
         _note_keys(collector, image_id, row, is_old)
         if image is None:
-            detail = f"picture {image_id} has no size in image_data"
+            detail = f"image {image_id} has no size in image_data"
             collector.reject("no_image_data", detail, region)
         else:
             collector.add(region, image, given=given)
@@ -273,7 +273,7 @@ def _note_keys(collector: RegionCollector, image_id: int, row: Row, is_old: bool
         collector.note(OLD_KEYS if has_old else NEW_KEYS)
     inner = row.get("image" if has_old else "image_id", image_id)
     if inner != image_id and str(inner) != str(image_id):
-        collector.note("other_picture_inside")  # the picture it is listed under counts, as usual
+        collector.note("other_image_inside")  # the image it is listed under counts, as usual
 
 
 def _warn_of_other_keys(found: Mapping[str, RegionSet], path: str | Path, version: str) -> None:

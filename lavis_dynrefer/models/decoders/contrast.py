@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import QueryDecoderConfig
+from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
 from lavis_dynrefer.models.gather import gather_rows
 from lavis_dynrefer.models.losses import sigmoid_contrastive_loss
-from lavis_dynrefer.models.query_decoder import QueryDecoder
 
 
 class ContrastDecoder(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lavis_dynrefer.models.query_decoder import QueryDecoder
+from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
 
 
 class TagDecoder(nn.Module):

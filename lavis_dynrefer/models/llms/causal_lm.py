@@ -21,9 +21,9 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
-from lavis_dynrefer.models.lora import LoraOptions, add_lora
+from lavis_dynrefer.models.llms.lora import LoraOptions, add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
-from lavis_dynrefer.models.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 
 IGNORED = -100  # label that cross-entropy leaves out
 LORA_TARGETS = ("q_proj", "v_proj", "lm_head")  # what the released code adapts in its T5

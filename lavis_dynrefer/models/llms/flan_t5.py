@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGene
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
 from lavis_dynrefer.models.llms.beam_search import beam_search
+from lavis_dynrefer.models.llms.lora import LoraOptions, add_lora
 from lavis_dynrefer.models.llms.t5_steps import T5Steps
-from lavis_dynrefer.models.lora import LoraOptions, add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
-from lavis_dynrefer.models.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 
 SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
 IGNORED = -100  # label that cross-entropy leaves out

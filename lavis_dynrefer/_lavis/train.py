@@ -1,8 +1,0 @@
-"""`python -m lavis.train`: LAVIS 1.0.2 does not ship it."""
-
-import sys
-
-from lavis_dynrefer.launch import train_main
-
-if __name__ == "__main__":
-    sys.exit(train_main())

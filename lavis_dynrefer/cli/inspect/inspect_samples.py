@@ -1,0 +1,183 @@
+"""Images with some of their regions, drawn by lot, for a person to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from lavis_dynrefer.datasets.region_dataset import SampleError, read_image
+from lavis_dynrefer.datasets.tables import rows_by_image
+from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions, titled
+from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet, Rejection
+
+REGIONS_PER_IMAGE = 8
+SIDE = 560  # pixels, the longer side of an image as it is kept
+SHEET_SIDE = 360  # and on the contact sheet
+SHEET_COLUMNS = 4
+_NO_IMAGE = "#c8ccd2"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is written about one region.
+
+    Args:
+        box: xyxy in pixels of the image file.
+        title: its caption, or what comes nearest to one.
+        details: further facts, each a few words.
+        names: category, tags and attributes.
+    """
+
+    box: Box
+    title: str
+    details: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what is said about some of its regions.
+
+    Args:
+        image: what the file says about it.
+        image: the image, scaled down to `SIDE`; gray where the file cannot be read.
+        size: width and height of the image file, which the boxes refer to, in pixels.
+        problem: why the boxes may not fit, or why there is no image; else empty.
+        notes: the regions shown.
+        regions: how many there are in the image.
+        rejected: the notes are about what was dropped.
+    """
+
+    image: ImageRecord
+    image: Image.Image
+    size: tuple[int, int]
+    problem: str
+    notes: tuple[Note, ...]
+    regions: int
+    rejected: bool = False
+
+
+def choose_samples(region_set: RegionSet, count: int, rng: np.random.Generator) -> list[Sample]:
+    """Images drawn by lot, each with some of its regions, the largest first."""
+    groups = rows_by_image(region_set)
+    chosen = rng.choice(len(groups), size=min(count, len(groups)), replace=False)
+    samples = []
+    for number in sorted(chosen.tolist()):
+        rows = np.array(groups[number])
+        some = rng.permutation(rows)[:REGIONS_PER_IMAGE]
+        regions = [region_set.regions[row] for row in sorted(some.tolist())]
+        regions.sort(key=_area, reverse=True)  # small ones are drawn over large ones
+        notes = [_note(region, region_set) for region in regions]
+        samples.append(_sample(region_set.images[regions[0].image_id], notes, len(rows)))
+    return samples
+
+
+def choose_rejected(region_set: RegionSet, count: int, rng: np.random.Generator) -> list[Sample]:
+    """Images with regions that were dropped, as far as box and image are known.
+
+    Rare reasons are shown as often as frequent ones.
+    """
+    by_image: dict[int, list[Rejection]] = {}
+    by_reason: dict[str, list[int]] = {}
+    for item in region_set.rejected:
+        if item.region is not None and item.region.image_id in region_set.images:
+            by_image.setdefault(item.region.image_id, []).append(item)
+            by_reason.setdefault(item.reason, []).append(item.region.image_id)
+    queues = [rng.permutation(ids).tolist() for ids in by_reason.values()]
+    chosen: dict[int, None] = {}
+    while any(queues) and len(chosen) < count:
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen[queue.pop()] = None
+    return [
+        _sample(region_set.images[image_id], _rejected_notes(items), len(items), rejected=True)
+        for image_id in chosen
+        for items in [by_image[image_id]]
+    ]
+
+
+def draw_sheet(parts: Iterable[tuple[str, Sequence[Sample]]]) -> Image.Image | None:
+    """All samples on one contact sheet, those of each part under its title; None without any."""
+    sheets = [
+        titled(contact_sheet([_draw(item) for item in samples], columns=SHEET_COLUMNS), title)
+        for title, samples in parts
+        if samples
+    ]
+    return contact_sheet(sheets, columns=1) if sheets else None
+
+
+def _sample(
+    record: ImageRecord, notes: Sequence[Note], regions: int, *, rejected: bool = False
+) -> Sample:
+    size, problem = (record.width, record.height), ""
+    try:
+        image = read_image(record)
+        size = image.size
+        image.thumbnail((SIDE, SIDE))
+        if size != (record.width, record.height):
+            problem = (
+                f"the file has {size[0]} x {size[1]} pixels, "
+                f"the annotations say {record.width} x {record.height}"
+            )
+    except SampleError as error:
+        image = Image.new("RGB", _fit(size, SIDE), _NO_IMAGE)
+        problem = f"the file cannot be read: {error.__cause__}"
+    return Sample(record, image, size, problem, tuple(notes), regions, rejected)
+
+
+def _note(region: RegionRecord, region_set: RegionSet) -> Note:
+    title = region.caption or region.category
+    if region.caption is not None and not region.caption.strip():
+        title = "(empty caption)"
+    names = [region.category] if region.category and title != region.category else []
+    names += region.tags
+    for attribute, label in zip(region_set.attributes, region.attributes or ()):
+        if label == 1:
+            names.append(attribute.name.split("/")[0].replace(":", " "))  # the first synonym
+    details = ["crowd"] if region.iscrowd else []
+    if region.score is not None:
+        details.append(f"score {region.score:.2f}")
+    details.append(_size(region.box))
+    return Note(region.box, title or "(no caption)", tuple(details), tuple(names))
+
+
+def _rejected_notes(items: Sequence[Rejection]) -> list[Note]:
+    notes = []
+    for item in items[:REGIONS_PER_IMAGE]:
+        if item.region is not None:
+            caption = item.region.caption
+            details = (item.detail, f"caption: {caption}") if caption else (item.detail,)
+            notes.append(Note(item.region.box, item.reason.replace("_", " "), details))
+    return notes
+
+
+def _draw(sample: Sample) -> Image.Image:
+    small = sample.image.copy()
+    small.thumbnail((SHEET_SIDE, SHEET_SIDE))
+    scales = [small.width / sample.size[0], small.height / sample.size[1]] * 2
+    boxes = [
+        (box[0] * scales[0], box[1] * scales[1], box[2] * scales[2], box[3] * scales[3])
+        for box in (note.box for note in sample.notes)
+    ]
+    lines = [
+        "\n".join((note.title, *filter(None, [", ".join(note.names)]), *note.details))
+        for note in sample.notes
+    ]
+    return draw_regions(small, boxes, lines, rejected=sample.rejected, remark=sample.problem)
+
+
+def _size(box: Box) -> str:
+    return f"{box[2] - box[0]:.0f} x {box[3] - box[1]:.0f} px"
+
+
+def _area(region: RegionRecord) -> float:
+    x1, y1, x2, y2 = region.box
+    return (x2 - x1) * (y2 - y1)
+
+
+def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    scale = min(1.0, side / max(*size, 1))
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)

@@ -1,0 +1,75 @@
+"""Which images a command is about, and by which names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SUFFIXES = frozenset(
+    f".{name}"
+    for names in ("avif bmp gif jfif jp2 jpeg jpg pbm", "pgm png pnm ppm tga tif tiff webp")
+    for name in names.split()
+)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file.
+
+    Args:
+        name: relative to the folder it was found in, with forward slashes; different for each.
+        path: absolute; nothing need be there.
+    """
+
+    name: str
+    path: Path
+
+
+def find_images(
+    paths: Sequence[Path], *, recursive: bool, leave_out: Path | None = None
+) -> list[ImageFile]:
+    """The images named one by one, and those in folders, in alphabetical order.
+
+    Args:
+        paths: files, taken whatever their names end in, and folders.
+        recursive: look into sub-folders, too; links to folders are not followed.
+        leave_out: a folder not to look into, as annotated images lie there.
+
+    Raises:
+        ValueError: none of the paths exists, or a folder has no image.
+        OSError: a folder cannot be listed.
+    """
+    if not any(path.exists() for path in paths):
+        raise ValueError(f"no image or folder {', '.join(map(str, paths))}")
+    skipped = None if leave_out is None else Path(os.path.abspath(leave_out))
+    found: dict[Path, str] = {}
+    for given in paths:
+        path = Path(os.path.abspath(given))
+        if not path.is_dir():
+            found.setdefault(path, path.name)
+            continue
+        inside = list(_walk(path, recursive, skipped))
+        if not inside:
+            cure = "" if recursive else "; --recursive looks into its folders"
+            raise ValueError(f"{given}: no file that ends in {', '.join(sorted(SUFFIXES))}{cure}")
+        for file in inside:
+            found.setdefault(file, file.relative_to(path).as_posix())
+    if len(set(found.values())) < len(found):  # two folders have a 1.jpg
+        top = os.path.commonpath([path.parent for path in found])
+        found = {path: path.relative_to(top).as_posix() for path in found}
+    return [ImageFile(name, path) for path, name in found.items()]
+
+
+def _walk(folder: Path, recursive: bool, leave_out: Path | None = None) -> Iterator[Path]:
+    for here, folders, files in os.walk(folder, onerror=_stop):
+        kept = [name for name in folders if Path(here, name) != leave_out]
+        folders[:] = sorted(kept) if recursive else []
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES:
+                yield Path(here, name)
+
+
+def _stop(error: OSError) -> None:
+    raise error

@@ -1,0 +1,172 @@
+"""Rows of annotation files, taken strictly: ids, numbers, texts, boxes.
+
+json gives whatever somebody wrote: ids as texts, numbers as `NaN`, rows that are no objects. What
+has one meaning is taken, the rest is a `ValueError` that says what came.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.raw_files import RawFile
+from lavis_dynrefer.structures import Box
+
+Row = Mapping[str, Any]
+
+ROW_ERRORS = (KeyError, TypeError, ValueError)  # what reading a row of the wrong kind raises
+LARGEST_ID = 2**63 - 1  # of the tables
+LARGEST_SIDE = 2**31 - 1  # pixels, of the tables
+_EXACT = 2**53  # whole numbers are exact as floats below
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxdict = 8
+_SHORT.maxlevel = 3
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long or deep.
+
+    >>> shown([1, "a" * 100])
+    "[1, 'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa']"
+    """
+    return _SHORT.repr(value)
+
+
+def whole_number(value: Any) -> int:
+    """An id or a count, also as a text or as a float without a fraction.
+
+    Raises:
+        ValueError: anything else, or more than 64 bits.
+
+    >>> whole_number("12"), whole_number(900100184613.0)
+    (12, 900100184613)
+    """
+    if type(value) is int:
+        number = value
+    elif isinstance(value, str) and _WHOLE.fullmatch(value):
+        number = int(value)
+    elif isinstance(value, float) and value.is_integer() and -_EXACT < value < _EXACT:
+        return int(value)
+    else:
+        raise ValueError(f"expected a whole number, got {shown(value)}")
+    if -LARGEST_ID <= number <= LARGEST_ID:
+        return number
+    raise ValueError(f"expected a whole number of at most 64 bits, got {shown(value)}")
+
+
+def finite_number(value: Any) -> float:
+    """A coordinate or a score, also as a text.
+
+    Raises:
+        ValueError: anything else, NaN or infinity.
+    """
+    kind = type(value)
+    if kind is int and -_EXACT < value < _EXACT:  # nearly all are
+        return float(value)
+    if kind is int or kind is float or (kind is str and _NUMBER.fullmatch(value)):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise ValueError(f"expected a finite number, got {shown(value)}")
+
+
+def side_length(value: Any) -> int:
+    """A side of an image in pixels.
+
+    Raises:
+        ValueError: no whole number, or none that an image can have.
+    """
+    number = whole_number(value)
+    if not 0 < number <= LARGEST_SIDE:
+        raise ValueError(f"expected a number of pixels, got {number}")
+    return number
+
+
+def text_of(value: Any) -> str:
+    """A text that can be written to a file.
+
+    Raises:
+        ValueError: no text, or half a character, as cutting an emoji in two leaves it.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, got {shown(value)}")
+    if not value.isascii():
+        value.encode("utf-8")
+    return value
+
+
+def xyxy(bbox: Any) -> Box:
+    """COCO's corner and size to two corners.
+
+    Raises:
+        ValueError: not a list of four finite numbers.
+
+    >>> xyxy([10, 20, 4, 3])
+    (10.0, 20.0, 14.0, 23.0)
+    """
+    if not isinstance(bbox, Sequence) or isinstance(bbox, str) or len(bbox) != 4:
+        raise ValueError(f"expected a box of x, y, width, height, got {shown(bbox)}")
+    x, y, w, h = map(finite_number, bbox)
+    return x, y, x + w, y + h
+
+
+def with_ids(
+    rows: Iterable[Any],
+    what: str,
+    source: RawFile,
+    collectors: Sequence[RegionCollector],
+    keys: Sequence[str] = ("id",),
+) -> Iterator[tuple[int, Row]]:
+    """Each row and its id; a row without one is counted.
+
+    Args:
+        rows: as read from the file.
+        what: what the rows are, for messages.
+        source: what the file is, for errors.
+        collectors: all splits of the file, as it cannot be known which of them misses the row.
+        keys: where the id may be, the first one present counts.
+
+    Raises:
+        DatasetError: there are rows, and none has an id.
+    """
+    problem, is_known = "", False
+    for row in rows:
+        try:
+            number = whole_number(next((row[key] for key in keys if key in row), None))
+        except ROW_ERRORS as error:
+            problem = problem or f"{what} {shown(row)}: {' or '.join(keys)}: {error}"
+            for collector in collectors:
+                collector.leave_out("unreadable_entry", f"{what} {shown(row)}: {error}", None)
+            continue
+        is_known = True
+        yield number, row
+    if problem and not is_known:
+        raise source.error(f"{source.setting}: no {what} has an id, for example {problem}")
+
+
+def rows_by_id(
+    rows: Iterable[Any],
+    what: str,
+    source: RawFile,
+    collectors: Sequence[RegionCollector],
+    keys: Sequence[str] = ("id",),
+) -> dict[int, Row]:
+    """Id -> row; the first row of an id counts, further ones are counted. Arguments: `with_ids`."""
+    found: dict[int, Row] = {}
+    for number, row in with_ids(rows, what, source, collectors, keys):
+        if found.setdefault(number, row) is not row:
+            for collector in collectors:
+                detail = f"{what} {number} is listed more than once; only the first counts"
+                collector.leave_out("duplicate_entry", detail, None)
+    return found

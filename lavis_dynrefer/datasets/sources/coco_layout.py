@@ -1,0 +1,227 @@
+"""Files in COCO's layout: instances with categories, and regions with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from lavis_dynrefer.datasets.sources.annotation_rows import (
+    ROW_ERRORS,
+    Row,
+    rows_by_id,
+    shown,
+    side_length,
+    text_of,
+    whole_number,
+    xyxy,
+)
+from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.datasets.sources.crowds import crowd_box, is_crowd
+from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
+
+_SITE = "https://cocodataset.org/#download"
+INSTANCES = RawFile("annotations", "annotations/instances_val2017.json", _SITE)
+IMAGES = RawFile("images.storage", "val2017", _SITE)
+VG_REG_CAPTIONS = RawFile(
+    "annotations", "test_caption.json", "the GLaMM project (VG region captions, test_caption.json)"
+)
+Describe = Callable[[Row, Optional[ImageRecord]], dict[str, Any]]
+"""Annotation and its image -> further fields of its `RegionRecord`; may replace the box."""
+
+
+def read_coco_instances(
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    name: str = "coco-36781",
+    split: str = "val",
+    stores: Stores = in_memory,
+) -> RegionSet:
+    """Every annotated object with the name of its category, crowds marked as such.
+
+    A crowd's box is the extent of its mask as the released DynRefer code takes it, which is one
+    pixel short on the right and at the bottom.
+
+    Args:
+        annotations: instances json.
+        images: folder of the images.
+        name: protocol id.
+        split: split name.
+        stores: where the regions go.
+
+    Raises:
+        DatasetError: a file is missing or of another kind, or no region is usable.
+    """
+    document = read_json(annotations, INSTANCES)
+    categories = category_names(document, INSTANCES)
+
+    def describe(row: Row, image: ImageRecord | None) -> dict[str, Any]:
+        fields = {"category": category_of(row, categories), "iscrowd": is_crowd(row)}
+        if fields["iscrowd"] and image is not None:
+            fields["box"] = crowd_box(row, image)
+        return fields
+
+    collector = RegionCollector(name, split, stores)
+    collect_regions(document, ImageFolder(images, IMAGES), collector, describe, INSTANCES)
+    return collector.finish(category_names=tuple(categories.values()))
+
+
+def read_coco_captions(
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    name: str,
+    split: str,
+    source: RawFile = VG_REG_CAPTIONS,
+    stores: Stores = in_memory,
+) -> RegionSet:
+    """Boxes with a caption each, taken as written: GLaMM's VG test file, or a user's own.
+
+    Args:
+        annotations: json in COCO's layout whose annotations have a `caption`.
+        images: folder of the images.
+        name: protocol id.
+        split: split name.
+        source: what the file is, for errors.
+        stores: where the regions go.
+
+    Raises:
+        DatasetError: a file is missing or of another kind, or no region is usable.
+    """
+
+    def describe(row: Row, image: ImageRecord | None) -> dict[str, Any]:
+        del image
+        return {"caption": text_of(row["caption"])}
+
+    document = read_json(annotations, source)
+    collector = RegionCollector(name, split, stores)
+    collect_regions(document, ImageFolder(images, IMAGES), collector, describe, source)
+    return collector.finish()
+
+
+def category_names(document: Row, source: RawFile) -> dict[int, str]:
+    """Category id -> name, in file order.
+
+    Raises:
+        DatasetError: the document lists no categories, or one id or name for two of them.
+    """
+    rows = list_of_rows(document, "categories", source)
+    names: dict[int, str] = {}
+    for row in rows:
+        try:
+            number, name = whole_number(row["id"]), text_of(row["name"])
+        except ROW_ERRORS as error:
+            raise source.error(
+                f"{source.setting}: expected 'categories' with id and name, got {shown(row)}: "
+                f"{error!r}"
+            ) from error
+        if number in names or name in names.values():
+            raise source.error(
+                f"{source.setting}: two 'categories' have the id or the name of {shown(row)}"
+            )
+        names[number] = name
+    return names
+
+
+def category_of(row: Row, categories: Mapping[int, str]) -> str:
+    """Name of an annotation's category.
+
+    Raises:
+        ValueError: the file does not list it.
+    """
+    try:
+        return categories[whole_number(row["category_id"])]
+    except KeyError as error:
+        raise ValueError(f"category {shown(row.get('category_id'))} is not listed") from error
+
+
+def list_of_rows(document: Row, key: str, source: RawFile) -> list[Any]:
+    """The list that a document has under a key; its items are not looked at.
+
+    Raises:
+        DatasetError: it has none.
+    """
+    rows = document.get(key)
+    if not isinstance(rows, list):
+        raise source.error(
+            f"{source.setting}: expected {key!r} with a list, got an object with {shown(document)}"
+        )
+    return rows
+
+
+def collect_regions(
+    document: Row,
+    folder: ImageFolder,
+    collector: RegionCollector,
+    describe: Describe,
+    source: RawFile,
+) -> None:
+    """Hand every annotation of a COCO-style document to the collector.
+
+    Args:
+        document: with `images` and `annotations`.
+        folder: where the images lie.
+        collector: takes or rejects each region.
+        describe: what an annotation says beside its ids and its box.
+        source: what the document is, for errors.
+
+    Raises:
+        DatasetError: the document has no `images` or `annotations`.
+    """
+    listed = list_of_rows(document, "images", source)
+    rows = list_of_rows(document, "annotations", source)
+    images = ImageRows(rows_by_id(listed, "entry of 'images'", source, [collector]), folder)
+    for row in rows:
+        image_id = None
+        try:
+            image_id = whole_number(row["image_id"])
+            image = images.get(image_id)
+            fields = {"box": xyxy(row["bbox"]), **describe(row, image)}
+            region = RegionRecord(whole_number(row["id"]), image_id, **fields)
+        except ROW_ERRORS as error:
+            detail = f"annotation {shown(row)}: {error!r}"
+            collector.leave_out("unreadable_record", detail, image_id)
+            continue
+        if image is None:
+            collector.reject("no_image_data", images.problem(image_id), region)
+        else:
+            collector.add(region, image)
+
+
+class ImageRows:
+    """The images that a COCO-style document lists.
+
+    Args:
+        rows: entries of `images` by their id.
+        folder: where the files lie.
+    """
+
+    def __init__(self, rows: Mapping[int, Row], folder: ImageFolder) -> None:
+        self._rows = rows
+        self._folder = folder
+        self._found: dict[int, ImageRecord | None] = {}
+        self._problems: dict[int, str] = {}
+
+    def get(self, image_id: int) -> ImageRecord | None:
+        """An image, with an empty path where its file is missing; None without its size."""
+        if image_id not in self._found:
+            self._found[image_id] = None
+            try:
+                self._found[image_id] = self._read(image_id)
+            except ROW_ERRORS as error:
+                self._problems[image_id] = f"{error!r}"
+        return self._found[image_id]
+
+    def problem(self, image_id: int) -> str:
+        """Why `get` gave None."""
+        return f"image {image_id} has no usable entry in 'images': {self._problems[image_id]}"
+
+    def _read(self, image_id: int) -> ImageRecord:
+        row = self._rows[image_id]
+        name = text_of(row["file_name"])
+        width, height = side_length(row["width"]), side_length(row["height"])
+        # GLaMM's file names Visual Genome images without the folder their archive puts them in.
+        path = self._folder.find(name, f"VG_100K/{name}", f"VG_100K_2/{name}") or ""
+        return ImageRecord(image_id, path, width, height)

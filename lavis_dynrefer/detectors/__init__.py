@@ -1,0 +1,1 @@
+"""Networks that find regions: SAM under a point, and region proposals."""

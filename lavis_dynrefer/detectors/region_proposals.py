@@ -1,0 +1,75 @@
+"""Regions worth describing, from the region proposal network of a detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.models.detection import (
+    FasterRCNN,
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+    fasterrcnn_resnet50_fpn,
+)
+from torchvision.ops import clip_boxes_to_image
+from torchvision.transforms.functional import to_tensor
+
+from lavis_dynrefer.models.weights.checkpoint import read_state_dict
+
+_PARTS = ("backbone.", "rpn.")  # the heads that name classes are not needed
+# A name that only this architecture has -> how to build it.
+_BUILDERS = {
+    "backbone.body.layer1.0.conv1.weight": fasterrcnn_resnet50_fpn,
+    "backbone.body.0.0.weight": fasterrcnn_mobilenet_v3_large_320_fpn,
+}
+
+
+class RegionProposer:
+    """The best proposals of torchvision's Faster R-CNN, whatever classes it was trained on.
+
+    Args:
+        weights: file of a state dict of `fasterrcnn_resnet50_fpn` or
+            `fasterrcnn_mobilenet_v3_large_320_fpn`.
+        count: most regions per image.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the weights are those of another network.
+    """
+
+    def __init__(self, weights: Path, *, count: int) -> None:
+        self._detector = _load(weights)
+        self._count = count
+
+    @torch.no_grad()
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Boxes (R, 4), xyxy in pixels, best first; R is at most the count, and may be 0."""
+        detector = self._detector
+        pixels, _ = detector.transform([to_tensor(image)])
+        proposals, _ = detector.rpn(pixels, detector.backbone(pixels.tensors))
+        height, width = pixels.image_sizes[0]
+        scale = torch.tensor([image.width / width, image.height / height]).repeat(2)
+        boxes: Tensor = clip_boxes_to_image(proposals[0] * scale, (image.height, image.width))
+        return boxes[: self._count]
+
+
+def _load(weights: Path) -> FasterRCNN:
+    state = read_state_dict(weights)
+    builder = next((build for name, build in _BUILDERS.items() if name in state), None)
+    if builder is None:
+        raise ValueError(
+            f"{weights}: expected weights of torchvision's "
+            f"{' or '.join(build.__name__ for build in _BUILDERS.values())}, "
+            f"got names such as {next(iter(state), None)!r}"
+        )
+    detector = builder(weights=None, weights_backbone=None)
+    kept = {name: value for name, value in state.items() if name.startswith(_PARTS)}
+    try:
+        missing = detector.load_state_dict(kept, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f"{weights}: {error}") from error
+    missing = [name for name in missing if name.startswith(_PARTS)]
+    if missing:
+        raise ValueError(f"{weights}: {len(missing)} weights are missing, such as {missing[0]!r}")
+    return detector.eval()

@@ -1,0 +1,1 @@
+"""Why an answer: the views behind it, drawn and as a page."""

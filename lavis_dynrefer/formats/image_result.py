@@ -1,0 +1,120 @@
+"""What was answered about the regions of one image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+from lavis_dynrefer.structures import NamedScore, RegionPrediction
+
+RegionId = Union[int, str]
+NO_CATEGORY = "region"  # the label of regions whose category was not asked about
+_OUTSTANDING = 1.2  # as the released demo: times the mean of a region's attribute scores
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The answers about one image.
+
+    Args:
+        image: its name, relative to the folder it was found in, with forward slashes.
+        path: where it lies.
+        width: pixels.
+        height: pixels.
+        regions: one prediction per region, boxes xyxy in pixels.
+        ids: one id per region; numbered from 1 where none are given.
+        image_id: its id in the user's own data set, where it has one.
+
+    Raises:
+        ValueError: another number of ids than of regions.
+    """
+
+    image: str
+    path: str
+    width: int
+    height: int
+    regions: tuple[RegionPrediction, ...]
+    ids: tuple[RegionId, ...] = ()
+    image_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(range(1, len(self.regions) + 1)))
+        if len(self.ids) != len(self.regions):
+            raise ValueError(f"expected {len(self.regions)} ids, got {len(self.ids)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for json."""
+        return {
+            "image": self.image,
+            "path": self.path,
+            "width": self.width,
+            "height": self.height,
+            "image_id": self.image_id,
+            "regions": [
+                {"id": number, **region.to_dict()} for number, region in zip(self.ids, self.regions)
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> ImageResult:
+        """Inverse of `to_dict`."""
+        return cls(
+            image=row["image"],
+            path=row["path"],
+            width=row["width"],
+            height=row["height"],
+            regions=tuple(RegionPrediction.from_dict(region) for region in row["regions"]),
+            ids=tuple(region["id"] for region in row["regions"]),
+            image_id=row["image_id"],
+        )
+
+
+def best_category(region: RegionPrediction) -> tuple[str, float | None]:
+    """Name of the best category and its share; "region" and None where none was asked for.
+
+    The share is the softmax of the logits over the names that were asked about: how far the best is
+    ahead of the others, and nothing about whether any of them is right. A single name has no share.
+
+    >>> best_category(RegionPrediction((0, 0, 9, 9), categories=(("dog", 1.0), ("cat", 1.0))))
+    ('dog', 0.5)
+    """
+    if not region.categories:
+        return NO_CATEGORY, None
+    name, best = region.categories[0]
+    if len(region.categories) == 1:
+        return name, None
+    return name, 1 / sum(math.exp(logit - best) for _, logit in region.categories)
+
+
+def outstanding(scores: Sequence[NamedScore]) -> list[str]:
+    """Attributes to show as present: scores say which fits best, not how well.
+
+    >>> outstanding([("red", 0.6), ("green", 0.3), ("blue", 0.3)])
+    ['red']
+    """
+    if len(scores) < 2:
+        return [name for name, score in scores if score >= 0.5]
+    limit = _OUTSTANDING * sum(score for _, score in scores) / len(scores)
+    return [name for name, score in scores if score >= limit]
+
+
+def relative_box(result: ImageResult, region: RegionPrediction) -> list[float]:
+    """Left, top, width, height as shares of the image; what lies outside it is cut off."""
+    sides = (result.width, result.height) * 2
+    x1, y1, x2, y2 = (min(max(value / side, 0.0), 1.0) for value, side in zip(region.box, sides))
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def distinct_ids(ids: Sequence[RegionId | None]) -> list[int]:
+    """The ids where they are different whole numbers above 0, else 1, 2, ...
+
+    >>> distinct_ids([7, 3]), distinct_ids([7, 7]), distinct_ids(["a", None])
+    ([7, 3], [1, 2], [1, 2])
+    """
+    whole = [number for number in ids if type(number) is int and number > 0]
+    if len(whole) == len(ids) == len(set(whole)):
+        return whole
+    return list(range(1, len(ids) + 1))

@@ -1,1 +1,0 @@
-"""Boxes and masks as pure functions; the lowest layer of the package."""

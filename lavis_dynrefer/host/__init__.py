@@ -1,0 +1,1 @@
+"""LAVIS as the host: what it needs to import, and how it knows the plugin."""

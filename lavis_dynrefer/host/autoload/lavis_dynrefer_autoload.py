@@ -1,0 +1,96 @@
+"""Makes LAVIS know the plugin: whenever `lavis` is imported, lavis_dynrefer registers with it.
+
+Installed at the top of site-packages and run at interpreter start-up by lavis_dynrefer.pth, so it
+imports nothing but what every interpreter has loaded already. LAVIS has no entry points of its own.
+Set LAVIS_DYNREFER_AUTOLOAD=0 to switch it off; `import lavis_dynrefer` then does the same.
+"""
+
+import os
+import sys
+
+SWITCH = "LAVIS_DYNREFER_AUTOLOAD"
+
+
+class LavisFinder:
+    """A meta-path finder that finds nothing itself and acts on the single name `lavis`."""
+
+    def __init__(self):
+        self._searching = False
+
+    def find_spec(self, name, path=None, target=None):
+        """Let the other finders locate `lavis`, then arrange for the plugin to follow it."""
+        if name != "lavis" or self._searching:
+            return None
+        self._searching = True  # this finder is among those asked below
+        try:
+            found = (finder.find_spec(name, path, target) for finder in _modern(sys.meta_path))
+            spec = next((spec for spec in found if spec is not None), None)
+        finally:
+            self._searching = False
+        # A folder without __init__.py has no code to follow.
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            _follow(spec.loader)
+        return spec
+
+
+def install():
+    """Put the finder first on sys.meta_path, once, unless the environment switches it off."""
+    if os.environ.get(SWITCH) == "0":
+        return
+    if not any(type(finder).__name__ == "LavisFinder" for finder in sys.meta_path):
+        sys.meta_path.insert(0, LavisFinder())
+
+
+def _modern(finders):
+    return [finder for finder in finders if hasattr(finder, "find_spec")]
+
+
+def _follow(loader):
+    """Make this one loader run the plugin around the execution of LAVIS."""
+    execute = loader.exec_module
+
+    def exec_module(module):
+        module.__dynrefer_pending__ = True  # lavis_dynrefer must not import LAVIS meanwhile
+        try:
+            prepared = _attempt(_prepare)
+            if prepared is None:
+                execute(module)
+                return
+            with prepared:
+                execute(module)
+        finally:
+            del module.__dynrefer_pending__
+        _attempt(_register)
+
+    loader.exec_module = exec_module
+
+
+def _prepare():
+    from contextlib import ExitStack
+
+    from lavis_dynrefer.host import compat
+
+    stack = ExitStack()
+    stack.enter_context(compat.lavis_importable())
+    return stack
+
+
+def _register():
+    from lavis_dynrefer.host import registration
+
+    registration.register()
+
+
+def _attempt(action):
+    """Run `action`; whatever goes wrong becomes a warning, so that LAVIS itself stays usable."""
+    try:
+        return action()
+    except Exception as error:
+        import warnings
+
+        warnings.warn(
+            f"lavis_dynrefer is not available in LAVIS: {type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None

@@ -1,0 +1,20 @@
+"""The view processor under the names by which LAVIS knows it."""
+
+from __future__ import annotations
+
+from lavis.common.registry import registry
+from lavis.processors.base_processor import BaseProcessor
+
+from lavis_dynrefer.views.view_processor import ViewProcessor
+
+
+@registry.register_processor("dynrefer_train")
+class TrainProcessor(ViewProcessor, BaseProcessor):
+    """Random scales, for training."""
+
+    default_policy = "random"
+
+
+@registry.register_processor("dynrefer_eval")
+class EvalProcessor(ViewProcessor, BaseProcessor):
+    """Scales by a prior, for evaluation and use."""

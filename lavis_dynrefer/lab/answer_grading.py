@@ -1,0 +1,91 @@
+"""Grading all answers about synthetic regions: attributes, category and caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lavis_dynrefer.lab.caption_grading import grade_captions
+from lavis_dynrefer.lab.estimates import Estimate, Statistic, bootstrap, share
+from lavis_dynrefer.metrics.attributes import average_precisions
+from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.synthetic.vocabulary import attribute_labels
+from lavis_dynrefer.synthetic.world import held_out_pairs
+
+Truth = Mapping[str, Any]  # a row of `read_truth`
+_MAP = "attribute_map"
+_MAP_ROUNDS = 0.1  # share of the rounds: average precision takes long
+
+
+def grade(
+    truth: Sequence[Truth], *answers: Sequence[RegionPrediction], rounds: int = 1000
+) -> dict[str, dict[str, Estimate]]:
+    """Every number of the embedded model's card.
+
+    Args:
+        truth: R rows.
+        answers: for each model R predictions; with several models the numbers are their means.
+        rounds: of the bootstrap; for "attribute_map" a tenth of them.
+
+    Returns:
+        Group of regions -> number -> estimate. Groups are "all"; "held_out", the regions whose
+        colour and category never occur together in training; and "held_out_reference", those whose
+        reference object is such a pair. A group without a region is left out.
+    """
+    found = [statistics_of(truth, one) for one in answers]
+    pairs = held_out_pairs()
+    groups = {
+        "all": [True for _ in truth],
+        "held_out": [bool(row["held_out"]) for row in truth],
+        "held_out_reference": [
+            (row["facts"]["reference_colour"], row["facts"]["reference_category"]) in pairs
+            for row in truth
+        ],
+    }
+    images = [row["image_id"] for row in truth]
+    return {
+        group: {
+            name: bootstrap(
+                [_within(one[name], np.array(chosen)) for one in found],
+                images,
+                rounds=max(1, round(rounds * (_MAP_ROUNDS if name == _MAP else 1))),
+            )
+            for name in found[0]
+        }
+        for group, chosen in groups.items()
+        if any(chosen)
+    }
+
+
+def statistics_of(
+    truth: Sequence[Truth], answers: Sequence[RegionPrediction]
+) -> dict[str, Statistic]:
+    """Numbers of one model: "attribute_map", "category", and those of `grade_captions`."""
+    named = [
+        bool(answer.categories) and answer.categories[0][0] == row["facts"]["category"]
+        for row, answer in zip(truth, answers)
+    ]
+    captions = grade_captions(truth, [answer.caption or "" for answer in answers])
+    return {
+        _MAP: _attribute_map(truth, answers),
+        "category": share(named),
+        **{name: share(column) for name, column in captions.items()},
+    }
+
+
+def _attribute_map(truth: Sequence[Truth], answers: Sequence[RegionPrediction]) -> Statistic:
+    names = list(dict(answers[0].attributes or ()))
+    labels = np.array([[attribute_labels(row["facts"])[name] for name in names] for row in truth])
+    given = [dict(answer.attributes or ()) for answer in answers]
+    scores = np.array([[row[name] for name in names] for row in given])
+
+    def measure(rows: np.ndarray) -> float:
+        return 100 * float(np.nanmean(average_precisions(scores[rows], labels[rows])))
+
+    return Statistic(np.full(len(truth), bool(names)), measure)
+
+
+def _within(statistic: Statistic, chosen: np.ndarray) -> Statistic:
+    return Statistic(statistic.graded & chosen, statistic.measure)

@@ -1,0 +1,82 @@
+"""Numbers with their uncertainty, where regions of an image are not independent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number over any choice of regions.
+
+    Args:
+        graded: (R,) bool, the regions it is about.
+        measure: numbers of such regions, repeats included -> percent.
+    """
+
+    graded: np.ndarray
+    measure: Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its uncertainty.
+
+    Args:
+        value: in percent; nan where nothing was graded.
+        low: lower end of the 95 % bootstrap interval.
+        high: upper end of it.
+        count: regions graded.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}] n={self.count}"
+
+
+def share(right: Sequence[bool | None]) -> Statistic:
+    """Percentage of True among the values that are not None."""
+    graded = np.array([value is not None for value in right], dtype=bool)
+    values = np.array([bool(value) for value in right], dtype=float)
+    return Statistic(graded, lambda rows: 100 * float(values[rows].mean()))
+
+
+def bootstrap(
+    statistics: Sequence[Statistic],
+    images: Sequence[int],
+    *,
+    seed: int = 0,
+    rounds: int = 1000,
+) -> Estimate:
+    """Mean over models of a statistic, with a 95 % percentile interval.
+
+    Whole images are drawn, because their regions share a reference object, and so are models, if
+    there are several: the interval then tells what another seed and other images may give.
+
+    Args:
+        statistics: one for each model, such as those trained from different seeds.
+        images: image of each row.
+        seed: of the resampling.
+        rounds: how often to resample.
+    """
+    graded = np.flatnonzero(statistics[0].graded)
+    if not len(graded):
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    groups = np.unique(np.asarray(images)[graded], return_inverse=True)[1]
+    rows_of = [graded[groups == group] for group in range(groups.max() + 1)]
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(rounds):
+        drawn = np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))])
+        models = rng.integers(len(statistics), size=len(statistics))
+        values.append(np.mean([statistics[model].measure(drawn) for model in models]))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    value = float(np.mean([statistic.measure(graded) for statistic in statistics]))
+    return Estimate(value, float(low), float(high), len(graded))

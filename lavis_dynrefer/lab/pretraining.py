@@ -1,0 +1,212 @@
+"""Pretraining of a small model's eye, where no published weights of its size exist."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from lavis.common.registry import registry
+from lavis.models.base_model import BaseModel
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from lavis_dynrefer.config import (
+    ContrastConfig,
+    QFormerConfig,
+    RegionEncoderConfig,
+    TaggingConfig,
+    TextEncoderConfig,
+    VisionConfig,
+    from_mapping,
+)
+from lavis_dynrefer.images.boxes import carry
+from lavis_dynrefer.models.assembly import LAVIS_KEYS
+from lavis_dynrefer.models.backbone import Backbone, build_backbone
+from lavis_dynrefer.models.decoders.contrast import ContrastDecoder, build_contrast
+from lavis_dynrefer.models.decoders.tagging import multi_hot
+from lavis_dynrefer.models.qformer import QFormer, build_qformer
+from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures, build_region_encoder
+from lavis_dynrefer.models.texts.text_encoder import TextEncoder, build_text_encoder
+from lavis_dynrefer.paths import config_path, resource_path
+from lavis_dynrefer.vocab import load_names
+from lavis_dynrefer.vocab.prompts import attribute_prompts
+
+VISIBLE = 0.5  # share of a region that must lie in a view for the view to be asked about it
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """The sections of a DynRefer config that matter here."""
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    tagging: TaggingConfig = field(default_factory=TaggingConfig)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
+
+
+@registry.register_model("dynrefer_pretraining")
+class RegionPretraining(BaseModel):
+    """What a small model sees and reads with, taught by what is true of single regions.
+
+    It stands in for what EVA-CLIP and BLIP-2 bring to the full model. Four linear layers name the
+    labels: one from all cells of a region in a single view side by side, which learns shapes
+    fastest; one from their mean and one from the view's class token, so that each token comes to
+    hold what a Q-Former can find; and one from the queries. A view is asked about every region of
+    the batch that it shows, not only about the one it was cut around: a view of the surroundings
+    then teaches as much as its pixels hold. Afterwards the layers are thrown away. The
+    labels' texts are asked of the queries as well, as attributes are later: captions alone say too
+    seldom whether a thing is shiny for the text encoder and the contrast decoder to learn it.
+
+    Args:
+        backbone: see `DynRefer`, as are all parts.
+        region_encoder: combines the views.
+        qformer: compresses them to queries.
+        text_encoder: embeds the labels' texts.
+        contrast: scores them.
+        labels: names to recognise.
+    """
+
+    PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
+        "default": config_path("models/dynrefer_pretraining.yaml"),
+        "tiny": config_path("models/dynrefer_pretraining.yaml"),
+    }
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        region_encoder: RegionEncoder,
+        qformer: QFormer,
+        text_encoder: TextEncoder,
+        contrast: ContrastDecoder,
+        labels: list[str],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.region_encoder = region_encoder
+        self.qformer = qformer
+        self.text_encoder = text_encoder
+        self.contrast = contrast
+        self.labels = tuple(labels)
+        self.prompts = tuple(tuple(attribute_prompts(label)) for label in labels)
+        num_queries = qformer.query_tokens.shape[1]
+        cells = region_encoder.roi_size**2
+        self.cells_head = nn.Linear(cells * backbone.width, len(labels))
+        self.mean_head = nn.Linear(backbone.width, len(labels))
+        self.summary_head = nn.Linear(backbone.width, len(labels))
+        self.query_head = nn.Linear(num_queries * qformer.width, len(labels))
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> RegionPretraining:
+        """Build from the `model` section of a LAVIS config, with random weights."""
+        values = OmegaConf.to_container(cfg, resolve=True)
+        own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
+        config = from_mapping(PretrainingConfig, own, where="model")
+        if config.tagging.vocabulary is None:
+            raise ValueError("model.tagging.vocabulary: name a file with one tag per line")
+        qformer = build_qformer(config.qformer, region_width=config.vision.width)
+        text_encoder = build_text_encoder(config.text)
+        return cls(
+            backbone=build_backbone(config.vision),
+            region_encoder=build_region_encoder(config.region, config.vision),
+            qformer=qformer,
+            text_encoder=text_encoder,
+            contrast=build_contrast(
+                config.contrast.decoder,
+                text_dim=text_encoder.embed_dim,
+                region_dim=qformer.width,
+            ),
+            labels=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
+        )
+
+    def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Binary cross-entropy, summed over labels, a mean over views and a mean over regions.
+
+        Args:
+            samples: views (B, V, 3, S, S), boxes (B, V, 4), image_boxes (B, 4), image_ids: B
+                numbers, tags: B lists of labels.
+
+        Returns:
+            "loss" and its parts "loss_cells", "loss_mean", "loss_summary", "loss_query" and
+            "loss_text".
+        """
+        views = samples["views"]
+        tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
+        truth = multi_hot(samples["tags"], self.labels).to(tokens.device)  # (B, K)
+
+        rois, shown = self._regions_in_views(samples)
+        cut = self.region_encoder.cut(tokens, rois)
+        # Views weigh the same, however many regions they show.
+        view = rois[:, 0].long()
+        weight = 1 / torch.bincount(view, minlength=len(tokens))[view] / len(tokens)
+        cells = (_label_loss(self.cells_head(cut.flatten(1)), truth[shown]) * weight).sum()
+        mean = (_label_loss(self.mean_head(cut.mean(dim=(2, 3))), truth[shown]) * weight).sum()
+
+        own = cut[shown == view // views.shape[1]]  # in the order of the views
+        features = ViewFeatures(
+            rearrange(tokens[:, 0], "(b v) c -> b v c", b=len(views)),
+            rearrange(own, "(b v) c h w -> b v c h w", b=len(views)),
+        )
+        summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
+        queries = self.qformer(self.region_encoder(features))
+        query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
+        # The texts learn to read the queries but not to shape them: in the run in which they did,
+        # the kind of the object beside a region was not learnt (docs/tiny_model.md).
+        text = self.contrast.label_loss(
+            self.text_encoder(self._sample_prompts()), queries.detach(), truth
+        )
+        parts = {
+            "loss_cells": cells,
+            "loss_mean": mean,
+            "loss_summary": summary,
+            "loss_query": query,
+            "loss_text": text,
+        }
+        return {"loss": sum(parts.values()), **parts}
+
+    def _sample_prompts(self) -> list[str]:
+        """One of the sentences that ask for each label."""
+        # A seed from torch's generator: one seed then governs a whole training run.
+        rng = random.Random(int(torch.randint(2**31, ())))
+        return [rng.choice(prompts) for prompts in self.prompts]
+
+    def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Every region that a view shows.
+
+        Returns:
+            (K, 5) number of the view and xyxy in its pixels, and (K,) number of the region.
+        """
+        boxes, image_boxes = samples["boxes"], samples["image_boxes"]
+        size = self.region_encoder.image_size
+        ids = torch.tensor([hash(name) for name in samples["image_ids"]], device=boxes.device)
+        same = (ids[:, None] == ids)[:, None].expand(-1, boxes.shape[1], -1)  # (B, V, B)
+        moved = carry(image_boxes[None, None], image_boxes[:, None, None], boxes[:, :, None])
+        inside = moved.clamp(0, size)  # (B, V, B, 4)
+        share = _areas(inside) / _areas(moved)
+        large_enough = (inside[..., 2:] - inside[..., :2] >= 1).all(dim=-1)
+        kept = same & (share >= VISIBLE) & large_enough
+        own = torch.arange(len(boxes), device=boxes.device)
+        kept[own, :, own] = True
+        inside[own, :, own] = boxes  # whole pixels, as the model cuts it
+        row, column, shown = kept.nonzero(as_tuple=True)
+        view = row * boxes.shape[1] + column
+        return torch.cat([view[:, None].float(), inside[row, column, shown]], dim=1), shown
+
+
+def _label_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy summed over the labels: (..., K) -> (...)."""
+    losses = F.binary_cross_entropy_with_logits(
+        logits.float(), truth.expand_as(logits).float(), reduction="none"
+    )
+    return losses.sum(dim=-1)
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)

@@ -1,0 +1,69 @@
+"""Assembly in one place: numbers in, parts out, parts into the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lavis_dynrefer.config import DynReferConfig
+from lavis_dynrefer.models.backbone import build_backbone
+from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
+from lavis_dynrefer.models.decoders.contrast import build_contrast
+from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
+from lavis_dynrefer.models.decoders.tagging import TagDecoder
+from lavis_dynrefer.models.llms import build_llm
+from lavis_dynrefer.models.qformer import build_qformer
+from lavis_dynrefer.models.region_encoder import build_region_encoder
+from lavis_dynrefer.models.texts.text_encoder import build_text_encoder
+from lavis_dynrefer.paths import resource_path
+from lavis_dynrefer.vocab import load_attributes, load_names
+
+# Keys of LAVIS's own in a model yaml; the rest belongs to the model's config.
+LAVIS_KEYS = ("arch", "model_type", "load_finetuned", "finetuned", "load_pretrained", "pretrained")
+T = TypeVar("T")
+
+
+def _read(load: Callable[[Path], T], name: str | None, key: str) -> T | tuple[()]:
+    """Vocabulary file `name`, or nothing where the config names none."""
+    return load(resource_path(name, key=key)) if name else ()
+
+
+def build_parts(config: DynReferConfig) -> dict[str, object]:
+    """Every part of the model with random weights, as keyword arguments of `DynRefer`.
+
+    Raises:
+        ValueError: numbers that do not fit together, or a vocabulary that is not named.
+        FileNotFoundError: a vocabulary or tokenizer file that is not there.
+    """
+    vision, text = config.vision, config.text
+    if vision.image_size % vision.patch_size:
+        raise ValueError(
+            f"vision.image_size {vision.image_size} must be a multiple of "
+            f"vision.patch_size {vision.patch_size}"
+        )
+    if config.tagging.vocabulary is None:
+        raise ValueError("tagging.vocabulary: name a file with one tag per line")
+    text_encoder = build_text_encoder(text)
+    qformer = build_qformer(config.qformer, region_width=vision.width)
+    widths = {"text_dim": text_encoder.embed_dim, "region_dim": qformer.width}
+    attributes, categories = config.contrast.attributes, config.contrast.categories
+    return {
+        "backbone": build_backbone(vision),
+        "region_encoder": build_region_encoder(config.region, vision),
+        "qformer": qformer,
+        "text_encoder": text_encoder,
+        "tagging": TagDecoder(
+            QueryDecoder(config.tagging.decoder, normalise=False, **widths),
+            tags=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
+            threshold=config.tagging.threshold,
+        ),
+        "contrast": build_contrast(config.contrast.decoder, **widths),
+        "captioning": CaptionDecoder(
+            build_llm(config.captioning.llm, config.captioning.llm_options),
+            region_dim=qformer.width,
+            max_text_length=config.captioning.max_text_length,
+        ),
+        "attributes": _read(load_attributes, attributes, "contrast.attributes"),
+        "categories": _read(load_names, categories, "contrast.categories"),
+    }

@@ -1,0 +1,1 @@
+"""Texts in numbers: tokenizers, the text tower, and embeddings that are kept."""

@@ -1,0 +1,1 @@
+"""Files of weights: checkpoints, and the published files of the frozen parts."""

@@ -1,0 +1,1 @@
+"""Html pages and drawings of regions, for every product that shows them."""

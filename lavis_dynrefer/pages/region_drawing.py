@@ -1,0 +1,217 @@
+"""Images of regions with what was said about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Union
+
+from PIL import Image, ImageDraw, ImageFont
+
+from lavis_dynrefer.structures import Box
+
+Font = Union[ImageFont.FreeTypeFont, ImageFont.ImageFont]
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000075")
+REJECTED_COLOUR = "#e5383b"
+_FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+LINE_HEIGHT = 20  # pixels
+FONT_SIZE = 14  # pixels
+LEAST_WIDTH = 160  # pixels, so that there is room for words below a narrow image
+LONGEST_TEXT = 1000  # characters beside a box; a hostile word would make an image of any height
+_INDENT = 28  # pixels, of a text's further lines
+_DASH = 6  # pixels, also of the gap after it
+_LEAST_MARK = 4.0  # pixels, side of what is drawn for a box without a size
+
+
+def draw_regions(
+    image: Image.Image,
+    boxes: Sequence[Box],
+    lines: Sequence[str],
+    *,
+    rejected: bool = False,
+    remark: str = "",
+) -> Image.Image:
+    r"""The image with numbered boxes, and the text of each box below it.
+
+    Args:
+        image: any image; left as it is.
+        boxes: xyxy in pixels of `image`; any numbers, see `visible_box`.
+        lines: what to write beside each box's number, wrapped where it is too long, and cut where
+            it is longer than `LONGEST_TEXT`; "\n" starts another line.
+        rejected: draw dashed and red what cannot be used.
+        remark: text about the whole image, above the others.
+    """
+    font = _font(FONT_SIZE)
+    width = max(image.width, LEAST_WIDTH)
+    room = width - _INDENT - 6
+    texts = [
+        [part for line in _cut(text).split("\n") for part in _wrap(line, font, room)]
+        for text in lines
+    ]
+    remarks = list(_wrap(remark, font, width - 12)) if remark else []
+    height = image.height + (sum(map(len, texts)) + len(remarks)) * LINE_HEIGHT + 8
+    sheet = Image.new("RGB", (width, height), "white")
+    sheet.paste(image.convert("RGB"))
+    draw = ImageDraw.Draw(sheet)
+    top = image.height + 4
+    numbered: list[tuple[Box, str, str]] = []
+    for line in remarks:
+        draw.text((6, top), line, fill=REJECTED_COLOUR, font=font)
+        top += LINE_HEIGHT
+    for index, (box, text) in enumerate(zip(boxes, texts)):
+        colour = REJECTED_COLOUR if rejected else COLOURS[index % len(COLOURS)]
+        seen = visible_box(box, image.size)
+        if seen is not None:
+            _outline(draw, seen, colour, dashed=rejected)
+            numbered.append((seen, str(index + 1), colour))
+        draw.text((6, top), str(index + 1), fill=colour, font=font)
+        for row, line in enumerate(text):
+            draw.text((_INDENT, top), line, fill=colour if row == 0 else "#444444", font=font)
+            top += LINE_HEIGHT
+    taken: list[Box] = []
+    for seen, number, colour in numbered:  # after the outlines, which would cross them out
+        place = _number_place(seen, number, image.size, taken)
+        taken.append(place)
+        draw.rectangle(place, fill=colour)
+        middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+        draw.text(middle, number, fill="white", font=font, anchor="mm")
+    return sheet
+
+
+def visible_box(box: Box, size: tuple[int, int]) -> Box | None:
+    """The part of a box that can be drawn, whatever its numbers.
+
+    A box that is empty or outside becomes a small mark where it is, or at the nearest edge.
+
+    Args:
+        box: four numbers, xyxy in pixels; corners may be in the wrong order.
+        size: width and height of the image in pixels.
+
+    Returns:
+        Corners in order, inside the image; None where a number is not finite.
+
+    >>> visible_box((30.0, -904.0, 50.0, -800.0), (100, 80))
+    (30.0, 0.0, 50.0, 4.0)
+    """
+    if not all(map(math.isfinite, box)):
+        return None
+    sides = [_visible_side(box[axis], box[axis + 2], size[axis]) for axis in (0, 1)]
+    return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
+
+
+def contact_sheet(images: Sequence[Image.Image], *, columns: int) -> Image.Image:
+    """Images side by side, row by row, on white; a row is as high as its highest image."""
+    if not images:
+        raise ValueError("contact_sheet needs at least one image")
+    rows = [images[first : first + columns] for first in range(0, len(images), columns)]
+    width = max(image.width for image in images)
+    heights = [max(image.height for image in row) for row in rows]
+    size = (columns * (width + 8) + 8, sum(heights) + 8 * len(heights) + 8)
+    sheet = Image.new("RGB", size, "white")
+    top = 8
+    for row, height in zip(rows, heights):
+        for column, image in enumerate(row):
+            sheet.paste(image, (8 + column * (width + 8), top))
+        top += height + 8
+    return sheet
+
+
+def titled(image: Image.Image, title: str) -> Image.Image:
+    """The image below a line of text."""
+    sheet = Image.new("RGB", (image.width, image.height + 2 * LINE_HEIGHT), "white")
+    sheet.paste(image, (0, 2 * LINE_HEIGHT))
+    ImageDraw.Draw(sheet).text((8, 12), title, fill="black", font=_font(FONT_SIZE + 4))
+    return sheet
+
+
+@cache
+def _font(size: int) -> Font:
+    """A font of this machine that knows many scripts, else Pillow's own, which is plain ASCII."""
+    for name in _FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)
+
+
+def _visible_side(start: float, end: float, length: int) -> tuple[float, float]:
+    """Both ends within 0..length, at least a mark apart where the image has the room."""
+    low, high = sorted(min(max(value, 0.0), float(length)) for value in (start, end))
+    if high - low < _LEAST_MARK:
+        low = max(min(low, length - _LEAST_MARK), 0.0)
+        high = min(low + _LEAST_MARK, float(length))
+    return low, high
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: Box, colour: str, *, dashed: bool) -> None:
+    if not dashed:
+        draw.rectangle(box, outline=colour, width=2)
+        return
+    x1, y1, x2, y2 = box
+    for corners in ((x1, y1, x2, y1), (x1, y2, x2, y2), (x1, y1, x1, y2), (x2, y1, x2, y2)):
+        for dash in _dashes(*corners):
+            draw.line(dash, fill=colour, width=2)
+
+
+def _dashes(x1: float, y1: float, x2: float, y2: float) -> Iterator[Box]:
+    """Pieces of a horizontal or vertical line."""
+    length = max(x2 - x1, y2 - y1)
+    across, down = (x2 > x1), (y2 > y1)
+    for start in range(0, int(length) + 1, 2 * _DASH):
+        end = min(start + _DASH, length)
+        yield x1 + across * start, y1 + down * start, x1 + across * end, y1 + down * end
+
+
+def _number_place(box: Box, number: str, size: tuple[int, int], taken: Sequence[Box]) -> Box:
+    """Where to write a box's number: beside it, away from the numbers that are there already."""
+    width, height = 7 + 9 * len(number), 17
+    x1, y1, x2, y2 = box
+    # Beside the box, not on it: small objects would vanish under their number.
+    corners = [
+        *((x1, y1 - height - 1), (x2 - width, y1 - height - 1)),
+        *((x1, y2 + 2), (x2 - width, y2 + 2)),
+        *((x1 - width - 1, y1), (x2 + 2, y1), (x1 - width - 1, y2 - height), (x2 + 2, y2 - height)),
+    ]
+    places = [(left, top, left + width, top + height) for left, top in corners]
+    inside = [
+        place
+        for place in places
+        if place[0] >= 0 and place[1] >= 0 and place[2] <= size[0] and place[3] <= size[1]
+    ]
+    return min(
+        inside or [(max(x1, 0.0), max(y1, 0.0), x1 + width, y1 + height)],
+        key=lambda place: sum(_overlap(place, other) for other in taken),
+    )
+
+
+def _overlap(box: Box, other: Box) -> float:
+    """Area two boxes share, in pixels."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _wrap(text: str, font: Font, room: float) -> Iterator[str]:
+    """Lines no wider than `room`; a word that is too wide by itself is broken."""
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if font.getlength(longer) <= room:
+            line = longer
+            continue
+        if line:
+            yield line
+        while font.getlength(word) > room:
+            # From the front: the word may be far longer than a line. A line has at least a letter.
+            too_long = (n for n in range(1, len(word)) if font.getlength(word[: n + 1]) > room)
+            fits = next(too_long, len(word))
+            yield word[:fits]
+            word = word[fits:]
+        line = word
+    yield line

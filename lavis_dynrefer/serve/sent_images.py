@@ -1,0 +1,117 @@
+"""Images as a stranger sends them: base64 or a file, opened without trust."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from lavis_dynrefer.images.decoding import IMAGE_ERRORS, to_rgb, whole_files_only
+from lavis_dynrefer.serve.errors import RequestError
+from lavis_dynrefer.structures import Box
+
+# Not all that Pillow opens: its reader of EPS, for one, runs another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_ADDRESS = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
+_DATA_URL = re.compile(r"\s*data:[^,]*;base64\s*,", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class SentImage:
+    """A decoded image.
+
+    Args:
+        image: RGB, its pixels as stored.
+        alpha_box: tight box of the pixels that are not wholly transparent, xyxy in pixels; None
+            where the image has no alpha channel or one that is opaque everywhere.
+    """
+
+    image: Image.Image
+    alpha_box: Box | None
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of an image written as base64 or as a data URL.
+
+    Raises:
+        RequestError: another kind of address, or no base64.
+    """
+    prefix = _DATA_URL.match(text)
+    address = None if prefix else _ADDRESS.match(text)
+    if address:
+        raise RequestError(
+            "invalid_request",
+            f"image: expected base64 or a data URL (data:image/png;base64,...), got an address of "
+            f"{address[1][:20]}:; this server fetches nothing, send the image itself",
+        )
+    written = text[prefix.end() :] if prefix else text
+    try:
+        return base64.b64decode("".join(written.split()), validate=True)
+    except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
+        raise RequestError("invalid_request", f"image: damaged base64: {error}") from error
+
+
+def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
+    """Decode an image.
+
+    Args:
+        data: a file in one of `FORMATS`.
+        max_pixels: most width times height; checked before anything is decoded.
+
+    Raises:
+        RequestError: no image, a damaged one, or one that is too large.
+    """
+    try:
+        with whole_files_only, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.size, max_pixels)
+            alpha_box = _alpha_box(image)
+            return SentImage(to_rgb(image), alpha_box)
+    except UnidentifiedImageError as error:
+        raise RequestError(
+            "unsupported_media_type",
+            f"image: expected an image as {', '.join(FORMATS)}, got {_kind_of(data)}",
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise RequestError(
+            "too_large", f"image: expected at most {max_pixels:,} pixels; {error}"
+        ) from error
+    except IMAGE_ERRORS as error:
+        raise RequestError("unprocessable", f"image: damaged image: {error}") from error
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise RequestError(
+            "too_large",
+            f"image: expected at most {max_pixels:,} pixels, got {width} x {height}; "
+            "make it smaller (and its boxes too)",
+        )
+
+
+def _alpha_box(image: Image.Image) -> Box | None:
+    if "A" not in image.getbands():
+        return None
+    alpha = np.asarray(image.getchannel("A"))
+    if alpha.size and alpha.min() == 255:
+        return None
+    rows, columns = (alpha.any(axis=axis).nonzero()[0] for axis in (1, 0))
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
+
+
+def _kind_of(data: bytes) -> str:
+    start = data[:200].lstrip().lower()
+    if not data:
+        return "nothing"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a page of html"
+    if start.startswith((b"<svg", b"<?xml")):
+        return "xml or svg"
+    return f"{len(data):,} bytes of something else"

@@ -1,0 +1,247 @@
+"""What `python -m lavis.train` and `python -m lavis.evaluate` do, for any LAVIS task.
+
+The command line is LAVIS's own: `--cfg-path run.yaml --options run.max_epoch=1 model.x 2 ...`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import logging
+import os
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lavis import tasks
+from lavis.common.dist_utils import get_rank, setup_for_distributed
+from lavis.common.logger import setup_logger
+from lavis.common.registry import registry
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lavis_dynrefer.metrics.expected import render_comparison
+from lavis_dynrefer.training.checks.run_checks import load_checked_config
+from lavis_dynrefer.training.run_config import OWN_RUNNER, LaunchError, RunConfig
+
+logger = logging.getLogger(__name__)
+
+EXIT_BAD_INPUT = 2  # as argparse
+EXIT_INTERRUPTED = 130  # as a shell
+DEBUG_VARIABLE = "DYNREFER_DEBUG"
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Scoring on rank 0 may take long while the others wait; torchrun ends them if it fails.
+GROUP_TIMEOUT = datetime.timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a finished run leaves behind.
+
+    Args:
+        output_dir: folder of the log, checkpoints and results.
+        metrics: evaluated split -> what the task reported; empty for LAVIS's own runners, which
+            only log it, unless the run was an evaluation.
+    """
+
+    output_dir: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def train_main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; returns the exit code."""
+    return _main(argv, evaluate=False)
+
+
+def evaluate_main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate the validation and test splits as the command line says; returns the exit code."""
+    return _main(argv, evaluate=True)
+
+
+def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False) -> RunSummary:
+    """Train or evaluate in this process, or as one of those that torchrun started.
+
+    Args:
+        cfg_path: yaml file, from the current folder; else one of those shipped in projects/.
+        options: "a.b=value", or "a.b" followed by "value".
+        evaluate: evaluate only, whatever `run.evaluate` says.
+
+    Raises:
+        LaunchError: the configuration, the data or the model's files are not usable.
+        ValueError: torchrun's variables are not usable.
+    """
+    config, warnings = load_checked_config(cfg_path, options, evaluate=evaluate)
+    # Tokenizers run in the main process while loaders fork; without this they warn each time.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with _process_group(config.run_cfg):
+        setup_logger()
+        _seed_everything(config.run_cfg.seed + get_rank())
+        for text in warnings if get_rank() == 0 else ():
+            logger.warning(text)
+        config.pretty_print()
+        try:
+            runner = _build_runner(config)
+        except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
+            raise LaunchError(str(error)) from error
+        metrics = _run(runner, config.run_cfg, evaluate=evaluate) or {}
+        if config.expected:
+            logger.info(render_comparison(config.expected, metrics))
+        return RunSummary(Path(runner.output_dir), metrics)
+
+
+def _build_runner(config: RunConfig) -> Any:
+    run = config.run_cfg
+    task = tasks.setup_task(config)
+    datasets = task.build_datasets(config)
+    model = task.build_model(config)
+    if run.runner != OWN_RUNNER and run.get("load_ckpt_path"):  # ours loads it itself
+        model.load_checkpoint(run.load_ckpt_path)
+    runner_class = registry.get_runner_class(run.runner)
+    runner = runner_class(cfg=config, job_id=_job_id(), task=task, model=model, datasets=datasets)
+    if run.runner == OWN_RUNNER:
+        runner.dataloaders  # noqa: B018  made now, so that an unusable split is found now
+    return runner
+
+
+def _run(runner: Any, run: DictConfig, *, evaluate: bool) -> dict[str, Any] | None:
+    if run.runner == OWN_RUNNER or not evaluate:
+        return runner.train()
+    # `evaluate` of LAVIS's runners leaves out the validation splits.
+    return {
+        split: runner.eval_epoch(split_name=split, cur_epoch="evaluate", skip_reload=True)
+        for split in [*runner.valid_splits, *runner.test_splits]
+    }
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def _job_id() -> str:
+    """Time to the second as rank 0 sees it: the name of the run's folder, alike on every rank."""
+    box = [datetime.datetime.now().strftime("%Y%m%d%H%M%S")]
+    if dist.is_initialized():
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+@contextmanager
+def _process_group(run: DictConfig) -> Iterator[None]:
+    """Join the processes that torchrun's environment variables describe, if there are any.
+
+    Without them the run has one process and no group, on CPU as on a GPU. SLURM's variables are
+    ignored: an interactive shell has them too.
+    """
+    if "RANK" not in os.environ:
+        run.distributed, run.world_size = False, 1
+        yield
+        return
+    _join_group(run)
+    setup_for_distributed(run.rank == 0)  # LAVIS's meters print
+    yield
+    dist.destroy_process_group()  # not after an error: with NCCL it would wait for the others
+
+
+def _join_group(run: DictConfig) -> None:
+    """Open the group.
+
+    Raises:
+        ValueError: variables are missing or wrong, or the processes do not meet. On every rank
+            for itself, so not a `LaunchError`, which one of them prints for all.
+    """
+    needed = TORCHRUN_VARIABLES if run.dist_url == "env://" else TORCHRUN_VARIABLES[:2]
+    absent = [name for name in needed if not os.environ.get(name)]
+    if absent:
+        raise ValueError(f"RANK is set but not {absent}: start with torchrun, or unset RANK")
+    run.distributed = True
+    run.rank, run.world_size = _whole_number("RANK"), _whole_number("WORLD_SIZE")
+    run.gpu = _whole_number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
+    on_cuda = run.device.startswith("cuda")
+    run.dist_backend = "nccl" if on_cuda else "gloo"
+    if on_cuda:
+        gpus = torch.cuda.device_count()
+        if run.gpu >= gpus:
+            raise ValueError(
+                f"process {run.gpu} of this machine has no GPU, there are {gpus}; start "
+                f"torchrun with --nproc_per_node={gpus}, or set run.device=cpu"
+            )
+        torch.cuda.set_device(run.gpu)
+    try:
+        dist.init_process_group(
+            run.dist_backend,
+            init_method=run.dist_url,
+            rank=run.rank,
+            world_size=run.world_size,
+            timeout=GROUP_TIMEOUT,
+        )
+    except (ValueError, RuntimeError) as error:
+        place = os.environ.get("MASTER_ADDR") if run.dist_url == "env://" else run.dist_url
+        raise ValueError(f"rank {run.rank} meets no other process at {place}: {error}") from error
+
+
+def _whole_number(variable: str) -> int:
+    value = os.environ[variable]
+    if not value.isdecimal():
+        raise ValueError(f"{variable}: expected a whole number, as torchrun sets it, got {value!r}")
+    return int(value)
+
+
+def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
+    arguments = _parse(argv, evaluate=evaluate)
+    try:
+        launch(arguments.cfg_path, arguments.options, evaluate=evaluate)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run.resume_ckpt_path=auto continues after the last epoch\n")
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:
+        if arguments.debug or os.environ.get(DEBUG_VARIABLE) == "1" or not _is_for_user(error):
+            raise
+        if os.environ.get("RANK", "0") == "0" or not isinstance(error, LaunchError):
+            for line in _message(error).splitlines():
+                sys.stderr.write(f"error: {line}\n")
+            for line in getattr(error, "warnings", ()):
+                sys.stderr.write(f"warning: {line}\n")
+        return EXIT_BAD_INPUT
+    return 0
+
+
+def _parse(argv: Sequence[str] | None, *, evaluate: bool) -> argparse.Namespace:
+    word = "evaluate" if evaluate else "train"
+    parser = argparse.ArgumentParser(prog=f"python -m lavis.{word}")
+    parser.add_argument(
+        "--cfg-path", required=True, help="yaml of the run: a file, or one shipped in projects/"
+    )
+    parser.add_argument(
+        "--options", nargs="+", default=[], help="settings that win over the yaml: a.b=1, or a.b 1"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(argv)
+
+
+def _is_for_user(error: Exception) -> bool:
+    """Whether our own code raised it, with a message for the user, rather than a library."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
+    own = type(error).__module__.startswith("lavis_dynrefer")  # also from a loader process
+    return own or module.startswith("lavis_dynrefer")
+
+
+def _message(error: Exception) -> str:
+    """What went wrong, without the traceback torch adds to a loader process's error."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    return text.rstrip().splitlines()[-1].partition(": ")[2]

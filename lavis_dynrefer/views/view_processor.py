@@ -1,0 +1,87 @@
+"""The view processor: an image and its boxes in, nested views out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Union
+
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from lavis_dynrefer.images.box_checks import as_boxes
+from lavis_dynrefer.views.nesting import crop_views, nest_boxes
+from lavis_dynrefer.views.policies import ViewPolicy, build_policy
+
+Boxes = Union[Tensor, Sequence[Sequence[float]]]
+
+
+class ViewProcessor:
+    """Chooses scales by a policy and cuts the views.
+
+    Args:
+        policy: chooses the scales.
+        image_size: side of a view in pixels.
+
+    Raises:
+        ValueError: a side that is no whole number of pixels.
+    """
+
+    default_policy = "image"
+
+    def __init__(self, policy: ViewPolicy, *, image_size: int) -> None:
+        if type(image_size) is not int or image_size < 1:
+            raise ValueError(
+                f"image_size: expected a whole number of at least 1, got {image_size!r}"
+            )
+        self.policy = policy
+        self.image_size = image_size
+
+    def __call__(self, image: Image.Image, boxes: Boxes) -> dict[str, Any]:
+        """Cut the views of every region of one image.
+
+        Args:
+            image: image in any mode.
+            boxes: (R, 4) xyxy in pixels; each must overlap the image.
+
+        Returns:
+            views (R, V, 3, S, S) uint8; boxes (R, V, 4) the region in pixels of each view;
+            scales (R, V); image_boxes (R, 4) as given; routes: task -> (R, n) indices into V,
+            empty where all tasks use all views.
+
+        Raises:
+            ValueError: boxes of another shape, not finite, or outside the image.
+        """
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        regions = as_boxes(boxes, image_size=image.size)
+        plan = self.policy.plan(image, regions)
+        sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(regions), 2)
+        nested = nest_boxes(regions, sizes, plan.scales)
+        views, inside = crop_views(image, regions, nested, self.image_size)
+        routes = {
+            task: torch.tensor(route).repeat(len(regions), 1) for task, route in plan.routes.items()
+        }
+        return {
+            "views": views,
+            "boxes": inside,
+            "scales": plan.scales,
+            "image_boxes": regions,
+            "routes": routes,
+        }
+
+    @classmethod
+    def from_config(cls, cfg: Any = None) -> ViewProcessor:
+        """Build from a yaml node: image_size, policy, and the policy's own options.
+
+        Raises:
+            ValueError: an unknown policy or option, or a value of the wrong kind.
+        """
+        options = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else {}
+        options.pop("name", None)
+        image_size = options.pop("image_size", 224)
+        policy = options.pop("policy", cls.default_policy)
+        if policy == "fixed":  # its scales tell
+            options.pop("num_views", None)
+        return cls(build_policy(policy, options), image_size=image_size)

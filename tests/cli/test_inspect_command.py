@@ -1,0 +1,110 @@
+"""`dynrefer inspect` as it is called."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from lavis_dynrefer.cli import main
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """COCO files of two images, the category of one box named to mislead a terminal or page."""
+    (tmp_path / "val2017").mkdir()
+    for number in (1, 2):
+        Image.new("RGB", (40, 30), "green").save(tmp_path / f"val2017/{number}.jpg")
+    document = {
+        "images": [
+            {"id": number, "file_name": f"{number}.jpg", "width": 40, "height": 30}
+            for number in (1, 2)
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 1, "bbox": [2, 2, 20, 20], "category_id": 1, "iscrowd": 0},
+            {"id": 2, "image_id": 2, "bbox": [4, 4, 20, 10], "category_id": 2, "iscrowd": 0},
+            {"id": 3, "image_id": 2, "bbox": [4, 4, 0, 10], "category_id": 2, "iscrowd": 0},
+        ],
+        "categories": [{"id": 1, "name": "[red]<script>\x1b[31m"}, {"id": 2, "name": "dog"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+    return tmp_path
+
+
+def text_of(page):
+    """What a page says, without its scripts and styles."""
+    bare = re.sub(
+        r"<(script|style)\b.*?</\1>|<[^>]+>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    return " ".join(html.unescape(bare).split())
+
+
+def inspect(folder, *options):
+    output = str(folder / "out")
+    named = ["--set", "annotations=instances.json", "--output", output]
+    return main(["inspect", "coco", "--root", str(folder), *named, *options])
+
+
+def test_the_command_writes_a_page_and_a_sheet(coco):
+    assert inspect(coco) == 0
+
+    text = text_of(coco / "out/inspect.html")
+    assert "2 regions kept of 3 read" in text
+    assert str(coco / "instances.json") in text
+    with Image.open(coco / "out/regions.png") as sheet:
+        assert sheet.height > 60
+
+
+def test_the_terminal_shows_numbers_and_no_markup_of_the_data(coco, capsys):
+    inspect(coco, "--check-images", "decode")
+    shown = capsys.readouterr().out
+    assert "empty box" in shown
+    assert "[red]<script> [31m 1" in shown
+    assert "\x1b" not in shown
+    assert "2 images, all usual" in shown
+
+
+def test_a_label_that_looks_like_markup_is_shown_as_it_is(coco, capsys):
+    assert inspect(coco, "--set", "protocol=a[/b]:dog:c") == 0
+    assert "a[/b]:dog:c" in capsys.readouterr().out
+
+
+def test_a_missing_image_folder_does_not_stop_the_numbers(coco, capsys):
+    inspect(coco)
+    (coco / "val2017").rename(coco / "elsewhere")
+    capsys.readouterr()
+
+    assert inspect(coco) == 0
+
+    shown = capsys.readouterr().out
+    assert f"There is no folder {coco / 'val2017'}" in shown
+    text = text_of(coco / "out/inspect.html")
+    assert f"There is no folder {coco / 'val2017'}" in text
+    assert "2 regions kept of 3 read" in text
+
+
+def test_a_run_without_samples_leaves_no_sheet_of_an_earlier_one(coco):
+    inspect(coco)
+    inspect(coco, "--samples", "0")
+    assert not (coco / "out/regions.png").exists()
+    assert "drawn by lot" not in (coco / "out/inspect.html").read_text(encoding="utf-8")
+
+
+def test_a_trial_is_inspected_as_such(coco):
+    inspect(coco, "--set", "max_images=1")
+    text = text_of(coco / "out/inspect.html")
+    assert "1 regions kept of 1 read" in text
+
+
+@pytest.mark.parametrize("option", ["--samples", "--seed", "--processes"])
+def test_numbers_that_make_no_sense_are_refused(coco, capsys, option):
+    assert inspect(coco, option, "-1") == 2
+    assert f"error: {option}: expected at least" in capsys.readouterr().err
+
+
+def test_a_dataset_that_cannot_be_read_leaves_no_folder(tmp_path):
+    assert main(["inspect", "coco", "--root", "nowhere", "--output", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lavis_dynrefer.cli.inspect.region_statistics import SHARES, describe_split, frequent_words
+from lavis_dynrefer.datasets.sources.collector import MemoryStore
+from lavis_dynrefer.datasets.table_store import TableStore
+from lavis_dynrefer.datasets.tables import RegionTable, TagTable
+from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, Rejection
+
+ATTRIBUTES = tuple(
+    AttributeInfo(f"color:{name}", "color", "color", "is", "head") for name in ("red", "blue")
+)
+IMAGES = [ImageRecord(number, f"/images/{number}.jpg", 100, 50) for number in (9, 4, 6)]
+REGIONS = [
+    RegionRecord(1, 9, (0.0, 0.0, 100.0, 50.0), "The dog, a dog!", ("dog",), (1, 0), "dog"),
+    RegionRecord(2, 4, (10.0, 10.0, 60.0, 20.0), "caf\u00e9", ("cafe", "dog"), (1, -1), "house"),
+    RegionRecord(3, 9, (90.0, 40.0, 97.0, 49.0), "  ", (), None, "dog", iscrowd=True),
+    RegionRecord(4, 9, (80.0, 40.0, 120.0, 50.0), None, score=0.5),
+]
+REJECTED = [
+    Rejection("empty_box", "box of region 8", 9, RegionRecord(8, 9, (3.0, 3.0, 3.0, 9.0), "tree")),
+    Rejection("no_regions", "image 5 has none", 5),
+    Rejection("empty_box", "box of region 9", 9),
+]
+
+
+def filled(store):
+    for image in IMAGES:
+        store.add_image(image)
+    for region in REGIONS:
+        store.add_region(region)
+    for rejection in REJECTED:
+        store.add_rejection(rejection)
+    return store.finish("demo", "val", ATTRIBUTES, ("dog", "house", "tree"))
+
+
+@pytest.fixture
+def table(tmp_path):
+    return filled(TableStore(tmp_path, "/images"))
+
+
+@pytest.fixture
+def memory():
+    return filled(MemoryStore())
+
+
+@pytest.fixture
+def numbers(table):
+    return describe_split(table)
+
+
+def test_a_table_and_lists_give_the_same_numbers(table, memory):
+    assert describe_split(table) == describe_split(memory)
+
+
+def test_regions_and_images_are_counted(numbers):
+    assert (numbers.images, numbers.bare_images) == (3, 1)
+    assert (numbers.regions_read, numbers.regions_kept) == (6, 4)
+    assert numbers.crowds == 1
+    assert numbers.graded_on == 0
+
+
+def test_what_was_dropped_is_counted_with_the_first_example(numbers):
+    found = [(drop.reason, drop.count, drop.example, drop.is_region) for drop in numbers.drops]
+    assert found == [
+        ("empty_box", 2, "box of region 8", True),
+        ("no_regions", 1, "image 5 has none", False),
+    ]
+
+
+def test_boxes_are_measured(numbers):
+    middle = SHARES.index(0.5)
+    assert numbers.quantiles["width, px"] == pytest.approx((7, 11.95, 31.75, 45, 62.5, 92.5, 100))
+    assert numbers.quantiles["height, px"][0] == 9
+    assert numbers.quantiles["width / height"][middle] == pytest.approx(3)  # of 2, 5, 7/9, 4
+    assert numbers.quantiles["regions per image"][-1] == 3
+
+
+def test_only_the_part_inside_counts_as_share_of_the_image(numbers):
+    # 1, 500 / 5000, 63 / 5000, and 200 of the last box's 400 / 5000
+    assert numbers.quantiles["share of image"] == pytest.approx(
+        np.quantile([1, 0.1, 0.0126, 0.04], SHARES)
+    )
+
+
+def test_notable_boxes_are_counted(numbers):
+    assert numbers.box_counts == {
+        "a side under 8 pixels": 1,
+        "the whole image": 1,
+        "beyond the image's edge": 1,
+    }
+
+
+def test_a_box_beyond_the_edge_by_rounding_is_none(memory):
+    region = replace(REGIONS[0], box=(-0.5, 0.0, 100.4, 50.0))
+    found = describe_split(replace(memory, regions=[region]))
+    assert found.box_counts["beyond the image's edge"] == 0
+
+
+def test_captions_are_described(numbers):
+    assert (numbers.captions.count, numbers.captions.empty, numbers.captions.non_ascii) == (3, 1, 1)
+    assert numbers.captions.longest == "The dog, a dog!"
+    assert numbers.quantiles["words per caption"][0] == 0
+    assert numbers.quantiles["words per caption"][-1] == 4
+
+
+def test_words_are_those_of_the_tagger_without_stop_words(numbers):
+    assert numbers.words.top == (("dog", 2), ("cafe", 1))
+    assert (numbers.words.total, numbers.words.distinct) == (3, 2)
+
+
+def test_names_are_ranked_and_the_unseen_ones_listed(numbers):
+    assert numbers.categories.top == (("dog", 2), ("house", 1))
+    assert numbers.categories.unseen == ("tree",)
+    assert numbers.tags.top == (("dog", 2), ("cafe", 1))
+
+
+def test_attribute_labels_are_counted(numbers):
+    assert numbers.attributes.top == (("color:red", 2),)
+    assert numbers.attributes.unseen == ("color:blue",)
+    assert numbers.labels == {"present": 2, "absent": 1, "unknown": 1}
+
+
+def test_words_fall_into_bins_of_their_own(numbers):
+    histogram = numbers.histograms["words"]
+    assert histogram.is_whole
+    assert histogram.edges[:5] == (0, 1, 2, 3, 4)
+    assert histogram.counts[:5] == (1, 1, 0, 0, 1)
+    assert histogram.median == 1
+
+
+def test_sizes_fall_between_their_edges(numbers):
+    sizes = numbers.histograms["pixel_size"]  # square roots of 5000, 500, 63, 400
+    found = {edge: count for edge, count in zip(sizes.edges, sizes.counts) if count}
+    assert found == {6: 1, 16: 2, 64: 1}
+    relative = numbers.histograms["relative_size"]  # of 1, 0.1, 0.0126, 0.04
+    found = {round(edge, 2): count for edge, count in zip(relative.edges, relative.counts) if count}
+    assert found == {0.1: 1, 0.2: 1, 0.3: 1, 0.95: 1}
+
+
+def test_long_captions_share_bins(memory):
+    regions = [replace(REGIONS[0], caption="word " * length) for length in range(1, 101)]
+    histogram = describe_split(replace(memory, regions=regions)).histograms["words"]
+    assert histogram.edges[1] == 5
+    assert not histogram.is_whole
+    assert sum(histogram.counts) == 100
+
+
+def test_prepared_tags_replace_those_of_the_table(table, tmp_path):
+    schema = pa.schema([pa.field("tags", pa.list_(pa.int32()))])
+    with pa.ipc.new_file(str(tmp_path / "tags.arrow"), schema) as writer:
+        writer.write_table(pa.table({"tags": [[1], [], [1, 2], []]}, schema))
+    tags = TagTable(tmp_path / "tags.arrow", ["unseen", "red", "blue"])
+    tagged = replace(table, regions=RegionTable(table.regions.path, tags))
+
+    assert describe_split(tagged).tags.top == (("red", 2), ("blue", 1))
+
+
+def test_what_was_noted_and_is_not_counted_anyway_is_passed_on(memory):
+    noted = {"box_partly_outside": 3, "crowd": 1, "non_ascii_caption": 2}
+    assert describe_split(replace(memory, noted=noted)).noted == {"box_partly_outside": 3}
+
+
+def test_a_split_without_captions_or_categories_has_no_such_numbers(memory):
+    regions = [replace(REGIONS[3], score=None)]
+    found = describe_split(replace(memory, regions=regions, category_names=()))
+    assert "words per caption" not in found.quantiles
+    assert "score" not in found.quantiles
+    assert set(found.histograms) == {"relative_size", "pixel_size"}
+    assert (found.captions.count, found.captions.longest) == (0, "")
+    assert (found.words.top, found.tags.top, found.labels) == ((), (), {})
+
+
+@pytest.mark.parametrize("images", [0, 1])
+@pytest.mark.parametrize("is_table", [False, True])
+def test_a_split_without_regions_is_described(tmp_path, is_table, images):
+    store = TableStore(tmp_path, "/images") if is_table else MemoryStore()
+    for image in IMAGES[:images]:
+        store.add_image(image)
+
+    found = describe_split(store.finish("demo", "val", (), ()))
+
+    assert (found.images, found.regions_kept, found.histograms) == (images, 0, {})
+    assert found.quantiles == ({"regions per image": (0.0,) * len(SHARES)} if images else {})
+
+
+def test_words_of_several_chunks_are_added():
+    captions = pa.chunked_array([["red red dogs"], [None, "Red"]], pa.string())
+    assert frequent_words(captions) == {"red": 3, "dogs": 1}

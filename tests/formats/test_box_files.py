@@ -1,0 +1,236 @@
+"""Files of boxes in every usual form, and whose boxes they are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lavis_dynrefer.formats import ImageResult, write_results
+from lavis_dynrefer.formats.box_files import read_box_file
+from lavis_dynrefer.structures import RegionPrediction
+
+IMAGES = [
+    {"id": 5, "file_name": "a.jpg", "width": 100, "height": 80},
+    {"id": 6, "file_name": "b.jpg", "width": 100, "height": 80},
+]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(content, name="boxes.json"):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return put
+
+
+def boxes_of(file, name):
+    return [list(box) for box in file.images[name].boxes]
+
+
+def test_a_list_is_of_one_image_without_a_name(write):
+    file = read_box_file(write([[1, 2, 3, 4], [5, 6, 7, 8]]))
+    assert boxes_of(file, "") == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert (file.format, file.normalised) == ("xyxy", None)
+
+
+def test_an_empty_list_is_an_image_without_boxes(write):
+    assert boxes_of(read_box_file(write([])), "") == []
+
+
+def test_an_object_has_a_list_per_image(write):
+    file = read_box_file(write({"a.jpg": [[1, 2, 3, 4]], "b.jpg": []}), format="xywh")
+    assert boxes_of(file, "a.jpg") == [[1, 2, 3, 4]]
+    assert boxes_of(file, "b.jpg") == []
+    assert file.format == "xywh"
+
+
+def test_boxes_may_be_objects_with_ids(write):
+    file = read_box_file(write({"a.jpg": [{"id": 7, "box": [1, 2, 3, 4]}]}))
+    assert file.images["a.jpg"].ids == [7]
+
+
+def test_ids_count_only_where_every_box_has_one(write):
+    rows = [{"id": 7, "box": [1, 2, 3, 4]}, {"box": [5, 6, 7, 8]}, {"id": 8, "bbox": [1, 2, 3, 4]}]
+    assert read_box_file(write({"a.jpg": rows})).images["a.jpg"].ids == []
+
+
+def test_coco_boxes_come_with_ids(write):
+    annotations = [
+        {"id": 31, "image_id": 6, "bbox": [1, 2, 3, 4]},
+        {"id": 32, "image_id": 6, "bbox": [5.5, 6, 7, 8]},
+    ]
+    file = read_box_file(write({"images": IMAGES, "annotations": annotations}))
+    assert boxes_of(file, "b.jpg") == [[1, 2, 3, 4], [5.5, 6, 7, 8]]
+    assert boxes_of(file, "a.jpg") == []
+    assert (file.images["b.jpg"].ids, file.images["b.jpg"].image_id) == ([31, 32], 6)
+    assert file.format == "xywh"
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"), [(None, [10, 20, 20, 25]), ("xyxy", [10, 20, 30, 45])]
+)
+def test_a_segmentation_gives_its_tight_box(write, format, expected):
+    annotation = {"id": 1, "image_id": 5, "segmentation": [[10, 20, 30, 20, 30, 45]]}
+    document = {"images": IMAGES, "annotations": [annotation]}
+    assert boxes_of(read_box_file(write(document), format=format), "a.jpg") == [expected]
+
+
+def test_a_run_length_mask_gives_its_tight_box(write):
+    mask = {"size": [4, 5], "counts": [5, 2, 2, 2, 9]}  # rows 1-2 of columns 1-2
+    document = {"images": IMAGES, "annotations": [{"image_id": 5, "segmentation": mask}]}
+    assert boxes_of(read_box_file(write(document)), "a.jpg") == [[1, 1, 2, 2]]
+
+
+def test_a_coco_list_of_results_needs_the_images(write):
+    path = write([{"image_id": 6, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}])
+    with pytest.raises(ValueError, match=r"has ids of images and no names; .*--images-json"):
+        read_box_file(path)
+    file = read_box_file(path, images=write({"images": IMAGES, "annotations": []}, "images.json"))
+    assert boxes_of(file, "b.jpg") == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("text", "format"),
+    [
+        ("image,x1,y1,x2,y2\na.jpg,1,2,3,4\n", "xyxy"),
+        ("file_name;xmin;ymin;xmax;ymax\na.jpg;1;2;3;4", "xyxy"),
+        ("\ufeffImage,X,Y,W,H\r\na.jpg,1,2,3,4\r\n", "xywh"),
+        ("label\timage\tx\ty\twidth\theight\ncat\ta.jpg\t1\t2\t3\t4\n", "xywh"),
+    ],
+)
+def test_the_columns_of_csv_tell_its_form(write, text, format):
+    file = read_box_file(write(text, "boxes.csv"))
+    assert boxes_of(file, "a.jpg") == [[1.0, 2.0, 3.0, 4.0]]
+    assert file.format == format
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json", "coco", "csv"])
+def test_our_own_results_are_boxes_too(tmp_path, format):
+    region = RegionPrediction(box=(1.0, 2.0, 30.5, 4.0), caption="a, b", caption_score=0.5)
+    results = [
+        ImageResult("ü/a b.jpg", "/ü/a b.jpg", 90, 70, (region,), (41,)),
+        ImageResult("c.jpg", "/c.jpg", 90, 70, (region, region), (42, 43)),
+    ]
+    (path,) = write_results(results, tmp_path, [format])
+    file = read_box_file(path)
+    expected = [[1, 2, 29.5, 2]] if file.format == "xywh" else [[1, 2, 30.5, 4]]
+    assert boxes_of(file, "ü/a b.jpg") == expected
+    assert file.images["c.jpg"].ids == [42, 43]
+
+
+def test_one_row_of_our_own_is_not_an_object_of_images(tmp_path):
+    (path,) = write_results([ImageResult("a.jpg", "/a.jpg", 9, 9, ())], tmp_path, ["jsonl"])
+    assert read_box_file(path).images["a.jpg"].boxes == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "boxes.json is empty"),
+        ("[[1, 2, 3", r"boxes\.json is damaged json: .*line 1"),
+        ("[" * 100_000, r"boxes\.json is damaged json"),
+        ('{"image": "a", "regions": []}\n{"pic', r"boxes\.json line 2 is damaged json"),
+        ([1, 2, 3, 4], r"record 0: expected four numbers, got 1; one box is a list of one row"),
+        ({"a.jpg": [[1, 2, 3, 4], [1, 2, "x", 4]]}, r"a\.jpg\[1\]: expected four numbers, got \["),
+        ({"a.jpg": [[1, 2, 3, True]]}, r"a\.jpg\[0\]: expected four numbers"),
+        ({"a.jpg": "1,2,3,4"}, r"a\.jpg: expected a list of boxes, got 1,2,3,4"),
+        ([{"image": "a.jpg", "regions": 3}], "row 1: expected a row with image and regions"),
+        ({"images": IMAGES, "annotations": 5}, "annotations and images: expected lists"),
+        ({"images": [{"id": 1}], "annotations": []}, r"images\[0\]: expected .* file_name, got"),
+        (
+            {"images": IMAGES, "annotations": [{"image_id": [5], "bbox": [1, 2, 3, 4]}]},
+            r"annotations\[0\]: expected an object with the image_id of an image",
+        ),
+        (
+            {"images": IMAGES, "annotations": [{"image_id": 5, "bbox": [1, 2, 3]}]},
+            r"annotations\[0\]: expected bbox or segmentation",
+        ),
+        (
+            {"images": IMAGES, "annotations": [{"image_id": 5}]},
+            r"annotations\[0\]: expected bbox or segmentation",
+        ),
+        ("a.jpg,1,2,3,4\n", r"csv whose first line names the columns, such as image,x1"),
+        ("image,x1,y1,x2,y2\na.jpg,1,2,3,4\nb.jpg,1,2,,4\n", r"line 3: expected numbers in x1, y1"),
+        ("image,x1,y1,x2,y2\na.jpg,1,2\n", r"line 2: expected numbers in x1, y1, x2, y2"),
+        ("image,x1,y1,x2,y2\n,1,2,3,4\n", r"line 2: no image"),
+        ('image,x1,y1,x2,y2\n"a.jpg,1,2,3,4\n', r"line 2: unexpected end of data"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(write, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_box_file(write(content))
+
+
+def test_no_text_is_refused(tmp_path):
+    (tmp_path / "boxes.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(ValueError, match="expected json or csv, got no text"):
+        read_box_file(tmp_path / "boxes.xlsx")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file of boxes .*nowhere\.json"):
+        read_box_file(tmp_path / "nowhere.json")
+
+
+def test_a_form_other_than_the_columns_say_is_refused(write):
+    path = write("image,x1,y1,x2,y2\na.jpg,1,2,3,4\n", "boxes.csv")
+    with pytest.raises(ValueError, match="its columns say xyxy, not xywh"):
+        read_box_file(path, format="xywh")
+
+
+def test_our_own_boxes_are_in_pixels(tmp_path):
+    (path,) = write_results([ImageResult("a.jpg", "/a.jpg", 9, 9, ())], tmp_path, ["json"])
+    assert read_box_file(path).normalised is False
+    with pytest.raises(ValueError, match="the boxes of dynrefer predict are xyxy in pixels"):
+        read_box_file(path, normalised=True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "path"),
+    [
+        ("a.jpg", "a.jpg", "/data/a.jpg"),
+        ("a.jpg", "val/a.jpg", "/data/val/a.jpg"),
+        ("val/a.jpg", "a.jpg", "/data/val/a.jpg"),
+        ("train2017/a.jpg", "a.jpg", "/data/a.jpg"),
+        ("/data/a.jpg", "a.jpg", "/data/a.jpg"),
+        (".\\val\\a.jpg", "a.jpg", "/data/val/a.jpg"),
+        ("Ame\u0301lie.jpg", "Am\u00e9lie.jpg", "/data/Am\u00e9lie.jpg"),
+    ],
+)
+def test_a_name_with_more_or_fewer_folders_is_the_same_image(write, entry, name, path):
+    file = read_box_file(write({entry: [[1, 2, 3, 4]]}))
+    assert file.match({name: path})[name].boxes == [[1, 2, 3, 4]]
+
+
+def test_the_name_with_most_folders_in_common_wins(write):
+    file = read_box_file(write({"val/a.jpg": [[1, 1, 2, 2]], "train/a.jpg": [[3, 3, 4, 4]]}))
+    found = file.match({"a.jpg": "/data/train/a.jpg"})
+    assert found["a.jpg"].boxes == [[3, 3, 4, 4]]
+
+
+@pytest.mark.parametrize("entry", ["b.jpg", "val/a.jpg", "aa.jpg"])
+def test_other_names_are_other_images(write, entry):
+    file = read_box_file(write({entry: [[1, 2, 3, 4]]}))
+    assert file.match({"train/a.jpg": "/data/train/a.jpg"}) == {}
+
+
+def test_one_entry_for_two_images_is_refused(write):
+    file = read_box_file(write({"a.jpg": [[1, 2, 3, 4]]}))
+    with pytest.raises(ValueError, match=r"'y/a\.jpg' and 'x/a\.jpg' are two; write .* folders"):
+        file.match({"x/a.jpg": "/data/x/a.jpg", "y/a.jpg": "/data/y/a.jpg"})
+
+
+def test_two_entries_for_one_image_are_refused(write):
+    file = read_box_file(write({"x/a.jpg": [], "y/a.jpg": []}))
+    with pytest.raises(ValueError, match=r"'x/a\.jpg' and 'y/a\.jpg' are two"):
+        file.match({"a.jpg": "/data/a.jpg"})
+
+
+def test_boxes_without_an_image_are_those_of_the_only_one(write):
+    file = read_box_file(write([[1, 2, 3, 4]]))
+    assert file.match({"a.jpg": "/a.jpg"})["a.jpg"].boxes == [[1, 2, 3, 4]]
+    with pytest.raises(ValueError, match=r"names no image, .* of one image only, got 2"):
+        file.match({"a.jpg": "/a.jpg", "b.jpg": "/b.jpg"})

@@ -1,0 +1,106 @@
+"""The LAVIS processors: an image and boxes in, views out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from lavis_dynrefer.host.processors import EvalProcessor, TrainProcessor
+
+IMAGE = Image.linear_gradient("L").resize((100, 80)).convert("RGB")
+BOXES = [[10, 10, 40, 50], [0, 0, 100, 80], [90, 70, 120, 95]]
+
+
+def processor(kind=EvalProcessor, **settings):
+    return kind.from_config(OmegaConf.create({"name": "x", "image_size": 32, **settings}))
+
+
+def test_a_sample_has_the_shapes_of_the_legend():
+    sample = processor(policy="image", num_views=3)(IMAGE, BOXES)
+    assert {
+        key: tuple(sample[key].shape) for key in ("views", "boxes", "scales", "image_boxes")
+    } == {
+        "views": (3, 3, 3, 32, 32),
+        "boxes": (3, 3, 4),
+        "scales": (3, 3),
+        "image_boxes": (3, 4),
+    }
+    assert sample["views"].dtype == torch.uint8
+    assert sample["routes"] == {}
+
+
+def test_task_policy_says_which_views_each_task_uses():
+    sample = processor(policy="task", scales={"caption": [0, 0.5], "tags": [0, 0.1]})(IMAGE, BOXES)
+    assert sample["scales"][0].tolist() == pytest.approx([0, 0.1, 0.5])
+    assert sample["routes"]["caption"].tolist() == [[0, 2]] * 3
+
+
+def test_number_of_views_is_read_off_the_scales():
+    sample = processor(policy="fixed", scales=[0, 0.5], num_views=7)(IMAGE, BOXES)
+    assert sample["scales"].shape == (3, 2)
+
+
+def test_no_boxes_give_an_empty_sample():
+    sample = processor(policy="random", num_views=2, kind=TrainProcessor)(IMAGE, [])
+    assert sample["views"].shape == (0, 2, 3, 32, 32)
+    assert sample["boxes"].shape == (0, 2, 4)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_images_of_any_mode_are_read_as_rgb(mode):
+    image = (
+        IMAGE.convert("RGBA").convert("RGB").convert(mode)
+        if mode != "RGBA"
+        else IMAGE.convert(mode)
+    )
+    assert processor(policy="fixed", scales=[0])(image, BOXES).get("views").shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([[1, 2, 3]], r"expected shape \(R, 4\), got \(1, 3\)"),
+        ([[1, 2, float("nan"), 4]], "not finite"),
+        ([[50, 40, 20, 20]], "corners in the wrong order"),
+        ([[200, 10, 220, 20]], "no part inside the 100 x 80 image"),
+    ],
+)
+def test_boxes_that_cannot_be_looked_at_are_named(boxes, message):
+    with pytest.raises(ValueError, match=message):
+        processor(policy="fixed", scales=[0])(IMAGE, boxes)
+
+
+def test_training_needs_to_know_how_many_views():
+    with pytest.raises(ValueError, match="num_views"):
+        processor(TrainProcessor)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_views": "two"}, "num_views: expected a whole number of at least 1, got 'two'"),
+        ({"num_views": 0}, "num_views: expected a whole number"),
+        ({"num_views": 2, "image_size": 64.5}, "image_size: expected a whole number .* got 64.5"),
+        ({"num_views": 2, "image_size": 0}, "image_size: expected"),
+        ({"policy": ["image"], "num_views": 2}, r"expected one of \['fixed', .*got \['image'\]"),
+        ({"policy": "task", "scales": [0, 0.5]}, "scales: expected a list of numbers for each"),
+        ({"policy": "task", "scales": {"caption": 3}}, r"scales\.caption: expected numbers"),
+        ({"policy": "fixed", "scales": "0,0.5"}, "scales: expected numbers in"),
+        ({"policy": "fixed", "scales": [0, "half"]}, "scales: expected numbers in"),
+        ({"num_views": 2, "hash": ["phash"]}, "hash: expected one of"),
+        ({"num_views": 2, "candidates": 0.5}, "candidates: expected numbers"),
+        ({"num_views": 2, "candidates": [0, 0.5]}, "candidates: expected numbers above 0"),
+        ({"num_views": 4, "candidates": [0.1, 0.5]}, "4 views need 3 candidates"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**settings)
+
+
+def test_task_policy_has_scales_of_its_own():
+    sample = processor(policy="task", num_views=2)(IMAGE, BOXES)
+    assert sample["scales"][0].tolist() == pytest.approx([0, 0.1, 0.2, 0.4])
+    assert sample["routes"]["attributes"].tolist() == [[0, 1]] * 3

@@ -1,0 +1,171 @@
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle, run_lengths
+
+# 4 rows, 5 columns; rows 1 to 2 of columns 2 to 3 are set; runs go down the columns
+PIXELS = np.zeros((4, 5), dtype=bool)
+PIXELS[1:3, 2:4] = True
+RUNS = {"size": [4, 5], "counts": [9, 2, 2, 2, 5]}
+
+
+def packed(pixels, kind):
+    rle = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
+    return {**rle, "counts": rle["counts"].decode() if kind is str else rle["counts"]}
+
+
+def test_polygon_box_spans_all_parts():
+    assert box_from_polygons([[3, 4, 9, 4, 9, 8], [1, 5, 2, 5, 2, 20]]) == (1.0, 4.0, 9.0, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("polygon", "box"),
+    [
+        ([5, 2, 5.5, 2, 5.5, 8], (4.5, 2.0, 5.5, 8.0)),  # the left edge gives way
+        ([2, 5, 8, 5, 8, 6], (2.0, 5.0, 8.0, 6.0)),  # a side of one pixel stays as it is
+        ([0, 2, 0, 8, 0, 5], (0.0, 2.0, 1.0, 8.0)),  # at the border the right edge does
+        ([-3, 2, -3, 8, -3, 5], (-3.0, 2.0, -2.0, 8.0)),
+    ],
+)
+def test_official_polygon_box_has_sides_of_a_pixel(polygon, box):
+    assert box_from_polygons([polygon], "official") == box
+
+
+def test_exact_polygon_box_may_be_flat():
+    assert box_from_polygons([[5, 2, 5, 8, 5, 4]]) == (5.0, 2.0, 5.0, 8.0)
+
+
+@pytest.mark.parametrize("polygons", [[], [[]], [[1, 2, 3]]])
+def test_polygon_without_whole_vertices_is_refused(polygons):
+    with pytest.raises(ValueError, match="x and y for every vertex"):
+        box_from_polygons(polygons)
+
+
+@pytest.mark.parametrize(("rule", "box"), [("exact", (2, 1, 4, 3)), ("official", (2, 1, 3, 2))])
+def test_rle_box_by_both_rules(rule, box):
+    assert box_from_rle(RUNS, rule) == box
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_compressed_counts_equal_run_lengths(kind):
+    assert run_lengths(packed(PIXELS, kind)["counts"], 20).tolist() == RUNS["counts"]
+
+
+@pytest.mark.parametrize("counts", [[9, 2, 2, 2, 5], [0, 20], [3, 1, 0, 1, 15], [2, 18]])
+def test_compressed_counts_are_read_as_pycocotools_writes_them(counts):
+    written = coco_mask.frPyObjects({"size": [4, 5], "counts": counts}, 4, 5)["counts"]
+    assert run_lengths(written, 20).tolist() == counts
+
+
+def test_long_runs_are_read_as_written():
+    pixels = np.zeros((900, 1100), dtype=bool)
+    pixels[3:800, 7:1000] = True
+    assert box_from_rle(packed(pixels, str)) == (7, 3, 1000, 800)
+
+
+def test_a_run_over_the_end_of_a_column_touches_top_and_bottom():
+    # the last of column 1, the first of column 2
+    assert box_from_rle({"size": [4, 5], "counts": [7, 2, 11]}) == (1, 0, 3, 4)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.999])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (23, 31)])
+def test_boxes_are_those_of_the_pixels(shape, share):
+    generator = np.random.default_rng(0)
+    pixels = generator.random(shape) < share
+    pixels[generator.integers(shape[0]), generator.integers(shape[1])] = True
+    columns, rows = pixels.any(axis=0).nonzero()[0], pixels.any(axis=1).nonzero()[0]
+
+    box = box_from_rle(packed(pixels, str))
+
+    assert box == (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+
+
+def test_mask_of_nothing_has_no_box():
+    with pytest.raises(ValueError, match="no pixel set"):
+        box_from_rle({"size": [4, 5], "counts": [20]})
+
+
+HUGE = [50_000, 50_000]
+DAMAGED = {
+    "too short": ([4, 5], [3, 2], "must add up to the 20 pixels of the mask, got 5 in 2 runs"),
+    "too long": ([4, 5], [5, 200], "got 205 in 2 runs"),
+    "more runs than pixels": ([4, 5], [0] * 1000, "1,000 are too many for 20 pixels"),
+    "a text longer than any": ([4, 5], "0" * 1000, "1,000 are too many for 20 pixels"),
+    "nothing": ([4, 5], [], "got 0 in 0 runs"),
+    "an empty text": ([4, 5], "", "got 0 in 0 runs"),
+    "empty bytes": ([4, 5], b"", "got 0 in 0 runs"),
+    "another sum": ([4, 5], "zzz", "damaged at the character 'z'"),
+    "a control character": ([4, 5], "5\n", r"damaged at the character '\\n'"),
+    "not ASCII": ([4, 5], "5é", "damaged at the character 'é'"),
+    "not ASCII bytes": ([4, 5], "5é".encode(), "damaged at the character"),
+    "half a character": ([4, 5], "5\ud83d", "damaged at the character"),
+    "cut off": ([4, 5], "5P", "end within a number: '5P'"),
+    "a number without end": ([4, 5], "o" * 40 + "1", "damaged at the character 'o'"),
+    "a negative run": ([4, 5], [-5, 25], "no negative run, got -5"),
+    "a negative run, compressed": ([4, 5], "T1O", "no negative run, got -1"),
+    "runs that wrap around": ([4, 5], [2**32 + 5, 15 - 2**32], "no negative run"),
+    "a run of 71 bits": ([4, 5], [2**70, 1], "must add up"),
+    "fractions": ([4, 5], [5.5, 14.5], "expected whole numbers"),
+    "words": ([4, 5], ["5", "15"], "expected whole numbers"),
+    "no counts": ([4, 5], None, "expected a text or a list, got NoneType"),
+    "a number": ([4, 5], 20, "expected a text or a list, got int"),
+    "a huge size": (HUGE, "05", "at most 178,000,000 pixels, got 50000 x 50000"),
+    "a huge size that adds up": (HUGE, [0, 2_500_000_000], "at most 178,000,000 pixels"),
+    "a negative size": ([-4, -5], [20], r"expected \[height, width\]"),
+    "a size of nothing": ([0, 5], [0], r"expected \[height, width\]"),
+    "three sides": ([4, 5, 1], [20], r"expected \[height, width\]"),
+    "one side": (20, [20], r"expected \[height, width\]"),
+    "sides that are no numbers": (["4", "5"], [20], "size: expected whole numbers"),
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGED))
+def test_damaged_masks_are_refused(name):
+    # pycocotools 2.0.11 ends the process at some of these
+    size, counts, message = DAMAGED[name]
+    with pytest.raises(ValueError, match=rf"RLE .*{message}"):
+        box_from_rle({"size": size, "counts": counts})
+
+
+@pytest.mark.parametrize("mask", [{}, {"size": [4, 5]}, {"counts": [20]}])
+def test_half_a_mask_is_refused(mask):
+    with pytest.raises(ValueError, match="expected size and counts"):
+        box_from_rle(mask)
+
+
+def test_numbers_of_numpy_are_numbers():
+    mask = {"size": np.array([4, 5]).tolist(), "counts": list(np.array(RUNS["counts"]))}
+    assert box_from_rle(mask) == (2, 1, 4, 3)
+
+
+@pytest.mark.parametrize("function", [box_from_polygons, box_from_rle])
+def test_unknown_rule_is_refused(function):
+    with pytest.raises(ValueError, match="one of"):
+        function([[0, 0, 1, 1]], "tight")
+
+
+def test_official_rule_gives_the_annotated_boxes_of_real_crowds(shared):
+    path = shared / "fixtures/coco_ovad_e2e/annotations/instances_val2017.json"
+    rows = json.loads(path.read_text())["annotations"]
+    crowds = [row for row in rows if row["iscrowd"]]
+
+    found = np.array([box_from_rle(row["segmentation"], "official") for row in crowds])
+    x, y, width, height = np.array([row["bbox"] for row in crowds]).T
+
+    np.testing.assert_array_equal(found, np.stack([x, y, x + width, y + height], axis=1))
+
+
+def test_real_polygons_agree_with_the_annotated_boxes(shared):
+    path = shared / "fixtures/coco_ovad_e2e/annotations/instances_val2017.json"
+    rows = json.loads(path.read_text())["annotations"]
+    objects = [row for row in rows if not row["iscrowd"]]
+
+    found = np.array([box_from_polygons(row["segmentation"]) for row in objects])
+    x, y, width, height = np.array([row["bbox"] for row in objects]).T
+
+    # the file rounds to hundredths
+    np.testing.assert_allclose(found, np.stack([x, y, x + width, y + height], axis=1), atol=0.011)

@@ -1,0 +1,110 @@
+"""Pretraining of what the small model sees with."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from lavis_dynrefer.lab.pretraining import RegionPretraining
+
+HEADS = ("cells", "mean", "summary", "query")
+PARTS = ("backbone", "region_encoder", "qformer", "text_encoder", "contrast")
+
+
+@pytest.fixture
+def pretraining(smallest_config):
+    torch.manual_seed(0)
+    keys = ("vision", "region", "qformer", "text", "tagging", "contrast")
+    return RegionPretraining.from_config(
+        OmegaConf.create({key: smallest_config[key] for key in keys})
+    )
+
+
+@pytest.fixture
+def scattered(region_batch):
+    """The five regions, each of an image of its own."""
+    return {**region_batch, "image_ids": [1, 2, 3, 4, 5]}
+
+
+@pytest.fixture
+def one_image():
+    """Two regions of one image of 128 px a side, cut at t = 0 and at t = 1."""
+    region, whole = [0.0, 0.0, 32.0, 32.0], 32 / 128
+    image_boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0], [32.0, 48.0, 96.0, 80.0]])
+    return {
+        "views": torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8),
+        "boxes": torch.stack([torch.tensor([region, region]), image_boxes * whole], dim=1),
+        "image_boxes": image_boxes,
+        "image_ids": [7, 7],
+        "tags": [["red"], ["house"]],
+    }
+
+
+def test_untrained_heads_are_undecided_about_every_label(pretraining, scattered):
+    for name in HEADS:
+        head = getattr(pretraining, f"{name}_head")
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+    torch.nn.init.zeros_(pretraining.contrast.log_scale)
+    torch.nn.init.zeros_(pretraining.contrast.bias)
+    torch.nn.init.zeros_(pretraining.contrast.decoder.classifier.weight)
+    torch.nn.init.zeros_(pretraining.contrast.decoder.classifier.bias)
+    losses = pretraining(scattered)
+    undecided = pytest.approx(7 * math.log(2), rel=1e-5)  # log 2 for each of 7 labels
+    assert [losses[f"loss_{name}"].item() for name in (*HEADS, "text")] == [undecided] * 5
+    assert losses["loss"].item() == pytest.approx(35 * math.log(2), rel=1e-5)
+
+
+def test_views_show_the_regions_that_lie_in_them(pretraining, one_image):
+    rois, shown = pretraining._regions_in_views(one_image)
+    found = sorted(zip(shown.tolist(), rois.int().tolist()))
+    # The first view is the first region, of which the second covers half but lies half outside:
+    # 32 of 64 px across, 16 of 32 down. So a quarter of it is to be seen, which is too little.
+    assert found == [
+        (0, [0, 0, 0, 32, 32]),
+        (0, [1, 0, 0, 16, 16]),
+        (0, [3, 0, 0, 16, 16]),
+        (1, [1, 8, 12, 24, 20]),
+        (1, [2, 0, 0, 32, 32]),
+        (1, [3, 8, 12, 24, 20]),
+    ]
+
+
+def test_views_are_not_asked_about_other_images(pretraining, one_image):
+    rois, shown = pretraining._regions_in_views({**one_image, "image_ids": [7, 8]})
+    assert list(zip(rois[:, 0].tolist(), shown.tolist())) == [(0, 0), (1, 0), (2, 1), (3, 1)]
+
+
+def test_a_region_cut_at_the_edge_ends_with_its_view(pretraining, one_image):
+    moved = one_image["image_boxes"].clone()
+    moved[1] = torch.tensor([32.0, 16.0, 96.0, 48.0])  # 32 of 64 px across, all of it down
+    boxes = one_image["boxes"].clone()
+    boxes[1, 1] = moved[1] / 4
+    rois, shown = pretraining._regions_in_views({**one_image, "image_boxes": moved, "boxes": boxes})
+    assert rois[(rois[:, 0] == 0) & (shown == 1)].tolist() == [[0, 16, 8, 32, 24]]
+
+
+def test_it_learns_one_batch(pretraining, scattered):
+    optimizer = torch.optim.Adam(pretraining.parameters(), 3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        losses = pretraining(scattered)
+        losses["loss"].backward()
+        optimizer.step()
+    assert losses["loss"].item() - losses["loss_text"].item() < 4.0  # four heads, from 19.4
+    assert losses["loss_text"].item() < 4.0  # from 12.6
+
+
+def test_a_label_is_asked_for_as_an_attribute_is(pretraining):
+    asked = {text for _ in range(20) for text in pretraining._sample_prompts()}
+    assert {"the red", "the  is red"} <= asked
+    assert len(asked) == 2 * len(pretraining.labels)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_its_parts_fit_the_model(pretraining, smallest_model, part):
+    ours = {name for name in pretraining.state_dict() if name.startswith(f"{part}.")}
+    assert ours == {name for name in smallest_model.state_dict() if name.startswith(f"{part}.")}

@@ -1,0 +1,121 @@
+"""Images of regions with what was said about them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from PIL import Image
+
+from lavis_dynrefer.pages.region_drawing import (
+    LEAST_WIDTH,
+    LINE_HEIGHT,
+    REJECTED_COLOUR,
+    contact_sheet,
+    draw_regions,
+    titled,
+    visible_box,
+)
+
+WHITE = Image.new("RGB", (200, 40), "white")
+RED = tuple(int(REJECTED_COLOUR[place : place + 2], 16) for place in (1, 3, 5))
+
+
+def test_each_line_of_text_makes_room_for_itself():
+    sheet = draw_regions(WHITE, [(5, 5, 20, 20)], ["a house\nreference: a hut"])
+    assert sheet.size == (200, 40 + 2 * LINE_HEIGHT + 8)
+
+
+def test_a_long_line_is_wrapped():
+    sheet = draw_regions(WHITE, [(5, 5, 20, 20)], ["a house " * 10])
+    assert sheet.height >= 40 + 3 * LINE_HEIGHT + 8
+
+
+def test_a_word_too_long_for_its_line_is_broken():
+    sheet = draw_regions(WHITE, [(5, 5, 20, 20)], ["W" * 100])
+    assert sheet.height >= 40 + 3 * LINE_HEIGHT + 8
+
+
+def test_there_is_room_for_words_below_a_narrow_image():
+    sheet = draw_regions(Image.new("RGB", (1, 40)), [(0, 0, 1, 40)], ["a house"])
+    assert sheet.width == LEAST_WIDTH
+
+
+def test_a_remark_stands_above_the_other_lines():
+    without = draw_regions(WHITE, [(5, 5, 20, 20)], ["a house"])
+    remarked = draw_regions(WHITE, [(5, 5, 20, 20)], ["a house"], remark="no image")
+    assert remarked.height == without.height + LINE_HEIGHT
+    first_line = remarked.crop((0, 44, 200, 44 + LINE_HEIGHT))
+    colours = {colour for _, colour in first_line.getcolors(1 << 16)}
+    assert RED in colours
+    assert (0xE6, 0x19, 0x4B) not in colours  # of the first box and its text
+
+
+def test_boxes_are_drawn_where_they_are():
+    sheet = draw_regions(WHITE, [(30, 22, 50, 38)], [""])
+    assert sheet.getpixel((30, 30)) != (255, 255, 255)
+    assert sheet.getpixel((40, 30)) == (255, 255, 255)
+
+
+def test_rejected_boxes_are_red_and_dashed():
+    sheet = draw_regions(WHITE, [(30, 10, 190, 38)], [""], rejected=True)
+    edge = {sheet.getpixel((x, 38)) for x in range(100, 150)}
+    assert edge == {RED, (255, 255, 255)}
+
+
+def test_the_image_itself_stays_as_it_is():
+    before = WHITE.tobytes()
+    draw_regions(WHITE, [(0, 0, 10, 10)], ["x"])
+    assert WHITE.tobytes() == before
+
+
+@pytest.mark.parametrize(
+    ("box", "seen"),
+    [
+        ((10, 20, 30, 40), (10, 20, 30, 40)),
+        ((-5, -5, 300, 90), (0, 0, 100, 80)),
+        ((30, 40, 10, 20), (10, 20, 30, 40)),  # corners in the wrong order
+        ((30, -904, 50, -800), (30, 0, 50, 4)),  # above
+        ((500, 10, 600, 20), (96, 10, 100, 20)),  # to the right
+        ((50, 30, 50, 60), (50, 30, 54, 60)),  # without a width
+    ],
+)
+def test_any_box_shows_inside_the_image(box, seen):
+    assert visible_box(box, (100, 80)) == seen
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_box_that_is_nowhere_does_not_show(value):
+    assert visible_box((value, 0, 10, 10), (100, 80)) is None
+    draw_regions(WHITE, [(value, 0, 10, 10)], ["nowhere"])
+
+
+def test_a_word_of_any_length_makes_some_lines():
+    drawn = draw_regions(WHITE, [(0, 0, 10, 10)], ["x" * 1_000_000])
+    assert drawn.height < WHITE.height + 100 * LINE_HEIGHT
+
+
+def test_a_box_in_an_image_of_one_pixel_is_that_pixel():
+    assert visible_box((0, 0, 1, 1), (1, 1)) == (0, 0, 1, 1)
+
+
+def test_a_sheet_holds_its_images_row_by_row():
+    sheet = contact_sheet([WHITE] * 3, columns=2)
+    assert sheet.size == (2 * 208 + 8, 2 * 48 + 8)
+
+
+def test_a_row_is_as_high_as_its_highest_image():
+    high = Image.new("RGB", (200, 100))
+    assert contact_sheet([high, WHITE, WHITE], columns=2).height == 100 + 40 + 3 * 8
+
+
+def test_a_title_stands_above():
+    black = Image.new("RGB", (200, 40))
+    sheet = titled(black, "train")
+    assert sheet.size == (200, 40 + 2 * LINE_HEIGHT)
+    assert sheet.crop((0, 2 * LINE_HEIGHT, 200, sheet.height)).tobytes() == black.tobytes()
+
+
+def test_an_empty_sheet_is_refused():
+    with pytest.raises(ValueError, match="at least one image"):
+        contact_sheet([], columns=2)

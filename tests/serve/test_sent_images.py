@@ -1,0 +1,152 @@
+"""Images of strangers: opened, or refused before they take memory."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pydantic", reason="needs the extra `serve`")
+
+from PIL import Image, PngImagePlugin
+
+from lavis_dynrefer.serve.errors import RequestError
+from lavis_dynrefer.serve.sent_images import FORMATS, decode_base64, open_sent_image
+
+
+def saved(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def png_of(width, height, data=b""):
+    """A png of any size whose pixels may be missing."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def opened(data, max_pixels=10_000):
+    return open_sent_image(data, max_pixels=max_pixels)
+
+
+def kind_of_error(data, max_pixels=10_000):
+    with pytest.raises(RequestError) as caught:
+        opened(data, max_pixels)
+    return caught.value.kind
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_usual_formats_are_opened_as_rgb(format):
+    image = opened(saved(Image.new("RGB", (4, 3), "white"), format)).image
+    assert (image.mode, image.size) == ("RGB", (4, 3))
+
+
+def test_base64_may_have_line_breaks():
+    text = base64.encodebytes(bytes(100)).decode()
+    assert "\n" in text
+    assert decode_base64(text) == bytes(100)
+
+
+def test_a_data_url_is_base64_too():
+    assert decode_base64("data:image/png;name=a.png;base64,AAEC") == b"\0\1\2"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1/secret.png",
+        "HTTPS://example.org/a.png",
+        "file:///etc/passwd",
+        " ftp://a",
+        "data:image/png,AAEC",
+    ],
+)
+def test_nothing_is_fetched(address):
+    with pytest.raises(RequestError, match="this server fetches nothing, send the image itself"):
+        decode_base64(address)
+
+
+@pytest.mark.parametrize("text", ["AAE", "AA!EC", "Äpfel", "data:image/png;base64,A", "../a.png"])
+def test_damaged_base64_is_named(text):
+    with pytest.raises(RequestError, match="damaged base64") as caught:
+        decode_base64(text)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "got a page of html"),
+        (b"\n <html>", "got a page of html"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "got xml or svg"),
+        (b"", "got nothing"),
+        (b"\0" * 5000, "got 5,000 bytes of something else"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "bytes of something else"),
+    ],
+)
+def test_what_is_no_image_is_named(data, message):
+    with pytest.raises(RequestError, match=message) as caught:
+        opened(data)
+    assert caught.value.status == 415
+
+
+@pytest.mark.parametrize("size", [(50_000, 50_000), (9_000, 9_900), (101, 100)])
+def test_a_header_of_too_many_pixels_is_refused(size):
+    assert kind_of_error(png_of(*size)) == "too_large"
+
+
+def test_the_size_of_a_large_image_is_named():
+    with pytest.raises(RequestError, match="at most 10,000 pixels, got 101 x 100"):
+        opened(png_of(101, 100))
+
+
+def test_a_png_of_more_data_than_pixels_is_opened_without_it():
+    bomb = png_of(8, 8, bytes(9 * 8) + bytes(50_000_000))
+    assert len(bomb) < 60_000
+    assert opened(bomb).image.size == (8, 8)
+
+
+def test_a_png_with_a_bomb_of_text_is_refused():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * 5_000_000, zip=True)
+    bomb = saved(Image.new("L", (8, 8)), pnginfo=text)
+    assert len(bomb) < 10_000
+    assert kind_of_error(bomb) == "unprocessable"
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP"])
+def test_a_cut_off_image_is_refused(format):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
+    data = saved(noise, format)
+    assert kind_of_error(data[: len(data) // 2]) == "unprocessable"
+
+
+def test_alpha_is_boxed_tightly():
+    image = Image.new("RGBA", (9, 7), (255, 0, 0, 0))
+    image.paste((0, 255, 0, 1), (2, 3, 6, 5))
+    assert opened(saved(image)).alpha_box == (2, 3, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "box"),
+    [
+        ("RGB", "red", None),
+        ("RGBA", (1, 2, 3, 255), None),
+        ("RGBA", (1, 2, 3, 0), (0, 0, 0, 0)),
+        ("LA", (1, 9), (0, 0, 4, 3)),
+    ],
+)
+def test_alpha_that_masks_nothing_or_all(mode, colour, box):
+    assert opened(saved(Image.new(mode, (4, 3), colour))).alpha_box == box

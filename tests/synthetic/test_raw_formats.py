@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from lavis_dynrefer.synthetic import raw_formats
+from lavis_dynrefer.synthetic.captions import full_caption
+from lavis_dynrefer.synthetic.layout import make_scene
+from lavis_dynrefer.synthetic.world import SPLIT_START, WORLDS, held_out_pairs
+
+TRAIN = make_scene(0, 5)
+SHORT = [
+    "the borderless one",
+    "large object",
+    "large thing",
+    "the fish is orange solid and matte",
+    "a striped shiny one",
+    "the heart is outlined and black",
+    "a solid shiny one",
+    "it is small",
+    "the medium size of the umbrella",
+    "the thing is medium",
+    "a heart with black stripes",
+    "the moon is tilted and shiny",
+]
+VAL2017 = make_scene(0, SPLIT_START["val2017"] + 3)
+
+
+def real(shared, path):
+    return json.loads((shared / "fixtures" / path).read_text())
+
+
+def test_region_rows_have_the_keys_of_visual_genome(shared):
+    row = real(shared, "vg_raw_5images/vg1.2/region_descriptions.json")[0]["regions"][0]
+    assert {frozenset(ours) for ours in raw_formats.region_descriptions(TRAIN)} == {frozenset(row)}
+
+
+def test_image_rows_have_the_keys_of_visual_genome(shared):
+    row = real(shared, "vg_raw_5images/vg1.2/image_data.json")[0]
+    assert set(raw_formats.image_data(TRAIN)) == set(row)
+
+
+def test_coco_rows_have_the_keys_of_coco(shared):
+    file = real(shared, "coco_ovad_e2e/annotations/instances_val2017.json")
+    assert set(raw_formats.coco_image(VAL2017)) == set(file["images"][0])
+    assert set(raw_formats.coco_annotations(VAL2017)[0]) == set(file["annotations"][0])
+
+
+def test_ovad_rows_have_the_keys_of_ovad(shared):
+    file = real(shared, "coco_ovad_e2e/ovad2000.json")
+    assert set(raw_formats.ovad_annotations(VAL2017)[0]) == set(file["annotations"][0])
+
+
+def test_region_boxes_are_the_objects_boxes_in_whole_pixels():
+    first = raw_formats.region_descriptions(TRAIN)[0]
+    corners = (first["x"], first["y"], first["x"] + first["width"], first["y"] + first["height"])
+    assert corners == TRAIN.objects[0].box
+    assert {type(value) for value in corners} == {int}
+
+
+def test_every_object_is_described_once_in_full():
+    rows = raw_formats.captions(TRAIN)
+    full = [(number, phrase) for _, number, form, phrase in rows if form == "full"]
+    assert full == [(n, full_caption(TRAIN, n)) for n in range(len(TRAIN.objects))]
+    assert 2 * len(full) <= len(rows) <= 3 * len(full)
+
+
+@pytest.mark.parametrize("split", ["val", "test", "val2017"])
+def test_outside_training_an_object_is_described_in_full_only(split):
+    rows = raw_formats.captions(make_scene(0, SPLIT_START[split]))
+    assert {form for _, _, form, _ in rows} == {"full"}
+
+
+def test_phrases_are_the_same_on_every_machine():
+    assert [
+        phrase for _, _, form, phrase in raw_formats.captions(TRAIN) if form == "short"
+    ] == SHORT
+
+
+def test_full_captions_come_before_the_short_ones():
+    forms = [form for _, _, form, _ in raw_formats.captions(TRAIN)]
+    assert forms == sorted(forms)  # "full" before "short"
+
+
+def test_region_ids_differ_and_fit_32_bits():
+    ids = [row[0] for scene in (TRAIN, VAL2017) for row in raw_formats.captions(scene)]
+    assert len(set(ids)) == len(ids)
+    assert max(ids) < 2**31
+
+
+def test_truth_belongs_to_the_regions_of_the_files():
+    truth = {row["region_id"]: row["phrase"] for row in raw_formats.truth_rows(TRAIN)}
+    assert truth == {
+        row["region_id"]: row["phrase"] for row in raw_formats.region_descriptions(TRAIN)
+    }
+    val2017 = {row["region_id"] for row in raw_formats.truth_rows(VAL2017)}
+    assert val2017 == {row["id"] for row in raw_formats.coco_annotations(VAL2017)}
+
+
+def test_training_says_no_held_out_pair_not_even_of_the_reference():
+    rows = [row for index in range(1, 40) for row in raw_formats.truth_rows(make_scene(0, index))]
+    own = {(r["facts"]["colour"], r["facts"]["category"]) for r in rows}
+    named = {(r["facts"]["reference_colour"], r["facts"]["reference_category"]) for r in rows}
+    assert not (own | named) & held_out_pairs()
+    assert not any(row["held_out"] for row in rows)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_polygons_span_the_box_and_cover_the_mask(world):
+    scene = make_scene(0, SPLIT_START["val2017"], world)
+    rows = raw_formats.coco_annotations(scene)
+    points = [np.concatenate(row["segmentation"]).reshape(-1, 2) for row in rows]
+    spans = [(*p.min(axis=0), *(p.max(axis=0) - p.min(axis=0))) for p in points]
+    assert spans == [tuple(row["bbox"]) for row in rows]
+    areas = [sum(shoelace(part) for part in row["segmentation"]) for row in rows]
+    assert all(area >= row["area"] for area, row in zip(areas, rows))
+
+
+def shoelace(polygon):
+    x, y = np.array(polygon).reshape(-1, 2).T
+    return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
+def test_the_polygon_of_a_small_mask_by_hand():
+    mask = np.zeros((4, 5), dtype=bool)
+    mask[1, 1:3] = mask[2, 1:4] = True
+    # down the right side with one step, then up the straight left side
+    expected = [3, 1, 3, 2, 4, 2, 4, 3, 1, 3, 1, 1]
+    assert raw_formats.mask_polygons(mask) == [expected]
+
+
+def test_a_mask_in_two_pieces_gives_two_polygons():
+    mask = np.zeros((5, 3), dtype=bool)
+    mask[0, 0] = mask[3:, 1] = True
+    assert raw_formats.mask_polygons(mask) == [
+        [1, 0, 1, 1, 0, 1, 0, 0],
+        [2, 3, 2, 5, 1, 5, 1, 3],
+    ]

@@ -1,0 +1,85 @@
+"""Datasets whose files are elsewhere, prepared before, or somebody's own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import lavis_dynrefer  # noqa: F401  registers with LAVIS
+from lavis_dynrefer.training.checks.dataset_checks import check_dataset, evaluators_by_split
+
+
+def vg_region(**info):
+    return list(check_dataset("vg_region", {"type": "v1.2", "build_info": info}))
+
+
+def prepared(folder, *splits):
+    folder.mkdir()
+    manifest = {"format": 1, "splits": {split: {} for split in splits}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return str(folder)
+
+
+def test_a_prepared_folder_needs_no_raw_files(tmp_path):
+    folder = prepared(tmp_path / "vg", "train", "test")
+
+    assert vg_region(prepared=folder, splits=["test"]) == []
+
+
+def test_a_prepared_folder_without_the_split_stops_the_run(tmp_path):
+    (found,) = vg_region(prepared=prepared(tmp_path / "vg", "train"), splits=["test"])
+
+    assert "has no split 'test'; known are train" in found.text
+    assert (found.fatal, found.stops) == (False, True)
+
+
+def test_a_folder_that_is_not_prepared_stops_the_run(tmp_path):
+    (found,) = vg_region(prepared=str(tmp_path))
+
+    assert "build_info.prepared: no " in found.text
+    assert found.stops
+
+
+def test_raw_files_are_those_the_type_reads(tmp_path):
+    found = [finding.text for finding in vg_region(root=str(tmp_path), boxes="grit.json")]
+
+    names = ["region_descriptions", "image_data", "densecap_splits", "boxes", "images.storage"]
+    assert [text.split(": no ")[0].split("build_info.")[1] for text in found] == names
+
+
+def test_raw_files_that_are_not_there_may_have_been_prepared_before(tmp_path):
+    assert not any(finding.stops for finding in vg_region(root=str(tmp_path)))
+
+
+def test_settings_that_exclude_each_other_are_told():
+    (found,) = vg_region(root="/data", boxes="grit.json", max_regions=3)
+
+    assert found.text.startswith("datasets.vg_region.build_info: max_regions would leave truth")
+    assert found.fatal
+
+
+@pytest.mark.parametrize(
+    ("info", "complaint"),
+    [
+        ({"regions_per_image": 0}, "regions_per_image: expected at least 1, got 0"),
+        ({"max_images": 0}, "max_images: expected at least 1, got 0"),
+        ({"split_names": {"val": "test"}}, "split_names: two splits share a name"),
+        ({"on_error": "ignore"}, "on_error does not know 'ignore'"),
+    ],
+)
+def test_numbers_and_names_of_a_dataset(info, complaint):
+    section = {"type": "default", "build_info": {"scenes": 3, **info}}
+
+    (found,) = check_dataset("synthetic_region", section)
+
+    assert complaint in found.text
+
+
+def test_evaluators_are_those_of_the_splits_in_the_run():
+    section = {"build_info": {"splits": ["test", "attributes"], "split_names": {"test": "exam"}}}
+
+    assert evaluators_by_split("synthetic_region", section) == {
+        "exam": "dense_caption",
+        "attributes": "attributes",
+    }
