@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lavis_dynrefer.errors import MissingPackageError
 from lavis_dynrefer.host import compat, registration
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "lavis":
             raise
-        raise ImportError(
+        raise MissingPackageError(
             f"{name} needs LAVIS, which is not installed; "
             f"pip install {compat.LAVIS}, or on Python >= 3.12: {compat.LEAN_INSTALL}"
         ) from error

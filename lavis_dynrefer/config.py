@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypeVar
 
+from lavis_dynrefer.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -169,12 +171,12 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "") ->
     8
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{where or cls.__name__}: expected a mapping, got {values!r}")
+        raise InputError(f"{where or cls.__name__}: expected a mapping, got {values!r}")
     hints = typing.get_type_hints(cls)
     known = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
     unknown = sorted(str(key) for key in values if key not in known)
     if unknown:
-        raise ValueError(f"{where or cls.__name__}: unknown {unknown}; expected some of {known}")
+        raise InputError(f"{where or cls.__name__}: unknown {unknown}; expected some of {known}")
     return cls(
         **{
             key: _convert(hints[key], value, f"{where or cls.__name__}.{key}")
@@ -191,7 +193,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return None if value is None else _convert(typing.get_args(hint)[0], value, where)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where}: expected a list, got {value!r}")
+            raise InputError(f"{where}: expected a list, got {value!r}")
         inner = typing.get_args(hint)[0]
         return tuple(_convert(inner, item, where) for item in value)
     if origin is not None:  # Mapping[str, Any]
@@ -203,5 +205,5 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def _checked(value: Any, kind: Any, where: str) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}")
+        raise InputError(f"{where}: expected {kind.__name__}, got {value!r}")
     return value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lavis_dynrefer.errors import MissingFileError
+
 _PACKAGE = Path(__file__).resolve().parent
 CACHE_VARIABLE = "DYNREFER_CACHE"
 
@@ -57,7 +59,7 @@ def resource_path(name: str | os.PathLike[str], *, key: str) -> Path:
     """
     path = find_resource(name)
     if path is None:
-        raise FileNotFoundError(f"{key}: no file {str(name)!r}, here or in the package")
+        raise MissingFileError(f"{key}: no file {str(name)!r}, here or in the package")
     return path
 
 

@@ -15,6 +15,7 @@ from lavis.models import load_preprocess
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.detectors.sam import load_segmenter
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import FORMATS, boxes_of_masks, open_image, pixel_boxes
 from lavis_dynrefer.images.opening import ImageInput
 from lavis_dynrefer.models.answering import TASKS, Attribute, questions_to
@@ -55,7 +56,7 @@ class RegionPredictor:
     ) -> None:
         if dtype not in DTYPES:
             cure = "; T5 overflows in float16" if dtype == "float16" else ""
-            raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}{cure}")
+            raise InputError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}{cure}")
         self.device = choose_device(device)
         self.dtype = _dtype(dtype, self.device)
         self.chunk = chunk
@@ -97,12 +98,12 @@ class RegionPredictor:
             ImportError: points, and the installed transformers has no SAM.
         """
         if sum(regions is not None for regions in (boxes, masks, points)) != 1:
-            raise ValueError("expected either boxes or masks or points")
+            raise InputError("expected either boxes or masks or points")
         if (points is None) != (sam is None):
-            raise ValueError("points need sam, a folder of SAM's weights, and sam needs points")
+            raise InputError("points need sam, a folder of SAM's weights, and sam needs points")
         if boxes is None:
             if {"format", "normalised"} & set(questions):
-                raise ValueError(
+                raise InputError(
                     "format and normalised are about boxes; leave them out with masks and points"
                 )
             image = open_image(image)
@@ -168,7 +169,7 @@ class RegionPredictor:
         questions_to(self.model, **asked)  # raises where something is wrong with them
         check_words("controls", controls)
         if format not in FORMATS:
-            raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
+            raise InputError(f"format: expected one of {list(FORMATS)}, got {format!r}")
         processor = self._processor(views)
         images = (self._cut(processor, image, boxes, format, normalised) for image, boxes in pairs)
         return self._answers(images, controls, asked)
@@ -250,7 +251,7 @@ class RegionPredictor:
         if isinstance(views, str):
             views = parse_policy(views, num_views=self.model.region_encoder.num_views)
         if not hasattr(views, "plan"):
-            raise ValueError(f"views: expected a name or an object with `plan`, got {views!r}")
+            raise InputError(f"views: expected a name or an object with `plan`, got {views!r}")
         return ViewProcessor(views, image_size=self.processor.image_size)
 
 
@@ -278,7 +279,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device: {error}") from error
+        raise InputError(f"device: {error}") from error
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype | None:
@@ -293,5 +294,5 @@ def _dtype(name: str, device: torch.device) -> torch.dtype | None:
     try:
         torch.autocast(device.type, dtype=torch.bfloat16)
     except RuntimeError as error:
-        raise ValueError(f"dtype: no bfloat16 on {device.type} in this torch: {error}") from error
+        raise InputError(f"dtype: no bfloat16 on {device.type} in this torch: {error}") from error
     return torch.bfloat16

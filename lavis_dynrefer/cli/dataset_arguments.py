@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.training.run_keys import suggestion
 
@@ -42,19 +43,19 @@ def builder_from(arguments: argparse.Namespace) -> RegionDatasetBuilder:
     asked, names = arguments.dataset, _names()
     name = names.get(asked, asked)
     if name not in names.values():
-        raise ValueError(f"no dataset {asked!r}; {suggestion(asked, names)}")
+        raise InputError(f"no dataset {asked!r}; {suggestion(asked, names)}")
     builder_class = registry.get_builder_class(name)
     default = OmegaConf.load(builder_class.default_config_path(arguments.type or "default"))
     try:
         config = OmegaConf.merge(default, {"datasets": {name: _own_config(arguments)}})
     except (yaml.YAMLError, OmegaConfBaseException, TypeError) as error:
         problem = " ".join(str(error).split())
-        raise ValueError(f"--set {' '.join(arguments.settings)}: {problem}") from error
+        raise InputError(f"--set {' '.join(arguments.settings)}: {problem}") from error
     builder: RegionDatasetBuilder = builder_class(config.datasets[name])
     builder.info()
     for split in arguments.split or ():
         if split not in builder.available_splits():
-            raise ValueError(f"--split {split}: {suggestion(split, builder.available_splits())}")
+            raise InputError(f"--split {split}: {suggestion(split, builder.available_splits())}")
     return builder
 
 
@@ -81,7 +82,7 @@ def _own_config(arguments: argparse.Namespace) -> dict[str, Any]:
     for setting in arguments.settings:
         key, equals, _ = setting.partition("=")
         if not key or not equals:
-            raise ValueError(f"--set {setting}: expected KEY=VALUE")
+            raise InputError(f"--set {setting}: expected KEY=VALUE")
     info = OmegaConf.from_dotlist(arguments.settings)
     if arguments.root is not None:
         info.root = arguments.root

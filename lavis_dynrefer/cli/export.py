@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.checkpoint import (
     from_official,
     is_official,
@@ -33,15 +34,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Export; returns the exit code."""
     output: Path = arguments.output
     if output.suffix != ".safetensors" or output.is_dir() or not output.parent.is_dir():
-        raise ValueError(f"{output}: expected the name of a .safetensors file in a folder there is")
+        raise InputError(f"{output}: expected the name of a .safetensors file in a folder there is")
     state = read_state_dict(arguments.checkpoint)
     if not state:
-        raise ValueError(f"{arguments.checkpoint} holds no tensor")
+        raise InputError(f"{arguments.checkpoint} holds no tensor")
     if is_official(state):
         state = from_official(state)
     kept = {name: value for name, value in state.items() if name.startswith(tuple(arguments.only))}
     if not kept:
-        raise ValueError(
+        raise InputError(
             f"--only {arguments.only}: none of {len(state)} names begins so; "
             f"the first is {next(iter(state), None)!r}"
         )

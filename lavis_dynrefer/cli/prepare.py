@@ -24,6 +24,7 @@ from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, builder_
 from lavis_dynrefer.datasets.prepared import MANIFEST, prepare, read_manifest
 from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
 from lavis_dynrefer.datasets.region_builder import TRAIN, RegionDatasetBuilder, tag_list_of
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.vocab import TAG_METHODS, build_pos_tagger
 
@@ -52,13 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     names = arguments.dataset
     wants_list = len(names) == 2 and names[0] == TAGS
     if len(names) != 1 and not wants_list:
-        raise ValueError(f"expected one dataset, or {TAGS} and a dataset; got {' '.join(names)}")
+        raise InputError(f"expected one dataset, or {TAGS} and a dataset; got {' '.join(names)}")
     arguments.dataset = names[-1]
     for option in ("processes", "size", "min_count"):
         if getattr(arguments, option) < 1:
-            raise ValueError(f"--{option.replace('_', '-')}: expected at least 1")
+            raise InputError(f"--{option.replace('_', '-')}: expected at least 1")
     if wants_list and (arguments.output is None or not arguments.output.parent.is_dir()):
-        raise ValueError("--output: expected the name of the tag list, in a folder there is")
+        raise InputError("--output: expected the name of the tag list, in a folder there is")
     builder = builder_from(arguments)
     with _log_to(console), _progress(console) as progress:
         if wants_list:
@@ -77,7 +78,7 @@ def _prepare(
         builder.config.build_info.tags = arguments.tags
         names = builder.tag_names(builder.info(), found.get(TRAIN))
         if TRAIN not in found or not names:
-            raise ValueError("--tags: there are no training captions among these splits")
+            raise InputError("--tags: there are no training captions among these splits")
         bar = progress.add_task(f"tags by {arguments.tag_method}", total=1)
         regions = found[TRAIN].regions
         prepare_tags(
@@ -103,7 +104,7 @@ def _write_tag_list(
 ) -> int:
     _, found = _tables(None, builder, progress)
     if TRAIN not in found:
-        raise ValueError(f"the tags are made of the captions of {TRAIN}; name it in --split")
+        raise InputError(f"the tags are made of the captions of {TRAIN}; name it in --split")
     names = tag_list_of(
         found[TRAIN],
         size=arguments.size,
@@ -121,7 +122,7 @@ def _tables(
     """The prepared folder and its splits, converted if need be."""
     info = builder.info()
     if info.prepared is not None:
-        raise ValueError(_UNUSED_WITH_PREPARED)
+        raise InputError(_UNUSED_WITH_PREPARED)
     builder.make_raw_files(info)
     raw = builder.raw(info)
     folder = (output or raw.default_folder()).expanduser().absolute()

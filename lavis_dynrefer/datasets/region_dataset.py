@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from lavis_dynrefer.datasets.sources.collector import box_problem
 from lavis_dynrefer.datasets.tables import rows_by_image
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS, decode_image
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 from lavis_dynrefer.views.samples import concat_samples
@@ -29,7 +30,7 @@ _CURE = "replace the file, or set on_error: skip to go on without it"
 _LISTED = ("region_ids", "image_ids", "captions", "tags", "failed")
 
 
-class SampleError(ValueError):
+class SampleError(InputError):
     """An image or region that cannot be turned into views.
 
     Args:
@@ -82,11 +83,11 @@ class RegionDataset(Dataset[dict[str, Any]]):
         regions_per_image: int = 1,
     ) -> None:
         if evaluator not in EVALUATORS:
-            raise ValueError(f"evaluator: expected one of {list(EVALUATORS)}, got {evaluator!r}")
+            raise InputError(f"evaluator: expected one of {list(EVALUATORS)}, got {evaluator!r}")
         if on_error not in ON_ERROR:
-            raise ValueError(f"on_error: expected one of {list(ON_ERROR)}, got {on_error!r}")
+            raise InputError(f"on_error: expected one of {list(ON_ERROR)}, got {on_error!r}")
         if regions_per_image < 1:
-            raise ValueError(f"regions_per_image: expected at least 1, got {regions_per_image}")
+            raise InputError(f"regions_per_image: expected at least 1, got {regions_per_image}")
         self.region_set = region_set
         self.name = region_set.name
         self.evaluator = evaluator

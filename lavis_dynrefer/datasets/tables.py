@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet, Rejection
 
 REGION_FIELDS = pa.struct(
@@ -66,7 +67,7 @@ class RegionTable(Sequence[RegionRecord]):
         for batch in self._batches:
             self._starts.append(self._starts[-1] + len(batch))
         if tags is not None and len(tags) != len(self):
-            raise ValueError(f"{tags.path} has tags of {len(tags)} regions, {path} has {len(self)}")
+            raise InputError(f"{tags.path} has tags of {len(tags)} regions, {path} has {len(self)}")
 
     def __len__(self) -> int:
         """Number of regions."""
@@ -322,11 +323,11 @@ def _read_batches(path: str | Path, schema: pa.Schema) -> list[pa.RecordBatch]:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is no Arrow table ({error}); prepare the dataset again"
         ) from error
     if not reader.schema.equals(schema):
-        raise ValueError(f"{path} is a table of another version; prepare the dataset again")
+        raise InputError(f"{path} is a table of another version; prepare the dataset again")
     return batches
 
 

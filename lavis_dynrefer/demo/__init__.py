@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 
+from lavis_dynrefer.errors import MissingPackageError
+
 INSTALL = "pip install 'lavis_dynrefer[demo]'"
 _PACKAGES = {"gradio": "gradio", "gradio_image_annotation": "gradio-image-annotation"}
 
@@ -22,6 +24,6 @@ def require_packages() -> None:
         package for name, package in _PACKAGES.items() if importlib.util.find_spec(name) is None
     ]
     if missing:
-        raise ImportError(
+        raise MissingPackageError(
             f"dynrefer demo needs {', '.join(missing)}; {INSTALL} (Python 3.10 or newer)"
         )

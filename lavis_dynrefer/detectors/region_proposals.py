@@ -15,6 +15,7 @@ from torchvision.models.detection import (
 from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms.functional import to_tensor
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.checkpoint import read_state_dict
 
 _PARTS = ("backbone.", "rpn.")  # the heads that name classes are not needed
@@ -58,7 +59,7 @@ def _load(weights: Path) -> FasterRCNN:
     state = read_state_dict(weights)
     builder = next((build for name, build in _BUILDERS.items() if name in state), None)
     if builder is None:
-        raise ValueError(
+        raise InputError(
             f"{weights}: expected weights of torchvision's "
             f"{' or '.join(build.__name__ for build in _BUILDERS.values())}, "
             f"got names such as {next(iter(state), None)!r}"
@@ -68,8 +69,8 @@ def _load(weights: Path) -> FasterRCNN:
     try:
         missing = detector.load_state_dict(kept, strict=False).missing_keys
     except RuntimeError as error:
-        raise ValueError(f"{weights}: {error}") from error
+        raise InputError(f"{weights}: {error}") from error
     missing = [name for name in missing if name.startswith(_PARTS)]
     if missing:
-        raise ValueError(f"{weights}: {len(missing)} weights are missing, such as {missing[0]!r}")
+        raise InputError(f"{weights}: {len(missing)} weights are missing, such as {missing[0]!r}")
     return detector.eval()

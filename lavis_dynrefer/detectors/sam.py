@@ -12,6 +12,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError, MissingFileError, MissingPackageError
 from lavis_dynrefer.images.mask_formats import boxes_of_masks
 
 _CHUNK = 16  # points asked about at once; their masks are as large as the image
@@ -33,7 +34,7 @@ class PointSegmenter:
         try:
             from transformers import SamModel, SamProcessor
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 "points need SamModel of transformers 4.29 or newer, found "
                 f"{transformers.__version__}, as LAVIS pins it; install the lean set "
                 "(pip install -r requirements-modern.txt), or give boxes or masks"
@@ -42,7 +43,7 @@ class PointSegmenter:
             self._processor = SamProcessor.from_pretrained(sam)
             self._model = SamModel.from_pretrained(sam).eval().to(device)
         except OSError as error:
-            raise FileNotFoundError(f"sam: no weights of SAM in {sam}: {error}") from error
+            raise MissingFileError(f"sam: no weights of SAM in {sam}: {error}") from error
 
     @torch.no_grad()
     def __call__(self, image: Image.Image, points: Any) -> Tensor:
@@ -86,16 +87,16 @@ def _as_points(points: Any, image_size: tuple[int, int]) -> Tensor:
     try:
         rows = torch.as_tensor(np.asarray(points, dtype=np.float32))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"points: expected rows of two numbers, got {points!r:.200}") from error
+        raise InputError(f"points: expected rows of two numbers, got {points!r:.200}") from error
     if rows.numel() == 0:
         return rows.reshape(0, 2)
     if rows.ndim != 2 or rows.shape[1] != 2:
         cure = "; one point is a list of one row" if rows.shape == (2,) else ""
-        raise ValueError(f"points: expected shape (R, 2), got {tuple(rows.shape)}{cure}")
+        raise InputError(f"points: expected shape (R, 2), got {tuple(rows.shape)}{cure}")
     inside = ((rows >= 0) & (rows < torch.tensor(image_size))).all(dim=1)  # nan is not inside
     if not inside.all():
         row = int((~inside).nonzero()[0])
-        raise ValueError(
+        raise InputError(
             f"points: row {row} {rows[row].tolist()} is not inside the "
             f"{image_size[0]} x {image_size[1]} image; expected x, y in pixels"
         )
@@ -107,5 +108,5 @@ def _boxes(masks: Tensor, points: Tensor, image_size: tuple[int, int]) -> Tensor
     empty = ~masks.flatten(1).any(dim=1)
     if empty.any():
         point = points[int(empty.nonzero()[0])].tolist()
-        raise ValueError(f"points: SAM finds nothing at {point}; give a box instead")
+        raise InputError(f"points: SAM finds nothing at {point}; give a box instead")
     return boxes_of_masks(list(masks.numpy()), image_size)

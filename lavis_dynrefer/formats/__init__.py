@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Callable, TextIO
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.coco_json import from_coco, to_coco, write_coco
 from lavis_dynrefer.formats.csv_table import from_csv, to_csv
 from lavis_dynrefer.formats.fiftyone import to_fiftyone, write_labels, write_paths
@@ -72,7 +73,7 @@ def write_results(
     written = []
     for name in formats:
         if name not in FORMATS:
-            raise ValueError(f"format: expected one of {list(FORMATS)}, got {name!r}")
+            raise InputError(f"format: expected one of {list(FORMATS)}, got {name!r}")
         for file_name, write in FORMATS[name].items():
             path = folder / file_name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import RegionId
 
 
@@ -66,7 +67,7 @@ class BoxFile:
         """
         if list(self.images) == [""]:
             if len(images) > 1:
-                raise ValueError(
+                raise InputError(
                     f"{self.path} names no image, so its boxes can be those of one image only, "
                     f"got {len(images)}; write an object: image -> list of boxes"
                 )
@@ -79,7 +80,7 @@ class BoxFile:
             entries = _closest(name, path, by_base.get(_parts(name)[-1], []))
             if len(entries) > 1 or (entries and entries[0] in owners):
                 one, other = entries if len(entries) > 1 else (name, owners[entries[0]])
-                raise ValueError(
+                raise InputError(
                     f"{self.path}: {entries[0]!r} and {name!r} have one file name, but {one!r} and "
                     f"{other!r} are two; write the images' names with their folders"
                 )

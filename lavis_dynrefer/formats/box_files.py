@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.formats.box_entries import BoxFile, ImageBoxes
 from lavis_dynrefer.formats.box_tables import read_table
 from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle
@@ -53,7 +54,7 @@ def read_box_file(
         return reader.own(document)
     if _first_has("image_id", document):
         if images is None:
-            raise ValueError(
+            raise InputError(
                 f"{path} is a COCO list of results, which has ids of images and no names; "
                 "name the COCO json with those images (--images-json)"
             )
@@ -73,7 +74,7 @@ class _Reader:
         """Csv."""
         rows, format = read_table(text, self._path)
         if self._format not in (None, format):
-            raise ValueError(f"{self._path}: its columns say {format}, not {self._format}")
+            raise InputError(f"{self._path}: its columns say {format}, not {self._format}")
         images: dict[str, ImageBoxes] = {}
         for name, box, region_id in rows:
             images.setdefault(name, ImageBoxes()).add(box, region_id)
@@ -90,7 +91,7 @@ class _Reader:
             entry.image_id = _whole(row.get("image_id"))
             images[row["image"]] = entry  # the last row of an image counts
         if self._format == "xywh" or self._normalised:
-            raise ValueError(f"{self._path}: the boxes of dynrefer predict are xyxy in pixels")
+            raise InputError(f"{self._path}: the boxes of dynrefer predict are xyxy in pixels")
         return BoxFile(self._path, images, "xyxy", False)
 
     def by_name(self, document: Mapping[str, Any]) -> BoxFile:
@@ -101,7 +102,7 @@ class _Reader:
     def coco(self, annotations: Any, images: Any) -> BoxFile:
         """Annotations or results, and the images they belong to."""
         if not isinstance(annotations, list) or not isinstance(images, list):
-            raise ValueError(f"{self._path}: annotations and images: expected lists")
+            raise InputError(f"{self._path}: annotations and images: expected lists")
         format = self._format or "xywh"
         by_name: dict[str, ImageBoxes] = {}
         by_id: dict[Any, ImageBoxes] = {}
@@ -141,14 +142,14 @@ class _Reader:
 
     def _error(self, where: str, expected: str, got: Any, cure: str = "") -> ValueError:
         shown = got if isinstance(got, str) else json.dumps(got, default=str)
-        return ValueError(f"{self._path}, {where}: expected {expected}, got {shown:.120}{cure}")
+        return InputError(f"{self._path}, {where}: expected {expected}, got {shown:.120}{cure}")
 
 
 def _coco_box(annotation: Mapping[str, Any], format: str) -> Sequence[float]:
     """The bbox, else that of the segmentation."""
     if annotation.get("bbox"):
         if not _is_box(annotation["bbox"]):
-            raise ValueError("bbox is no box")
+            raise InputError("bbox is no box")
         box: Sequence[float] = annotation["bbox"]
         return box
     mask = annotation["segmentation"]
@@ -175,7 +176,7 @@ def _whole(value: Any) -> int | None:
 def _images_of(path: Path) -> Any:
     document = _parse(_read_text(path), path)
     if not isinstance(document, Mapping) or "images" not in document:
-        raise ValueError(f"{path}: expected COCO's json with a list of images")
+        raise InputError(f"{path}: expected COCO's json with a list of images")
     return document["images"]
 
 
@@ -190,18 +191,18 @@ def _parse(text: str, path: Path) -> Any:
             rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             where = f" line {number}" if len(lines) > 1 else ""
-            raise ValueError(f"{path}{where} is damaged json: {error}") from error
+            raise InputError(f"{path}{where} is damaged json: {error}") from error
     is_rows = len(rows) > 1 or (isinstance(rows[0], Mapping) and "regions" in rows[0])
     return rows if is_rows else rows[0]
 
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
-        raise FileNotFoundError(f"no file of boxes {path}")
+        raise MissingFileError(f"no file of boxes {path}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected json or csv, got no text ({error})") from error
+        raise InputError(f"{path}: expected json or csv, got no text ({error})") from error
     if not text.strip():
-        raise ValueError(f"{path} is empty; expected json or csv")
+        raise InputError(f"{path} is empty; expected json or csv")
     return text

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import RegionId
 
 _IMAGE = ("image", "picture", "file_name", "filename", "image_path", "path")
@@ -46,7 +47,7 @@ def read_table(text: str, path: Path) -> tuple[list[tuple[str, list[float], Regi
             for row in rows
         ]
     except csv.Error as error:
-        raise ValueError(f"{path} line {rows.reader.line_num}: {error}") from error
+        raise InputError(f"{path} line {rows.reader.line_num}: {error}") from error
     return found, _FORMATS[tuple(column.strip().lower() for column in corners)]  # type: ignore[index]
 
 
@@ -55,7 +56,7 @@ def _columns(columns: Mapping[str, str], path: Path) -> tuple[str, Sequence[str]
     image = next((columns[name] for name in _IMAGE if name in columns), None)
     corners = next((names for names in _FORMATS if set(names) <= set(columns)), None)
     if image is None or corners is None:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected json, or csv whose first line names the columns, such as "
             f"image,x1,y1,x2,y2 or image,x,y,w,h; got {', '.join(columns.values()):.120}"
         )
@@ -66,7 +67,7 @@ def _columns(columns: Mapping[str, str], path: Path) -> tuple[str, Sequence[str]
 def _cell(row: Mapping[str, str | None], column: str, line: int, path: Path) -> str:
     value = row[column]
     if not value:
-        raise ValueError(f"{path} line {line}: no {column}")
+        raise InputError(f"{path} line {line}: no {column}")
     return value
 
 
@@ -77,7 +78,7 @@ def _box(
     try:
         return [float(cell) for cell in cells]  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} line {line}: expected numbers in {', '.join(corners)}, got {cells}"
         ) from error
 

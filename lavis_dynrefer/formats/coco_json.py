@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import (
     NO_CATEGORY,
     ImageResult,
@@ -56,7 +57,7 @@ def from_coco(document: Mapping[str, Any]) -> list[ImageResult]:
             of_image[annotation["image_id"]].append(annotation)
         return [_image(image, of_image[image["id"]]) for image in document["images"]]
     except (KeyError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"expected COCO's json as dynrefer predict writes it; missing or wrong: {error}"
         ) from error
 

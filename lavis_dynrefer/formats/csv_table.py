@@ -7,6 +7,7 @@ import io
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import ImageResult, RegionId, best_category
 from lavis_dynrefer.structures import NamedScore, RegionPrediction
 
@@ -41,15 +42,15 @@ def from_csv(file: Iterable[str]) -> list[ImageResult]:
     table = csv.DictReader(file)
     missing = {*_HEAD, *_ANSWERS} - set(table.fieldnames or ())
     if missing:
-        raise ValueError(f"expected a table of dynrefer predict; it has no {sorted(missing)}")
+        raise InputError(f"expected a table of dynrefer predict; it has no {sorted(missing)}")
     images: dict[str, dict[str, Any]] = {}
     for row in table:
         if None in row or None in row.values():
-            raise ValueError(f"line {table.line_num}: expected {len(table.fieldnames or ())} cells")
+            raise InputError(f"line {table.line_num}: expected {len(table.fieldnames or ())} cells")
         try:
             region = _region(row)
         except ValueError as error:
-            raise ValueError(f"line {table.line_num}: {error}") from error
+            raise InputError(f"line {table.line_num}: {error}") from error
         entry = images.setdefault(row["image"], {"row": row, "ids": [], "regions": []})
         entry["ids"].append(_id(row["region"]))
         entry["regions"].append(region)

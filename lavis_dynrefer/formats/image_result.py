@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import NamedScore, RegionPrediction
 
 RegionId = Union[int, str]
@@ -43,7 +44,7 @@ class ImageResult:
         if not self.ids:
             object.__setattr__(self, "ids", tuple(range(1, len(self.regions) + 1)))
         if len(self.ids) != len(self.regions):
-            raise ValueError(f"expected {len(self.regions)} ids, got {len(self.ids)}")
+            raise InputError(f"expected {len(self.regions)} ids, got {len(self.ids)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for json."""

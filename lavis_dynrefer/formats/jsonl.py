@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import ImageResult
 from lavis_dynrefer.formats.json_stream import as_json, dump_list, replacing
 
@@ -121,9 +122,9 @@ def _parse(line: str | bytes, path: str | Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise ValueError(f"{path} line {number} is damaged json: {error}") from error
+        raise InputError(f"{path} line {number} is damaged json: {error}") from error
     if not isinstance(row, dict) or not {"image", "regions"} <= set(row):
-        raise ValueError(
+        raise InputError(
             f"{path} line {number}: expected a row with image and regions, as dynrefer predict "
             f"writes, got {line!r:.80}"
         )

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
+from lavis_dynrefer.errors import MissingPackageError
+
 OLDEST_PYTHON = (3, 9)
 OLDEST_TRANSFORMERS = (4, 26)
 REFUSED_TRANSFORMERS = (5, 0)  # T5Config forces tied embeddings, so Flan-T5 answers nonsense
@@ -50,7 +52,7 @@ def check_versions() -> None:
         ImportError: names the version found, the range expected and the command that cures it.
     """
     if sys.version_info < OLDEST_PYTHON:
-        raise ImportError(
+        raise MissingPackageError(
             f"lavis_dynrefer needs Python >= {_dotted(OLDEST_PYTHON)}, "
             f"found {_dotted(sys.version_info[:3])}; make a virtual environment with a newer Python"
         )
@@ -60,7 +62,7 @@ def check_versions() -> None:
         return  # the layers below models do not need it
     if not OLDEST_TRANSFORMERS <= _parsed(found) < REFUSED_TRANSFORMERS:
         expected = f">={_dotted(OLDEST_TRANSFORMERS)},<{_dotted(REFUSED_TRANSFORMERS[:1])}"
-        raise ImportError(
+        raise MissingPackageError(
             f"lavis_dynrefer needs transformers {expected}, found {found}; "
             f"pip install 'transformers{expected}'"
         )
@@ -135,7 +137,7 @@ class _Absent:
         if self._name == "decord.bridge.set_bridge":
             return None  # LAVIS calls it while it is imported
         package = UNUSED_PACKAGES[self._name.split(".")[0]]
-        raise ImportError(f"{self._name} is not installed; pip install {package}")
+        raise MissingPackageError(f"{self._name} is not installed; pip install {package}")
 
 
 class _StandIn(ModuleType):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lavis_dynrefer import paths
+from lavis_dynrefer.errors import MissingPackageError
 from lavis_dynrefer.host import compat
 
 # Each registers its classes as it is imported; in the order of the layers.
@@ -44,7 +45,7 @@ def _import_lavis() -> None:
         try:
             importlib.import_module("lavis")
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 f"LAVIS is installed but does not import: {error}; "
                 f"install it afresh in a new environment: pip install {compat.LAVIS}, "
                 f"or beside newer libraries: {compat.LEAN_INSTALL}"

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
+
 # Of an image or a mask: a file of few bytes can claim any size. Pillow's own limit is 178,956,970.
 MAX_PIXELS = 178_000_000
 
@@ -35,7 +37,7 @@ def as_boxes(
     if regions.numel() == 0:
         return regions.reshape(0, 4)
     if regions.ndim != 2 or regions.shape[1] != 4:
-        raise ValueError(f"boxes: expected shape (R, 4), got {tuple(regions.shape)}")
+        raise InputError(f"boxes: expected shape (R, 4), got {tuple(regions.shape)}")
     width, height = image_size
     x1, y1, x2, y2 = regions.unbind(dim=1)
     problems = {
@@ -49,7 +51,7 @@ def as_boxes(
     for problem, bad in problems.items():
         if bad.any():
             row = int(bad.nonzero()[0])
-            raise ValueError(
+            raise InputError(
                 f"boxes: row {row} {regions[row].tolist()} has {problem}; "
                 "expected x1, y1, x2, y2 in pixels"
             )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.box_checks import as_boxes
 
 FORMATS = ("xyxy", "xywh")
@@ -42,21 +43,21 @@ def pixel_boxes(
     tensor([[20., 10., 30., 20.]])
     """
     if format not in FORMATS:
-        raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
+        raise InputError(f"format: expected one of {list(FORMATS)}, got {format!r}")
     rows = _as_tensor(boxes)
     if not len(rows):
         return rows
     width, height = image_size
     if normalised:
         if (rows > 1 + SLACK).any():
-            raise ValueError(
+            raise InputError(
                 f"boxes: normalised boxes lie in [0, 1], got up to {float(rows.max()):g}; "
                 "leave out normalised=True for pixels"
             )
         rows = rows * torch.tensor([width, height, width, height], dtype=torch.float32)
     elif normalised is None and _look_normalised(boxes, rows):
         first = [round(value, 4) for value in rows[0].tolist()]
-        raise ValueError(
+        raise InputError(
             f"boxes: all values lie in [0, 1], such as {first}; pass normalised=True "
             "if they are shares of the image, normalised=False if they are pixels"
         )
@@ -66,19 +67,19 @@ def pixel_boxes(
         return as_boxes(rows, image_size=image_size)
     except ValueError as error:
         hint = " " if format == "xywh" else '; pass format="xywh" for x, y, width, height'
-        raise ValueError(f"{error}{hint.rstrip()}") from error
+        raise InputError(f"{error}{hint.rstrip()}") from error
 
 
 def _as_tensor(boxes: Any) -> Tensor:
     try:
         rows = torch.as_tensor(np.asarray(boxes, dtype=np.float32))
     except (OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"boxes: expected rows of four numbers, got {boxes!r:.200}") from error
+        raise InputError(f"boxes: expected rows of four numbers, got {boxes!r:.200}") from error
     if rows.numel() == 0:
         return rows.reshape(0, 4)
     if rows.ndim != 2 or rows.shape[1] != 4:
         cure = "; one box is a list of one row" if rows.shape == (4,) else ""
-        raise ValueError(f"boxes: expected shape (R, 4), got {tuple(rows.shape)}{cure}")
+        raise InputError(f"boxes: expected shape (R, 4), got {tuple(rows.shape)}{cure}")
     return rows
 
 
@@ -91,14 +92,14 @@ def _look_normalised(boxes: Any, rows: Tensor) -> bool:
 def _from_sizes(rows: Tensor, width: int, height: int) -> Tensor:
     if (rows[:, 2:] < 0).any():
         row = int((rows[:, 2:] < 0).any(dim=1).nonzero()[0])
-        raise ValueError(f"boxes: row {row} {rows[row].tolist()} has a negative width or height")
+        raise InputError(f"boxes: row {row} {rows[row].tolist()} has a negative width or height")
     corners = torch.cat([rows[:, :2], rows[:, :2] + rows[:, 2:]], dim=1)
     limit = torch.tensor([width, height]) * (1 + SLACK)
     leaving = (corners[:, 2:] > limit).any(dim=1)
     within = (rows[:, 2:] <= limit).all(dim=1) & (rows[:, 2:] > rows[:, :2]).all(dim=1)
     if 2 * int((leaving & within).sum()) > len(rows):
         row = int((leaving & within).nonzero()[0])
-        raise ValueError(
+        raise InputError(
             f"boxes: row {row} {rows[row].tolist()} as x, y, width, height leaves the "
             f'{width} x {height} image; are these two corners? Then pass format="xyxy"'
         )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle
 from lavis_dynrefer.structures import Box
 
@@ -36,7 +37,7 @@ def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
         try:
             boxes.append(_box(mask, image_size))
         except (OverflowError, TypeError, ValueError) as error:
-            raise ValueError(f"masks: row {row}: {error}") from error
+            raise InputError(f"masks: row {row}: {error}") from error
     return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
 
 
@@ -48,18 +49,18 @@ def _box(mask: Any, image_size: Sequence[int]) -> Box:
         return box
     if isinstance(mask, (list, tuple)) and not any(isinstance(part, _ARRAYS) for part in mask):
         if not all(isinstance(part, (list, tuple)) for part in mask):
-            raise ValueError("expected a list of polygons; one polygon is a list of one")
+            raise InputError("expected a list of polygons; one polygon is a list of one")
         return box_from_polygons(mask)
     pixels = np.asarray(mask)
     if pixels.ndim != 2:
-        raise ValueError(f"expected RLE, polygons or an array (height, width), got {type(mask)}")
+        raise InputError(f"expected RLE, polygons or an array (height, width), got {type(mask)}")
     _check_size(pixels.shape, width, height)
     rows, columns = pixels.any(axis=1).nonzero()[0], pixels.any(axis=0).nonzero()[0]
     if not len(rows):
-        raise ValueError("no pixel is set")
+        raise InputError("no pixel is set")
     return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
 def _check_size(size: Sequence[int], width: int, height: int) -> None:
     if list(size) != [height, width]:
-        raise ValueError(f"the mask is {size[1]} x {size[0]} pixels, the image {width} x {height}")
+        raise InputError(f"the mask is {size[1]} x {size[0]} pixels, the image {width} x {height}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.box_checks import MAX_PIXELS
 from lavis_dynrefer.structures import Box
 
@@ -42,7 +43,7 @@ def box_from_polygons(polygons: Sequence[Sequence[float]], rule: str = "exact") 
     """
     _check_rule(rule)
     if not polygons or any(len(part) == 0 or len(part) % 2 for part in polygons):
-        raise ValueError(
+        raise InputError(
             "a polygon mask needs parts with x and y for every vertex, got parts of "
             f"{[len(part) for part in polygons]} numbers; reject this region"
         )
@@ -71,7 +72,7 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
     """
     _check_rule(rule)
     if not {"size", "counts"} <= set(rle):
-        raise ValueError(f"RLE mask: expected size and counts, got {list(rle)!r:.60}")
+        raise InputError(f"RLE mask: expected size and counts, got {list(rle)!r:.60}")
     height, width = _mask_size(rle["size"])
     runs = run_lengths(rle["counts"], height * width)
     # Runs outside and inside the mask take turns, down each column.
@@ -79,7 +80,7 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
     starts = ends - runs[1::2]
     starts, last = starts[ends > starts], ends[ends > starts] - 1
     if not len(starts):
-        raise ValueError(
+        raise InputError(
             f"a mask of {height} x {width} has no pixel set; no box fits it, reject this region"
         )
     crosses = starts // height != last // height  # from the foot of a column to the head of one
@@ -110,17 +111,17 @@ def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.
     [5, 2, 2, 2, 5]
     """
     if not isinstance(counts, (str, bytes, list, tuple)):
-        raise ValueError(f"RLE counts: expected a text or a list, got {type(counts).__name__}")
+        raise InputError(f"RLE counts: expected a text or a list, got {type(counts).__name__}")
     if len(counts) > _LONGEST_RUN * (pixels + 1):
-        raise ValueError(f"RLE counts: {len(counts):,} are too many for {pixels:,} pixels")
+        raise InputError(f"RLE counts: {len(counts):,} are too many for {pixels:,} pixels")
     if isinstance(counts, (str, bytes)):
         runs = _decompressed(counts)
     else:
         runs = _whole(counts, "RLE counts")
     if min(runs, default=0) < 0:
-        raise ValueError(f"RLE counts: expected no negative run, got {min(runs)}")
+        raise InputError(f"RLE counts: expected no negative run, got {min(runs)}")
     if not runs or sum(runs) != pixels:
-        raise ValueError(
+        raise InputError(
             f"RLE counts must add up to the {pixels:,} pixels of the mask, got {sum(runs):,} in "
             f"{len(runs):,} runs; reject this region"
         )
@@ -139,7 +140,7 @@ def _decompressed(counts: str | bytes) -> list[int]:
     for code in counts if isinstance(counts, bytes) else map(ord, counts):
         bits = code - _ZERO
         if not 0 <= bits <= _MORE | _BITS or shift >= 5 * _LONGEST_RUN:
-            raise ValueError(f"RLE counts are damaged at the character {chr(code)!r}")
+            raise InputError(f"RLE counts are damaged at the character {chr(code)!r}")
         value |= (bits & _BITS) << shift
         shift += 5
         if bits & _MORE:
@@ -149,7 +150,7 @@ def _decompressed(counts: str | bytes) -> list[int]:
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = shift = 0
     if shift:
-        raise ValueError(f"RLE counts end within a number: {counts[-20:]!r}")
+        raise InputError(f"RLE counts end within a number: {counts[-20:]!r}")
     return runs
 
 
@@ -157,10 +158,10 @@ def _mask_size(size: Any) -> tuple[int, int]:
     """Height and width."""
     sides = _whole(size, "RLE size") if isinstance(size, (list, tuple)) else []
     if len(sides) != 2 or min(sides) < 1:
-        raise ValueError(f"RLE size: expected [height, width] in pixels, got {size!r:.60}")
+        raise InputError(f"RLE size: expected [height, width] in pixels, got {size!r:.60}")
     height, width = sides
     if height * width > MAX_PIXELS:
-        raise ValueError(
+        raise InputError(
             f"RLE size: expected at most {MAX_PIXELS:,} pixels, got {width} x {height}"
         )
     return height, width
@@ -170,7 +171,7 @@ def _whole(values: Sequence[Any], what: str) -> list[int]:
     try:
         return [operator.index(value) for value in values]
     except TypeError as error:
-        raise ValueError(f"{what}: expected whole numbers: {error}") from error
+        raise InputError(f"{what}: expected whole numbers: {error}") from error
 
 
 def _extent(values: Sequence[float], rule: str) -> tuple[float, float]:
@@ -182,4 +183,4 @@ def _extent(values: Sequence[float], rule: str) -> tuple[float, float]:
 
 def _check_rule(rule: str) -> None:
     if rule not in RULES:
-        raise ValueError(f"box rule must be one of {RULES}, got {rule!r}")
+        raise InputError(f"box rule must be one of {RULES}, got {rule!r}")

@@ -11,6 +11,7 @@ from typing import Any, Union
 import numpy as np
 from PIL import Image
 
+from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.images.box_checks import MAX_PIXELS
 from lavis_dynrefer.images.decoding import (
     IMAGE_ERRORS,
@@ -39,16 +40,16 @@ def open_image(image: ImageInput) -> Image.Image:
     if isinstance(image, np.ndarray):
         return _from_array(image)
     if not isinstance(image, (str, os.PathLike, Image.Image)):
-        raise ValueError(f"image: expected a path, PIL image or array, got {type(image)}")
+        raise InputError(f"image: expected a path, PIL image or array, got {type(image)}")
     name = "image" if isinstance(image, Image.Image) else f"image {os.fspath(image):.300}"
     try:
         return _decoded(image)
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: expected at most {MAX_PIXELS:,} pixels; {error}") from error
+        raise InputError(f"{name}: expected at most {MAX_PIXELS:,} pixels; {error}") from error
     except IMAGE_ERRORS as error:
-        raise ValueError(f"cannot read {name}: {error}") from error
+        raise InputError(f"cannot read {name}: {error}") from error
 
 
 def _decoded(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
@@ -61,7 +62,7 @@ def _decoded(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
         image.info.pop("exif", None)  # boxes count in these pixels from here on: said once
         return image
     if not Path(image).is_file():
-        raise FileNotFoundError(f"no image {image}")
+        raise MissingFileError(f"no image {image}")
     with Image.open(image) as header:
         _check_size(header)
         if exif_orientation(header) in ROTATED:
@@ -86,7 +87,7 @@ _warn_once = lru_cache(maxsize=1024)(_warn)  # a run opens an image again to dra
 def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:
     is_colour = pixels.ndim == 3 and pixels.shape[2] == 3
     if pixels.dtype != np.uint8 or not (is_colour or pixels.ndim == 2) or 0 in pixels.shape:
-        raise ValueError(
+        raise InputError(
             "image: expected an array (h, w, 3) or (h, w) of uint8, RGB in 0 to 255, "
             f"got {pixels.shape} {pixels.dtype}"
         )
@@ -96,7 +97,7 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise ValueError(
+        raise InputError(
             f"it is {width} x {height} pixels; expected at least 1 and at most {MAX_PIXELS:,} in "
             "all, make it smaller (and its boxes too)"
         )

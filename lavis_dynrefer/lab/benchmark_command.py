@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.lab import benchmark_policies
 from lavis_dynrefer.lab.benchmarks import generated_visual_genome
 from lavis_dynrefer.lab.benchmarks.answer_speed import measure_predict
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = {key: value for key, value in vars(arguments).items() if key not in hidden}
     for option, value in options.items():
         if not isinstance(value, str) and value <= 0:
-            raise ValueError(f"--{option.replace('_', '-')}: expected more than 0, got {value}")
+            raise InputError(f"--{option.replace('_', '-')}: expected more than 0, got {value}")
     arguments.output.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     console = Console()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic.captions import PATTERN_PLURALS
 from lavis_dynrefer.synthetic.world import (
     BORDERS,
@@ -139,7 +140,7 @@ def grade_captions(
         ValueError: numbers of rows and captions differ.
     """
     if len(rows) != len(captions):
-        raise ValueError(f"expected a caption for each of {len(rows)} rows, got {len(captions)}")
+        raise InputError(f"expected a caption for each of {len(rows)} rows, got {len(captions)}")
     grades = [grade_caption(row["facts"], text) for row, text in zip(rows, captions)]
     return {
         "own": [grade.own for grade in grades],

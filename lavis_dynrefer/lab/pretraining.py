@@ -24,6 +24,7 @@ from lavis_dynrefer.config import (
     VisionConfig,
     from_mapping,
 )
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.boxes import carry
 from lavis_dynrefer.models.assembly import LAVIS_KEYS
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
@@ -110,7 +111,7 @@ class RegionPretraining(BaseModel):
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
         config = from_mapping(PretrainingConfig, own, where="model")
         if config.tagging.vocabulary is None:
-            raise ValueError("model.tagging.vocabulary: name a file with one tag per line")
+            raise InputError("model.tagging.vocabulary: name a file with one tag per line")
         qformer = build_qformer(config.qformer, region_width=config.vision.width)
         text_encoder = build_text_encoder(config.text)
         return cls(

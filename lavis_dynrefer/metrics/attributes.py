@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import boxes
 from lavis_dynrefer.metrics.graded_regions import (
     STRICT,
@@ -91,14 +92,14 @@ def attribute_map(
         ValueError: shapes differ, a score is not finite, or nothing is labelled 1.
     """
     if scores.shape != labels.shape or labels.shape[1:] != (len(attributes),):
-        raise ValueError(
+        raise InputError(
             f"expected scores and labels of shape (R, {len(attributes)}), "
             f"got {scores.shape} and {labels.shape}"
         )
     if not np.isfinite(scores).all():
-        raise ValueError(f"expected finite scores, got {(~np.isfinite(scores)).sum()} that are not")
+        raise InputError(f"expected finite scores, got {(~np.isfinite(scores)).sum()} that are not")
     if not (labels == 1).any():
-        raise ValueError(
+        raise InputError(
             f"none of {labels.size} attribute labels is 1, so there is nothing to find; check the "
             "annotation file"
         )
@@ -166,7 +167,7 @@ def _has_attributes(region: RegionRecord) -> bool:
 def _label_matrix(regions: Sequence[RegionRecord], width: int) -> NDArray[np.int_]:
     for region in regions:
         if len(region.attributes or ()) != width:
-            raise ValueError(
+            raise InputError(
                 f"region {region.region_id}: expected {width} attribute labels, one per attribute "
                 f"of the vocabulary, got {len(region.attributes or ())}"
             )
@@ -180,7 +181,7 @@ def _score_row(
     given = dict(prediction.attributes)
     lacking = [name for name in names if name not in given]
     if lacking:
-        raise ValueError(
+        raise InputError(
             f"region {region.region_id}: no score for {len(lacking)} of {len(names)} attributes, "
             f"first {lacking[:3]}; predict with the vocabulary of the annotation file"
         )

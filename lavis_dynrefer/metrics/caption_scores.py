@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
@@ -35,7 +36,7 @@ def caption_scores(pairs: Sequence[CaptionPair], meteor: Meteor) -> dict[str, fl
         ValueError: no pair, or a candidate without a reference.
     """
     if not pairs or not all(references for _, references in pairs):
-        raise ValueError("caption scores need candidates, each with a reference, got some without")
+        raise InputError("caption scores need candidates, each with a reference, got some without")
     # Only here: a machine that trains need not have the scorers' 100 MB.
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
@@ -87,7 +88,7 @@ def evaluate_reg(
         if mode == STRICT or caption is not None
     ]
     if not pairs:
-        raise ValueError(
+        raise InputError(
             f"{region_set.name}/{region_set.split}: none of {len(regions)} regions has a caption "
             f"predicted, and mode {OFFICIAL!r} grades only those; predict captions first"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
@@ -33,7 +34,7 @@ def top1_accuracy(predicted: Mapping[int, str], truth: Mapping[int, str]) -> flo
     0.25
     """
     if not truth:
-        raise ValueError("top1_accuracy needs at least one region with a category, got none")
+        raise InputError("top1_accuracy needs at least one region with a category, got none")
     return sum(predicted.get(region) == name for region, name in truth.items()) / len(truth)
 
 
@@ -91,7 +92,7 @@ def best_category(region: RegionRecord, prediction: RegionPrediction) -> str:
     check_scores(region, prediction.categories, "category")
     choices = [name for name, _ in prediction.categories]
     if region.category not in choices:
-        raise ValueError(
+        raise InputError(
             f"region {region.region_id}: its category {region.category!r} is not among the "
             f"{len(choices)} scored, {choices[:3]} ...; predict with the categories of the "
             "annotation file"

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.box_matching import ImageCaptions, Matches, match_images
 from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
@@ -58,7 +59,7 @@ def average_precision(hits: NDArray[np.bool_], num_truth: int) -> float:
     0.51
     """
     if num_truth < 1:
-        raise ValueError("average precision needs at least one truth box, got none")
+        raise InputError("average precision needs at least one truth box, got none")
     found = np.cumsum(hits)
     precision = found / np.arange(1, len(hits) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]  # (N,) from each rank on
@@ -83,7 +84,7 @@ def dense_caption_map(matches: Matches, similarity: TextSimilarity) -> dict[str,
         ValueError: there is no truth, or a score is not finite.
     """
     if not np.isfinite(matches.scores).all():
-        raise ValueError("detection scores must be finite; the model diverged or is damaged")
+        raise InputError("detection scores must be finite; the model diverged or is damaged")
     candidates = np.flatnonzero(matches.first & (matches.ious >= np.float32(min(IOU_THRESHOLDS))))
     similarities = np.full(len(matches.pairs), -1.0)
     similarities[candidates] = similarity([matches.pairs[row] for row in candidates])
@@ -163,7 +164,7 @@ def _truth(region_set: RegionSet, mode: str, answered_images: set[int]) -> list[
         return truth
     seen = [region for region in truth if region.image_id in answered_images]
     if not seen:
-        raise ValueError(
+        raise InputError(
             f"{region_set.name}/{region_set.split}: no image with truth has a prediction, and "
             f"mode {OFFICIAL!r} grades only those; predict captions first"
         )
@@ -213,7 +214,7 @@ def _box_tensor(boxes: Sequence[Box]) -> Tensor:
 def _confidence(region: RegionRecord, prediction: RegionPrediction) -> float:
     score = prediction.caption_score if region.score is None else region.score
     if score is None or not math.isfinite(score):
-        raise ValueError(
+        raise InputError(
             f"region {region.region_id}: expected a finite detector score or caption_score to rank "
             f"by, got {score}; predict captions with their scores"
         )

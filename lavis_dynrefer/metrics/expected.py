@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.dense_caption import IOU_THRESHOLDS, SIMILARITY_THRESHOLDS
 
 SOURCE = "source"
@@ -93,22 +94,22 @@ def parse_expected(section: Mapping[str, Any] | None) -> Expected | None:
     if section is None:
         return None
     if not isinstance(section, Mapping):
-        raise ValueError(f"expected: expected a mapping or null, got {section!r}")
+        raise InputError(f"expected: expected a mapping or null, got {section!r}")
     source = section.get(SOURCE)
     if not isinstance(source, str) or not source:
-        raise ValueError(f"expected.{SOURCE}: say where the numbers come from, got {source!r}")
+        raise InputError(f"expected.{SOURCE}: say where the numbers come from, got {source!r}")
     numbers = []
     for split, metrics in section.items():
         if split == SOURCE:
             continue
         if not isinstance(metrics, Mapping) or not metrics:
-            raise ValueError(f"expected.{split}: expected metrics of that split, got {metrics!r}")
+            raise InputError(f"expected.{split}: expected metrics of that split, got {metrics!r}")
         numbers += [
             ExpectedNumber(str(split), str(metric), *_pair(pair, f"expected.{split}.{metric}"))
             for metric, pair in metrics.items()
         ]
     if not numbers:
-        raise ValueError("expected: names no number; write null where none is known")
+        raise InputError("expected: names no number; write null where none is known")
     return Expected(source, tuple(numbers))
 
 
@@ -140,5 +141,5 @@ def _pair(value: Any, where: str) -> tuple[float, float]:
         for item in value
     )
     if not numbers or len(value) != 2 or value[1] < 0:
-        raise ValueError(f"{where}: expected [value, tolerance] in percent, got {value!r}")
+        raise InputError(f"{where}: expected [value, tolerance] in percent, got {value!r}")
     return float(value[0]), float(value[1])

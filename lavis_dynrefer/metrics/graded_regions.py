@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Optional
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import NamedScore, RegionPrediction, RegionRecord, RegionSet
 
 STRICT = "strict"
@@ -30,16 +31,16 @@ def check_request(
     """
     where = f"{region_set.name}/{region_set.split}"
     if mode not in (STRICT, OFFICIAL):
-        raise ValueError(f"mode must be {STRICT!r} or {OFFICIAL!r}, got {mode!r}")
+        raise InputError(f"mode must be {STRICT!r} or {OFFICIAL!r}, got {mode!r}")
     asked = {region.region_id for region in region_set.regions}
     if len(asked) != len(region_set.regions):
-        raise ValueError(
+        raise InputError(
             f"{where}: {len(region_set.regions)} regions share {len(asked)} region ids; "
             "give every region its own id when the annotations are read"
         )
     unknown = sorted(set(predictions) - asked)
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{where}: {len(unknown)} predictions are for no region of this set, "
             f"first ids {unknown[:3]}; evaluate them with the set they were made for"
         )
@@ -64,7 +65,7 @@ def graded_regions(
         region for region in region_set.truth() if id(region) not in dropped and has_truth(region)
     ]
     if not regions:
-        raise ValueError(
+        raise InputError(
             f"{region_set.name}/{region_set.split}: expected regions with {what}, found none among "
             f"{len(region_set.regions)} regions; check the annotation file and the split, or "
             "choose another evaluator"
@@ -115,9 +116,9 @@ def check_scores(region: RegionRecord, scores: Sequence[NamedScore], what: str) 
     """
     bad = [name for name, score in scores if not math.isfinite(score)]
     if bad:
-        raise ValueError(
+        raise InputError(
             f"region {region.region_id}: the {what} scores of {bad[:3]} are not finite; the model "
             "diverged or its weights are damaged, so no metric is computed"
         )
     if len({name for name, _ in scores}) != len(scores):
-        raise ValueError(f"region {region.region_id}: a {what} is scored twice, expected once each")
+        raise InputError(f"region {region.region_id}: a {what} is scored twice, expected once each")

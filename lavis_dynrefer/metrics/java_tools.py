@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.graded_regions import CaptionPair
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
             ValueError: a candidate has no reference, or there is no pair at all.
         """
         if not pairs:
-            raise ValueError("the METEOR of a corpus needs at least one candidate, got none")
+            raise InputError("the METEOR of a corpus needs at least one candidate, got none")
         return self._evaluate(pairs)[-1]
 
     def close(self) -> None:
@@ -133,7 +134,7 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
         statistics = []
         for done, (candidate, references) in enumerate(pairs):
             if not references:
-                raise ValueError(f"candidate {candidate!r} has no reference; give at least one")
+                raise InputError(f"candidate {candidate!r} has no reference; give at least one")
             # The trailing blank keeps an empty candidate apart from a missing one.
             fields = ["SCORE", *map(_one_line, references), _one_line(candidate)]
             self._send(" ||| ".join(fields))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo, NamedScore
 from lavis_dynrefer.vocab.control_words import control_prompt
 from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt, plain_attribute
@@ -31,7 +32,7 @@ def check_tasks(tasks: Sequence[str]) -> None:
     """
     unknown = sorted(set(tasks) - set(TASKS))
     if unknown:
-        raise ValueError(f"unknown tasks {unknown}; choose from {list(TASKS)}")
+        raise InputError(f"unknown tasks {unknown}; choose from {list(TASKS)}")
 
 
 @dataclass(frozen=True)

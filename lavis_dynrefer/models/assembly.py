@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lavis_dynrefer.config import DynReferConfig
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.backbone import build_backbone
 from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
 from lavis_dynrefer.models.decoders.contrast import build_contrast
@@ -38,12 +39,12 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
     """
     vision, text = config.vision, config.text
     if vision.image_size % vision.patch_size:
-        raise ValueError(
+        raise InputError(
             f"vision.image_size {vision.image_size} must be a multiple of "
             f"vision.patch_size {vision.patch_size}"
         )
     if config.tagging.vocabulary is None:
-        raise ValueError("tagging.vocabulary: name a file with one tag per line")
+        raise InputError("tagging.vocabulary: name a file with one tag per line")
     text_encoder = build_text_encoder(text)
     qformer = build_qformer(config.qformer, region_width=vision.width)
     widths = {"text_dim": text_encoder.embed_dim, "region_dim": qformer.width}

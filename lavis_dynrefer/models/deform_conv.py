@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from lavis_dynrefer.errors import InputError
+
 KERNEL = 3  # official: 3 x 3 taps, stride 1, padding 1, dilation 1
 TAPS = KERNEL * KERNEL
 
@@ -76,7 +78,7 @@ class DeformableAlign(nn.Module):
     def __init__(self, width: int, *, groups: int) -> None:
         super().__init__()
         if width % groups:
-            raise ValueError(f"width {width} must be a multiple of offset_groups {groups}")
+            raise InputError(f"width {width} must be a multiple of offset_groups {groups}")
         self.groups = groups
         self.offset_mask_dw = nn.Conv2d(2 * width, width, KERNEL, padding=1, groups=width)
         self.offset_mask = nn.Linear(width, offset_mask_channels(groups))

@@ -26,6 +26,7 @@ from lavis_dynrefer.config import (
     LossConfig,
     from_mapping,
 )
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.answering import (
     TASKS,
     Attribute,
@@ -121,7 +122,7 @@ class DynRefer(BaseModel):
         modules = dict(self.named_modules())
         for name in names:
             if name not in modules:
-                raise ValueError(
+                raise InputError(
                     f"trainable: no module {name!r}; there are "
                     f"{[child for child, _ in self.named_children()]} and their parts"
                 )
@@ -134,7 +135,7 @@ class DynRefer(BaseModel):
         """Yaml of a model type; None means the embedded model."""
         known = cls.PRETRAINED_MODEL_CONFIG_DICT
         if (model_type or "default") not in known:
-            raise ValueError(f"dynrefer has no model type {model_type!r}; there are {list(known)}")
+            raise InputError(f"dynrefer has no model type {model_type!r}; there are {list(known)}")
         return known[model_type or "default"]
 
     @classmethod
@@ -179,7 +180,7 @@ class DynRefer(BaseModel):
             CheckpointError: names or shapes differ from the model's.
         """
         if not url_or_filename:
-            raise ValueError(
+            raise InputError(
                 "model.finetuned: name a checkpoint, or set model.load_finetuned: false to start "
                 "from random weights"
             )
@@ -314,7 +315,7 @@ class DynRefer(BaseModel):
         """
         total = len(samples["views"])
         if controls is not None and len(controls) != total:
-            raise ValueError(f"controls: expected {total} lists, one a region, got {len(controls)}")
+            raise InputError(f"controls: expected {total} lists, one a region, got {len(controls)}")
         questions = questions_to(
             self,
             tasks=tasks,
@@ -325,7 +326,7 @@ class DynRefer(BaseModel):
         )
         words = [()] * total if controls is None else controls
         if any(isinstance(item, str) for item in words):
-            raise ValueError("controls: expected a list of words per region, got a string")
+            raise InputError("controls: expected a list of words per region, got a string")
         predictions: list[RegionPrediction] = []
         training = self.training
         if training:

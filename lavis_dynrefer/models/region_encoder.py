@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.deform_conv import DeformableAlign
 
 
@@ -123,7 +124,7 @@ class RegionEncoder(nn.Module):
         """
         batch, views = features.summary.shape[:2]
         if views != self.num_views:
-            raise ValueError(f"the model fuses {self.num_views} views, got {views} per region")
+            raise InputError(f"the model fuses {self.num_views} views, got {views} per region")
         regions = features.region
         if views > 1:
             reference = repeat(regions[:, 0], "b c h w -> (v b) c h w", v=views - 1)

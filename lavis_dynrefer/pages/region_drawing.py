@@ -9,6 +9,7 @@ from typing import Union
 
 from PIL import Image, ImageDraw, ImageFont
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box
 
 Font = Union[ImageFont.FreeTypeFont, ImageFont.ImageFont]
@@ -103,7 +104,7 @@ def visible_box(box: Box, size: tuple[int, int]) -> Box | None:
 def contact_sheet(images: Sequence[Image.Image], *, columns: int) -> Image.Image:
     """Images side by side, row by row, on white; a row is as high as its highest image."""
     if not images:
-        raise ValueError("contact_sheet needs at least one image")
+        raise InputError("contact_sheet needs at least one image")
     rows = [images[first : first + columns] for first in range(0, len(images), columns)]
     width = max(image.width for image in images)
     heights = [max(image.height for image in row) for row in rows]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from lavis_dynrefer.errors import MissingPackageError
 from lavis_dynrefer.serve.service_limits import ServeSettings
 
 __all__ = ["ServeSettings", "require_packages"]
@@ -26,4 +27,4 @@ def require_packages() -> None:
         package for name, package in _PACKAGES.items() if importlib.util.find_spec(name) is None
     ]
     if missing:
-        raise ImportError(f"dynrefer serve needs {', '.join(missing)}; {INSTALL}")
+        raise MissingPackageError(f"dynrefer serve needs {', '.join(missing)}; {INSTALL}")

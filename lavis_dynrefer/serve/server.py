@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.serve.service import Service
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def bind(host: str, port: int) -> socket.socket:
         ValueError: there is no such port.
     """
     if not 0 <= port < 2**16:  # the system would take the remainder
-        raise ValueError(f"port: expected a number from 0 to {2**16 - 1}, got {port}")
+        raise InputError(f"port: expected a number from 0 to {2**16 - 1}, got {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.box_checks import MAX_PIXELS
 
 
@@ -51,11 +52,11 @@ class ServeSettings:
             value = getattr(self, field.name)
             lowest = 1 if isinstance(field.default, int) else 0
             if not (math.isfinite(value) and value >= lowest):
-                raise ValueError(f"{field.name}: expected at least {lowest}, got {value}")
+                raise InputError(f"{field.name}: expected at least {lowest}, got {value}")
         if self.timeout == 0:
-            raise ValueError("timeout: expected more than 0 seconds, got 0")
+            raise InputError("timeout: expected more than 0 seconds, got 0")
         if self.max_pixels > MAX_PIXELS:
-            raise ValueError(
+            raise InputError(
                 f"max_pixels: expected at most {MAX_PIXELS:,}, what Pillow opens, "
                 f"got {self.max_pixels:,}"
             )

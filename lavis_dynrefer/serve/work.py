@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import boxes_of_masks, pixel_boxes
 from lavis_dynrefer.serve.bodies import RegionFields, RegionsBody, RunLengths
 from lavis_dynrefer.serve.errors import RequestError, error_of_body
@@ -190,7 +191,7 @@ class WorkReader:
                     body.boxes, image.size, format=body.format, normalised=body.normalised
                 )
             if {"format", "normalised"} & body.model_fields_set:
-                raise ValueError("format and normalised are about boxes; leave them out with masks")
+                raise InputError("format and normalised are about boxes; leave them out with masks")
             masks = [
                 mask.model_dump() if isinstance(mask, RunLengths) else mask for mask in body.masks
             ]

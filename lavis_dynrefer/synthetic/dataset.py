@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic import raw_formats
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene_drawing import render
@@ -64,7 +65,7 @@ def split_sizes(scenes: int) -> dict[str, int]:
     {'train': 80, 'val': 10, 'test': 10, 'val2017': 10}
     """
     if scenes < 3:
-        raise ValueError(f"expected at least 3 scenes, one for each split, got {scenes}")
+        raise InputError(f"expected at least 3 scenes, one for each split, got {scenes}")
     tenth = max(1, scenes // 10)
     return {"train": scenes - 2 * tenth, "val": tenth, "test": tenth, "val2017": max(4, tenth)}
 
@@ -93,7 +94,7 @@ def write_dataset(
     """
     sizes = split_sizes(scenes)
     if world not in WORLDS:
-        raise ValueError(f"no world {world!r}; expected one of {WORLDS}")
+        raise InputError(f"no world {world!r}; expected one of {WORLDS}")
     manifest = {"version": VERSION, "scenes": scenes, "seed": seed, "world": world}
     if _is_written(root, manifest):
         logger.info("%s holds this data set already", root)
@@ -126,7 +127,7 @@ def read_truth(root: Path, split: str) -> dict[int, dict[str, Any]]:
         ValueError: no such split.
     """
     if split not in SPLIT_START:
-        raise ValueError(f"no split {split!r}; expected one of {list(SPLIT_START)}")
+        raise InputError(f"no split {split!r}; expected one of {list(SPLIT_START)}")
     with (root / "truth.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return {row["region_id"]: row for row in rows if row["split"] == split}

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box
 from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.scene import (
@@ -62,7 +63,7 @@ def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
         ValueError: unknown world, index below 1.
     """
     if world not in WORLDS:
-        raise ValueError(f"no world {world!r}; expected one of {WORLDS}")
+        raise InputError(f"no world {world!r}; expected one of {WORLDS}")
     held_out = held_out_pairs() if split_of(index) == "train" else frozenset()
     draws = Draws(seed, index, WORLDS.index(world))
     zones, sideways, edge = _draw_ground(draws)

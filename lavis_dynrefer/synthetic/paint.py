@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic.shapes import PAINTS
 from lavis_dynrefer.synthetic.stencils import Stencil, turn
 
@@ -51,7 +52,7 @@ def pattern_map(pattern: str, side: int, angle: int) -> np.ndarray:
         dv = v / gap - 0.87 * (row + 0.5)
         second = du * du + dv * dv < 0.3 * 0.3
     else:
-        raise ValueError(f"no pattern {pattern!r}; expected striped, checkered or dotted")
+        raise InputError(f"no pattern {pattern!r}; expected striped, checkered or dotted")
     counts = second.reshape(size, fine, size, fine).sum(axis=(1, 3), dtype=np.int64)
     return (counts / (fine * fine)).astype(np.float32)
 

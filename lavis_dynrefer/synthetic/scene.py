@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box
 from lavis_dynrefer.synthetic.stencils import make_stencil
 from lavis_dynrefer.synthetic.world import HEIGHT, SYMMETRIC, WIDTH
@@ -141,7 +142,7 @@ def tight_box(mask: np.ndarray, left: int = 0, top: int = 0) -> Box:
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
-        raise ValueError("an empty mask has no box")
+        raise InputError("an empty mask has no box")
     return (
         float(left + columns[0]),
         float(top + rows[0]),

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from lavis_dynrefer.errors import InputError
+
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
 
@@ -248,7 +250,7 @@ def outline_of(category: str) -> tuple[Part, ...]:
         ValueError: no such category.
     """
     if category not in SHAPES:
-        raise ValueError(f"no shape for {category!r}; expected one of {sorted(SHAPES)}")
+        raise InputError(f"no shape for {category!r}; expected one of {sorted(SHAPES)}")
     parts = SHAPES[category]
     xs = [x for part in parts for x, _ in part.points]
     ys = [y for part in parts for _, y in part.points]

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.world import HEIGHT, SURFACES, WIDTH
 
@@ -23,7 +24,7 @@ def ground(surface: str) -> np.ndarray:
         ValueError: no such surface.
     """
     if surface not in _RECIPES:
-        raise ValueError(f"no surface {surface!r}; expected one of {sorted(_RECIPES)}")
+        raise InputError(f"no surface {surface!r}; expected one of {sorted(_RECIPES)}")
     draws = Draws(_SEED, SURFACES.index(surface))
     image = _RECIPES[surface](draws)
     image.setflags(write=False)  # shared by all callers through the cache

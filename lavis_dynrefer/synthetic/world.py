@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from lavis_dynrefer.errors import InputError
+
 WIDTH, HEIGHT = 480, 360  # pixels of every image
 WORLDS = ("landmark", "neighbour")
 
@@ -103,5 +105,5 @@ def split_of(index: int) -> str:
     ('train', 'val')
     """
     if index < 1:
-        raise ValueError(f"scene indices start at 1, got {index}")
+        raise InputError(f"scene indices start at 1, got {index}")
     return max((start, name) for name, start in SPLIT_START.items() if start <= index)[1]

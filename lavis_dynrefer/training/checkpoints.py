@@ -15,6 +15,7 @@ from typing import Any, Union
 import torch
 from torch import Tensor, nn
 
+from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.models.weights.checkpoint import (
     UNREADABLE,
     CheckpointError,
@@ -66,7 +67,7 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
             holds only weights.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; check run.resume_ckpt_path")
+        raise MissingFileError(f"no checkpoint at {path}; check run.resume_ckpt_path")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
@@ -114,7 +115,7 @@ def load_optimizer(
         for group in state["param_groups"]:
             absent = sorted(_numbers_of(optimizer) - set(group))
             if absent:
-                raise ValueError(f"by an optimiser without {absent}")
+                raise InputError(f"by an optimiser without {absent}")
         optimizer.load_state_dict(dict(state))
         _check_shapes(optimizer)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -140,7 +141,7 @@ def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
             for name, value in optimizer.state.get(weight, {}).items():
                 if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
                     shapes = f"{tuple(value.shape)}, not {tuple(weight.shape)}"
-                    raise ValueError(f"{name} of a parameter is {shapes}")
+                    raise InputError(f"{name} of a parameter is {shapes}")
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from lavis.common.registry import registry
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.expected import render_comparison
 from lavis_dynrefer.training.checks.run_checks import load_checked_config
 from lavis_dynrefer.training.run_config import OWN_RUNNER, LaunchError, RunConfig
@@ -163,7 +164,7 @@ def _join_group(run: DictConfig) -> None:
     needed = TORCHRUN_VARIABLES if run.dist_url == "env://" else TORCHRUN_VARIABLES[:2]
     absent = [name for name in needed if not os.environ.get(name)]
     if absent:
-        raise ValueError(f"RANK is set but not {absent}: start with torchrun, or unset RANK")
+        raise InputError(f"RANK is set but not {absent}: start with torchrun, or unset RANK")
     run.distributed = True
     run.rank, run.world_size = _whole_number("RANK"), _whole_number("WORLD_SIZE")
     run.gpu = _whole_number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
@@ -172,7 +173,7 @@ def _join_group(run: DictConfig) -> None:
     if on_cuda:
         gpus = torch.cuda.device_count()
         if run.gpu >= gpus:
-            raise ValueError(
+            raise InputError(
                 f"process {run.gpu} of this machine has no GPU, there are {gpus}; start "
                 f"torchrun with --nproc_per_node={gpus}, or set run.device=cpu"
             )
@@ -187,13 +188,13 @@ def _join_group(run: DictConfig) -> None:
         )
     except (ValueError, RuntimeError) as error:
         place = os.environ.get("MASTER_ADDR") if run.dist_url == "env://" else run.dist_url
-        raise ValueError(f"rank {run.rank} meets no other process at {place}: {error}") from error
+        raise InputError(f"rank {run.rank} meets no other process at {place}: {error}") from error
 
 
 def _whole_number(variable: str) -> int:
     value = os.environ[variable]
     if not value.isdecimal():
-        raise ValueError(f"{variable}: expected a whole number, as torchrun sets it, got {value!r}")
+        raise InputError(f"{variable}: expected a whole number, as torchrun sets it, got {value!r}")
     return int(value)
 
 

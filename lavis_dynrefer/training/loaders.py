@@ -18,6 +18,8 @@ from lavis.datasets.datasets.base_dataset import ConcatDataset
 from lavis.datasets.datasets.dataloader_utils import PrefetchLoader
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lavis_dynrefer.errors import InputError
+
 TRAIN = "train"  # the one split that several datasets may provide together
 
 
@@ -36,26 +38,26 @@ def select_splits(
     """
     names = list(dict.fromkeys(evaluated))
     if TRAIN in names:
-        raise ValueError(
+        raise InputError(
             f"split '{TRAIN}' is trained on and serves single regions; to evaluate it, name it "
             "otherwise in a run of its own: build_info.split_names: {train: train_eval}"
         )
     if not training and not names:
-        raise ValueError("nothing to evaluate; name a split in run.test_splits or run.valid_splits")
+        raise InputError("nothing to evaluate; name a split in run.test_splits or run.valid_splits")
     provided = reorg_datasets_by_split(datasets)
     chosen = {}
     for name in [TRAIN, *names] if training else names:
         parts = provided.get(name, [])
         if not parts:
-            raise ValueError(f"no dataset has a split {name!r}; there are {sorted(provided)}")
+            raise InputError(f"no dataset has a split {name!r}; there are {sorted(provided)}")
         if len(parts) > 1 and name != TRAIN:
-            raise ValueError(
+            raise InputError(
                 f"{len(parts)} datasets have a split {name!r} and their metrics do not mix; "
                 "evaluate them in runs of their own"
             )
         chosen[name] = ConcatDataset(parts) if name == TRAIN else parts[0]
         if len(chosen[name]) == 0:
-            raise ValueError(f"split {name!r} is empty; check its annotations and filters")
+            raise InputError(f"split {name!r} is empty; check its annotations and filters")
     return chosen
 
 
@@ -79,7 +81,7 @@ def training_loader(
         dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=True, seed=seed
     )
     if len(sampler) < batch_size:
-        raise ValueError(
+        raise InputError(
             f"split '{TRAIN}' has {len(dataset)} samples, {len(sampler)} for each of "
             f"{get_world_size()} process(es), which is less than one batch of {batch_size}; "
             f"set run.batch_size_train to {len(sampler)} or less, or add data"

@@ -16,6 +16,7 @@ from lavis.common.registry import registry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.expected import Expected, parse_expected
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.training.run_keys import fill_defaults, suggestion
@@ -26,7 +27,7 @@ NEEDED_SECTIONS = {"run", "model", "datasets"}
 SECTIONS = {*NEEDED_SECTIONS, "expected"}
 
 
-class LaunchError(ValueError):
+class LaunchError(InputError):
     """A run cannot start; the message says what is wrong and how to cure it, a line for each.
 
     Args:

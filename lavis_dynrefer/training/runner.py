@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.training import checkpoints, loaders
 from lavis_dynrefer.training.loaders import TRAIN
 
@@ -55,7 +56,7 @@ class DynReferRunner(RunnerBase):
         self.best_metric = -math.inf
         self.best_epoch: int | None = None
         if not self.evaluate_only and not any(map(_is_trained, model.parameters())):
-            raise ValueError("no part of the model is trained; name some in model.trainable")
+            raise InputError("no part of the model is trained; name some in model.trainable")
         self._load_initial_weights()
 
     # ---- where things run -------------------------------------------------------------------
@@ -73,7 +74,7 @@ class DynReferRunner(RunnerBase):
             device = torch.device(run.device)
             if device.type == "cuda":
                 if not torch.cuda.is_available():
-                    raise ValueError("run.device is cuda, but torch finds no GPU; set it to cpu")
+                    raise InputError("run.device is cuda, but torch finds no GPU; set it to cpu")
                 index = run.get("gpu") if self.use_distributed else device.index
                 index = torch.cuda.current_device() if index is None else index
                 device = torch.device("cuda", index)
@@ -152,7 +153,7 @@ class DynReferRunner(RunnerBase):
         """
         if self._dataloaders is None:
             if list(self.train_splits) not in ([], [TRAIN]):
-                raise ValueError(f"run.train_splits: expected [{TRAIN}], got {self.train_splits}")
+                raise InputError(f"run.train_splits: expected [{TRAIN}], got {self.train_splits}")
             chosen = loaders.select_splits(
                 self.datasets,
                 evaluated=[*self.valid_splits, *self.test_splits],
@@ -267,7 +268,7 @@ class DynReferRunner(RunnerBase):
 
     def _keep_if_best(self, epoch: int, metrics: dict[str, Any]) -> None:
         if "agg_metrics" not in metrics:
-            raise ValueError(
+            raise InputError(
                 f"{type(self.task).__name__}.after_evaluation must return 'agg_metrics', "
                 f"got {sorted(metrics)}"
             )

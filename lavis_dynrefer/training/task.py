@@ -21,6 +21,7 @@ from lavis.tasks.base_task import BaseTask
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics import EVALUATORS, render_table
 from lavis_dynrefer.structures import MetricReport, RegionPrediction
 
@@ -82,11 +83,11 @@ class DynReferTask(BaseTask):
     def __init__(self, options: TaskOptions = TaskOptions()) -> None:
         super().__init__()
         if options.protocol_mode not in ("strict", "official"):
-            raise ValueError(
+            raise InputError(
                 f"run.protocol_mode: expected strict or official, got {options.protocol_mode!r}"
             )
         if options.amp_dtype not in AMP_DTYPES:
-            raise ValueError(f"run.amp_dtype: expected fp16 or bf16, got {options.amp_dtype!r}")
+            raise InputError(f"run.amp_dtype: expected fp16 or bf16, got {options.amp_dtype!r}")
         from_mapping(GenerationConfig, options.generation or {}, where="run.generation")
         self.options = options
         self.dataset: Any = None
@@ -111,7 +112,7 @@ class DynReferTask(BaseTask):
         if not self.options.amp:
             return nullcontext()
         if device.type == "cpu" and self.options.amp_dtype != "bf16":
-            raise ValueError("run.amp on a CPU needs run.amp_dtype: bf16; or set run.amp: false")
+            raise InputError("run.amp on a CPU needs run.amp_dtype: bf16; or set run.amp: false")
         return torch.autocast(device.type, dtype=AMP_DTYPES[self.options.amp_dtype])
 
     def _train_inner_loop(
@@ -130,7 +131,7 @@ class DynReferTask(BaseTask):
     ) -> dict[str, str]:
         """One epoch: LAVIS's loop with clipping, any autocast type, and every loss logged."""
         if start_iters is not None:
-            raise ValueError("the dynrefer task counts in epochs; use run.max_epoch")
+            raise InputError("the dynrefer task counts in epochs; use run.max_epoch")
         meters = MetricLogger(delimiter="  ")
         meters.add_meter("lr", SmoothedValue(window_size=1, fmt="{value:.6f}"))
         device = next(model.parameters()).device
@@ -143,7 +144,7 @@ class DynReferTask(BaseTask):
                 losses = model(samples)
             loss = losses["loss"]
             if not torch.isfinite(loss):
-                raise ValueError(
+                raise InputError(
                     f"the loss is {loss.item()} at epoch {epoch}, step {step}: "
                     f"{ {name: value.item() for name, value in losses.items()} }; "
                     "lower run.init_lr, set run.max_grad_norm, or use run.amp_dtype: bf16"

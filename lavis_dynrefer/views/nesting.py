@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
+
 
 def nest_boxes(regions: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
     """Grow each region towards the whole image, once per scale.
@@ -27,7 +29,7 @@ def nest_boxes(regions: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
     tensor([[[20., 10., 80., 60.]]])
     """
     if ((scales < 0) | (scales > 1)).any():
-        raise ValueError(f"scales must lie in [0, 1], got {scales.tolist()}")
+        raise InputError(f"scales must lie in [0, 1], got {scales.tolist()}")
     frames = torch.cat([torch.zeros_like(image_sizes), image_sizes], dim=-1)
     growth = (frames - regions)[:, None] * scales[..., None]
     return regions[:, None] + growth

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.views.hashing import HASHES
 from lavis_dynrefer.views.nesting import nest_boxes, pixel_boxes
 
@@ -123,9 +124,9 @@ class ImagePrior:
     ) -> None:
         _check_candidates(candidates, num_views)
         if not all(candidates):  # scores are divided by it
-            raise ValueError(f"candidates: expected numbers above 0, got {list(candidates)}")
+            raise InputError(f"candidates: expected numbers above 0, got {list(candidates)}")
         if hash not in list(HASHES):  # it may be a list
-            raise ValueError(f"hash: expected one of {sorted(HASHES)}, got {hash!r}")
+            raise InputError(f"hash: expected one of {sorted(HASHES)}, got {hash!r}")
         self.num_views = num_views
         self.hash_crops = HASHES[hash]
         # The released code may take a scale twice where no view differs at all; only the policy
@@ -159,28 +160,6 @@ class ImagePrior:
         return ViewPlan(torch.from_numpy(scales))
 
 
-class JointPrior(ImagePrior):
-    """The image prior, but a view must also differ from the views chosen before it.
-
-    Takes, n - 1 times, the candidate with the largest mean Hamming(h(chosen), h(view)) / scale over
-    all views chosen so far, the region among them. With two views this is the image prior.
-    """
-
-    def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
-        """See `ViewPolicy`."""
-        scales = np.zeros((len(boxes), self.num_views), dtype=np.float32)
-        for row, (region, *others) in enumerate(self.hashes(image, boxes)):
-            # Hamming distances summed over the views chosen so far; their mean ranks alike.
-            total = np.array([other - region for other in others], dtype=float)
-            free = np.ones(len(others), dtype=bool)
-            for column in range(1, self.num_views):
-                best = int(np.where(free, total / self.candidates, -1).argmax())
-                scales[row, column] = self.candidates[best]
-                free[best] = False
-                total += [other - others[best] for other in others]
-        return ViewPlan(torch.from_numpy(scales))
-
-
 class TaskPrior:
     """Each task looks at its own scales; every scale is encoded once.
 
@@ -195,11 +174,11 @@ class TaskPrior:
     ) -> None:
         scales = default_task_scales(num_views) if scales is None else scales
         if not isinstance(scales, Mapping) or not scales:
-            raise ValueError(f"scales: expected a list of numbers for each task, got {scales!r}")
+            raise InputError(f"scales: expected a list of numbers for each task, got {scales!r}")
         for task, row in scales.items():
             _check_scales(row, where=f"scales.{task}")
         if len({len(row) for row in scales.values()}) != 1:
-            raise ValueError(
+            raise InputError(
                 f"scales: every task needs the same number of views, got {dict(scales)}"
             )
         union = sorted({float(scale) for row in scales.values() for scale in row})
@@ -233,17 +212,17 @@ def _are_scales(values: Any) -> bool:
 
 def _check_scales(scales: Any, *, where: str = "scales") -> None:
     if not _are_scales(scales) or len(scales) == 0 or scales[0] != 0:
-        raise ValueError(f"{where}: expected numbers in [0, 1] beginning with 0, got {scales!r}")
+        raise InputError(f"{where}: expected numbers in [0, 1] beginning with 0, got {scales!r}")
 
 
 def _check_candidates(candidates: Any, num_views: Any) -> None:
     """Scales to choose from that are none, or too few for so many views."""
     if type(num_views) is not int or num_views < 1:
-        raise ValueError(f"num_views: expected a whole number of at least 1, got {num_views!r}")
+        raise InputError(f"num_views: expected a whole number of at least 1, got {num_views!r}")
     if not _are_scales(candidates):
-        raise ValueError(f"candidates: expected numbers in [0, 1], got {candidates!r}")
+        raise InputError(f"candidates: expected numbers in [0, 1], got {candidates!r}")
     if num_views - 1 > len(candidates):
-        raise ValueError(
+        raise InputError(
             f"{num_views} views need {num_views - 1} candidates, got {list(candidates)}"
         )
 
@@ -252,7 +231,6 @@ POLICIES: dict[str, Callable[..., ViewPolicy]] = {
     "random": RandomScales,
     "fixed": FixedScales,
     "image": ImagePrior,
-    "joint": JointPrior,
     "task": TaskPrior,
 }
 
@@ -264,27 +242,47 @@ def build_policy(name: str, options: Mapping[str, Any]) -> ViewPolicy:
         ValueError: no such policy, or options it does not take; names the choices.
     """
     if name not in list(POLICIES):  # it may be a list
-        raise ValueError(f"view policy: expected one of {sorted(POLICIES)}, got {name!r}")
+        raise InputError(f"view policy: expected one of {sorted(POLICIES)}, got {name!r}")
     try:
         policy: ViewPolicy = POLICIES[name](**options)
     except TypeError as error:  # an option the policy does not have, or one it lacks
-        raise ValueError(f"view policy {name!r}: {error}") from error
+        raise InputError(f"view policy {name!r}: {error}") from error
     return policy
 
 
-def parse_policy(text: str, *, num_views: int) -> ViewPolicy:
-    """Make a policy from one word: "image", "joint", "task", "random", or scales as "fixed:0,0.5".
+def check_policy_name(views: Any) -> None:
+    """Refuse what is neither a policy, nor the name of one, nor None.
 
     Raises:
-        ValueError: no such policy, or scales that are none.
+        InputError: says what the choices are.
+    """
+    if isinstance(views, str):
+        name, _, scales = views.partition(":")
+        if name == "fixed":
+            _fixed_scales(views, scales)
+        elif views not in POLICIES:
+            raise InputError(f"views: expected one of {sorted(POLICIES)}, got {views!r}")
+    elif views is not None and not hasattr(views, "plan"):
+        raise InputError(f"views: expected a name or an object with `plan`, got {views!r}")
+
+
+def parse_policy(text: str, *, num_views: int) -> ViewPolicy:
+    """Make a policy from one word: "image", "task", "random", or scales as "fixed:0,0.5".
+
+    Raises:
+        InputError: no such policy, or invalid scales.
 
     >>> parse_policy("fixed:0,0.5", num_views=2).scales
     tensor([0.0000, 0.5000])
     """
     name, _, scales = text.partition(":")
-    if name != "fixed":
-        return build_policy(text, {"num_views": num_views})
+    if name == "fixed":
+        return _fixed_scales(text, scales)
+    return build_policy(text, {"num_views": num_views})
+
+
+def _fixed_scales(text: str, scales: str) -> FixedScales:
     try:
         return FixedScales([float(scale) for scale in scales.split(",")])
     except ValueError as error:
-        raise ValueError(f"views: expected scales as in fixed:0,0.5, got {text!r}") from error
+        raise InputError(f"views: expected scales as in fixed:0,0.5, got {text!r}") from error

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.box_checks import as_boxes
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes
 from lavis_dynrefer.views.policies import ViewPolicy, build_policy
@@ -32,7 +33,7 @@ class ViewProcessor:
 
     def __init__(self, policy: ViewPolicy, *, image_size: int) -> None:
         if type(image_size) is not int or image_size < 1:
-            raise ValueError(
+            raise InputError(
                 f"image_size: expected a whole number of at least 1, got {image_size!r}"
             )
         self.policy = policy

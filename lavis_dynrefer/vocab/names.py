@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from lavis_dynrefer.errors import InputError, MissingFileError
+
 
 def load_names(path: str | Path) -> list[str]:
     """Read a list of names, one per line, in order; blank lines are skipped.
@@ -16,15 +18,15 @@ def load_names(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no vocabulary {path}; name a file with one name per line") from (
+        raise MissingFileError(f"no vocabulary {path}; name a file with one name per line") from (
             error
         )
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"vocabulary {path}: expected text, one name per line: {error}") from error
+        raise InputError(f"vocabulary {path}: expected text, one name per line: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise ValueError(f"vocabulary {path}: expected one name per line, found none")
+        raise InputError(f"vocabulary {path}: expected one name per line, found none")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ValueError(f"vocabulary {path}: {repeated[:5]} occur more than once")
+        raise InputError(f"vocabulary {path}: {repeated[:5]} occur more than once")
     return names

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from lavis_dynrefer.errors import InputError, MissingPackageError
 from lavis_dynrefer.vocab.words import split_words
 
 PosTagger = Callable[[str], Sequence[tuple[str, str]]]
@@ -31,7 +32,7 @@ def build_pos_tagger(name: str) -> PosTagger:
         ImportError: its package is not installed.
     """
     if name not in _TAGGERS:
-        raise ValueError(f"part-of-speech tagger {name!r} is unknown; choose from {list(_TAGGERS)}")
+        raise InputError(f"part-of-speech tagger {name!r} is unknown; choose from {list(_TAGGERS)}")
     tagger, load = _TAGGERS[name]
     load()
     return tagger
@@ -70,7 +71,9 @@ def _load_textblob() -> Any:
     try:
         from textblob.en.taggers import PatternTagger
     except ImportError as error:
-        raise ImportError("part-of-speech tagger 'textblob': pip install textblob") from error
+        raise MissingPackageError(
+            "part-of-speech tagger 'textblob': pip install textblob"
+        ) from error
     return PatternTagger()
 
 
@@ -79,7 +82,7 @@ def _load_hanta() -> Any:
     try:
         from HanTa.HanoverTagger import HanoverTagger
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "part-of-speech tagger 'hanta': pip install HanTa (LGPL-3), "
             "or pip install 'lavis_dynrefer[pos]'"
         ) from error

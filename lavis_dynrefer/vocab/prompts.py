@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo
 
 # Words OVAD's evaluation adds to an attribute that lists the word on the left.
@@ -67,7 +68,7 @@ def plain_attribute(name: str) -> AttributeInfo:
     """
     kind, _, words = name.rpartition(":")
     if not all(word.strip() for word in words.split("/")):
-        raise ValueError(f"attribute {name!r}: expected a word, or 'type:word/word'")
+        raise InputError(f"attribute {name!r}: expected a word, or 'type:word/word'")
     return AttributeInfo(name=name, type=kind, parent_type=kind, is_has="is", frequency="")
 
 
@@ -78,7 +79,7 @@ def parse_attributes(rows: object) -> tuple[AttributeInfo, ...]:
         ValueError: not a list of objects with name, type, parent_type, is_has_att and freq_set.
     """
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        raise ValueError(f"attributes: expected a list of objects, got {type(rows).__name__}")
+        raise InputError(f"attributes: expected a list of objects, got {type(rows).__name__}")
     return tuple(_parse_attribute(row) for row in rows)
 
 
@@ -91,19 +92,19 @@ def load_attributes(path: str | Path) -> tuple[AttributeInfo, ...]:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"attribute list {path}: expected an OVAD-style json: {error}") from error
+        raise InputError(f"attribute list {path}: expected an OVAD-style json: {error}") from error
     rows = document.get("attributes") if isinstance(document, Mapping) else document
     if not rows:
-        raise ValueError(f"attribute list {path}: expected a list, or one under 'attributes'")
+        raise InputError(f"attribute list {path}: expected a list, or one under 'attributes'")
     return parse_attributes(rows)
 
 
 def _parse_attribute(row: Mapping[str, Any]) -> AttributeInfo:
     missing = {"name", "type", "parent_type", "is_has_att", "freq_set"} - set(row)
     if missing:
-        raise ValueError(f"attribute {dict(row)}: missing {sorted(missing)}")
+        raise InputError(f"attribute {dict(row)}: missing {sorted(missing)}")
     if row["is_has_att"] not in ("is", "has"):
-        raise ValueError(
+        raise InputError(
             f"attribute {row['name']!r}: is_has_att is {row['is_has_att']!r}, "
             "expected 'is' or 'has'"
         )

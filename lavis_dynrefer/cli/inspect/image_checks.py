@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image, UnidentifiedImageError
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.decoding import (
     IMAGE_ERRORS,
     ROTATED,
@@ -143,7 +144,7 @@ def check_images(
         ValueError: fewer than one process.
     """
     if processes < 1:
-        raise ValueError(f"processes: expected at least 1, got {processes}")
+        raise InputError(f"processes: expected at least 1, got {processes}")
     chunks = list(_chunks(records))
     found: list[list[ImageFinding]] = [[] for _ in chunks]
     for number, findings in _checked(chunks, decode, processes):

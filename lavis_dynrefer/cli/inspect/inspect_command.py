@@ -29,6 +29,7 @@ from lavis_dynrefer.cli.inspect.inspect_samples import choose_rejected, choose_s
 from lavis_dynrefer.cli.inspect.region_statistics import SHARES, SplitStatistics, describe_split
 from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder, first_regions
 from lavis_dynrefer.datasets.tables import ImageTable
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import RegionSet
 
 _FEW_IMAGES = 2000  # are checked before another process has started
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Inspect; returns the exit code."""
     for option, least in (("samples", 0), ("processes", 1), ("seed", 0)):
         if getattr(arguments, option) < least:
-            raise ValueError(f"--{option}: expected at least {least}")
+            raise InputError(f"--{option}: expected at least {least}")
     console = Console(markup=False, emoji=False)  # names of the data may look like either
     builder = builder_from(arguments)
     output: Path = arguments.output or Path(f"inspect-{builder.dataset_name}")

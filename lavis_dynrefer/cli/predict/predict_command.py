@@ -50,6 +50,7 @@ from lavis_dynrefer.cli.predict.predict_regions import (
     region_finder,
 )
 from lavis_dynrefer.cli.predict.predict_run import PredictRun, still_to_do
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import FORMATS, ResultLog, write_results
 from lavis_dynrefer.predictor import RegionPredictor
 
@@ -248,13 +249,13 @@ def _formats(arguments: argparse.Namespace) -> list[str]:
     formats = typed_words(arguments.format)
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
-        raise ValueError(f"--format: expected some of {', '.join(FORMATS)}, got {unknown}")
+        raise InputError(f"--format: expected some of {', '.join(FORMATS)}, got {unknown}")
     if arguments.output is None:
         for option in ("draw", "explain"):
             if getattr(arguments, option):
-                raise ValueError(f"--{option} needs --output")
+                raise InputError(f"--{option} needs --output")
         if sum(len(FORMATS[name]) for name in formats) > 1:
-            raise ValueError(
+            raise InputError(
                 f"--format {arguments.format}: without --output expected one format of one file"
             )
     return formats

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lavis_dynrefer.errors import InputError
+
 SUFFIXES = frozenset(
     f".{name}"
     for names in ("avif bmp gif jfif jp2 jpeg jpg pbm", "pgm png pnm ppm tga tif tiff webp")
@@ -42,7 +44,7 @@ def find_images(
         OSError: a folder cannot be listed.
     """
     if not any(path.exists() for path in paths):
-        raise ValueError(f"no image or folder {', '.join(map(str, paths))}")
+        raise InputError(f"no image or folder {', '.join(map(str, paths))}")
     skipped = None if leave_out is None else Path(os.path.abspath(leave_out))
     found: dict[Path, str] = {}
     for given in paths:
@@ -53,7 +55,7 @@ def find_images(
         inside = list(_walk(path, recursive, skipped))
         if not inside:
             cure = "" if recursive else "; --recursive looks into its folders"
-            raise ValueError(f"{given}: no file that ends in {', '.join(sorted(SUFFIXES))}{cure}")
+            raise InputError(f"{given}: no file that ends in {', '.join(sorted(SUFFIXES))}{cure}")
         for file in inside:
             found.setdefault(file, file.relative_to(path).as_posix())
     if len(set(found.values())) < len(found):  # two folders have a 1.jpg

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lavis_dynrefer import __version__
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import FORMATS, ROWS, ImageResult, ResultLog
 from lavis_dynrefer.formats.image_result import best_category
 from lavis_dynrefer.images.opening import open_image
@@ -49,10 +50,10 @@ def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Resu
         ValueError: the folder holds something else, or answers of other settings.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder}: expected a folder, it is a file")
+        raise InputError(f"--output {folder}: expected a folder, it is a file")
     known = folder / SETTINGS
     if folder.is_dir() and any(folder.iterdir()) and not known.is_file():
-        raise ValueError(f"--output {folder} holds other files; name a new or empty folder")
+        raise InputError(f"--output {folder} holds other files; name a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     settings = json.loads(json.dumps(settings))
     if not resume:
@@ -62,7 +63,7 @@ def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Resu
         earlier = _read_settings(known)
         differ = [key for key in settings if earlier.get(key) != settings[key]]
         if differ:
-            raise ValueError(
+            raise InputError(
                 f"--output {folder} has answers of another run; different: "
                 + "; ".join(
                     f"{key} was {earlier.get(key)!r:.60}, is {settings[key]!r:.60}"
@@ -219,7 +220,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
     except (KeyError, TypeError, OSError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is damaged; begin anew with --no-resume, or name another folder"
         ) from error
     return settings

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.answering import TASKS, Attribute
 from lavis_dynrefer.vocab.names import load_names
 from lavis_dynrefer.vocab.prompts import load_attributes, plain_attribute
@@ -40,12 +41,12 @@ def questions_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     tasks = TASKS if arguments.tasks is None else tuple(typed_words(arguments.tasks))
     if not tasks or set(tasks) - set(TASKS):
-        raise ValueError(f"--tasks: expected some of {', '.join(TASKS)}, got {arguments.tasks!r}")
+        raise InputError(f"--tasks: expected some of {', '.join(TASKS)}, got {arguments.tasks!r}")
     for option in ("attributes", "categories"):
         if getattr(arguments, option) is not None and option not in tasks:
-            raise ValueError(f"--{option} is a question that --tasks leaves out")
+            raise InputError(f"--{option} is a question that --tasks leaves out")
     if arguments.tags is not None and not {"tags", "caption"} & set(tasks):
-        raise ValueError("--tags are for tags and captions, which --tasks leaves out")
+        raise InputError("--tags are for tags and captions, which --tasks leaves out")
     return {
         "attributes": _attributes(arguments.attributes),
         "categories": _words("--categories", arguments.categories),
@@ -70,7 +71,7 @@ def _words(option: str, text: str | None) -> list[str] | None:
         return None
     words = load_names(text[1:]) if text.startswith("@") else typed_words(text)
     if not words:
-        raise ValueError(f"{option}: expected words with commas between them, or @FILE")
+        raise InputError(f"{option}: expected words with commas between them, or @FILE")
     check_words(option, words)
     return words
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from lavis_dynrefer.cli.predict.predict_images import ImageFile
 from lavis_dynrefer.detectors.region_proposals import RegionProposer
 from lavis_dynrefer.detectors.sam import PointSegmenter
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.box_entries import ImageBoxes
 from lavis_dynrefer.formats.box_files import read_box_file
 from lavis_dynrefer.formats.image_result import RegionId
@@ -92,18 +93,18 @@ def check_region_arguments(arguments: argparse.Namespace) -> None:
         ValueError: names them.
     """
     if arguments.proposals and arguments.proposal_weights is None:
-        raise ValueError("--proposals rpn needs --proposal-weights: a file of weights you have")
+        raise InputError("--proposals rpn needs --proposal-weights: a file of weights you have")
     if arguments.proposal_weights and not arguments.proposals:
-        raise ValueError("--proposal-weights goes with --proposals rpn")
+        raise InputError("--proposal-weights goes with --proposals rpn")
     if bool(arguments.point) != (arguments.sam is not None):
-        raise ValueError("--point needs --sam, a folder of SAM's weights, and --sam needs --point")
+        raise InputError("--point needs --sam, a folder of SAM's weights, and --sam needs --point")
     if arguments.proposal_count < 1:
-        raise ValueError(f"--proposal-count: expected at least 1, got {arguments.proposal_count}")
+        raise InputError(f"--proposal-count: expected at least 1, got {arguments.proposal_count}")
     if arguments.images_json and not arguments.boxes:
-        raise ValueError("--images-json goes with --boxes")
+        raise InputError("--images-json goes with --boxes")
     has_form = arguments.box_format is not None or arguments.normalised is not None
     if has_form and not (arguments.box or arguments.boxes):
-        raise ValueError("--box-format and --normalised go with --box or --boxes")
+        raise InputError("--box-format and --normalised go with --box or --boxes")
 
 
 def region_finder(
@@ -138,7 +139,7 @@ def region_finder(
     entries = file.match({image.name: str(image.path) for image in images})
     with_boxes = [image for image in images if image.name in entries]
     if not with_boxes:
-        raise ValueError(
+        raise InputError(
             f"{file.path} names none of the images: it begins with "
             f"{next(iter(file.images), 'nothing')!r}, they begin with {images[0].name!r}"
         )
@@ -162,7 +163,7 @@ def _from_entries(
         try:
             boxes = pixel_boxes(entry.boxes, size, format=format, normalised=normalised)
         except ValueError as error:
-            raise ValueError(_as_typed(str(error))) from error
+            raise InputError(_as_typed(str(error))) from error
         return Asked(boxes, tuple(entry.ids), entry.image_id)
 
     return find

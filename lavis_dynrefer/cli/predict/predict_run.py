@@ -12,6 +12,7 @@ from PIL import Image
 
 from lavis_dynrefer.cli.predict.predict_images import ImageFile
 from lavis_dynrefer.cli.predict.predict_regions import Asked, RegionFinder
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import ImageResult, ResultLog
 from lavis_dynrefer.images.opening import open_image
 from lavis_dynrefer.predictor import RegionPredictor
@@ -85,7 +86,7 @@ class PredictRun:
         image = open_image(file.path)
         asked = self.find(file.name, image.size, image)
         if asked is None:
-            raise ValueError("its regions could not be found")
+            raise InputError("its regions could not be found")
         return image, asked
 
     def _fail(self, image: ImageFile, error: Exception) -> None:
@@ -108,7 +109,7 @@ def _is_done(image: ImageFile, log: ResultLog, find: RegionFinder) -> bool:
     if row is None:
         return False
     if row.path != str(image.path):
-        raise ValueError(
+        raise InputError(
             f"{log.path} has answers about {row.path}, which is called {image.name!r} like "
             f"{image.path}; name another --output, or begin anew with --no-resume"
         )

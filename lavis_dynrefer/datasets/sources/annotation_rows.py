@@ -14,6 +14,7 @@ from typing import Any
 
 from lavis_dynrefer.datasets.sources.collector import RegionCollector
 from lavis_dynrefer.datasets.sources.raw_files import RawFile
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box
 
 Row = Mapping[str, Any]
@@ -56,10 +57,10 @@ def whole_number(value: Any) -> int:
     elif isinstance(value, float) and value.is_integer() and -_EXACT < value < _EXACT:
         return int(value)
     else:
-        raise ValueError(f"expected a whole number, got {shown(value)}")
+        raise InputError(f"expected a whole number, got {shown(value)}")
     if -LARGEST_ID <= number <= LARGEST_ID:
         return number
-    raise ValueError(f"expected a whole number of at most 64 bits, got {shown(value)}")
+    raise InputError(f"expected a whole number of at most 64 bits, got {shown(value)}")
 
 
 def finite_number(value: Any) -> float:
@@ -78,7 +79,7 @@ def finite_number(value: Any) -> float:
             number = math.inf
         if math.isfinite(number):
             return number
-    raise ValueError(f"expected a finite number, got {shown(value)}")
+    raise InputError(f"expected a finite number, got {shown(value)}")
 
 
 def side_length(value: Any) -> int:
@@ -89,7 +90,7 @@ def side_length(value: Any) -> int:
     """
     number = whole_number(value)
     if not 0 < number <= LARGEST_SIDE:
-        raise ValueError(f"expected a number of pixels, got {number}")
+        raise InputError(f"expected a number of pixels, got {number}")
     return number
 
 
@@ -100,7 +101,7 @@ def text_of(value: Any) -> str:
         ValueError: no text, or half a character, as cutting an emoji in two leaves it.
     """
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, got {shown(value)}")
+        raise InputError(f"expected a text, got {shown(value)}")
     if not value.isascii():
         value.encode("utf-8")
     return value
@@ -116,7 +117,7 @@ def xyxy(bbox: Any) -> Box:
     (10.0, 20.0, 14.0, 23.0)
     """
     if not isinstance(bbox, Sequence) or isinstance(bbox, str) or len(bbox) != 4:
-        raise ValueError(f"expected a box of x, y, width, height, got {shown(bbox)}")
+        raise InputError(f"expected a box of x, y, width, height, got {shown(bbox)}")
     x, y, w, h = map(finite_number, bbox)
     return x, y, x + w, y + h
 

@@ -19,6 +19,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.crowds import crowd_box, is_crowd
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
 _SITE = "https://cocodataset.org/#download"
@@ -134,7 +135,7 @@ def category_of(row: Row, categories: Mapping[int, str]) -> str:
     try:
         return categories[whole_number(row["category_id"])]
     except KeyError as error:
-        raise ValueError(f"category {shown(row.get('category_id'))} is not listed") from error
+        raise InputError(f"category {shown(row.get('category_id'))} is not listed") from error
 
 
 def list_of_rows(document: Row, key: str, source: RawFile) -> list[Any]:

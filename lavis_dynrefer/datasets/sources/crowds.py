@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lavis_dynrefer.datasets.sources.annotation_rows import Row, shown, whole_number
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.masks import box_from_rle
 from lavis_dynrefer.structures import Box, ImageRecord
 
@@ -16,7 +17,7 @@ def is_crowd(row: Row) -> bool:
     value = row.get("iscrowd")
     number = int(value or 0) if value is None or isinstance(value, bool) else whole_number(value)
     if number not in (0, 1):
-        raise ValueError(f"iscrowd: expected 0 or 1, got {shown(value)}")
+        raise InputError(f"iscrowd: expected 0 or 1, got {shown(value)}")
     return bool(number)
 
 
@@ -32,7 +33,7 @@ def crowd_box(row: Row, image: ImageRecord) -> Box:
     """
     size = [whole_number(side) for side in row["segmentation"]["size"]]
     if size != [image.height, image.width]:
-        raise ValueError(
+        raise InputError(
             f"the mask is for {shown(size)} pixels (height, width), the image has "
             f"{[image.height, image.width]}"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from lavis_dynrefer.datasets.sources.annotation_rows import Row, whole_number
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def id_of(row: Row, key: str) -> int:
     try:
         return whole_number(row.get(key))
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
+        raise InputError(f"{key}: {error}") from None
 
 
 class BoxCheck:

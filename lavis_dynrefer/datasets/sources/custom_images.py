@@ -11,6 +11,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import Row, rows_by_id, sho
 from lavis_dynrefer.datasets.sources.collector import RegionCollector
 from lavis_dynrefer.datasets.sources.custom_checks import Size, SizeCheck
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS
 from lavis_dynrefer.structures import ImageRecord
 
@@ -65,7 +66,7 @@ class OwnImages:
             ImageProblem: its file is missing, or has to be measured and is no image.
         """
         if image_id not in self._rows:
-            raise ValueError(f"image_id {image_id} is not listed in 'images'")
+            raise InputError(f"image_id {image_id} is not listed in 'images'")
         self._asked.add(image_id)
         if image_id not in self._found:
             self._found[image_id] = self._record(image_id, self._rows[image_id])

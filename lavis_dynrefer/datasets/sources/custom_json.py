@@ -25,6 +25,7 @@ from lavis_dynrefer.datasets.sources.custom_checks import (
 )
 from lavis_dynrefer.datasets.sources.custom_images import ImageProblem, OwnImages
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo, RegionRecord, RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes, plain_attribute
 
@@ -205,5 +206,5 @@ def _named_attribute(name: str) -> AttributeInfo:
 def _names(row: Row, key: str) -> list[str]:
     names = row.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{key}: expected a list of names, got {shown(names)}")
+        raise InputError(f"{key}: expected a list of names, got {shown(names)}")
     return [text_of(name) for name in names]

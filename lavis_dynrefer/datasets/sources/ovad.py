@@ -9,6 +9,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import Row, shown, text_of,
 from lavis_dynrefer.datasets.sources.coco_layout import category_names, category_of, collect_regions
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes
 
@@ -68,14 +69,14 @@ def _attributes(rows: Any) -> tuple[AttributeInfo, ...]:
         for value in vars(item).values():
             text_of(value)
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"attributes: expected different names, got {shown(names)}")
+        raise InputError(f"attributes: expected different names, got {shown(names)}")
     return attributes
 
 
 def _labels(vector: Any, size: int) -> tuple[int, ...]:
     if not isinstance(vector, list) or len(vector) != size:
-        raise ValueError(f"att_vec: expected {size} labels, got {shown(vector)}")
+        raise InputError(f"att_vec: expected {size} labels, got {shown(vector)}")
     labels = tuple(map(whole_number, vector))
     if not LABELS.issuperset(labels):
-        raise ValueError(f"att_vec: expected labels of 1, 0 or -1, got {shown(labels)}")
+        raise InputError(f"att_vec: expected labels of 1, 0 or -1, got {shown(labels)}")
     return labels

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lavis_dynrefer.errors import InputError
+
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
 _BLOCK = 1 << 22  # bytes read at once; the items of the largest files have some thousand
@@ -22,7 +24,7 @@ _JSON_ERRORS = (ValueError, RecursionError)
 Opener = Callable[[Path], BinaryIO]
 
 
-class DatasetError(ValueError):
+class DatasetError(InputError):
     """A dataset cannot be read; the message names the file, the setting and the cure."""
 
 

@@ -20,6 +20,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
 from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, list_of_rows
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import RegionRecord, RegionSet
 
 _SITE = "https://github.com/lichengunc/refer (refcocog.zip)"
@@ -157,9 +158,9 @@ def _region(reference: Row, sentence: Row, boxes: Mapping[int, Row]) -> RegionRe
     """
     image_id, ann_id = whole_number(reference["image_id"]), whole_number(reference["ann_id"])
     if ann_id not in boxes:
-        raise ValueError(f"annotation {ann_id} is not in instances.json")
+        raise InputError(f"annotation {ann_id} is not in instances.json")
     marked = whole_number(boxes[ann_id].get("image_id", image_id))
     if marked != image_id:
-        raise ValueError(f"annotation {ann_id} is on image {marked}, not {image_id}")
+        raise InputError(f"annotation {ann_id} is on image {marked}, not {image_id}")
     region_id, text = whole_number(sentence["sent_id"]), text_of(sentence["sent"])
     return RegionRecord(region_id, image_id, xyxy(boxes[ann_id]["bbox"]), text)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lavis_dynrefer.datasets.sources import visual_genome
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.lab.benchmarks.phrases import draw_phrases
 
 IMAGES = 108_077  # Visual Genome V1.2
@@ -56,7 +57,7 @@ def write_visual_genome(
         ValueError: too few images for three splits.
     """
     if images < len(SPLIT_SIZES):
-        raise ValueError(f"images: expected at least {len(SPLIT_SIZES)}, got {images}")
+        raise InputError(f"images: expected at least {len(SPLIT_SIZES)}, got {images}")
     finished = folder / visual_genome.REGION_DESCRIPTIONS.name
     if finished.exists():
         return

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lavis_dynrefer.errors import InputError
+
 # LAVIS and torch take hundreds of megabytes whatever the data; without LAVIS neither is imported.
 _START = (
     "import sys; sys.modules['lavis'] = None; "
@@ -56,7 +58,7 @@ def in_fresh_process(function: Callable[..., Answer], **arguments: Any) -> Answe
         subprocess.CalledProcessError: the function failed; its traceback is on stderr.
     """
     if not Path("/proc/self/smaps_rollup").exists():
-        raise ValueError("memory is read from /proc, which is not here; measure on Linux")
+        raise InputError("memory is read from /proc, which is not here; measure on Linux")
     command = [sys.executable, "-c", _START, function.__module__, function.__name__]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     peak: dict[str, int] = {}

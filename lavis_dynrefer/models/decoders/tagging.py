@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
 
 
@@ -59,7 +60,7 @@ def multi_hot(tags: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> Tenso
     for row, names in enumerate(tags):
         for name in names:
             if name not in column:
-                raise ValueError(
+                raise InputError(
                     f"tag {name!r} is not in the model's list of {len(column)} tags; "
                     "give the dataset and the model the same tag vocabulary"
                 )

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.errors import InputError
 
 
 class LanguageModel(Protocol):
@@ -48,5 +49,5 @@ def build_llm(name: str, options: Mapping[str, Any]) -> LanguageModel:
     """
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if name not in names:
-        raise ValueError(f"captioning.llm: no language model {name!r}; there are {names}")
+        raise InputError(f"captioning.llm: no language model {name!r}; there are {names}")
     return importlib.import_module(f"{__name__}.{name}").build(options)

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.errors import InputError, MissingPackageError
 from lavis_dynrefer.models.llms.lora import LoraOptions, add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
@@ -208,18 +209,18 @@ def build(options: Mapping[str, Any]) -> CausalLM:
     """
     choice = from_mapping(CausalLMOptions, options, where="captioning.llm_options")
     if choice.dtype not in ("float32", "bfloat16"):
-        raise ValueError(
+        raise InputError(
             f"captioning.llm_options.dtype: expected float32 or bfloat16, got {choice.dtype!r}"
         )
     source = choice.tokenizer or choice.pretrained
     if source is None or not (choice.pretrained or choice.config.get("model_type")):
-        raise ValueError(
+        raise InputError(
             "captioning.llm_options: give `pretrained`, or `config` with a `model_type` and "
             "`tokenizer`"
         )
     tokenizer = load_t5_tokenizer(source)
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise ValueError(
+        raise InputError(
             f"captioning.llm_options.tokenizer: {source} lacks a start or an end token (bos_token, "
             "eos_token); add them to its tokenizer_config.json"
         )
@@ -247,7 +248,7 @@ def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreT
         settings.setdefault(token, getattr(tokenizer, token))
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
     if model.config.vocab_size < len(tokenizer):
-        raise ValueError(
+        raise InputError(
             f"captioning.llm_options.config.vocab_size: expected at least {len(tokenizer)}, the "
             f"tokens of {choice.tokenizer}, got {model.config.vocab_size}"
         )
@@ -258,7 +259,7 @@ def _check_known(model_type: Optional[str]) -> None:
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
     wanted = ">=4.28,<5" if model_type == "llama" else "<5"  # Llama, and Vicuna, came with 4.28
-    raise ImportError(
+    raise MissingPackageError(
         f"captioning.llm_options: no decoder-only model of type {model_type!r} in transformers "
         f"{transformers.__version__}; pip install -U 'transformers{wanted}', or use one it has, "
         "such as OPT"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.llms.beam_search import beam_search
 from lavis_dynrefer.models.llms.lora import LoraOptions, add_lora
 from lavis_dynrefer.models.llms.t5_steps import T5Steps
@@ -43,18 +44,18 @@ class FlanT5Options:
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(
+            raise InputError(
                 f"captioning.llm_options.dtype: expected float32 or bfloat16, got {self.dtype!r}"
             )
         known = T5Config()
         for name, value in self.config.items():
             place = f"captioning.llm_options.config.{name}"
             if not isinstance(name, str) or not hasattr(known, name):
-                raise ValueError(f"{place}: T5Config has no such argument")
+                raise InputError(f"{place}: T5Config has no such argument")
             if name in SIZES and (type(value) is not int or value < 1):
-                raise ValueError(f"{place}: expected a whole number of at least 1, got {value!r}")
+                raise InputError(f"{place}: expected a whole number of at least 1, got {value!r}")
             if name == "dropout_rate" and not (isinstance(value, (int, float)) and 0 <= value <= 1):
-                raise ValueError(f"{place}: expected a number in [0, 1], got {value!r}")
+                raise InputError(f"{place}: expected a number in [0, 1], got {value!r}")
 
 
 class FlanT5(nn.Module):
@@ -142,7 +143,7 @@ def build(options: Mapping[str, Any]) -> FlanT5:
     choice = from_mapping(FlanT5Options, options, where="captioning.llm_options")
     source = choice.tokenizer or choice.pretrained
     if source is None:
-        raise ValueError("captioning.llm_options: give `pretrained`, or `config` and `tokenizer`")
+        raise InputError("captioning.llm_options: give `pretrained`, or `config` and `tokenizer`")
     tokenizer = load_t5_tokenizer(source)
     if choice.pretrained:
         config = T5Config.from_pretrained(choice.pretrained)
@@ -161,7 +162,7 @@ def build(options: Mapping[str, Any]) -> FlanT5:
         config.dense_act_fn = "gelu"
         model = T5ForConditionalGeneration(config).to(getattr(torch, choice.dtype))
     if model.config.vocab_size < len(tokenizer):
-        raise ValueError(
+        raise InputError(
             f"captioning.llm_options.config.vocab_size: expected at least {len(tokenizer)}, the "
             f"tokens of {source}, got {model.config.vocab_size}"
         )

@@ -7,6 +7,8 @@ from typing import Optional
 import transformers
 from torch import nn
 
+from lavis_dynrefer.errors import InputError, MissingPackageError
+
 _MARK = "lora_"  # in the name of every weight that peft adds
 
 
@@ -48,7 +50,7 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
     try:
         from peft import LoraConfig, get_peft_model  # heavy, and wanted by few
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "captioning.llm_options.lora needs peft; pip install 'lavis_dynrefer[lora]', or "
             f"'peft>=0.12,<0.14' below transformers 4.43 (found {transformers.__version__}): "
             f"{error}"
@@ -70,7 +72,7 @@ def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     ]
     if absent or not targets:
         parts = {name.rsplit(".", 1)[-1] for name in names}
-        raise ValueError(
+        raise InputError(
             "captioning.llm_options.lora.targets: expected some of "
             f"{sorted(part for part in parts if part and not part.isdigit())}, "
             f"got {absent or list(targets)}"

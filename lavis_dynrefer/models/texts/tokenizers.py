@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.paths import find_resource, resource_path
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -36,7 +37,7 @@ def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
             **SPECIAL_TOKENS,
         )
     except Exception as error:  # what the tokenizers library raises has no type of its own
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a tokenizer.json of the tokenizers library ({error}); "
             "is the file whole?"
         ) from error

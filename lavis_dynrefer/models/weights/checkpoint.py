@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lavis_dynrefer.errors import InputError, MissingFileError
+
 OFFICIAL_NAMES = (  # (official prefix, our prefix), first match wins
     ("visual_encoder.", "backbone.vit."),
     ("ln_vision.", "backbone.norm."),
@@ -65,7 +67,7 @@ UNREADABLE = (
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A checkpoint does not fit the model."""
 
 
@@ -91,7 +93,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
+        raise MissingFileError(f"checkpoint {path} does not exist")
     with path.open("rb") as file:
         digest = hashlib.sha256()
         for block in iter(lambda: file.read(1 << 20), b""):

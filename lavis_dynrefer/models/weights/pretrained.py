@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.checkpoint import (
     CheckpointError,
     LoadReport,
@@ -98,7 +99,7 @@ def load_sources(model: nn.Module, files: Mapping[str, str | Sequence[str] | Non
     """
     unknown = sorted(set(files) - set(SOURCES))
     if unknown:
-        raise ValueError(f"model.pretrained: unknown {unknown}; expected some of {list(SOURCES)}")
+        raise InputError(f"model.pretrained: unknown {unknown}; expected some of {list(SOURCES)}")
     filled: set[str] = set()
     for kind, (translate, needed) in SOURCES.items():
         names = files.get(kind) or ()
