@@ -5,28 +5,36 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lavis.models import load_preprocess
 from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
 
 from lavis_dynrefer.detectors.sam import load_segmenter
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images import FORMATS, boxes_of_masks, open_image, pixel_boxes
+from lavis_dynrefer.images import boxes_of_masks, open_image, pixel_boxes
 from lavis_dynrefer.images.opening import ImageInput
-from lavis_dynrefer.models.answering import TASKS, Attribute, questions_to
+from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.precision import autocast_dtype, choose_device
+from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
-from lavis_dynrefer.views.policies import ViewPolicy, parse_policy
-from lavis_dynrefer.views.samples import concat_samples
+from lavis_dynrefer.views.policies import RandomScales, ViewPolicy, parse_policy
+from lavis_dynrefer.views.samples import concat_samples, split_sample
 from lavis_dynrefer.views.view_processor import ViewProcessor
-from lavis_dynrefer.vocab.word_lists import check_words
 
-DTYPES = ("auto", "float32", "bfloat16")
+READERS = min(4, os.cpu_count() or 1)  # threads that decode images and crop views
+_BLANK = Image.new("RGB", (8, 8))
+Sample = dict[str, Any]  # what `ViewProcessor` returns
+ReadImage = Callable[[], tuple[Image.Image, Tensor]]  # an RGB image and its checked boxes
 
 
 class RegionPredictor:
@@ -41,8 +49,8 @@ class RegionPredictor:
         chunk: most regions encoded at once; bounds the memory.
 
     Raises:
-        ValueError: an unknown type, device or dtype, or a checkpoint that does not fit.
-        FileNotFoundError: a file of weights that is not there.
+        InputError: an unknown type, device or dtype, or a checkpoint that does not fit.
+        MissingFileError: a weight file that does not exist.
     """
 
     def __init__(
@@ -54,21 +62,18 @@ class RegionPredictor:
         checkpoint: str | None = None,
         chunk: int = 64,
     ) -> None:
-        if dtype not in DTYPES:
-            cure = "; T5 overflows in float16" if dtype == "float16" else ""
-            raise InputError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}{cure}")
         self.device = choose_device(device)
-        self.dtype = _dtype(dtype, self.device)
+        self.dtype = autocast_dtype(dtype, self.device)
         self.chunk = chunk
         model = DynRefer.from_pretrained(model_type)
         if checkpoint is not None:
             model.load_checkpoint(checkpoint)
         self.model = model.eval().to(self.device)
-        preprocess = OmegaConf.load(DynRefer.default_config_path(model_type)).preprocess
-        self.processor: ViewProcessor = load_preprocess(preprocess)[0]["eval"]
-        self._own_policy = preprocess.vis_processor.eval.get(
-            "policy", self.processor.default_policy
-        )
+        self.answerer = Answerer(self.model)
+        config = OmegaConf.load(DynRefer.default_config_path(model_type))
+        own = config.preprocess.vis_processor.eval
+        self.processor = ViewProcessor.from_config(own)
+        self._own_policy = own.get("policy", ViewProcessor.default_policy)
         self._lock = threading.Lock()
 
     def predict(
@@ -79,46 +84,44 @@ class RegionPredictor:
         masks: Sequence[Any] | None = None,
         points: Any = None,
         sam: str | Path | None = None,
-        **questions: Any,
+        format: str = "xyxy",
+        normalised: bool | None = None,
+        questions: Questions | None = None,
+        **asked: Any,
     ) -> list[RegionPrediction]:
         """Describe regions of one image.
 
         Args:
             image: path, PIL image, or array (h, w, 3) RGB or (h, w) gray of uint8.
-            boxes: (R, 4) list, array or tensor, xyxy in pixels.
-            masks: in place of boxes, R masks as RLE, polygons or arrays; see
-                `inputs.boxes_of_masks`. The model looks at the tight box of each, which is also
+            boxes: (R, 4) list, array or tensor.
+            masks: instead of boxes, R masks as RLE, polygons or arrays; see
+                `images.boxes_of_masks`. The model looks at the tight box of each, which is also
                 the box of the answer.
-            points: in place of boxes, (R, 2) x and y in pixels, each on a thing; SAM finds its box.
+            points: instead of boxes, (R, 2) x and y in pixels, each on an object; SAM finds its
+                box.
             sam: folder of SAM's weights, or their name on the Hugging Face hub; goes with points.
-            questions: see `predict_iter`.
+            format: of the boxes: "xyxy", or "xywh" for upper left corner, width and height.
+            normalised: True for boxes in fractions of the image's sides; None refuses boxes that
+                look like it.
+            questions: what to answer; or name the fields of `Questions` as keyword arguments.
+
+        Returns:
+            One prediction per region, in order.
 
         Raises:
-            ValueError, FileNotFoundError: see `predict_iter`.
-            ImportError: points, and the installed transformers has no SAM.
+            InputError: an unreadable image, invalid boxes, masks or points, or invalid questions.
+            MissingFileError: the image does not exist.
+            MissingPackageError: points, and the installed transformers has no SAM.
         """
-        if sum(regions is not None for regions in (boxes, masks, points)) != 1:
-            raise InputError("expected either boxes or masks or points")
-        if (points is None) != (sam is None):
-            raise InputError("points need sam, a folder of SAM's weights, and sam needs points")
-        if boxes is None:
-            if {"format", "normalised"} & set(questions):
-                raise InputError(
-                    "format and normalised are about boxes; leave them out with masks and points"
-                )
-            image = open_image(image)
-            if masks is not None:
-                boxes = boxes_of_masks(masks, image.size)
-            else:
-                boxes = load_segmenter(os.fspath(sam), self.device)(image, points)
-            questions["normalised"] = False
-        return next(self.predict_iter([(image, boxes)], **questions))
+        questions = self.check(Questions.of(questions, **asked))
+        job = partial(self._read, image, boxes, masks, points, sam, format, normalised)
+        return next(self.answer_iter([job], questions))
 
     def predict_batch(
-        self, pairs: Iterable[tuple[ImageInput, Any]], **questions: Any
+        self, pairs: Iterable[tuple[ImageInput, Any]], **arguments: Any
     ) -> list[list[RegionPrediction]]:
         """Describe regions of several images; the list of `predict_iter`."""
-        return list(self.predict_iter(pairs, **questions))
+        return list(self.predict_iter(pairs, **arguments))
 
     def predict_iter(
         self,
@@ -126,106 +129,158 @@ class RegionPredictor:
         *,
         format: str = "xyxy",
         normalised: bool | None = None,
-        attributes: Sequence[Attribute] | None = None,
-        categories: Sequence[str] | None = None,
-        tags: Sequence[str] | None = None,
-        controls: Sequence[str] = (),
-        tasks: Sequence[str] = TASKS,
-        views: str | ViewPolicy | None = None,
+        questions: Questions | None = None,
+        **asked: Any,
     ) -> Iterator[list[RegionPrediction]]:
         """Describe regions of any number of images, a few of them in memory at a time.
 
-        All but the images and boxes is checked at once, before any is asked for.
+        Everything but the images and boxes is checked at once, before the first pair is taken.
 
         Args:
-            pairs: images, each with its boxes, as for `predict`.
-            format: "xyxy", or "xywh" for upper left corner, width and height.
-            normalised: True for boxes in shares of the image's sides; None refuses boxes that
-                look like it.
-            attributes: words or OVAD-style records to score; None means the model's own list.
-            categories: names to choose from; None means the model's own list.
-            tags: words to tag with; None means the model's own list. Those found also steer the
-                caption.
-            controls: words every caption should be about.
-            tasks: questions to answer, out of "caption", "tags", "attributes", "categories".
-            views: None for the model's own policy; "image", "joint", "task", "random", or scales
-                as in "fixed:0,0.5"; or a policy object. The own policy keeps its settings when
-                named.
+            pairs: images with their boxes, as for `predict`.
+            format: see `predict`.
+            normalised: see `predict`.
+            questions: see `predict`.
 
         Returns:
             For each image one prediction per box, in order.
 
         Raises:
-            ValueError: an image that cannot be read, boxes that cannot be looked at or are in
-                another form, words that are none, an unknown task or policy.
-            FileNotFoundError: an image that is not there.
+            InputError, MissingFileError: see `predict`.
         """
-        asked: dict[str, Any] = {
-            "attributes": attributes,
-            "categories": categories,
-            "tags": tags,
-            "tasks": tasks,
-        }
-        questions_to(self.model, **asked)  # raises where something is wrong with them
-        check_words("controls", controls)
-        if format not in FORMATS:
-            raise InputError(f"format: expected one of {list(FORMATS)}, got {format!r}")
-        processor = self._processor(views)
-        images = (self._cut(processor, image, boxes, format, normalised) for image, boxes in pairs)
-        return self._answers(images, controls, asked)
+        questions = self.check(Questions.of(questions, **asked))
+        pixel_boxes([], _BLANK.size, format=format, normalised=normalised)  # checks the form
+        jobs = (
+            partial(self._read, image, boxes, format=format, normalised=normalised)
+            for image, boxes in pairs
+        )
+        return self.answer_iter(jobs, questions)
 
-    def _answers(
-        self,
-        images: Iterable[Iterator[dict[str, Any]]],
-        controls: Sequence[str],
-        asked: dict[str, Any],
+    def answer_iter(
+        self, jobs: Iterable[ReadImage], questions: Questions
     ) -> Iterator[list[RegionPrediction]]:
-        """Answer each image's samples, about `chunk` regions at a time."""
+        """Answer about images that reader threads open and crop while the model is at work.
+
+        Args:
+            jobs: each returns an RGB image and its checked boxes (R, 4); jobs are taken in order
+                by the calling thread, a few ahead of the answers, and called in reader threads.
+            questions: what `check` returned.
+
+        Returns:
+            For each job one prediction per box, in order. The error of a job is raised in its turn.
+        """
         counts: deque[int] = deque()  # boxes of the images not yet yielded
         answers: deque[RegionPrediction] = deque()
-        samples: list[dict[str, Any]] = []
-        for image in images:
-            count = 0
-            for sample in image:
-                samples.append(sample)
-                count += len(sample["views"])
-                if sum(len(waiting["views"]) for waiting in samples) >= self.chunk:
-                    answers += self._answer(samples, controls, asked)
-                    samples = []
+        waiting: list[Sample] = []
+        for count, samples in self._read_ahead(jobs, questions.views):
             counts.append(count)
-            yield from _finished(counts, answers)
-        if samples:
-            answers += self._answer(samples, controls, asked)
-        yield from _finished(counts, answers)
+            for sample in samples:
+                waiting.append(sample)
+                if sum(len(one["views"]) for one in waiting) >= self.chunk:
+                    answers += self.answer_samples(waiting, questions)
+                    waiting = []
+            yield from _complete(counts, answers)
+        if waiting:
+            answers += self.answer_samples(waiting, questions)
+        yield from _complete(counts, answers)
 
-    def look(
+    def encode(
         self,
         image: ImageInput,
-        boxes: Any,
+        boxes: Any = None,
         *,
+        masks: Sequence[Any] | None = None,
+        points: Any = None,
+        sam: str | Path | None = None,
         format: str = "xyxy",
         normalised: bool | None = None,
         views: str | ViewPolicy | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Cut the views of an image's regions; see `predict_iter` for the arguments.
+    ) -> EncodedRegions:
+        """Encode regions of one image once, to ask many questions about them with `answer`.
+
+        The features of all regions stay on the device: V * C * roi_size ** 2 numbers a region.
+
+        Args:
+            image: see `predict`, also for the other arguments.
+            boxes: see there.
+            masks: see there.
+            points: see there.
+            sam: see there.
+            format: see there.
+            normalised: see there.
+            views: view policy, see `Questions`.
+
+        Raises:
+            InputError, MissingFileError, MissingPackageError: see `predict`.
+        """
+        self.check(Questions(views=views))
+        image, checked = self._read(image, boxes, masks, points, sam, format, normalised)
+        samples = tuple(self.crop(image, checked, views))
+        with self.using_model():
+            features = tuple(self.answerer.encode(sample) for sample in samples)
+        return EncodedRegions(image.size, samples, features, views)
+
+    def answer(
+        self, encoded: EncodedRegions, questions: Questions | None = None, **asked: Any
+    ) -> list[RegionPrediction]:
+        """Answer questions about encoded regions.
+
+        Args:
+            encoded: what `encode` returned.
+            questions: what to answer; or name the fields of `Questions` as keyword arguments.
+
+        Raises:
+            InputError: invalid questions, or other views than those encoded.
+        """
+        questions = encoded.check(Questions.of(questions, **asked))
+        with self.using_model():
+            return [
+                answer
+                for sample, features in zip(encoded.samples, encoded.features)
+                for answer in self.answerer.answer(sample, features, questions)
+            ]
+
+    def crop(
+        self, image: Image.Image, boxes: Tensor, views: str | ViewPolicy | None = None
+    ) -> list[Sample]:
+        """Crop the nested views of an image's regions; needs no model and no lock.
+
+        Args:
+            image: RGB.
+            boxes: (R, 4) checked boxes, as `images.pixel_boxes` returns them.
+            views: view policy, see `Questions`.
 
         Returns:
             Samples of at most `chunk` regions, in order, as `ViewProcessor` makes them.
         """
-        return self._cut(self._processor(views), image, boxes, format, normalised)
+        processor = self._processor(views)
+        return [processor.crop(image, part) for part in self._parts(boxes)]
 
-    def _cut(
-        self,
-        processor: ViewProcessor,
-        image: ImageInput,
-        boxes: Any,
-        format: str,
-        normalised: bool | None,
-    ) -> Iterator[dict[str, Any]]:
-        image = open_image(image)
-        rows = pixel_boxes(boxes, image.size, format=format, normalised=normalised)
-        for part in rows.split(self.chunk) if len(rows) else ():
-            yield processor(image, part)
+    def answer_samples(
+        self, samples: Sequence[Sample], questions: Questions
+    ) -> list[RegionPrediction]:
+        """Encode cropped views and answer; one prediction per region, in order.
+
+        Args:
+            samples: what `crop` returned, for one image or several, with the same view policy.
+            questions: what `check` returned.
+        """
+        if not samples:
+            return []
+        answers: list[RegionPrediction] = []
+        with self.using_model():
+            for part in split_sample(concat_samples(samples), self.chunk):
+                answers += self.answerer.answer(part, self.answerer.encode(part), questions)
+        return answers
+
+    def check(self, questions: Questions) -> Questions:
+        """The questions, if this model can answer them.
+
+        Raises:
+            InputError: the view policy gives another number of views than the model fuses.
+        """
+        self._processor(questions.views)
+        return questions
 
     @contextmanager
     def using_model(self) -> Iterator[DynRefer]:
@@ -237,62 +292,106 @@ class RegionPredictor:
         with self._lock, torch.no_grad(), precision:
             yield self.model
 
-    def _answer(
-        self, samples: list[dict[str, Any]], controls: Sequence[str], asked: dict[str, Any]
-    ) -> list[RegionPrediction]:
-        batch = concat_samples(samples)
-        words = [tuple(controls)] * len(batch["views"])
-        with self.using_model() as model:
-            return model.predict(batch, controls=words, chunk=self.chunk, **asked)
+    def _read(
+        self,
+        image: ImageInput,
+        boxes: Any = None,
+        masks: Sequence[Any] | None = None,
+        points: Any = None,
+        sam: str | Path | None = None,
+        format: str = "xyxy",
+        normalised: bool | None = None,
+    ) -> tuple[Image.Image, Tensor]:
+        """The image as RGB and the boxes of its regions."""
+        if sum(regions is not None for regions in (boxes, masks, points)) != 1:
+            raise InputError("expected either boxes or masks or points")
+        if (points is None) != (sam is None):
+            raise InputError("points need sam, a folder of SAM's weights, and sam needs points")
+        if boxes is None and (format != "xyxy" or normalised is not None):
+            raise InputError(
+                "format and normalised are about boxes; leave them out with masks and points"
+            )
+        opened = open_image(image)
+        if boxes is not None:
+            return opened, pixel_boxes(boxes, opened.size, format=format, normalised=normalised)
+        if masks is not None:
+            found = boxes_of_masks(masks, opened.size)
+        else:
+            found = load_segmenter(os.fspath(sam or ""), self.device)(opened, points)
+        return opened, pixel_boxes(found, opened.size, normalised=False)
+
+    def _read_ahead(
+        self, jobs: Iterable[ReadImage], views: str | ViewPolicy | None
+    ) -> Iterator[tuple[int, Iterator[Sample]]]:
+        """Number of boxes and samples of each image in order, read a few images ahead."""
+        processor = self._processor(views)
+        # Random scales come from one generator: the order of several threads would be chance.
+        readers = 1 if isinstance(processor.policy, RandomScales) else READERS
+        pending: deque[Future[_Reading]] = deque()
+        with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
+            try:
+                for job in jobs:
+                    pending.append(pool.submit(self._begin, job, processor))
+                    if len(pending) > 2 * readers:
+                        yield _finish(pending.popleft().result(), processor, pool)
+                while pending:
+                    yield _finish(pending.popleft().result(), processor, pool)
+            finally:  # the caller has stopped early, or a job has failed
+                for future in pending:
+                    future.cancel()
+
+    def _begin(self, job: ReadImage, processor: ViewProcessor) -> _Reading:
+        image, boxes = job()
+        first, *rest = self._parts(boxes) or [boxes]  # a sample without regions is not used
+        return _Reading(len(boxes), image, processor.crop(image, first), tuple(rest))
+
+    def _parts(self, boxes: Tensor) -> list[Tensor]:
+        return [part for part in boxes.split(self.chunk) if len(part)]
 
     def _processor(self, views: str | ViewPolicy | None) -> ViewProcessor:
         if views is None or views == self._own_policy:
             return self.processor
-        if isinstance(views, str):
-            views = parse_policy(views, num_views=self.model.region_encoder.num_views)
-        if not hasattr(views, "plan"):
-            raise InputError(f"views: expected a name or an object with `plan`, got {views!r}")
-        return ViewProcessor(views, image_size=self.processor.image_size)
+        wanted = self.model.region_encoder.num_views
+        if not isinstance(views, str):
+            return ViewProcessor(views, image_size=self.processor.image_size)
+        policy = parse_policy(views, num_views=wanted)
+        plan = policy.plan(_BLANK, torch.tensor([[0.0, 0.0, 8.0, 8.0]]))
+        routes = [len(route) for route in plan.routes.values()] or [plan.scales.shape[1]]
+        if set(routes) != {wanted}:
+            raise InputError(f"views: the model fuses {wanted} views, got {routes[0]} per region")
+        return ViewProcessor(policy, image_size=self.processor.image_size)
 
 
-def _finished(
+@dataclass(frozen=True)
+class _Reading:
+    """An image whose first sample is cropped; the others follow one by one, to save memory."""
+
+    count: int
+    image: Image.Image
+    first: Sample
+    rest: tuple[Tensor, ...]
+
+
+def _finish(
+    reading: _Reading, processor: ViewProcessor, pool: ThreadPoolExecutor
+) -> tuple[int, Iterator[Sample]]:
+    """Number of boxes, and all samples: each is cropped while the one before it is in use."""
+
+    def samples() -> Iterator[Sample]:
+        sample = reading.first
+        for part in reading.rest:
+            following = pool.submit(processor.crop, reading.image, part)
+            yield sample
+            sample = following.result()
+        if reading.count:
+            yield sample
+
+    return reading.count, samples()
+
+
+def _complete(
     counts: deque[int], answers: deque[RegionPrediction]
 ) -> Iterator[list[RegionPrediction]]:
-    """Take the images off that have all their answers."""
+    """Take off the images whose answers are all there."""
     while counts and counts[0] <= len(answers):
         yield [answers.popleft() for _ in range(counts.popleft())]
-
-
-def choose_device(name: str | torch.device) -> torch.device:
-    """A device by its name; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: no such kind of device.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            name = "cuda"
-        elif torch.backends.mps.is_available():
-            name = "mps"
-        else:
-            name = "cpu"
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device: {error}") from error
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype | None:
-    """Type of autocast; None for plain float32."""
-    if name == "auto":
-        name = "float32"
-        # Torch also supports it where it is only imitated; GPUs have it from Ampere (8.0) on.
-        if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-            name = "bfloat16"
-    if name == "float32":
-        return None
-    try:
-        torch.autocast(device.type, dtype=torch.bfloat16)
-    except RuntimeError as error:
-        raise InputError(f"dtype: no bfloat16 on {device.type} in this torch: {error}") from error
-    return torch.bfloat16

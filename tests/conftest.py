@@ -95,7 +95,7 @@ def smallest_model(smallest_config):
 
 @pytest.fixture
 def region_batch() -> dict:
-    """Five regions of noise with captions and tags, as a collater gives them."""
+    """Five regions of noise with captions and tags, as a collater returns them."""
     generator = torch.Generator().manual_seed(1)
     boxes = torch.tensor([[0.0, 0.0, 32.0, 32.0], [8.0, 8.0, 24.0, 20.0]])
     return {
@@ -104,7 +104,8 @@ def region_batch() -> dict:
         "scales": torch.tensor([[0.0, 0.5]]).repeat(5, 1),
         "image_boxes": torch.arange(20.0).reshape(5, 4),
         "captions": ["a red house", "a green tree", "a blue boat", "a dog", "a red boat"],
-        "tags": [["red", "house"], ["green", "tree"], ["blue", "boat"], ["dog"], ["red", "boat"]],
+        "tags": [[0, 3], [1, 4], [2, 5], [6], [0, 5]],  # indices into TAGS
+        "controls": ["house|", "|", "blue,boat|", "|", "red|"],
     }
 
 

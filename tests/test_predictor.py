@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from lavis.models import load_model_and_preprocess
 
 from lavis_dynrefer import RegionPredictor
+from lavis_dynrefer.predictor import READERS
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.policies import FixedScales
 
@@ -105,8 +107,9 @@ def test_without_tags_to_choose_from_there_are_none(predictor, scene):
 @pytest.mark.parametrize(
     ("questions", "message"),
     [
-        ({"views": "best"}, "view policy: expected one of"),
-        ({"tasks": ["ocr"]}, r"unknown tasks \['ocr'\]"),
+        ({"views": "best"}, "views: expected one of"),
+        ({"tasks": ["ocr"]}, r"tasks: expected some of .* got \['ocr'\]"),
+        ({"atributes": ["red"]}, "unknown question 'atributes'; did you mean attributes?"),
         ({"format": "yolo"}, "format: expected one of"),
         ({"tags": "red"}, "tags: expected a list of words, got 'red'"),
         ({"attributes": "red"}, "attributes: expected a list of words, got 'red'"),
@@ -218,22 +221,67 @@ def test_regions_that_are_unclear_are_refused(predictor, scene, regions, message
         predictor.predict(scene[0], **regions)
 
 
-def test_images_are_read_as_their_answers_are_wanted(scene):
+def test_images_are_read_a_few_ahead_of_their_answers(scene):
     image, boxes = scene
     predictor = RegionPredictor("tiny", device="cpu", chunk=3)
     read = []
 
     def pairs():
-        for number in range(4):
+        for number in range(40):
             read.append(number)
             yield image, boxes[:2]
 
-    answers = predictor.predict_iter(pairs())
+    answers = predictor.predict_iter(pairs(), tasks=["categories"])
     first = next(answers)
 
-    assert read == [0, 1]  # four regions: one more than are encoded at once
     assert len(first) == 2
-    assert [len(rest) for rest in answers] == [2, 2, 2]
+    assert len(read) <= 2 + 2 * READERS + 1  # two images fill a chunk
+    assert [len(rest) for rest in answers] == [2] * 39
+
+
+def test_views_are_cropped_by_other_threads_than_the_one_of_the_model(predictor, scene):
+    image, boxes = scene
+    seen = set()
+
+    class Watching(FixedScales):
+        def plan(self, image, boxes):
+            seen.add(threading.get_ident())
+            return super().plan(image, boxes)
+
+    predictor.predict_batch([(image, boxes)] * 3, views=Watching([0, 0.5]), tasks=["categories"])
+
+    assert seen
+    assert threading.get_ident() not in seen
+
+
+def test_the_error_of_an_image_comes_in_its_turn(predictor, scene):
+    image, boxes = scene
+    answers = predictor.predict_iter([(image, boxes), (image, [[9, 9, 1, 1]]), (image, boxes)])
+
+    with pytest.raises(ValueError, match="box"):
+        list(answers)
+
+
+def test_one_encoding_answers_many_questions(predictor, scene, monkeypatch):
+    image, boxes = scene
+    encoded = predictor.encode(image, boxes)
+    expected = [
+        predictor.predict(image, boxes),
+        predictor.predict(image, boxes, attributes=["wet"], tasks=["attributes"]),
+    ]
+    monkeypatch.setattr(predictor.model, "encode_views", None)  # nothing is encoded again
+
+    assert len(encoded) == len(boxes)
+    assert predictor.answer(encoded) == expected[0]
+    assert predictor.answer(encoded, attributes=["wet"], tasks=["attributes"]) == expected[1]
+
+
+def test_an_encoding_answers_for_its_own_views_only(predictor, scene):
+    encoded = predictor.encode(*scene, views="fixed:0,0.5")
+
+    assert predictor.answer(encoded, views="fixed:0,0.5") == predictor.answer(encoded)
+    with pytest.raises(ValueError, match=r"encoded with 'fixed:0,0\.5', got 'image'"):
+        predictor.answer(encoded, views="image")
 
 
 def test_more_boxes_than_are_encoded_at_once_keep_their_order(predictor, scene):
@@ -298,14 +346,14 @@ def test_the_policy_of_the_model_keeps_its_settings_when_named(predictor, scene)
 @pytest.mark.parametrize(
     ("views", "message"),
     [
-        ("best", r"expected one of \['fixed', 'image', 'joint', 'random', 'task'\], got 'best'"),
+        ("best", r"expected one of \['fixed', 'image', 'random', 'task'\], got 'best'"),
         ("fixed", "expected scales as in fixed:0,0.5, got 'fixed'"),
         ("fixed:0,wide", "expected scales as in fixed:0,0.5, got 'fixed:0,wide'"),
         ("fixed:0.5", "expected scales as in fixed:0,0.5"),
         (7, "expected a name or an object with `plan`, got 7"),
-        ("fixed:0,0.2,0.5", "the model fuses 2 views, got 3"),
+        ("fixed:0,0.2,0.5", "the model fuses 2 views, got 3 per region"),
     ],
 )
-def test_views_that_are_none_are_named(predictor, scene, views, message):
+def test_invalid_views_are_named(predictor, scene, views, message):
     with pytest.raises(ValueError, match=message):
         predictor.predict(*scene, views=views)

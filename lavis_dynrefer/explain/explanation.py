@@ -15,24 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavis_dynrefer.images import open_image
-from lavis_dynrefer.images.opening import ImageInput
-from lavis_dynrefer.models.answering import (
-    TASKS,
-    Attribute,
-    Questions,
-    answer,
-    questions_to,
-    steering_words,
-)
-from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.answering import Answerer, EncodedRegions
+from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.predictor import RegionPredictor
+from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
-from lavis_dynrefer.views.nesting import nest_boxes
-from lavis_dynrefer.views.nesting import pixel_boxes as whole_pixels
-from lavis_dynrefer.views.policies import ViewPolicy
-from lavis_dynrefer.vocab.control_words import control_prompt
-from lavis_dynrefer.vocab.word_lists import check_words
+from lavis_dynrefer.views.nesting import nest_boxes, whole_pixels
 
 SCORED = ("attributes", "categories")
 
@@ -46,12 +34,12 @@ class ViewExplanation:
         frame: what the view shows, xyxy in pixels of the image.
         crop: what the model saw, S x S pixels, RGB.
         region: the region in pixels of the crop.
-        tasks: the tasks that look at this view.
+        tasks: the tasks that use this view.
         caption_gain: log-likelihood of the caption with all its views minus that without this one,
-            in nats per token; above 0 where the view speaks for the caption. None where the caption
-            does not look at it.
+            in nats per token; positive where the view supports the caption. None where the caption
+            does not use it.
         attributes: (name, score with all views minus score without this one), largest change first.
-        categories: the same of the categories' logits.
+        categories: the same for the categories' logits.
     """
 
     scale: float
@@ -69,7 +57,7 @@ class RegionExplanation:
     """A region's answers and the views they come from.
 
     Args:
-        prediction: as `RegionPredictor.predict` gives it.
+        prediction: as `RegionPredictor.predict` returns it.
         views: the encoded views, smallest scale first.
     """
 
@@ -79,92 +67,81 @@ class RegionExplanation:
 
 def explain(
     predictor: RegionPredictor,
-    image: ImageInput,
-    boxes: Any,
+    encoded: EncodedRegions,
     *,
-    format: str = "xyxy",
-    normalised: bool | None = None,
-    attributes: Sequence[Attribute] | None = None,
-    categories: Sequence[str] | None = None,
-    tags: Sequence[str] | None = None,
-    controls: Sequence[str] = (),
-    tasks: Sequence[str] = TASKS,
-    views: str | ViewPolicy | None = None,
+    predictions: Sequence[RegionPrediction] | None = None,
+    questions: Questions | None = None,
+    **asked: Any,
 ) -> list[RegionExplanation]:
-    """Answer as `RegionPredictor.predict` does, and say what each view contributed.
+    """Say what each view contributed to the answers about encoded regions.
 
-    Costs about as many times more than the answers as there are views; the views themselves are
-    encoded once.
+    With V views this takes about V times as long as answering; no view is encoded again.
 
     Args:
-        predictor: gives model and views.
-        image: path, PIL image or array.
-        boxes: (R, 4).
-        format: see `RegionPredictor.predict_iter`, also for the other arguments.
-        normalised: see there.
-        attributes: see there.
-        categories: see there.
-        tags: see there.
-        controls: see there.
-        tasks: see there.
-        views: see there.
+        predictor: encoded the regions.
+        encoded: what `RegionPredictor.encode` returned.
+        predictions: what `RegionPredictor.answer` returned to the same questions; None asks them.
+        questions: what is answered; or name the fields of `Questions` as keyword arguments.
+
+    Returns:
+        One explanation per region, in order.
 
     Raises:
-        ValueError, FileNotFoundError: as `RegionPredictor.predict_iter`.
+        InputError: invalid questions, or other views than those encoded.
     """
-    model = predictor.model
-    asked = questions_to(
-        model, tasks=tasks, attributes=attributes, categories=categories, tags=tags
-    )
-    check_words("controls", controls)
-    image = open_image(image)
+    questions = encoded.check(Questions.of(questions, **asked))
+    if predictions is None:
+        predictions = predictor.answer(encoded, questions)
+    steering: Sequence[RegionPrediction] = predictions
+    if "caption" in questions.tasks and "tags" not in questions.tasks:
+        steering = predictor.answer(encoded, replace(questions, tasks=("tags",)))
     explanations: list[RegionExplanation] = []
-    for sample in predictor.look(image, boxes, format=format, normalised=normalised, views=views):
+    for sample, features in zip(encoded.samples, encoded.features):
+        rows = slice(len(explanations), len(explanations) + len(sample["views"]))
         with predictor.using_model():
-            explanations += _Examination(model, sample, asked, tuple(controls)).explain(image)
+            part = _Examination(
+                predictor.answerer,
+                sample,
+                features,
+                questions,
+                predictions[rows],
+                [prediction.tags for prediction in steering[rows]],
+            )
+            explanations += part.explain(encoded.image_size)
     return explanations
 
 
+@dataclass
 class _Examination:
-    """Some regions of one image: encoded once, answered with all views and without each."""
+    """A few encoded regions of one image, decoded without each view in turn."""
 
-    def __init__(
-        self,
-        model: DynRefer,
-        sample: Mapping[str, Any],
-        asked: Questions,
-        controls: tuple[str, ...],
-    ) -> None:
-        self.model = model
-        self.sample = sample
-        self.asked = asked
-        self.controls = [controls] * len(sample["views"])
-        everything = list(range(sample["views"].shape[1]))
+    answerer: Answerer
+    sample: Mapping[str, Any]
+    features: ViewFeatures
+    questions: Questions
+    predictions: Sequence[RegionPrediction]
+    tags: Sequence[Sequence[NamedScore]]  # that steered the captions
+
+    def __post_init__(self) -> None:
+        every = list(range(self.sample["views"].shape[1]))
+        routes = self.sample["routes"]
         self.routes = {
-            task: sample["routes"][task][0].tolist() if task in sample["routes"] else everything
-            for task in TASKS
+            task: routes[task][0].tolist() if task in routes else every for task in TASKS
         }
-        self.features = model.encode_views(
-            sample["views"].to(model.device), sample["boxes"].to(model.device)
-        )
-        # With tags: they steer the captions.
-        everything_asked = replace(asked, tasks=tuple(dict.fromkeys((*asked.tasks, "tags"))))
-        self.predictions = model.answer_regions(
-            self.features, sample, sample["routes"], everything_asked, self.controls
-        )
 
-    def explain(self, image: Image.Image) -> list[RegionExplanation]:
+    def explain(self, image_size: tuple[int, int]) -> list[RegionExplanation]:
         """One explanation per region."""
-        size = torch.tensor([image.size], dtype=torch.float32).expand(len(self.predictions), 2)
-        nested = nest_boxes(self.sample["image_boxes"], size, self.sample["scales"])
-        frames = whole_pixels(nested, *image.size).tolist()
-        gains = [self._without(view) for view in range(self.sample["views"].shape[1])]
+        scales = self.sample["scales"]
+        sizes = torch.tensor([image_size], dtype=torch.float32).expand(len(scales), 2)
+        nested = nest_boxes(self.sample["image_boxes"], sizes, scales)
+        frames = whole_pixels(nested, *image_size).tolist()
+        without = [self._without(view) for view in range(scales.shape[1])]
         return [
             RegionExplanation(
-                prediction if "tags" in self.asked.tasks else replace(prediction, tags=()),
+                prediction,
                 tuple(
-                    self._view(row, view, frames[row][view], gains[view])
-                    for view in self.sample["scales"][row].argsort(stable=True).tolist()
+                    self._view(row, view, frames[row][view], without[view])
+                    for view in scales[row].argsort(stable=True).tolist()
                 ),
             )
             for row, prediction in enumerate(self.predictions)
@@ -185,19 +162,20 @@ class _Examination:
             frame=(frame[0], frame[1], frame[2], frame[3]),
             crop=Image.fromarray(sample["views"][row, view].permute(1, 2, 0).numpy()),
             region=tuple(sample["boxes"][row, view].tolist()),
-            tasks=tuple(task for task in self.asked.tasks if view in self.routes[task]),
+            tasks=tuple(task for task in self.questions.tasks if view in self.routes[task]),
             caption_gain=without["caption"][row] if "caption" in without else None,
             attributes=changes["attributes"],
             categories=changes["categories"],
         )
 
     def _without(self, view: int) -> dict[str, Sequence[Any]]:
-        """Answers without a view, for the tasks that look at it; for captions its gain."""
-        tasks = [task for task in self.asked.tasks if view in self.routes[task] and task != "tags"]
+        """Answers without a view, for the tasks that use it; for captions its gain."""
+        tasks = [
+            task for task in self.questions.tasks if view in self.routes[task] and task != "tags"
+        ]
         queries = {task: self._queries(self._route_without(task, view)) for task in tasks}
         scored = tuple(task for task in tasks if task in SCORED)
-        rest = replace(self.asked, tasks=scored)
-        found = dict(answer(self.model, queries, rest, self.controls))
+        found = dict(self.answerer.decode(queries, replace(self.questions, tasks=scored)))
         if "caption" in tasks:
             full = self._log_likelihoods(self._queries(self.routes["caption"]))
             less = self._log_likelihoods(queries["caption"])
@@ -212,15 +190,15 @@ class _Examination:
 
     def _queries(self, route: Sequence[int]) -> Tensor:
         rows = torch.tensor([route] * len(self.predictions), device=self.features.summary.device)
-        return self.model.encode_regions(self.features, rows)
+        return self.answerer.model.encode_regions(self.features, rows)
 
     def _log_likelihoods(self, queries: Tensor) -> list[float]:
-        """Of the captions given, per token, steered by the same words as when they were written."""
+        """Of the captions, per token, steered by the same words as when they were generated."""
         values = []
         for row, prediction in enumerate(self.predictions):
-            words = steering_words(self.model, self.controls[row], prediction.tags)
-            loss = self.model.captioning.loss(
-                queries[row : row + 1], [control_prompt(words)], [prediction.caption or ""]
+            prompt = self.answerer.prompt(self.questions.controls, self.tags[row])
+            loss = self.answerer.model.captioning.loss(
+                queries[row : row + 1], [prompt], [prediction.caption or ""]
             )
             values.append(-float(loss))
         return values

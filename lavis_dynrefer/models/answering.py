@@ -1,186 +1,221 @@
-"""From a region's queries to answers in words and numbers."""
+"""From encoded regions to answers in words and numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.config import CaptioningConfig
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.structures import AttributeInfo, NamedScore
+from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
+from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
+from lavis_dynrefer.models.decoders.tagging import TagDecoder
+from lavis_dynrefer.models.region_encoder import ViewFeatures
+from lavis_dynrefer.models.texts.text_bank import TextBank
+from lavis_dynrefer.questions import Attribute, Questions
+from lavis_dynrefer.structures import AttributeInfo, NamedScore, RegionPrediction
+from lavis_dynrefer.views.policies import ViewPolicy
 from lavis_dynrefer.vocab.control_words import control_prompt
-from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt, plain_attribute
-from lavis_dynrefer.vocab.word_lists import check_words
+from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
 
-if TYPE_CHECKING:
-    from lavis_dynrefer.models.dynrefer import DynRefer
-
-TASKS = ("caption", "tags", "attributes", "categories")
-Attribute = Union[str, AttributeInfo]
+Routes = Mapping[str, Tensor]  # task -> (B, n) indices into V; a task without one uses all views
 
 
-def check_tasks(tasks: Sequence[str]) -> None:
-    """Refuse tasks that are none of `TASKS`.
+class RegionModel(Protocol):
+    """What an `Answerer` needs of a model; `DynRefer` is one."""
 
-    Raises:
-        ValueError: names them.
-    """
-    unknown = sorted(set(tasks) - set(TASKS))
-    if unknown:
-        raise InputError(f"unknown tasks {unknown}; choose from {list(TASKS)}")
+    tagging: TagDecoder
+    contrast: ContrastDecoder
+    captioning: CaptionDecoder
+    embed_texts: TextBank
+    caption_config: CaptioningConfig
+    attributes: tuple[AttributeInfo, ...]
+    categories: tuple[str, ...]
+    device: torch.device
+
+    def encode_views(self, views: Tensor, boxes: Tensor) -> ViewFeatures:
+        """Encode every view once."""
+
+    def encode_regions(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
+        """Queries (B, Q, D) from all views, or from those in `route` (B, n)."""
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What is asked about every region.
+class EncodedRegions:
+    """Regions of one image, their views encoded; can be asked any number of questions.
 
     Args:
-        tasks: some of `TASKS`.
-        attributes: vocabulary; nothing is answered where it is empty.
-        categories: vocabulary; nothing is answered where it is empty.
-        generation: beam search settings.
-        tags: vocabulary; None means the model's own, and none are found where it is empty.
-
-    Raises:
-        ValueError: an unknown task.
+        image_size: width and height of the image in pixels.
+        samples: what the view processor returned, a few regions in each.
+        features: the encoded views of each sample.
+        views: the view policy that was asked for, as in `Questions`.
     """
 
-    tasks: tuple[str, ...]
-    attributes: tuple[Attribute, ...]
-    categories: tuple[str, ...]
-    generation: GenerationConfig
-    tags: tuple[str, ...] | None = None
+    image_size: tuple[int, int]
+    samples: tuple[Mapping[str, Any], ...]
+    features: tuple[ViewFeatures, ...]
+    views: str | ViewPolicy | None = None
 
-    def __post_init__(self) -> None:
-        check_tasks(self.tasks)
+    def __len__(self) -> int:
+        return sum(len(sample["views"]) for sample in self.samples)
 
-    def read_by_decoders(self) -> tuple[str, ...]:
-        """Tasks whose queries are needed: captions are steered by the tags found."""
-        return tuple(dict.fromkeys((*self.tasks, *(["tags"] if "caption" in self.tasks else []))))
+    def check(self, questions: Questions) -> Questions:
+        """The questions, unless they ask for other views than those encoded.
 
-
-def questions_to(
-    model: DynRefer,
-    *,
-    tasks: Sequence[str],
-    attributes: Sequence[Attribute] | None,
-    categories: Sequence[str] | None,
-    tags: Sequence[str] | None,
-    generation: GenerationConfig | None = None,
-) -> Questions:
-    """Questions to a model, whose own lists take the place of those that are None.
-
-    Raises:
-        ValueError: an unknown task, or a list that holds no words; names the argument.
-    """
-    check_words("tasks", tasks)
-    check_words("attributes", attributes)
-    check_words("categories", categories)
-    check_words("tags", tags)
-    for attribute in attributes or ():
-        if isinstance(attribute, str):
-            plain_attribute(attribute)  # raises where it is no word
-    return Questions(
-        tasks=tuple(tasks),
-        attributes=model.attributes if attributes is None else tuple(attributes),
-        categories=model.categories if categories is None else tuple(categories),
-        generation=generation or model.caption_config.generation,
-        tags=None if tags is None else tuple(tags),
-    )
+        Raises:
+            InputError: they name another view policy.
+        """
+        if questions.views not in (None, self.views):
+            raise InputError(
+                f"views: the regions were encoded with {self.views!r}, got {questions.views!r}; "
+                "encode them again"
+            )
+        return questions
 
 
-def answer(
-    model: DynRefer,
-    queries: Mapping[str, Tensor],
-    questions: Questions,
-    controls: Sequence[Sequence[str]],
-) -> dict[str, Sequence[Any]]:
-    """Answer all questions for B regions.
+class Answerer:
+    """Answers questions about regions with the decoders of a model.
 
     Args:
-        model: its decoders are used.
-        queries: task -> (B, Q, D).
-        questions: what to answer.
-        controls: words each caption should be about, before the tags the model finds itself.
-
-    Returns:
-        Fields of `RegionPrediction` -> B values.
+        model: in eval mode; the caller decides about gradients and precision.
     """
-    tasks = questions.tasks
-    answers: dict[str, Sequence[Any]] = {}
-    if "tags" in tasks or ("caption" in tasks and model.caption_config.steer_by_tags):
-        tags = model.tagging.tags if questions.tags is None else questions.tags
-        logits = model.tagging(model.embed_texts(tags), queries["tags"])
-        answers["tags"] = model.tagging.names(logits, tags)
-    answers.update(_contrast(model, questions, queries))
-    if "caption" in tasks:
-        asked = [
-            control_prompt(steering_words(model, words, tags))
-            for words, tags in zip(controls, answers.get("tags") or [()] * len(controls))
+
+    def __init__(self, model: RegionModel) -> None:
+        self.model = model
+
+    def encode(self, sample: Mapping[str, Any]) -> ViewFeatures:
+        """Encode the views of a sample on the model's device."""
+        device = self.model.device
+        return self.model.encode_views(sample["views"].to(device), sample["boxes"].to(device))
+
+    def answer(
+        self, sample: Mapping[str, Any], features: ViewFeatures, questions: Questions
+    ) -> list[RegionPrediction]:
+        """One prediction per region.
+
+        Args:
+            sample: scales (B, V), image_boxes (B, 4) and routes of the regions.
+            features: what `encode` returned for the sample.
+            questions: what to answer.
+        """
+        routes = sample.get("routes") or {}
+        queries = self.queries_by_task(features, routes, _decoded_tasks(questions.tasks))
+        answers = self.decode(queries, questions)
+        scales = scales_by_task(sample["scales"], routes, questions.tasks)
+        return [
+            RegionPrediction(
+                box=tuple(box),
+                scales=scales[row],
+                **{name: values[row] for name, values in answers.items()},
+            )
+            for row, box in enumerate(sample["image_boxes"].tolist())
         ]
-        answers["caption"], answers["caption_score"] = model.captioning.generate(
-            queries["caption"], asked, questions.generation
-        )
-    if "tags" not in tasks:
-        answers.pop("tags", None)
-    return answers
+
+    def queries_by_task(
+        self, features: ViewFeatures, routes: Routes, tasks: Iterable[str]
+    ) -> dict[str, Tensor]:
+        """Queries (B, Q, D) per task; tasks that share a route share the work."""
+        done: dict[tuple[Any, ...], Tensor] = {}
+        queries = {}
+        for task in tasks:
+            route = routes.get(task)
+            key = () if route is None else tuple(route.flatten().tolist())
+            if key not in done:
+                done[key] = self.model.encode_regions(features, route)
+            queries[task] = done[key]
+        return queries
+
+    def decode(
+        self, queries: Mapping[str, Tensor], questions: Questions
+    ) -> dict[str, Sequence[Any]]:
+        """Fields of `RegionPrediction` -> B values, from task -> queries (B, Q, D).
+
+        Captions are steered by the control words and, where the model does so, by the tags found;
+        `queries["tags"]` is then needed too.
+        """
+        tasks, model = questions.tasks, self.model
+        answers: dict[str, Sequence[Any]] = {}
+        if "tags" in tasks or ("caption" in tasks and model.caption_config.steer_by_tags):
+            tags = model.tagging.tags if questions.tags is None else questions.tags
+            logits = model.tagging(model.embed_texts(tags), queries["tags"])
+            answers["tags"] = model.tagging.names(logits, tags)
+        answers.update(self._contrast(questions, queries))
+        if "caption" in tasks:
+            found = answers.get("tags") or [()] * len(queries["caption"])
+            prompts = [self.prompt(questions.controls, tags) for tags in found]
+            answers["caption"], answers["caption_score"] = model.captioning.generate(
+                queries["caption"], prompts, questions.generation or model.caption_config.generation
+            )
+        if "tags" not in tasks:
+            answers.pop("tags", None)
+        return answers
+
+    def prompt(self, controls: Sequence[str], tags: Sequence[NamedScore]) -> str:
+        """Control prompt of one caption: the words asked for, then the tags found."""
+        found = tags if self.model.caption_config.steer_by_tags else ()
+        return control_prompt([*controls, *(tag for tag, _ in found if tag not in controls)])
+
+    def _contrast(
+        self, questions: Questions, queries: Mapping[str, Tensor]
+    ) -> dict[str, list[tuple[NamedScore, ...]]]:
+        """Sigmoid score of each attribute, the best of its prompts; logit of each category."""
+        model = self.model
+        attributes = _names(questions.attributes, model.attributes)
+        categories = _names(questions.categories, model.categories)
+        prompts, sizes = _attribute_prompts(attributes)
+        texts = {"attributes": prompts, "categories": _category_prompts(categories)}
+        texts = {task: texts[task] for task in texts if task in questions.tasks and texts[task]}
+        logits = self._logits(texts, queries)
+        answers = {}
+        if "attributes" in logits:
+            groups = logits["attributes"].sigmoid().split(sizes, dim=1)
+            best = torch.stack([group.amax(dim=1) for group in groups], dim=1)
+            answers["attributes"] = _rank(
+                [getattr(item, "name", item) for item in attributes], best
+            )
+        if "categories" in logits:
+            answers["categories"] = _rank(categories, logits["categories"])
+        return answers
+
+    def _logits(
+        self, texts: Mapping[str, tuple[str, ...]], queries: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Logits (B, K) of each task's texts, in one pass where the tasks share their queries."""
+        contrast, embed = self.model.contrast, self.model.embed_texts
+        if len({id(queries[task]) for task in texts}) == 1:
+            together = sum(texts.values(), ())
+            scores = contrast(embed(together), queries[next(iter(texts))]).float().cpu()
+            return dict(zip(texts, scores.split([len(part) for part in texts.values()], dim=1)))
+        return {
+            task: contrast(embed(part), queries[task]).float().cpu() for task, part in texts.items()
+        }
 
 
-def steering_words(model: DynRefer, words: Sequence[str], tags: Sequence[NamedScore]) -> list[str]:
-    """What a caption is steered by: the words asked for, then the tags found if the model does."""
-    found = tags if model.caption_config.steer_by_tags else ()
-    return [*words, *(tag for tag, _ in found if tag not in words)]
+def _decoded_tasks(tasks: Sequence[str]) -> list[str]:
+    """Tasks whose queries are needed: captions are steered by the tags found."""
+    return list(dict.fromkeys([*tasks, *(["tags"] if "caption" in tasks else [])]))
 
 
-def _contrast(
-    model: DynRefer, questions: Questions, queries: Mapping[str, Tensor]
-) -> dict[str, list[tuple[NamedScore, ...]]]:
-    """Sigmoid score of each attribute, the best of its prompts, and raw logit of each category."""
-    attributes, sizes = _attribute_texts(questions.attributes)
-    categories = _category_texts(questions.categories)
-    texts = {"attributes": attributes, "categories": categories}
-    texts = {task: texts[task] for task in texts if task in questions.tasks and texts[task]}
-    logits = _logits(model, texts, queries)
-    answers = {}
-    if "attributes" in logits:
-        groups = logits["attributes"].sigmoid().split(sizes, dim=1)
-        best = torch.stack([group.amax(dim=1) for group in groups], dim=1)
-        names = [getattr(item, "name", item) for item in questions.attributes]
-        answers["attributes"] = _rank(names, best)
-    if "categories" in logits:
-        answers["categories"] = _rank(questions.categories, logits["categories"])
-    return answers
-
-
-def _logits(
-    model: DynRefer, texts: Mapping[str, tuple[str, ...]], queries: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Logits (B, K) of each task's texts, in one pass where the tasks share their queries."""
-    if len({id(queries[task]) for task in texts}) == 1:
-        together = sum(texts.values(), ())
-        scores = model.contrast(model.embed_texts(together), queries[next(iter(texts))])
-        parts = scores.float().cpu().split([len(part) for part in texts.values()], dim=1)
-        return dict(zip(texts, parts))
-    return {
-        task: model.contrast(model.embed_texts(part), queries[task]).float().cpu()
-        for task, part in texts.items()
-    }
+def _names(asked: Sequence[Any] | None, own: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(own if asked is None else asked)
 
 
 @lru_cache(maxsize=16)
-def _attribute_texts(attributes: tuple[Attribute, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _attribute_prompts(
+    attributes: tuple[Attribute, ...],
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Prompts of all attributes, and how many each has."""
     texts = [attribute_prompts(attribute) for attribute in attributes]
     return tuple(text for group in texts for text in group), tuple(map(len, texts))
 
 
 @lru_cache(maxsize=16)
-def _category_texts(categories: tuple[str, ...]) -> tuple[str, ...]:
+def _category_prompts(categories: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(category_prompt(name) for name in categories)
 
 
@@ -194,15 +229,9 @@ def _rank(names: Sequence[str], scores: Tensor) -> list[tuple[NamedScore, ...]]:
 
 
 def scales_by_task(
-    scales: Tensor, routes: Mapping[str, Tensor], tasks: Sequence[str]
+    scales: Tensor, routes: Routes, tasks: Sequence[str]
 ) -> list[dict[str, tuple[float, ...]]]:
-    """For each region, the scales each task looked at.
-
-    Args:
-        scales: (B, V).
-        routes: task -> (B, n) indices into V; a task without a route uses all views.
-        tasks: the tasks to report.
-    """
+    """For each region, the scales that each task used, from scales (B, V)."""
     used = {
         task: scales.gather(1, routes[task].to(scales.device)) if task in routes else scales
         for task in tasks

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from torch import nn
 
 from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.errors import InputError
@@ -14,6 +16,7 @@ from lavis_dynrefer.models.decoders.contrast import build_contrast
 from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
 from lavis_dynrefer.models.llms import build_llm
+from lavis_dynrefer.models.llms.lora import lora_parameters
 from lavis_dynrefer.models.qformer import build_qformer
 from lavis_dynrefer.models.region_encoder import build_region_encoder
 from lavis_dynrefer.models.texts.text_encoder import build_text_encoder
@@ -68,3 +71,22 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
         "attributes": _read(load_attributes, attributes, "contrast.attributes"),
         "categories": _read(load_names, categories, "contrast.categories"),
     }
+
+
+def set_trainable(model: nn.Module, names: Sequence[str]) -> None:
+    """Give gradients to the modules named, and to low-rank additions, and to nothing else.
+
+    Raises:
+        InputError: there is no module of that name.
+    """
+    model.requires_grad_(False)
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules:
+            raise InputError(
+                f"trainable: no module {name!r}; there are "
+                f"{[child for child, _ in model.named_children()]} and their parts"
+            )
+        modules[name].requires_grad_(True)
+    for parameter in lora_parameters(model):
+        parameter.requires_grad_(True)

@@ -1,4 +1,9 @@
-"""From view tokens to region tokens: RoI-Align, alignment to the region's own view, fusion."""
+"""From view tokens to region tokens: RoI-Align, alignment to the region's own view, fusion.
+
+In the order of the data: `RegionEncoder.pool` takes the region out of every view's feature map,
+`DeformableAlign` moves what the nested views show to where it lies in the region's own view, and a
+two-layer network fuses the views.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,16 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.deform_conv import DeformableAlign
+
+KERNEL = 3  # official: 3 x 3 taps, stride 1, padding 1, dilation 1
+TAPS = KERNEL * KERNEL
 
 
 @dataclass(frozen=True)
@@ -21,46 +29,17 @@ class ViewFeatures:
 
     Args:
         summary: (B, V, C) class token of each view.
-        region: (B, V, C, h, w) the region cut out of each view's feature map.
+        maps: (B, V, C, h, w) feature map of the region in each view.
     """
 
     summary: Tensor
-    region: Tensor
+    maps: Tensor
 
     def select(self, route: Tensor) -> ViewFeatures:
         """Features of the views in `route` (B, n), indices into V."""
-        route = route.to(self.region.device)
+        route = route.to(self.maps.device)
         rows = torch.arange(len(route), device=route.device)[:, None]
-        return ViewFeatures(self.summary[rows, route], self.region[rows, route])
-
-
-def roi_features(
-    tokens: Tensor, rois: Tensor, *, image_size: int, roi_size: int, sampling_ratio: int
-) -> Tensor:
-    """Cut any boxes out of the feature maps of views by RoI-Align.
-
-    Args:
-        tokens: (M, N, C), class token first, then a square grid.
-        rois: (K, 5) number of the view, then xyxy in its pixels.
-        image_size: side of a view in pixels.
-        roi_size: side of the result in cells.
-        sampling_ratio: samples per cell and axis.
-
-    Returns:
-        (K, C, roi_size, roi_size).
-    """
-    grid = math.isqrt(tokens.shape[1] - 1)
-    maps = rearrange(tokens[:, 1:], "m (h w) c -> m c h w", h=grid).contiguous()
-    # aligned=False: no half-cell shift, and sides below one cell count as one (official).
-    features: Tensor = roi_align(
-        maps,
-        rois.to(maps),
-        output_size=roi_size,
-        spatial_scale=grid / image_size,
-        sampling_ratio=sampling_ratio,
-        aligned=False,
-    )
-    return features
+        return ViewFeatures(self.summary[rows, route], self.maps[rows, route])
 
 
 class RegionEncoder(nn.Module):
@@ -96,44 +75,156 @@ class RegionEncoder(nn.Module):
             nn.Linear(num_views * width, width), nn.ReLU(), nn.Linear(width, width)
         )
 
-    def crop(self, tokens: Tensor, boxes: Tensor) -> ViewFeatures:
-        """Cut the region out of every view; tokens (B, V, N, C), boxes (B, V, 4) in view pixels."""
+    def pool(self, tokens: Tensor, boxes: Tensor) -> ViewFeatures:
+        """Take the region out of every view's feature map by RoI-Align.
+
+        Args:
+            tokens: (B, V, N, C).
+            boxes: (B, V, 4) the region in pixels of each view.
+        """
         batch, views = tokens.shape[:2]
         index = torch.arange(batch * views, device=boxes.device, dtype=torch.float32)
         rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").float()], dim=1)
-        regions = self.cut(rearrange(tokens, "b v n c -> (b v) n c"), rois)
-        return ViewFeatures(
-            tokens[:, :, 0], rearrange(regions, "(b v) c h w -> b v c h w", b=batch)
-        )
-
-    def cut(self, tokens: Tensor, rois: Tensor) -> Tensor:
-        """Cut any boxes out of the feature maps of views, see `roi_features`."""
-        return roi_features(
-            tokens,
+        maps = pool_rois(
+            rearrange(tokens, "b v n c -> (b v) n c"),
             rois,
             image_size=self.image_size,
             roi_size=self.roi_size,
             sampling_ratio=self.sampling_ratio,
         )
+        return ViewFeatures(tokens[:, :, 0], rearrange(maps, "(b v) c h w -> b v c h w", b=batch))
 
     def forward(self, features: ViewFeatures) -> Tensor:
         """Align views 1.. to view 0 and fuse all; returns (B, 1 + roi_size ** 2, C).
 
         Raises:
-            ValueError: the number of views is not the one the fusion was built for.
+            InputError: the number of views is not the one the fusion was built for.
         """
         batch, views = features.summary.shape[:2]
         if views != self.num_views:
             raise InputError(f"the model fuses {self.num_views} views, got {views} per region")
-        regions = features.region
+        maps = features.maps
         if views > 1:
-            reference = repeat(regions[:, 0], "b c h w -> (v b) c h w", v=views - 1)
-            nested = rearrange(regions[:, 1:], "b v c h w -> (v b) c h w")
+            reference = repeat(maps[:, 0], "b c h w -> (v b) c h w", v=views - 1)
+            nested = rearrange(maps[:, 1:], "b v c h w -> (v b) c h w")
             aligned = rearrange(self.align(reference, nested), "(v b) c h w -> b v c h w", b=batch)
-            regions = torch.cat([regions[:, :1], aligned], dim=1)
-        grids = rearrange(regions, "b v c h w -> b (h w) (v c)")
+            maps = torch.cat([maps[:, :1], aligned], dim=1)
+        grids = rearrange(maps, "b v c h w -> b (h w) (v c)")
         summaries = rearrange(features.summary, "b v c -> b 1 (v c)")
         return self.fusion(torch.cat([summaries, grids], dim=1))
+
+
+class DeformableAlign(nn.Module):
+    """Moves the content of a nested view to where it lies in the region's own view.
+
+    Offsets and masks are read from both views together, values from the nested view alone. Offsets
+    and masks start at zero, and so does the output, as in the released code.
+
+    Args:
+        width: C.
+        groups: channel groups with offsets of their own; divides C.
+    """
+
+    def __init__(self, width: int, *, groups: int) -> None:
+        super().__init__()
+        if width % groups:
+            raise InputError(f"width {width} must be a multiple of offset_groups {groups}")
+        self.groups = groups
+        self.offset_mask_dw = nn.Conv2d(2 * width, width, KERNEL, padding=1, groups=width)
+        self.offset_mask = nn.Linear(width, offset_mask_channels(groups))
+        self.value_proj = nn.Linear(width, width)
+        self.output_proj = nn.Linear(width, width)
+        nn.init.zeros_(self.offset_mask.weight)
+        nn.init.zeros_(self.offset_mask.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, reference: Tensor, nested: Tensor) -> Tensor:
+        """Align `nested` to `reference`, both (M, C, h, w); returns (M, C, h, w)."""
+        both = torch.cat([nested, reference], dim=1)
+        offset_mask = self.offset_mask(rearrange(self.offset_mask_dw(both), "m c h w -> m h w c"))
+        value = self.value_proj(rearrange(nested, "m c h w -> m h w c"))
+        aligned = self.output_proj(deform_conv(value, offset_mask, groups=self.groups))
+        return rearrange(aligned, "m h w c -> m c h w")
+
+
+def pool_rois(
+    tokens: Tensor, rois: Tensor, *, image_size: int, roi_size: int, sampling_ratio: int
+) -> Tensor:
+    """RoI-Align any boxes in the feature maps of views.
+
+    Args:
+        tokens: (M, N, C), class token first, then a square grid.
+        rois: (K, 5) number of the view, then xyxy in its pixels.
+        image_size: side of a view in pixels.
+        roi_size: side of the result in cells.
+        sampling_ratio: samples per cell and axis.
+
+    Returns:
+        (K, C, roi_size, roi_size).
+    """
+    grid = math.isqrt(tokens.shape[1] - 1)
+    maps = rearrange(tokens[:, 1:], "m (h w) c -> m c h w", h=grid).contiguous()
+    # aligned=False: no half-cell shift, and sides below one cell count as one (official).
+    features: Tensor = roi_align(
+        maps,
+        rois.to(maps),
+        output_size=roi_size,
+        spatial_scale=grid / image_size,
+        sampling_ratio=sampling_ratio,
+        aligned=False,
+    )
+    return features
+
+
+def offset_mask_channels(groups: int) -> int:
+    """Channels of an offset-and-mask map: 27 per group, padded to a multiple of 8 as in DCNv4."""
+    return math.ceil(groups * TAPS * 3 / 8) * 8
+
+
+def deform_conv(value: Tensor, offset_mask: Tensor, *, groups: int) -> Tensor:
+    """Sum `value` over nine displaced taps per pixel and group.
+
+    Group g reads channels 27g..27g+26 of `offset_mask`: dx0, dy0, ..., dx8, dy8, m0, ..., m8. Tap
+    k = 3i + j starts at (x - 1 + i, y - 1 + j), so i runs over columns. Each tap is a bilinear
+    sample, zero outside the map, times its raw mask m. Numbers: DCNv4 as called by the released
+    DynRefer.
+
+    Args:
+        value: (M, h, w, C); C is a multiple of `groups`.
+        offset_mask: (M, h, w, offset_mask_channels(groups)), offsets in cells.
+        groups: number of channel groups with offsets of their own.
+
+    Returns:
+        (M, h, w, C).
+    """
+    height, width = value.shape[1:3]
+    dtype = value.dtype
+    # Positions need float32: in bfloat16 a cell in 16 would move by a quarter of a cell.
+    if dtype in (torch.float16, torch.bfloat16):
+        value, offset_mask = value.float(), offset_mask.float()
+    packed = offset_mask[..., : groups * TAPS * 3]
+    packed = rearrange(packed, "m h w (g p) -> (m g) h w p", g=groups)
+    offsets = rearrange(packed[..., : TAPS * 2], "n h w (k two) -> k n h w two", two=2)
+    masks = rearrange(packed[..., TAPS * 2 :], "n h w k -> k n 1 h w")
+    planes = rearrange(value, "m h w (g c) -> (m g) c h w", g=groups)
+
+    rows = torch.arange(height, device=value.device, dtype=offsets.dtype)
+    columns = torch.arange(width, device=value.device, dtype=offsets.dtype)
+    size = torch.tensor([width, height], device=value.device, dtype=offsets.dtype)
+    centre = torch.stack(
+        [columns.expand(height, width), rows[:, None].expand(height, width)], dim=-1
+    )
+    out = torch.zeros_like(planes)
+    for tap in range(TAPS):
+        start = torch.tensor([tap // KERNEL - 1, tap % KERNEL - 1], device=value.device)
+        position = centre + start + offsets[tap]  # (M g) h w 2, in cells
+        # grid_sample wants -1..1 from edge to edge of the map.
+        grid = (2 * position + 1) / size - 1
+        sample = F.grid_sample(planes, grid, align_corners=False)
+        out = out + sample * masks[tap]
+    return rearrange(out, "(m g) c h w -> m h w (g c)", g=groups).to(dtype)
 
 
 def build_region_encoder(config: RegionEncoderConfig, vision: VisionConfig) -> RegionEncoder:

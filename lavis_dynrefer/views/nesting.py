@@ -10,19 +10,19 @@ from torch import Tensor
 from lavis_dynrefer.errors import InputError
 
 
-def nest_boxes(regions: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
-    """Grow each region towards the whole image, once per scale.
+def nest_boxes(boxes: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
+    """Grow each box towards the whole image, once per scale.
 
     Args:
-        regions: (B, 4) xyxy boxes in image pixels.
+        boxes: (B, 4) xyxy in image pixels.
         image_sizes: (B, 2) width and height in pixels.
-        scales: (B, V) in [0, 1]; 0 keeps the region, 1 is the whole image.
+        scales: (B, V) in [0, 1]; 0 keeps the box, 1 is the whole image.
 
     Returns:
         (B, V, 4) xyxy boxes in image pixels; B may be 0.
 
     Raises:
-        ValueError: a scale lies outside [0, 1].
+        InputError: a scale lies outside [0, 1].
 
     >>> nest_boxes(torch.tensor([[40., 20., 60., 40.]]), torch.tensor([[100., 80.]]),
     ...            torch.tensor([[.5]]))
@@ -30,12 +30,12 @@ def nest_boxes(regions: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
     """
     if ((scales < 0) | (scales > 1)).any():
         raise InputError(f"scales must lie in [0, 1], got {scales.tolist()}")
-    frames = torch.cat([torch.zeros_like(image_sizes), image_sizes], dim=-1)
-    growth = (frames - regions)[:, None] * scales[..., None]
-    return regions[:, None] + growth
+    whole = torch.cat([torch.zeros_like(image_sizes), image_sizes], dim=-1)
+    growth = (whole - boxes)[:, None] * scales[..., None]
+    return boxes[:, None] + growth
 
 
-def pixel_boxes(boxes: Tensor, width: int, height: int) -> Tensor:
+def whole_pixels(boxes: Tensor, width: int, height: int) -> Tensor:
     """Whole-pixel boxes inside the image: clipped, truncated, at least one pixel a side.
 
     Args:
@@ -47,7 +47,6 @@ def pixel_boxes(boxes: Tensor, width: int, height: int) -> Tensor:
         (..., 4) int64, x2 and y2 exclusive.
     """
     limits = torch.tensor([width, height])
-    # Python ints would do, but boxes come by the thousand; clamp each corner to its limits.
     corners = torch.stack([boxes[..., :2], boxes[..., 2:]], dim=-2).clamp(min=0)
     whole = torch.minimum(corners, limits.to(corners.dtype)).long()
     start = torch.minimum(whole[..., 0, :], limits - 1)
@@ -56,9 +55,9 @@ def pixel_boxes(boxes: Tensor, width: int, height: int) -> Tensor:
 
 
 def crop_views(
-    image: Image.Image, regions: Tensor, nested: Tensor, size: int
+    image: Image.Image, boxes: Tensor, frames: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Cut and resize every nested view, and find the region inside each.
+    """Crop and resize every nested view, and find the region inside each.
 
     Crops ignore the aspect ratio and are resized with antialiased bicubic interpolation. Region
     boxes are truncated to whole view pixels, in float32, as the released code does: a view that
@@ -66,15 +65,15 @@ def crop_views(
 
     Args:
         image: RGB image.
-        regions: (R, 4) xyxy boxes in image pixels.
-        nested: (R, V, 4) xyxy boxes of the views in image pixels.
+        boxes: (R, 4) xyxy boxes of the regions in image pixels.
+        frames: (R, V, 4) xyxy boxes of the nested views in image pixels.
         size: side of a view in pixels.
 
     Returns:
         Views (R, V, 3, size, size) uint8, and the region in each view (R, V, 4) float32.
     """
-    frames = pixel_boxes(nested, *image.size)  # (R, V, 4)
-    targets = pixel_boxes(regions, *image.size)[:, None]  # (R, 1, 4)
+    frames = whole_pixels(frames, *image.size)
+    targets = whole_pixels(boxes, *image.size)[:, None]  # (R, 1, 4)
     views = np.empty((*frames.shape[:2], size, size, 3), dtype=np.uint8)
     for row, column in np.ndindex(*frames.shape[:2]):
         crop = image.crop(tuple(frames[row, column].tolist()))

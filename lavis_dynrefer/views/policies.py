@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.views.hashing import HASHES
-from lavis_dynrefer.views.nesting import nest_boxes, pixel_boxes
+from lavis_dynrefer.views.nesting import nest_boxes, whole_pixels
 
 CANDIDATES = tuple(step / 10 for step in range(1, 11))  # released code: 0.1, 0.2, ..., 1.0
 # Scales each task gains most from, best first. Of the paper, read second-hand: attributes 0.1,
@@ -138,7 +138,7 @@ class ImagePrior:
         """R lists: the hash of the region, then those of its view at every candidate."""
         sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
         scales = torch.tensor([0.0, *self.candidates], dtype=torch.float32).repeat(len(boxes), 1)
-        frames = pixel_boxes(nest_boxes(boxes.float(), sizes, scales), *image.size)
+        frames = whole_pixels(nest_boxes(boxes.float(), sizes, scales), *image.size)
         return [self.hash_crops(image, views) for views in frames.tolist()]
 
     def scores(self, image: Image.Image, boxes: Tensor) -> NDArray[np.float64]:

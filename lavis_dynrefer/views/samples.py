@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,3 +24,13 @@ def concat_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for task in samples[0]["routes"]
     }
     return batch
+
+
+def split_sample(sample: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
+    """Parts of a sample with at most `size` regions each, in order."""
+    for start in range(0, len(sample["views"]), size):
+        rows = slice(start, start + size)
+        part: dict[str, Any] = {key: sample[key][rows] for key in PER_REGION}
+        routes = sample.get("routes") or {}
+        part["routes"] = {task: route[rows] for task, route in routes.items()}
+        yield part

@@ -19,14 +19,14 @@ Boxes = Union[Tensor, Sequence[Sequence[float]]]
 
 
 class ViewProcessor:
-    """Chooses scales by a policy and cuts the views.
+    """Chooses scales by a policy and crops the views.
 
     Args:
         policy: chooses the scales.
         image_size: side of a view in pixels.
 
     Raises:
-        ValueError: a side that is no whole number of pixels.
+        InputError: the side is not a positive whole number.
     """
 
     default_policy = "image"
@@ -40,7 +40,7 @@ class ViewProcessor:
         self.image_size = image_size
 
     def __call__(self, image: Image.Image, boxes: Boxes) -> dict[str, Any]:
-        """Cut the views of every region of one image.
+        """Crop the views of every region of one image.
 
         Args:
             image: image in any mode.
@@ -52,23 +52,26 @@ class ViewProcessor:
             empty where all tasks use all views.
 
         Raises:
-            ValueError: boxes of another shape, not finite, or outside the image.
+            InputError: boxes of another shape, not finite, or outside the image.
         """
         if image.mode != "RGB":
             image = image.convert("RGB")
-        regions = as_boxes(boxes, image_size=image.size)
-        plan = self.policy.plan(image, regions)
-        sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(regions), 2)
-        nested = nest_boxes(regions, sizes, plan.scales)
-        views, inside = crop_views(image, regions, nested, self.image_size)
+        return self.crop(image, as_boxes(boxes, image_size=image.size))
+
+    def crop(self, image: Image.Image, boxes: Tensor) -> dict[str, Any]:
+        """As a call, for an RGB image and boxes (R, 4) that were checked before."""
+        plan = self.policy.plan(image, boxes)
+        sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
+        frames = nest_boxes(boxes, sizes, plan.scales)
+        views, inside = crop_views(image, boxes, frames, self.image_size)
         routes = {
-            task: torch.tensor(route).repeat(len(regions), 1) for task, route in plan.routes.items()
+            task: torch.tensor(route).repeat(len(boxes), 1) for task, route in plan.routes.items()
         }
         return {
             "views": views,
             "boxes": inside,
             "scales": plan.scales,
-            "image_boxes": regions,
+            "image_boxes": boxes,
             "routes": routes,
         }
 
@@ -77,7 +80,7 @@ class ViewProcessor:
         """Build from a yaml node: image_size, policy, and the policy's own options.
 
         Raises:
-            ValueError: an unknown policy or option, or a value of the wrong kind.
+            InputError: an unknown policy or option, or an invalid value.
         """
         options = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else {}
         options.pop("name", None)

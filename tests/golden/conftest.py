@@ -100,7 +100,7 @@ def stages(model, inputs):
     with torch.no_grad():
         features = model.encode_views(views, boxes)
         queries = model.encode_regions(features)
-        seen["_roi_align"] = features.region.flatten(0, 1)
+        seen["_roi_align"] = features.maps.flatten(0, 1)
         seen["tag_logits"] = model.tagging(model.embed_texts(model.tagging.tags), queries)
         seen["t5_proj"] = model.captioning.prefix.projection(queries)
     for hook in hooks:

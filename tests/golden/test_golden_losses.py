@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_folder import read_json, read_tensors
 
-from lavis_dynrefer.models.deform_conv import DeformableAlign
+from lavis_dynrefer.models.region_encoder import DeformableAlign
 from lavis_dynrefer.models.losses import asymmetric_loss, sigmoid_contrastive_loss
 
 

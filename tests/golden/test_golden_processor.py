@@ -14,7 +14,7 @@ from PIL import Image
 from lavis_dynrefer.host.processors import EvalProcessor
 from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle
 from lavis_dynrefer.views.hashing import official_hash
-from lavis_dynrefer.views.nesting import nest_boxes, pixel_boxes
+from lavis_dynrefer.views.nesting import nest_boxes, whole_pixels
 from lavis_dynrefer.views.policies import CANDIDATES, ImagePrior
 
 # Pillow's versions round a few pixels differently, by one level (0.015 after normalisation); with
@@ -79,7 +79,7 @@ def test_hash_bits(golden_dir, images):
         boxes = torch.tensor(record["boxes_from_segs"]).float()
         scales = torch.tensor([0.0, *CANDIDATES]).repeat(len(boxes), 1)
         sizes = torch.tensor([image.size]).float().expand(len(boxes), 2)
-        frames = pixel_boxes(nest_boxes(boxes, sizes, scales), *image.size).tolist()
+        frames = whole_pixels(nest_boxes(boxes, sizes, scales), *image.size).tolist()
         bits = np.array([[h.hash.ravel() for h in official_hash(image, row)] for row in frames])
         (count,) = {key.split("/")[1] for key in arrays.files if key.startswith(f"img{index}/")}
         assert (bits[:, 0] == arrays[f"img{index}/{count}/hash_basic"]).all()
@@ -96,7 +96,7 @@ def test_nested_boxes(cases, close):
             views["cascade_boxes_float32"],
             atol=0,
         )
-        whole = pixel_boxes(nested, *image.size)
+        whole = whole_pixels(nested, *image.size)
         assert torch.equal(whole, torch.tensor(views["cascade_boxes_int"]))
 
 

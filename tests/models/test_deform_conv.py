@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lavis_dynrefer.models.deform_conv import DeformableAlign, deform_conv, offset_mask_channels
+from lavis_dynrefer.models.region_encoder import DeformableAlign, deform_conv, offset_mask_channels
 
 RAMP = torch.arange(12.0).reshape(1, 3, 4, 1)  # value = 4 * row + column
 

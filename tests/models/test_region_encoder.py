@@ -26,21 +26,21 @@ def test_region_is_averaged_from_the_cells_it_covers():
     columns = torch.arange(4.0).repeat(4, 1).reshape(1, 1, 16, 1).expand(1, 1, 16, 4)
     tokens = torch.cat([torch.full((1, 1, 1, 4), 7.0), columns], dim=2)
     features = encoder(num_views=1).crop(tokens, torch.tensor([[[8.0, 0.0, 24.0, 16.0]]]))
-    assert features.region[0, 0, 0].tolist() == [[1.5, 2.5], [1.5, 2.5]]
+    assert features.maps[0, 0, 0].tolist() == [[1.5, 2.5], [1.5, 2.5]]
     assert features.summary[0, 0].tolist() == [7, 7, 7, 7]
 
 
 def test_a_region_without_width_still_gives_one_cell():
     tokens = torch.randn(1, 1, 17, 4)
     features = encoder(num_views=1).crop(tokens, torch.tensor([[[8.0, 8.0, 8.0, 16.0]]]))
-    assert features.region.isfinite().all()
+    assert features.maps.isfinite().all()
 
 
 def test_before_training_other_views_count_by_their_class_token_only():
     model = encoder()
     base = ViewFeatures(torch.randn(1, 2, 4), torch.randn(1, 2, 4, 2, 2))
-    other = ViewFeatures(base.summary, base.region.clone())
-    other.region[:, 1] += 1  # what the second view shows of the region
+    other = ViewFeatures(base.summary, base.maps.clone())
+    other.maps[:, 1] += 1  # what the second view shows of the region
     assert torch.equal(model(base), model(other))
 
 
@@ -49,7 +49,7 @@ def test_regions_do_not_see_each_other():
     torch.nn.init.normal_(model.align.offset_mask.weight)
     features = ViewFeatures(torch.randn(3, 2, 4), torch.randn(3, 2, 4, 2, 2))
     order = torch.tensor([2, 0, 1])
-    swapped = ViewFeatures(features.summary[order], features.region[order])
+    swapped = ViewFeatures(features.summary[order], features.maps[order])
     assert torch.allclose(model(features)[order], model(swapped), atol=1e-6)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lavis_dynrefer.views.nesting import crop_views, nest_boxes, pixel_boxes
+from lavis_dynrefer.views.nesting import crop_views, nest_boxes, whole_pixels
 
 SIZE = torch.tensor([[100.0, 80.0]])
 REGION = torch.tensor([[40.0, 20.0, 60.0, 40.0]])
@@ -46,7 +46,7 @@ def test_scale_outside_zero_to_one_is_refused(scale):
     ],
 )
 def test_pixel_boxes_are_clipped_truncated_and_never_empty(box, pixels):
-    assert pixel_boxes(torch.tensor([box]), 100, 80)[0].tolist() == pixels
+    assert whole_pixels(torch.tensor([box]), 100, 80)[0].tolist() == pixels
 
 
 def test_views_show_what_their_boxes_say():

@@ -46,7 +46,7 @@ class EncodedRegions:
         """Features of the regions `rows` (B,) at the scales `columns` (B, n)."""
         return ViewFeatures(
             self.features.summary[rows[:, None], columns].float(),
-            self.features.region[rows[:, None], columns].float(),
+            self.features.maps[rows[:, None], columns].float(),
         )
 
 
@@ -82,7 +82,7 @@ def encode_scenes(
         sample = processor(image, boxes)
         with torch.no_grad():
             seen = model.encode_views(sample["views"], sample["boxes"])
-        features.append(ViewFeatures(seen.summary.bfloat16(), seen.region.bfloat16()))
+        features.append(ViewFeatures(seen.summary.bfloat16(), seen.maps.bfloat16()))
         for name, policy in (policies or {}).items():
             second = policy.plan(image, boxes).scales[:, 1:2]
             chosen[name].append((second - scales).abs().argmin(dim=1))
@@ -90,7 +90,7 @@ def encode_scenes(
     return EncodedRegions(
         features=ViewFeatures(
             torch.cat([one.summary for one in features]),
-            torch.cat([one.region for one in features]),
+            torch.cat([one.maps for one in features]),
         ),
         boxes=torch.tensor([row["box"] for row in truth], dtype=torch.float32),
         truth=truth,
