@@ -31,7 +31,12 @@ from lavis_dynrefer.models.backbone import Backbone, build_backbone
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder, build_contrast
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.qformer import QFormer, build_qformer
-from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures, build_region_encoder
+from lavis_dynrefer.models.region_encoder import (
+    RegionEncoder,
+    ViewFeatures,
+    build_region_encoder,
+    pool_rois,
+)
 from lavis_dynrefer.models.texts.text_encoder import TextEncoder, build_text_encoder
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.vocab import load_names
@@ -143,14 +148,21 @@ class RegionPretraining(BaseModel):
         truth = multi_hot(samples["tags"], self.labels).to(tokens.device)  # (B, K)
 
         rois, shown = self._regions_in_views(samples)
-        cut = self.region_encoder.cut(tokens, rois)
+        encoder = self.region_encoder
+        maps = pool_rois(
+            tokens,
+            rois,
+            image_size=encoder.image_size,
+            roi_size=encoder.roi_size,
+            sampling_ratio=encoder.sampling_ratio,
+        )
         # Views weigh the same, however many regions they show.
         view = rois[:, 0].long()
         weight = 1 / torch.bincount(view, minlength=len(tokens))[view] / len(tokens)
-        cells = (_label_loss(self.cells_head(cut.flatten(1)), truth[shown]) * weight).sum()
-        mean = (_label_loss(self.mean_head(cut.mean(dim=(2, 3))), truth[shown]) * weight).sum()
+        cells = (_label_loss(self.cells_head(maps.flatten(1)), truth[shown]) * weight).sum()
+        mean = (_label_loss(self.mean_head(maps.mean(dim=(2, 3))), truth[shown]) * weight).sum()
 
-        own = cut[shown == view // views.shape[1]]  # in the order of the views
+        own = maps[shown == view // views.shape[1]]  # in the order of the views
         features = ViewFeatures(
             rearrange(tokens[:, 0], "(b v) c -> b v c", b=len(views)),
             rearrange(own, "(b v) c h w -> b v c h w", b=len(views)),

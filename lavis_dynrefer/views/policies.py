@@ -23,8 +23,8 @@ from lavis_dynrefer.views.hashing import HASHES
 from lavis_dynrefer.views.nesting import nest_boxes, whole_pixels
 
 CANDIDATES = tuple(step / 10 for step in range(1, 11))  # released code: 0.1, 0.2, ..., 1.0
-# Scales each task gains most from, best first. Of the paper, read second-hand: attributes 0.1,
-# captions 0.4 to 0.5, nothing above 0.5, recognition between the two. Not measured by us.
+# Scales each task gains most from, best first, as the paper reports them: attributes 0.1, captions
+# 0.4 to 0.5, recognition in between, nothing above 0.5. Not measured by us.
 RECOGNITION = (0.2, 0.3, 0.1, 0.4, 0.5)
 TASK_SCALES = {
     "caption": (0.4, 0.5, 0.3, 0.2, 0.1),
@@ -36,12 +36,12 @@ TASK_SCALES = {
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """The views to cut for each region.
+    """The views to crop for each region.
 
     Args:
         scales: (R, V), the first column is 0.
-        routes: task -> indices into V of the views this task uses; a task that is not named uses
-            all views in order.
+        routes: task -> indices into V of the views this task uses; other tasks use all views in
+            order.
     """
 
     scales: Tensor
@@ -60,7 +60,7 @@ class RandomScales:
 
     Args:
         num_views: V.
-        candidates: scales to draw from.
+        candidates: scales to sample from.
         rng: generator; None means torch's default one, which a data loader seeds per worker.
     """
 
@@ -83,12 +83,10 @@ class RandomScales:
             self.candidates[torch.randperm(len(self.candidates), generator=self.rng)]
             for _ in range(len(boxes))
         ]
-        drawn = (
-            torch.stack(rows)[:, : self.num_views - 1]
-            if rows
-            else torch.zeros(0, self.num_views - 1)
-        )
-        return ViewPlan(torch.cat([torch.zeros(len(boxes), 1), drawn], dim=1))
+        sampled = torch.zeros(len(boxes), self.num_views)  # the first stays 0, the region
+        for row, order in zip(sampled, rows):
+            row[1:] = order[: self.num_views - 1]
+        return ViewPlan(sampled)
 
 
 class FixedScales:
@@ -109,7 +107,7 @@ class FixedScales:
 
 
 class ImagePrior:
-    """Views that differ from the region by their content, small scales preferred.
+    """Views whose content differs from the region, with a preference for small scales.
 
     Takes, n - 1 times, the candidate with the largest Hamming(h(region), h(view)) / scale.
 
@@ -129,8 +127,8 @@ class ImagePrior:
             raise InputError(f"hash: expected one of {sorted(HASHES)}, got {hash!r}")
         self.num_views = num_views
         self.hash_crops = HASHES[hash]
-        # The released code may take a scale twice where no view differs at all; only the policy
-        # that reproduces it does so too.
+        # The released code may take a scale twice where no view differs at all; so does the policy
+        # that reproduces it.
         self.taken = 0.0 if hash == "official" else -1.0
         self.candidates = np.asarray(candidates)
 
@@ -161,12 +159,12 @@ class ImagePrior:
 
 
 class TaskPrior:
-    """Each task looks at its own scales; every scale is encoded once.
+    """Each task uses its own scales; every scale is encoded once.
 
     Args:
         scales: task -> scales, each list beginning with 0 and of the same length; None for the
             first of `TASK_SCALES`.
-        num_views: V, which given scales tell by their number.
+        num_views: V, where no scales are given.
     """
 
     def __init__(
@@ -216,7 +214,7 @@ def _check_scales(scales: Any, *, where: str = "scales") -> None:
 
 
 def _check_candidates(candidates: Any, num_views: Any) -> None:
-    """Scales to choose from that are none, or too few for so many views."""
+    """Refuse invalid scales, or too few for so many views."""
     if type(num_views) is not int or num_views < 1:
         raise InputError(f"num_views: expected a whole number of at least 1, got {num_views!r}")
     if not _are_scales(candidates):
@@ -239,7 +237,7 @@ def build_policy(name: str, options: Mapping[str, Any]) -> ViewPolicy:
     """Make the policy `name` from its own options.
 
     Raises:
-        ValueError: no such policy, or options it does not take; names the choices.
+        InputError: no such policy, or options it does not take; names the choices.
     """
     if name not in list(POLICIES):  # it may be a list
         raise InputError(f"view policy: expected one of {sorted(POLICIES)}, got {name!r}")

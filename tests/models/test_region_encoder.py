@@ -25,14 +25,14 @@ def test_region_is_averaged_from_the_cells_it_covers():
     # RoI-Align without half-cell shift samples column 1 + (.25, .75): bilinear, 1.5; then 2.5.
     columns = torch.arange(4.0).repeat(4, 1).reshape(1, 1, 16, 1).expand(1, 1, 16, 4)
     tokens = torch.cat([torch.full((1, 1, 1, 4), 7.0), columns], dim=2)
-    features = encoder(num_views=1).crop(tokens, torch.tensor([[[8.0, 0.0, 24.0, 16.0]]]))
+    features = encoder(num_views=1).pool(tokens, torch.tensor([[[8.0, 0.0, 24.0, 16.0]]]))
     assert features.maps[0, 0, 0].tolist() == [[1.5, 2.5], [1.5, 2.5]]
     assert features.summary[0, 0].tolist() == [7, 7, 7, 7]
 
 
 def test_a_region_without_width_still_gives_one_cell():
     tokens = torch.randn(1, 1, 17, 4)
-    features = encoder(num_views=1).crop(tokens, torch.tensor([[[8.0, 8.0, 8.0, 16.0]]]))
+    features = encoder(num_views=1).pool(tokens, torch.tensor([[[8.0, 8.0, 8.0, 16.0]]]))
     assert features.maps.isfinite().all()
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 from lavis_dynrefer.views.policies import (
     FixedScales,
     ImagePrior,
-    JointPrior,
     RandomScales,
     TaskPrior,
     build_policy,
@@ -72,21 +71,13 @@ def test_image_prior_takes_the_best_scores_in_order(name):
     assert scales.tolist() == pytest.approx([0, *best])
 
 
-@pytest.mark.parametrize(("policy", "second"), [(ImagePrior, 0.9), (JointPrior, 1.0)])
-def test_only_the_joint_prior_shuns_a_view_like_one_it_has(policy, second):
+def test_distances_are_weighed_by_scale():
     bits = ["00000000", "11110000", "11110000", "00001110"]  # region, then t = 0.5, 0.9, 1.0
     hashes = [imagehash.ImageHash(np.array([[bit == "1" for bit in row]])) for row in bits]
-    prior = policy(3, candidates=[0.5, 0.9, 1.0])
+    prior = ImagePrior(3, candidates=[0.5, 0.9, 1.0])
     prior.hash_crops = lambda image, boxes: hashes
-    # 0.5 comes first with 4 / 0.5. Of the region's distances alone 0.9 is next, 4 / 0.9 against
-    # 3 / 1.0; with those from 0.5 it is (4 + 0) / 0.9 against (3 + 7) / 1.0.
-    assert prior.plan(IMAGE, BOXES[:1]).scales[0].tolist() == pytest.approx([0, 0.5, second])
-
-
-@pytest.mark.parametrize("name", ["phash", "official"])
-def test_with_two_views_the_joint_prior_is_the_image_prior(name):
-    plans = [prior(2, hash=name).plan(half_and_half(), BOXES) for prior in (ImagePrior, JointPrior)]
-    assert torch.equal(plans[0].scales, plans[1].scales)
+    # 4 / 0.5, 4 / 0.9, 3 / 1.0
+    assert prior.plan(IMAGE, BOXES[:1]).scales[0].tolist() == pytest.approx([0, 0.5, 0.9])
 
 
 def test_where_no_view_differs_the_official_rule_repeats_and_ours_does_not():
@@ -119,7 +110,7 @@ def test_task_prior_needs_equal_numbers_of_views():
         ("random", {"num_views": 12}, "12 views need 11 candidates"),
     ],
 )
-def test_wrong_policies_are_named(name, options, message):
+def test_invalid_policies_are_named(name, options, message):
     with pytest.raises(ValueError, match=message):
         build_policy(name, options)
 
