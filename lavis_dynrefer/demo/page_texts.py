@@ -8,14 +8,15 @@ from pathlib import Path
 from PIL import Image
 
 from lavis_dynrefer.demo.examples import Example
-from lavis_dynrefer.explain.explain_page import NOISE, image_url, page_template, region_parts
+from lavis_dynrefer.explain.explain_page import NOISE, region_parts
 from lavis_dynrefer.explain.explanation import RegionExplanation
 from lavis_dynrefer.models.answering import TASKS
+from lavis_dynrefer.pages.html_page import data_url, page_template
 from lavis_dynrefer.predictor import RegionPredictor
 
 ASSETS = Path(__file__).parents[1] / "pages" / "templates"
 STYLE = (ASSETS / "demo.css").read_text(encoding="utf-8")
-_PARTS = page_template(ASSETS / "demo.html").module
+_PARTS = page_template("demo.html").module
 _THUMBNAIL = 240  # pixels
 _SHOWN = 5  # names of each kind
 _MOST_TAGS = 12
@@ -28,7 +29,7 @@ def head(predictor: RegionPredictor, name: str) -> str:
 
 def examples(images: Sequence[Example]) -> str:
     """Images to click; button i has data-example="i"."""
-    return _render("examples", images=[image_url(_open(one.path), _THUMBNAIL) for one in images])
+    return _render("examples", images=[data_url(_open(one.path), side=_THUMBNAIL) for one in images])
 
 
 def welcome() -> str:
@@ -54,7 +55,7 @@ def answers(
     return _render(
         "answers",
         size=image.size,
-        image=image_url(image),
+        image=data_url(image),
         regions=region_parts(explanations, image.size),
         colours=colours,
         tasks=TASKS,

@@ -1,1 +1,6 @@
-"""Why an answer: the views behind it, drawn and as a page."""
+"""Why a region got its answers: what each view contributed, as numbers and as a page."""
+
+from lavis_dynrefer.explain.explain_page import MOST_REGIONS, explanation_page
+from lavis_dynrefer.explain.explanation import RegionExplanation, ViewExplanation, explain
+
+__all__ = ["MOST_REGIONS", "RegionExplanation", "ViewExplanation", "explain", "explanation_page"]

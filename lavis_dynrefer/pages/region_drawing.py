@@ -22,6 +22,7 @@ LEAST_WIDTH = 160  # pixels, so that there is room for words below a narrow imag
 LONGEST_TEXT = 1000  # characters beside a box; a hostile word would make an image of any height
 _INDENT = 28  # pixels, of a text's further lines
 _DASH = 6  # pixels, also of the gap after it
+_NUMBER_HEIGHT = 17  # pixels
 _LEAST_MARK = 4.0  # pixels, side of what is drawn for a box without a size
 
 
@@ -56,27 +57,28 @@ def draw_regions(
     sheet.paste(image.convert("RGB"))
     draw = ImageDraw.Draw(sheet)
     top = image.height + 4
-    numbered: list[tuple[Box, str, str]] = []
     for line in remarks:
         draw.text((6, top), line, fill=REJECTED_COLOUR, font=font)
         top += LINE_HEIGHT
-    for index, (box, text) in enumerate(zip(boxes, texts)):
-        colour = REJECTED_COLOUR if rejected else COLOURS[index % len(COLOURS)]
-        seen = visible_box(box, image.size)
-        if seen is not None:
-            _outline(draw, seen, colour, dashed=rejected)
-            numbered.append((seen, str(index + 1), colour))
+    shown = [visible_box(box, image.size) for box in boxes]
+    colours = [
+        REJECTED_COLOUR if rejected else COLOURS[index % len(COLOURS)]
+        for index in range(len(boxes))
+    ]
+    for index, (box, colour, text) in enumerate(zip(shown, colours, texts)):
+        if box is not None:
+            _outline(draw, box, colour, dashed=rejected)
         draw.text((6, top), str(index + 1), fill=colour, font=font)
         for row, line in enumerate(text):
             draw.text((_INDENT, top), line, fill=colour if row == 0 else "#444444", font=font)
             top += LINE_HEIGHT
-    taken: list[Box] = []
-    for seen, number, colour in numbered:  # after the outlines, which would cross them out
-        place = _number_place(seen, number, image.size, taken)
-        taken.append(place)
-        draw.rectangle(place, fill=colour)
-        middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-        draw.text(middle, number, fill="white", font=font, anchor="mm")
+    # After the outlines, which would cross them out.
+    places = number_places(shown, image.size, height=_NUMBER_HEIGHT)
+    for index, (place, colour) in enumerate(zip(places, colours)):
+        if place is not None:
+            draw.rectangle(place, fill=colour)
+            middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+            draw.text(middle, str(index + 1), fill="white", font=font, anchor="mm")
     return sheet
 
 
@@ -99,6 +101,30 @@ def visible_box(box: Box, size: tuple[int, int]) -> Box | None:
         return None
     sides = [_visible_side(box[axis], box[axis + 2], size[axis]) for axis in (0, 1)]
     return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
+
+
+def number_places(
+    boxes: Sequence[Box | None], size: tuple[int, int], *, height: float
+) -> list[Box | None]:
+    """Where to write the number of each box: beside it, away from the numbers before it.
+
+    Args:
+        boxes: what can be drawn of each, see `visible_box`; None has no number either.
+        size: width and height of the image in pixels.
+        height: of a number in pixels.
+    """
+    taken: list[Box] = []
+    places: list[Box | None] = []
+    for index, box in enumerate(boxes):
+        if box is None:
+            places.append(None)
+            continue
+        width = height * (0.6 + 0.55 * len(str(index + 1)))
+        candidates = _around(box, width, height, size)
+        place = min(candidates, key=lambda place: sum(_overlap(place, other) for other in taken))
+        taken.append(place)
+        places.append(place)
+    return places
 
 
 def contact_sheet(images: Sequence[Image.Image], *, columns: int) -> Image.Image:
@@ -165,26 +191,17 @@ def _dashes(x1: float, y1: float, x2: float, y2: float) -> Iterator[Box]:
         yield x1 + across * start, y1 + down * start, x1 + across * end, y1 + down * end
 
 
-def _number_place(box: Box, number: str, size: tuple[int, int], taken: Sequence[Box]) -> Box:
-    """Where to write a box's number: beside it, away from the numbers that are there already."""
-    width, height = 7 + 9 * len(number), 17
+def _around(box: Box, width: float, height: float, size: tuple[int, int]) -> list[Box]:
+    """Places of a number beside a box, not on it: it would hide small objects."""
     x1, y1, x2, y2 = box
-    # Beside the box, not on it: small objects would vanish under their number.
-    corners = [
-        *((x1, y1 - height - 1), (x2 - width, y1 - height - 1)),
-        *((x1, y2 + 2), (x2 - width, y2 + 2)),
-        *((x1 - width - 1, y1), (x2 + 2, y1), (x1 - width - 1, y2 - height), (x2 + 2, y2 - height)),
-    ]
-    places = [(left, top, left + width, top + height) for left, top in corners]
+    corners = [(x, y) for y in (y1 - height, y2) for x in (x1, x2 - width)]
+    corners += [(x, y) for y in (y1, y2 - height) for x in (x1 - width, x2)]
     inside = [
-        place
-        for place in places
-        if place[0] >= 0 and place[1] >= 0 and place[2] <= size[0] and place[3] <= size[1]
+        (left, top, left + width, top + height)
+        for left, top in corners
+        if left >= 0 and top >= 0 and left + width <= size[0] and top + height <= size[1]
     ]
-    return min(
-        inside or [(max(x1, 0.0), max(y1, 0.0), x1 + width, y1 + height)],
-        key=lambda place: sum(_overlap(place, other) for other in taken),
-    )
+    return inside or [(max(x1, 0.0), max(y1, 0.0), x1 + width, y1 + height)]
 
 
 def _overlap(box: Box, other: Box) -> float:

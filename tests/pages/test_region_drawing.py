@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from lavis_dynrefer.pages.region_drawing import (
     REJECTED_COLOUR,
     contact_sheet,
     draw_regions,
+    number_places,
     titled,
     visible_box,
 )
@@ -119,3 +121,19 @@ def test_a_title_stands_above():
 def test_an_empty_sheet_is_refused():
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([], columns=2)
+
+
+def test_numbers_of_boxes_stay_inside_and_apart():
+    boxes = [(0, 0, 99, 79), (0, 0, 20, 20), (80, 60, 100, 80), (40, 40, 60, 60), (41, 40, 60, 61)]
+
+    places = number_places([*boxes, None], (100, 80), height=4.5)
+
+    assert places.pop() is None
+    assert all(x1 >= 0 and y1 >= 0 and x2 <= 100 and y2 <= 80 for x1, y1, x2, y2 in places)
+    assert not [pair for pair in combinations(places, 2) if overlap(*pair)]
+
+
+def overlap(one, other):
+    return all(
+        min(one[axis + 2], other[axis + 2]) > max(one[axis], other[axis]) + 0.01 for axis in (0, 1)
+    )
