@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from lavis_dynrefer.datasets.sources.collector import box_problem
 from lavis_dynrefer.datasets.tables import rows_by_image
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.decoding import IMAGE_ERRORS, decode_image
+from lavis_dynrefer.images.opening import IMAGE_ERRORS, decode_image
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 from lavis_dynrefer.views.samples import concat_samples
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError, MissingFileError, MissingPackageError
-from lavis_dynrefer.images.mask_formats import boxes_of_masks
+from lavis_dynrefer.images import boxes_of_masks
 
 _CHUNK = 16  # points asked about at once; their masks are as large as the image
 

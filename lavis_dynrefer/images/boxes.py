@@ -1,17 +1,18 @@
-"""Functions of boxes: xyxy in absolute pixels unless a name says otherwise; nothing is in place."""
+"""Box geometry: xyxy in absolute pixels unless a name says otherwise; nothing works in place."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+
+from lavis_dynrefer.structures import Box
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Width times height; a box with a side of zero or less has no area.
+    """Width times height; 0 if a side is 0 or negative.
 
     Args:
-        boxes: (R, 4) xyxy boxes in pixels.
+        boxes: (R, 4) xyxy in pixels.
 
     Returns:
         (R,) square pixels.
@@ -23,46 +24,28 @@ def area(boxes: Tensor) -> Tensor:
     return sides.prod(dim=1)
 
 
-def clip(boxes: Tensor, width: float, height: float) -> Tensor:
-    """Move every corner that lies outside an image onto its edge.
-
-    Args:
-        boxes: (R, 4) xyxy boxes in pixels.
-        width: pixels of the image.
-        height: pixels of the image.
-
-    Returns:
-        (R, 4) xyxy boxes in pixels; a box wholly outside comes back with a side of zero.
-
-    >>> clip(torch.tensor([[-5., 10., 700., 490.]]), 640, 480)
-    tensor([[  0.,  10., 640., 480.]])
-    """
-    limit = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limit)
-
-
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of every box with every other one.
+    """Intersection over union of every pair.
 
     Args:
-        boxes: (R, 4) xyxy boxes in pixels.
-        others: (K, 4) xyxy boxes in pixels.
+        boxes: (R, 4) xyxy in pixels.
+        others: (K, 4) xyxy in pixels.
 
     Returns:
-        (R, K) in [0, 1]; a box without area overlaps nothing, itself included.
+        (R, K) in [0, 1]; a box without area overlaps nothing, not even itself.
 
     >>> pairwise_iou(torch.tensor([[0., 0., 4., 4.]]), torch.tensor([[2., 0., 4., 4.]]))
     tensor([[0.5000]])
     """
-    if not len(boxes) or not len(others):
-        return boxes.new_zeros(len(boxes), len(others))
-    usable = (area(boxes) > 0)[:, None] & (area(others) > 0)[None, :]
-    overlap: Tensor = box_iou(boxes, others)
-    return overlap.masked_fill(~usable, 0.0)  # box_iou gives nan for two boxes without area
+    start = torch.maximum(boxes[:, None, :2], others[:, :2])  # (R, K, 2)
+    end = torch.minimum(boxes[:, None, 2:], others[:, 2:])
+    shared = (end - start).clamp(min=0).prod(dim=2)
+    union = area(boxes)[:, None] + area(others) - shared
+    return (shared / union).masked_fill(~(shared > 0), 0.0)  # without area or nan: 0
 
 
 def carry(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Move boxes by the stretch and shift that takes `source` to `target`.
+    """Move boxes by the shift and stretch that turns `source` into `target`.
 
     Args:
         boxes: (..., 4) xyxy in the pixels of `source`.
@@ -87,19 +70,11 @@ def carry(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
     )
 
 
-def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Corner and size to two corners; (R, 4) in and out, pixels.
+def xyxy_to_xywh(box: Box) -> Box:
+    """Two corners to upper left corner, width and height, as COCO writes boxes.
 
-    >>> xywh_to_xyxy(torch.tensor([[10., 20., 4., 3.]]))
-    tensor([[10., 20., 14., 23.]])
+    >>> xyxy_to_xywh((10.0, 20.0, 14.0, 23.0))
+    (10.0, 20.0, 4.0, 3.0)
     """
-    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
-
-
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """Two corners to corner and size; (R, 4) in and out, pixels.
-
-    >>> xyxy_to_xywh(torch.tensor([[10., 20., 14., 23.]]))
-    tensor([[10., 20.,  4.,  3.]])
-    """
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+    x1, y1, x2, y2 = box
+    return x1, y1, x2 - x1, y2 - y1

@@ -1,6 +1,6 @@
-"""The box around a mask, which COCO stores as polygons or as a run-length encoding (RLE).
+"""The box around a mask: COCO's polygons and run-length encodings (RLE), and arrays.
 
-Two rules are offered. `exact` is the tight box in pixel-edge coordinates. `official` is what the
+There are two rules. `exact` is the tight box in pixel-edge coordinates. `official` is what the
 released DynRefer computes: RLE boxes are one pixel short on the right and at the bottom, and sides
 of a polygon box of at most one pixel are stretched to the left or to the top.
 """
@@ -12,17 +12,58 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.box_checks import MAX_PIXELS
+from lavis_dynrefer.images.opening import MAX_PIXELS
 from lavis_dynrefer.structures import Box
 
-RULES = ("exact", "official")
+_RULES = ("exact", "official")
 
-# Of compressed counts, one character.
+# Compressed counts, one character each.
 _ZERO, _BITS, _SIGN, _MORE = ord("0"), 0x1F, 0x10, 0x20
-_LONGEST_RUN = 7  # characters of one number; those of an image have 32 bits
+_LONGEST_RUN = 7  # characters of one number; 32 bits are enough for any image
+
+
+def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
+    """The tight box around each mask.
+
+    Args:
+        masks: R masks, each COCO's RLE {"size": [height, width], "counts": ...}, a list of
+            polygons [[x1, y1, x2, y2, ...], ...], or an array (height, width) whose non-zero
+            pixels are the region.
+        image_size: width and height of the image in pixels.
+
+    Returns:
+        (R, 4) float32 xyxy in pixels.
+
+    Raises:
+        InputError: a mask is empty, damaged, of another size than the image, or in another form.
+    """
+    boxes = []
+    for row, mask in enumerate(masks):
+        try:
+            boxes.append(_box_of(mask, image_size))
+        except (OverflowError, TypeError, ValueError) as error:
+            raise InputError(f"masks: row {row}: {error}") from error
+    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+
+
+def box_from_array(pixels: NDArray[Any]) -> Box:
+    """Tight xyxy box around the non-zero pixels of an array (height, width).
+
+    Raises:
+        InputError: all pixels are zero.
+
+    >>> box_from_array(np.eye(3, 5))
+    (0.0, 0.0, 3.0, 3.0)
+    """
+    rows, columns = pixels.any(axis=1).nonzero()[0], pixels.any(axis=0).nonzero()[0]
+    if not len(rows):
+        raise InputError("the mask is empty")
+    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
 def box_from_polygons(polygons: Sequence[Sequence[float]], rule: str = "exact") -> Box:
@@ -36,7 +77,7 @@ def box_from_polygons(polygons: Sequence[Sequence[float]], rule: str = "exact") 
         xyxy in pixels; may have no area under the exact rule.
 
     Raises:
-        ValueError: no vertex, an odd number of coordinates, or an unknown rule.
+        InputError: no vertex, an odd number of coordinates, or an unknown rule.
 
     >>> box_from_polygons([[10, 20, 30, 20, 30, 45], [5, 22, 8, 22, 8, 30]])
     (5.0, 20.0, 30.0, 45.0)
@@ -64,8 +105,8 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
         xyxy in pixels.
 
     Raises:
-        ValueError: no pixel is set, the size is none that an image has, counts are damaged or do
-            not add up to it, or an unknown rule.
+        InputError: an empty mask, an invalid size, counts that are damaged or do not add up to
+            the size, or an unknown rule.
 
     >>> box_from_rle({"size": [4, 5], "counts": [5, 2, 2, 2, 9]})  # rows 1-2 of columns 1-2
     (1.0, 1.0, 3.0, 3.0)
@@ -73,17 +114,15 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
     _check_rule(rule)
     if not {"size", "counts"} <= set(rle):
         raise InputError(f"RLE mask: expected size and counts, got {list(rle)!r:.60}")
-    height, width = _mask_size(rle["size"])
+    height, width = _rle_size(rle["size"])
     runs = run_lengths(rle["counts"], height * width)
-    # Runs outside and inside the mask take turns, down each column.
+    # Runs outside and inside the mask alternate, down each column.
     ends = runs.cumsum()[1::2]
     starts = ends - runs[1::2]
     starts, last = starts[ends > starts], ends[ends > starts] - 1
     if not len(starts):
-        raise InputError(
-            f"a mask of {height} x {width} has no pixel set; no box fits it, reject this region"
-        )
-    crosses = starts // height != last // height  # from the foot of a column to the head of one
+        raise InputError(f"the mask of {height} x {width} is empty; reject this region")
+    crosses = starts // height != last // height  # from the foot of a column to the next one
     top = 0 if crosses.any() else int((starts % height).min())
     bottom = height - 1 if crosses.any() else int((last % height).max())
     edge = 1.0 if rule == "exact" else 0.0
@@ -94,18 +133,18 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
 def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.int64]:
     """Run lengths of a mask, checked.
 
-    pycocotools believes compressed counts: damaged ones make it read beyond their end, and some
-    that add up to more than their image overwrite its memory. So none is handed to it.
+    pycocotools trusts compressed counts: damaged ones make it read beyond their end, and some that
+    add up to more than their image overwrite its memory. So it is not used here.
 
     Args:
         counts: compressed (str or bytes), or a list; the first run is outside the mask.
         pixels: height times width of the mask.
 
     Returns:
-        (runs,) that add up to the pixels.
+        (runs,) that add up to `pixels`.
 
     Raises:
-        ValueError: damaged or empty counts, a negative run, or another sum.
+        InputError: damaged or empty counts, a negative run, or another sum.
 
     >>> run_lengths("52203", 16).tolist()
     [5, 2, 2, 2, 5]
@@ -117,7 +156,7 @@ def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.
     if isinstance(counts, (str, bytes)):
         runs = _decompressed(counts)
     else:
-        runs = _whole(counts, "RLE counts")
+        runs = _whole_numbers(counts, "RLE counts")
     if min(runs, default=0) < 0:
         raise InputError(f"RLE counts: expected no negative run, got {min(runs)}")
     if not runs or sum(runs) != pixels:
@@ -128,12 +167,35 @@ def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.
     return np.asarray(runs, dtype=np.int64)
 
 
+def _box_of(mask: Any, image_size: Sequence[int]) -> Box:
+    if isinstance(mask, Mapping):
+        box = box_from_rle(mask)
+        _check_size(mask["size"], image_size)
+        return box
+    is_list = isinstance(mask, (list, tuple))
+    if is_list and not any(isinstance(part, (np.ndarray, Tensor)) for part in mask):
+        if not all(isinstance(part, (list, tuple)) for part in mask):
+            raise InputError("expected a list of polygons; one polygon is a list of one")
+        return box_from_polygons(mask)
+    pixels = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+    if pixels.ndim != 2:
+        raise InputError(f"expected RLE, polygons or an array (height, width), got {type(mask)}")
+    _check_size(pixels.shape, image_size)
+    return box_from_array(pixels)
+
+
+def _check_size(size: Sequence[int], image_size: Sequence[int]) -> None:
+    width, height = image_size
+    if list(size) != [height, width]:
+        raise InputError(f"the mask is {size[1]} x {size[0]} pixels, the image {width} x {height}")
+
+
 def _decompressed(counts: str | bytes) -> list[int]:
-    """COCO's compressed form, read.
+    """Read COCO's compressed counts.
 
     A number is written in groups of five bits, lowest first, one character each: 48 plus the bits,
-    plus 32 where more follow; the highest bit of the last group is the sign. From the fourth number
-    on, what is written is the difference to the number two before.
+    plus 32 if more follow; the highest bit of the last group is the sign. From the fourth number
+    on, the difference to the number two before is written instead.
     """
     runs: list[int] = []
     value = shift = 0
@@ -154,9 +216,9 @@ def _decompressed(counts: str | bytes) -> list[int]:
     return runs
 
 
-def _mask_size(size: Any) -> tuple[int, int]:
+def _rle_size(size: Any) -> tuple[int, int]:
     """Height and width."""
-    sides = _whole(size, "RLE size") if isinstance(size, (list, tuple)) else []
+    sides = _whole_numbers(size, "RLE size") if isinstance(size, (list, tuple)) else []
     if len(sides) != 2 or min(sides) < 1:
         raise InputError(f"RLE size: expected [height, width] in pixels, got {size!r:.60}")
     height, width = sides
@@ -167,7 +229,7 @@ def _mask_size(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def _whole(values: Sequence[Any], what: str) -> list[int]:
+def _whole_numbers(values: Sequence[Any], what: str) -> list[int]:
     try:
         return [operator.index(value) for value in values]
     except TypeError as error:
@@ -182,5 +244,5 @@ def _extent(values: Sequence[float], rule: str) -> tuple[float, float]:
 
 
 def _check_rule(rule: str) -> None:
-    if rule not in RULES:
-        raise InputError(f"box rule must be one of {RULES}, got {rule!r}")
+    if rule not in _RULES:
+        raise InputError(f"box rule must be one of {_RULES}, got {rule!r}")

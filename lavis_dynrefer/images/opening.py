@@ -1,41 +1,47 @@
-"""Images as path, PIL image or array, as RGB."""
+"""Images from a path, PIL image or array as RGB: complete, or an error."""
 
 from __future__ import annotations
 
 import logging
 import os
+import struct
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile
 
 from lavis_dynrefer.errors import InputError, MissingFileError
-from lavis_dynrefer.images.box_checks import MAX_PIXELS
-from lavis_dynrefer.images.decoding import (
-    IMAGE_ERRORS,
-    ROTATED,
-    decode_image,
-    exif_orientation,
-    to_rgb,
-    whole_files_only,
-)
 
 logger = logging.getLogger(__name__)
 
 ImageInput = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]"]
 
+# Of an image or a mask: a small file can claim any size. Pillow's own limit is 178,956,970.
+MAX_PIXELS = 178_000_000
+
+# What Pillow raises for files that are not images, damaged, or larger than it accepts.
+IMAGE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+ROTATED = range(2, 9)  # EXIF orientations, mirrored ones included
+_UPRIGHT = 1
+
 
 def open_image(image: ImageInput) -> Image.Image:
-    """Any accepted image as RGB, its pixels as stored.
+    """Open an image as RGB, pixels as stored: an EXIF rotation is not applied but logged.
 
     Args:
-        image: path, PIL image of any mode, or array (h, w, 3) RGB or (h, w) gray of uint8.
+        image: path, PIL image of any mode, or uint8 array (h, w, 3) RGB or (h, w) gray.
+
+    Returns:
+        An RGB image; a PIL image that is RGB already is returned itself, not a copy.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no image, damaged or too large, or the array of another kind.
+        MissingFileError: there is no such file.
+        InputError: the file is not an image, damaged or too large, or the array has another shape
+            or type.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image)
@@ -43,45 +49,98 @@ def open_image(image: ImageInput) -> Image.Image:
         raise InputError(f"image: expected a path, PIL image or array, got {type(image)}")
     name = "image" if isinstance(image, Image.Image) else f"image {os.fspath(image):.300}"
     try:
-        return _decoded(image)
-    except FileNotFoundError:
+        if isinstance(image, Image.Image):
+            return _checked_rgb(image, "an image")
+        if not Path(image).is_file():
+            raise MissingFileError(f"no image {image}")
+        with Image.open(image) as opened:
+            rgb = _checked_rgb(opened, os.fspath(image))
+    except MissingFileError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: expected at most {MAX_PIXELS:,} pixels; {error}") from error
     except IMAGE_ERRORS as error:
         raise InputError(f"cannot read {name}: {error}") from error
+    rgb.info.pop("exif", None)  # the user was told; this image is not the user's
+    return rgb
 
 
-def _decoded(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    if isinstance(image, Image.Image):
-        _check_size(image)
-        if exif_orientation(image) in ROTATED:
-            _warn("an image", image.size)
-        with whole_files_only:  # its file may not have been read yet
-            image = to_rgb(image)
-        image.info.pop("exif", None)  # boxes count in these pixels from here on: said once
+def decode_image(path: str | os.PathLike[str]) -> Image.Image:
+    """RGB pixels of an image file, without limits or warnings; raises `IMAGE_ERRORS`."""
+    with whole_files_only, Image.open(path) as image:
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Decode an image of any mode as RGB, of several frames the first; no copy if it is RGB."""
+    if image.mode == "RGB":
+        image.load()
         return image
-    if not Path(image).is_file():
-        raise MissingFileError(f"no image {image}")
-    with Image.open(image) as header:
-        _check_size(header)
-        if exif_orientation(header) in ROTATED:
-            _warn_once(os.fspath(image), header.size)
-    decoded = decode_image(image)
-    decoded.info.pop("exif", None)
-    return decoded
+    if image.mode.startswith("I"):  # 16 bit: convert() would clip nearly all of it to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
-def _warn(name: str, size: tuple[int, int]) -> None:
+def exif_orientation(image: Image.Image) -> Any:
+    """EXIF orientation; 1 (as stored) if there is none or it is unreadable."""
+    if "exif" not in image.info:  # getexif() would decode a whole PNG
+        return _UPRIGHT
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
+    except IMAGE_ERRORS:  # the pixels may be fine all the same
+        return _UPRIGHT
+
+
+class _WholeFilesOnly:
+    """Pillow refuses truncated files while any thread is inside this context.
+
+    Some datasets of LAVIS make Pillow fill missing pixels with gray, for the whole process.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = ImageFile.LOAD_TRUNCATED_IMAGES
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+whole_files_only = _WholeFilesOnly()
+
+
+def _checked_rgb(image: Image.Image, name: str) -> Image.Image:
+    width, height = image.size
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        raise InputError(
+            f"it is {width} x {height} pixels; expected at least 1 and at most {MAX_PIXELS:,} in "
+            "all, make it smaller (and its boxes too)"
+        )
+    if exif_orientation(image) in ROTATED:
+        _warn_once(name, width, height)
+    with whole_files_only:  # a PIL image may not have been read yet
+        return to_rgb(image)
+
+
+@lru_cache(maxsize=1024)  # an image is opened more than once, for example to draw it
+def _warn_once(name: str, width: int, height: int) -> None:
     logger.warning(
         "%s asks to be shown rotated (EXIF); boxes count in its pixels as stored, %d x %d. "
         "Save it rotated if yours were drawn on what a viewer shows.",
         name,
-        *size,
+        width,
+        height,
     )
-
-
-_warn_once = lru_cache(maxsize=1024)(_warn)  # a run opens an image again to draw it
 
 
 def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:
@@ -91,13 +150,4 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:
             "image: expected an array (h, w, 3) or (h, w) of uint8, RGB in 0 to 255, "
             f"got {pixels.shape} {pixels.dtype}"
         )
-    return Image.fromarray(pixels).convert("RGB")
-
-
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise InputError(
-            f"it is {width} x {height} pixels; expected at least 1 and at most {MAX_PIXELS:,} in "
-            "all, make it smaller (and its boxes too)"
-        )
+    return to_rgb(Image.fromarray(pixels))

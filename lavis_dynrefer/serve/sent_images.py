@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lavis_dynrefer.images.decoding import IMAGE_ERRORS, to_rgb, whole_files_only
+from lavis_dynrefer.images.opening import IMAGE_ERRORS, to_rgb, whole_files_only
 from lavis_dynrefer.serve.errors import RequestError
 from lavis_dynrefer.structures import Box
 

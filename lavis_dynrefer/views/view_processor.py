@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.box_checks import as_boxes
+from lavis_dynrefer.images import as_boxes
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes
 from lavis_dynrefer.views.policies import ViewPolicy, build_policy
 

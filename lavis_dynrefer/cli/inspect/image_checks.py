@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from PIL import Image, UnidentifiedImageError
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.decoding import (
+from lavis_dynrefer.images.opening import (
     IMAGE_ERRORS,
     ROTATED,
     decode_image,

@@ -19,7 +19,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.box_entries import ImageBoxes
 from lavis_dynrefer.formats.box_files import read_box_file
 from lavis_dynrefer.formats.image_result import RegionId
-from lavis_dynrefer.images.box_formats import FORMATS, pixel_boxes
+from lavis_dynrefer.images import BOX_FORMATS, pixel_boxes
 from lavis_dynrefer.predictor import choose_device
 
 
@@ -70,7 +70,7 @@ def add_region_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--boxes", type=Path, metavar="FILE", help="json, jsonl, COCO json or csv")
     where.add_argument("--whole-image", action="store_true", help="one region: all of the image")
     where.add_argument("--proposals", choices=("rpn",), help="regions a detector proposes")
-    parser.add_argument("--box-format", choices=FORMATS, help="of --box and --boxes; else xyxy")
+    parser.add_argument("--box-format", choices=BOX_FORMATS, help="of --box and --boxes; else xyxy")
     parser.add_argument(
         "--normalised",
         action=argparse.BooleanOptionalAction,

@@ -12,7 +12,7 @@ from lavis_dynrefer.datasets.sources.collector import RegionCollector
 from lavis_dynrefer.datasets.sources.custom_checks import Size, SizeCheck
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.decoding import IMAGE_ERRORS
+from lavis_dynrefer.images.opening import IMAGE_ERRORS
 from lavis_dynrefer.structures import ImageRecord
 
 LOOKED_AT = 50  # images whose size is compared with the json

@@ -1,0 +1,156 @@
+"""Boxes in the usual forms, converted to xyxy in pixels; what looks like another form is an error.
+
+This is the only check of boxes: code that gets its boxes from here trusts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lavis_dynrefer.errors import InputError
+
+BOX_FORMATS = ("xyxy", "xywh")
+_SLACK = 0.05  # share of a side by which a valid box may leave its image
+
+
+def pixel_boxes(
+    boxes: Any,
+    image_size: Sequence[int],
+    *,
+    format: str = "xyxy",
+    normalised: bool | None = None,
+) -> Tensor:
+    """Convert boxes to what the model takes, and check them.
+
+    Args:
+        boxes: (R, 4) list, array or tensor; R may be 0.
+        image_size: width and height in pixels.
+        format: "xyxy" (two corners) or "xywh" (upper left corner, width and height).
+        normalised: True if boxes are fractions of the image's width and height, False if they
+            are pixels; None means pixels, but boxes that look normalised are an error.
+
+    Returns:
+        (R, 4) float32 xyxy in pixels, on the CPU, without gradient.
+
+    Raises:
+        InputError: another shape, not numbers, not finite, outside the image, or apparently in
+            another form; names the box and the cure.
+
+    >>> pixel_boxes([[0.5, 0.5, 0.25, 0.5]], (40, 20), format="xywh", normalised=True)
+    tensor([[20., 10., 30., 20.]])
+    """
+    if format not in BOX_FORMATS:
+        raise InputError(f"format: expected one of {list(BOX_FORMATS)}, got {format!r}")
+    rows = _rows(boxes)
+    if not len(rows):
+        return rows
+    if normalised:
+        if (rows > 1 + _SLACK).any():
+            raise InputError(
+                f"boxes: normalised boxes lie in [0, 1], got up to {float(rows.max()):g}; "
+                "leave out normalised=True for pixels"
+            )
+        rows = rows * torch.tensor([*image_size, *image_size], dtype=torch.float32)
+    elif normalised is None and _look_normalised(boxes, rows):
+        first = [round(value, 4) for value in rows[0].tolist()]
+        raise InputError(
+            f"boxes: all values lie in [0, 1], such as {first}; pass normalised=True "
+            "if they are fractions of the image, normalised=False if they are pixels"
+        )
+    if format == "xywh":
+        return as_boxes(_corners(rows, image_size), image_size=image_size)
+    try:
+        return as_boxes(rows, image_size=image_size)
+    except InputError as error:
+        raise InputError(f'{error}; pass format="xywh" for x, y, width, height') from error
+
+
+def as_boxes(boxes: Any, *, image_size: Sequence[int]) -> Tensor:
+    """Check xyxy boxes in pixels.
+
+    Args:
+        boxes: (R, 4) list, array or tensor; R may be 0.
+        image_size: width and height in pixels.
+
+    Returns:
+        (R, 4) float32, values unchanged.
+
+    Raises:
+        InputError: another shape, not finite, corners in the wrong order, or a box completely
+            outside the image; names the box.
+
+    >>> as_boxes([[1, 2, 3, 4]], image_size=(10, 10))
+    tensor([[1., 2., 3., 4.]])
+    """
+    rows = _rows(boxes)
+    width, height = image_size
+    x1, y1, x2, y2 = rows.unbind(dim=1)
+    problems = {
+        "a value that is not finite": ~rows.isfinite().all(dim=1),
+        "corners in the wrong order (is it x, y, width, height?)": (x2 < x1) | (y2 < y1),
+        f"no part inside the {width} x {height} image": (
+            (x1 >= width) | (y1 >= height) | (x2 <= 0) | (y2 <= 0)
+        ),
+    }
+    for problem, bad in problems.items():
+        if bad.any():
+            raise InputError(
+                f"boxes: {_first(rows, bad)} has {problem}; expected x1, y1, x2, y2 in pixels"
+            )
+    return rows
+
+
+def _rows(boxes: Any) -> Tensor:
+    """(R, 4) float32 on the CPU, whatever the values mean."""
+    try:
+        if isinstance(boxes, Tensor):
+            rows = boxes.detach().to("cpu", torch.float32)
+        else:
+            rows = torch.as_tensor(np.asarray(boxes, dtype=np.float32))
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"boxes: expected rows of four numbers, got {boxes!r:.200}") from error
+    if rows.numel() == 0:
+        return rows.reshape(0, 4)
+    if rows.ndim != 2 or rows.shape[1] != 4:
+        cure = "; one box is a list of one row" if rows.shape == (4,) else ""
+        raise InputError(f"boxes: expected shape (R, 4), got {tuple(rows.shape)}{cure}")
+    return rows
+
+
+def _look_normalised(boxes: Any, rows: Tensor) -> bool:
+    """Whether all values are fractions; a one-pixel box in whole numbers is a box in pixels."""
+    if isinstance(boxes, Tensor):
+        is_float = boxes.is_floating_point()
+    else:
+        is_float = np.asarray(boxes).dtype.kind == "f"
+    return is_float and bool(((rows >= 0) & (rows <= 1)).all())
+
+
+def _corners(rows: Tensor, image_size: Sequence[int]) -> Tensor:
+    """The corners of xywh boxes, unless most of those look like corners already."""
+    start, sides = rows[:, :2], rows[:, 2:]
+    negative = (sides < 0).any(dim=1)
+    if negative.any():
+        raise InputError(f"boxes: {_first(rows, negative)} has a negative width or height")
+    corners = torch.cat([start, start + sides], dim=1)
+    limit = torch.tensor(image_size) * (1 + _SLACK)
+    leaves = (corners[:, 2:] > limit).any(dim=1)
+    fits_as_corners = ((sides <= limit) & (sides > start)).all(dim=1)
+    suspect = leaves & fits_as_corners
+    if 2 * int(suspect.sum()) > len(rows):
+        width, height = image_size
+        raise InputError(
+            f"boxes: {_first(rows, suspect)} as x, y, width, height leaves the {width} x {height} "
+            'image; are these two corners? Then pass format="xyxy"'
+        )
+    return corners
+
+
+def _first(rows: Tensor, bad: Tensor) -> str:
+    number = int(bad.nonzero()[0])
+    return f"row {number} {rows[number].tolist()}"
