@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from page_elements import EVIL, Page
 from PIL import Image
 
 from lavis_dynrefer import RegionPredictor
@@ -21,7 +22,6 @@ from lavis_dynrefer.explain import (
 from lavis_dynrefer.pages.html_page import script_hash
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import make_scene, render
-from tests.pages.page_elements import EVIL, Page
 
 
 def view(scale=0.0, **changes):
