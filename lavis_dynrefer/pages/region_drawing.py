@@ -1,4 +1,4 @@
-"""Images of regions with what was said about them."""
+"""Images with numbered boxes, and text about each box below."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REJECTED_COLOUR = "#e5383b"
 _FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
 LINE_HEIGHT = 20  # pixels
 FONT_SIZE = 14  # pixels
-LEAST_WIDTH = 160  # pixels, so that there is room for words below a narrow image
-LONGEST_TEXT = 1000  # characters beside a box; a hostile word would make an image of any height
-_INDENT = 28  # pixels, of a text's further lines
-_DASH = 6  # pixels, also of the gap after it
+LEAST_WIDTH = 160  # pixels; leaves room for text below a narrow image
+LONGEST_TEXT = 1000  # characters of a box; without a limit, hostile text makes a huge image
+_INDENT = 28  # pixels, of the text beside a number
+_DASH = 6  # pixels, the same for the gap after it
 _NUMBER_HEIGHT = 17  # pixels
-_LEAST_MARK = 4.0  # pixels, side of what is drawn for a box without a size
+_LEAST_MARK = 4.0  # pixels, side of the mark that stands for an empty box
 
 
 def draw_regions(
@@ -37,11 +37,11 @@ def draw_regions(
     r"""The image with numbered boxes, and the text of each box below it.
 
     Args:
-        image: any image; left as it is.
+        image: left unchanged.
         boxes: xyxy in pixels of `image`; any numbers, see `visible_box`.
-        lines: what to write beside each box's number, wrapped where it is too long, and cut where
-            it is longer than `LONGEST_TEXT`; "\n" starts another line.
-        rejected: draw dashed and red what cannot be used.
+        lines: text of each box, wrapped to the width and cut at `LONGEST_TEXT` characters; "\n"
+            starts a new line.
+        rejected: draw the boxes red and dashed, as unusable ones.
         remark: text about the whole image, above the others.
     """
     font = _font(FONT_SIZE)
@@ -72,27 +72,21 @@ def draw_regions(
         for row, line in enumerate(text):
             draw.text((_INDENT, top), line, fill=colour if row == 0 else "#444444", font=font)
             top += LINE_HEIGHT
-    # After the outlines, which would cross them out.
-    places = number_places(shown, image.size, height=_NUMBER_HEIGHT)
-    for index, (place, colour) in enumerate(zip(places, colours)):
-        if place is not None:
-            draw.rectangle(place, fill=colour)
-            middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-            draw.text(middle, str(index + 1), fill="white", font=font, anchor="mm")
+    _draw_numbers(draw, shown, colours, image.size)  # last: no outline crosses them out
     return sheet
 
 
 def visible_box(box: Box, size: tuple[int, int]) -> Box | None:
-    """The part of a box that can be drawn, whatever its numbers.
+    """The part of a box that lies in the image and can be drawn.
 
-    A box that is empty or outside becomes a small mark where it is, or at the nearest edge.
+    An empty box becomes a small mark; a box outside becomes a mark at the nearest edge.
 
     Args:
         box: four numbers, xyxy in pixels; corners may be in the wrong order.
         size: width and height of the image in pixels.
 
     Returns:
-        Corners in order, inside the image; None where a number is not finite.
+        xyxy inside the image, with x1 < x2 and y1 < y2; None if a number is not finite.
 
     >>> visible_box((30.0, -904.0, 50.0, -800.0), (100, 80))
     (30.0, 0.0, 50.0, 4.0)
@@ -106,10 +100,10 @@ def visible_box(box: Box, size: tuple[int, int]) -> Box | None:
 def number_places(
     boxes: Sequence[Box | None], size: tuple[int, int], *, height: float
 ) -> list[Box | None]:
-    """Where to write the number of each box: beside it, away from the numbers before it.
+    """Where to write the number of each box: beside it, and away from the numbers before it.
 
     Args:
-        boxes: what can be drawn of each, see `visible_box`; None has no number either.
+        boxes: as `visible_box` returns them; None gets no number.
         size: width and height of the image in pixels.
         height: of a number in pixels.
     """
@@ -128,7 +122,7 @@ def number_places(
 
 
 def contact_sheet(images: Sequence[Image.Image], *, columns: int) -> Image.Image:
-    """Images side by side, row by row, on white; a row is as high as its highest image."""
+    """Images side by side on white, row by row; each row is as high as its highest image."""
     if not images:
         raise InputError("contact_sheet needs at least one image")
     rows = [images[first : first + columns] for first in range(0, len(images), columns)]
@@ -145,7 +139,7 @@ def contact_sheet(images: Sequence[Image.Image], *, columns: int) -> Image.Image
 
 
 def titled(image: Image.Image, title: str) -> Image.Image:
-    """The image below a line of text."""
+    """The image with a line of text above it."""
     sheet = Image.new("RGB", (image.width, image.height + 2 * LINE_HEIGHT), "white")
     sheet.paste(image, (0, 2 * LINE_HEIGHT))
     ImageDraw.Draw(sheet).text((8, 12), title, fill="black", font=_font(FONT_SIZE + 4))
@@ -154,7 +148,7 @@ def titled(image: Image.Image, title: str) -> Image.Image:
 
 @cache
 def _font(size: int) -> Font:
-    """A font of this machine that knows many scripts, else Pillow's own, which is plain ASCII."""
+    """An installed font that knows many scripts, else Pillow's own, which knows only ASCII."""
     for name in _FONTS:
         try:
             return ImageFont.truetype(name, size)
@@ -164,7 +158,7 @@ def _font(size: int) -> Font:
 
 
 def _visible_side(start: float, end: float, length: int) -> tuple[float, float]:
-    """Both ends within 0..length, at least a mark apart where the image has the room."""
+    """Both ends within 0..length, at least a mark apart if the image is large enough."""
     low, high = sorted(min(max(value, 0.0), float(length)) for value in (start, end))
     if high - low < _LEAST_MARK:
         low = max(min(low, length - _LEAST_MARK), 0.0)
@@ -191,8 +185,22 @@ def _dashes(x1: float, y1: float, x2: float, y2: float) -> Iterator[Box]:
         yield x1 + across * start, y1 + down * start, x1 + across * end, y1 + down * end
 
 
+def _draw_numbers(
+    draw: ImageDraw.ImageDraw,
+    boxes: Sequence[Box | None],
+    colours: Sequence[str],
+    size: tuple[int, int],
+) -> None:
+    places = number_places(boxes, size, height=_NUMBER_HEIGHT)
+    for index, (place, colour) in enumerate(zip(places, colours)):
+        if place is not None:
+            draw.rectangle(place, fill=colour)
+            middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+            draw.text(middle, str(index + 1), fill="white", font=_font(FONT_SIZE), anchor="mm")
+
+
 def _around(box: Box, width: float, height: float, size: tuple[int, int]) -> list[Box]:
-    """Places of a number beside a box, not on it: it would hide small objects."""
+    """Places for a number beside a box; on it, the number would hide small objects."""
     x1, y1, x2, y2 = box
     corners = [(x, y) for y in (y1 - height, y2) for x in (x1, x2 - width)]
     corners += [(x, y) for y in (y1, y2 - height) for x in (x1 - width, x2)]
@@ -205,7 +213,7 @@ def _around(box: Box, width: float, height: float, size: tuple[int, int]) -> lis
 
 
 def _overlap(box: Box, other: Box) -> float:
-    """Area two boxes share, in pixels."""
+    """Area shared by two boxes, in square pixels."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     return max(width, 0.0) * max(height, 0.0)
@@ -216,7 +224,7 @@ def _cut(text: str) -> str:
 
 
 def _wrap(text: str, font: Font, room: float) -> Iterator[str]:
-    """Lines no wider than `room`; a word that is too wide by itself is broken."""
+    """Lines no wider than `room` pixels; a word that is too wide is broken."""
     line = ""
     for word in text.split():
         longer = f"{line} {word}".strip()
@@ -226,7 +234,7 @@ def _wrap(text: str, font: Font, room: float) -> Iterator[str]:
         if line:
             yield line
         while font.getlength(word) > room:
-            # From the front: the word may be far longer than a line. A line has at least a letter.
+            # From the front: the word may be far longer than a line.
             too_long = (n for n in range(1, len(word)) if font.getlength(word[: n + 1]) > room)
             fits = next(too_long, len(word))
             yield word[:fits]
