@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import (
+    LAVIS_KEYS,
     ContrastConfig,
     QFormerConfig,
     RegionEncoderConfig,
@@ -26,7 +27,6 @@ from lavis_dynrefer.config import (
 )
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.boxes import carry
-from lavis_dynrefer.models.assembly import LAVIS_KEYS
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder, build_contrast
 from lavis_dynrefer.models.decoders.tagging import multi_hot
@@ -137,7 +137,7 @@ class RegionPretraining(BaseModel):
 
         Args:
             samples: views (B, V, 3, S, S), boxes (B, V, 4), image_boxes (B, 4), image_ids: B
-                numbers, tags: B lists of labels.
+                numbers, tags: B lists of indices into the labels.
 
         Returns:
             "loss" and its parts "loss_cells", "loss_mean", "loss_summary", "loss_query" and
@@ -145,7 +145,7 @@ class RegionPretraining(BaseModel):
         """
         views = samples["views"]
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
-        truth = multi_hot(samples["tags"], self.labels).to(tokens.device)  # (B, K)
+        truth = multi_hot(samples["tags"], len(self.labels)).to(tokens.device)  # (B, K)
 
         rois, shown = self._regions_in_views(samples)
         encoder = self.region_encoder

@@ -39,7 +39,7 @@ def one_image():
         "boxes": torch.stack([torch.tensor([region, region]), image_boxes * whole], dim=1),
         "image_boxes": image_boxes,
         "image_ids": [7, 7],
-        "tags": [["red"], ["house"]],
+        "tags": [[0], [3]],  # red, house
     }
 
 

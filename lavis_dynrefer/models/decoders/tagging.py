@@ -49,20 +49,27 @@ class TagDecoder(nn.Module):
         return kept
 
 
-def multi_hot(tags: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> Tensor:
-    """(B, K) of 0 and 1: which tags of the vocabulary each region has.
+def multi_hot(tags: Sequence[Sequence[int]], count: int) -> Tensor:
+    """Tags as targets of the tagging loss.
+
+    Args:
+        tags: for each of B regions, indices into the tag list.
+        count: K, the length of the tag list.
+
+    Returns:
+        (B, K) of 0 and 1.
 
     Raises:
-        ValueError: a tag that is not in the vocabulary.
+        InputError: an index beyond the tag list.
     """
-    column = {tag: index for index, tag in enumerate(vocabulary)}
-    hot = torch.zeros(len(tags), len(column))
-    for row, names in enumerate(tags):
-        for name in names:
-            if name not in column:
-                raise InputError(
-                    f"tag {name!r} is not in the model's list of {len(column)} tags; "
-                    "give the dataset and the model the same tag vocabulary"
-                )
-            hot[row, column[name]] = 1
+    sizes = torch.tensor([len(row) for row in tags], dtype=torch.long)
+    columns = torch.tensor([index for row in tags for index in row], dtype=torch.long)
+    unknown = columns[(columns < 0) | (columns >= count)]
+    if len(unknown):
+        raise InputError(
+            f"tags: expected indices into the model's list of {count} tags, got {unknown[0]}; "
+            "give the dataset and the model the same tag list"
+        )
+    hot = torch.zeros(len(tags), count)
+    hot[torch.arange(len(tags)).repeat_interleave(sizes), columns] = 1
     return hot
