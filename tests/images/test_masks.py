@@ -2,19 +2,65 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 
+from lavis_dynrefer.images import boxes_of_masks
 from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle, run_lengths
 
-# 4 rows, 5 columns; rows 1 to 2 of columns 2 to 3 are set; runs go down the columns
+SIZE = (5, 4)  # width, height
+# Rows 1 to 2 of columns 2 to 3 are set; runs go down the columns.
 PIXELS = np.zeros((4, 5), dtype=bool)
 PIXELS[1:3, 2:4] = True
 RUNS = {"size": [4, 5], "counts": [9, 2, 2, 2, 5]}
+POLYGON = [2, 1, 4, 1, 4, 3, 2, 3]
 
 
-def packed(pixels, kind):
-    rle = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
-    return {**rle, "counts": rle["counts"].decode() if kind is str else rle["counts"]}
+def packed(pixels):
+    """RLE as pycocotools writes it; counts are bytes."""
+    return coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        PIXELS.astype(np.uint8) * 7,
+        PIXELS,
+        torch.from_numpy(PIXELS),
+        torch.from_numpy(PIXELS * 0.5).requires_grad_(),
+        RUNS,
+        [POLYGON],
+    ],
+)
+def test_every_form_of_a_mask_gives_its_tight_box(mask):
+    whole = np.ones((4, 5), dtype=bool)
+
+    assert boxes_of_masks([whole, mask], SIZE).tolist() == [[0, 0, 5, 4], [2, 1, 4, 3]]
+
+
+def test_no_masks_give_no_boxes():
+    assert boxes_of_masks([], SIZE).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((4, 5)), "row 1: the mask is empty"),
+        (np.ones((5, 4)), "the mask is 4 x 5 pixels, the image 5 x 4"),
+        ({"size": [9, 9], "counts": [0, 81]}, "the mask is 9 x 9 pixels"),
+        ({"counts": [0, 81]}, "row 1: RLE mask: expected size and counts"),
+        ({"size": [4, 5], "counts": "5P"}, "row 1: RLE counts end within a number"),
+        ([], "needs parts with x and y"),
+        ([POLYGON, 7], "a list of polygons"),
+        ([[1, 1, 10**400, 2]], "row 1: int too large"),
+        (POLYGON, "a list of polygons; one polygon is a list of one"),
+        (np.ones((4, 5, 3)), r"RLE, polygons or an array \(height, width\)"),
+        ("mask.png", "expected"),
+    ],
+)
+def test_invalid_masks_are_refused(mask, message):
+    with pytest.raises(ValueError, match=message):
+        boxes_of_masks([RUNS, mask], SIZE)
 
 
 def test_polygon_box_spans_all_parts():
@@ -49,43 +95,40 @@ def test_rle_box_by_both_rules(rule, box):
     assert box_from_rle(RUNS, rule) == box
 
 
-@pytest.mark.parametrize("kind", [str, bytes])
-def test_compressed_counts_equal_run_lengths(kind):
-    assert run_lengths(packed(PIXELS, kind)["counts"], 20).tolist() == RUNS["counts"]
-
-
 @pytest.mark.parametrize("counts", [[9, 2, 2, 2, 5], [0, 20], [3, 1, 0, 1, 15], [2, 18]])
 def test_compressed_counts_are_read_as_pycocotools_writes_them(counts):
     written = coco_mask.frPyObjects({"size": [4, 5], "counts": counts}, 4, 5)["counts"]
+
     assert run_lengths(written, 20).tolist() == counts
+    assert run_lengths(written.decode(), 20).tolist() == counts
 
 
 def test_long_runs_are_read_as_written():
     pixels = np.zeros((900, 1100), dtype=bool)
     pixels[3:800, 7:1000] = True
-    assert box_from_rle(packed(pixels, str)) == (7, 3, 1000, 800)
+    assert box_from_rle(packed(pixels)) == (7, 3, 1000, 800)
 
 
-def test_a_run_over_the_end_of_a_column_touches_top_and_bottom():
+def test_run_across_two_columns_touches_top_and_bottom():
     # the last of column 1, the first of column 2
     assert box_from_rle({"size": [4, 5], "counts": [7, 2, 11]}) == (1, 0, 3, 4)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.999])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (23, 31)])
-def test_boxes_are_those_of_the_pixels(shape, share):
+def test_rle_box_equals_the_box_of_the_pixels(shape, share):
     generator = np.random.default_rng(0)
     pixels = generator.random(shape) < share
     pixels[generator.integers(shape[0]), generator.integers(shape[1])] = True
     columns, rows = pixels.any(axis=0).nonzero()[0], pixels.any(axis=1).nonzero()[0]
 
-    box = box_from_rle(packed(pixels, str))
+    box = box_from_rle(packed(pixels))
 
     assert box == (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
 
 
-def test_mask_of_nothing_has_no_box():
-    with pytest.raises(ValueError, match="no pixel set"):
+def test_empty_rle_is_refused():
+    with pytest.raises(ValueError, match="is empty"):
         box_from_rle({"size": [4, 5], "counts": [20]})
 
 
@@ -94,7 +137,7 @@ DAMAGED = {
     "too short": ([4, 5], [3, 2], "must add up to the 20 pixels of the mask, got 5 in 2 runs"),
     "too long": ([4, 5], [5, 200], "got 205 in 2 runs"),
     "more runs than pixels": ([4, 5], [0] * 1000, "1,000 are too many for 20 pixels"),
-    "a text longer than any": ([4, 5], "0" * 1000, "1,000 are too many for 20 pixels"),
+    "a text that is too long": ([4, 5], "0" * 1000, "1,000 are too many for 20 pixels"),
     "nothing": ([4, 5], [], "got 0 in 0 runs"),
     "an empty text": ([4, 5], "", "got 0 in 0 runs"),
     "empty bytes": ([4, 5], b"", "got 0 in 0 runs"),
@@ -132,12 +175,12 @@ def test_damaged_masks_are_refused(name):
 
 
 @pytest.mark.parametrize("mask", [{}, {"size": [4, 5]}, {"counts": [20]}])
-def test_half_a_mask_is_refused(mask):
+def test_rle_needs_size_and_counts(mask):
     with pytest.raises(ValueError, match="expected size and counts"):
         box_from_rle(mask)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_integers_are_valid_counts():
     mask = {"size": np.array([4, 5]).tolist(), "counts": list(np.array(RUNS["counts"]))}
     assert box_from_rle(mask) == (2, 1, 4, 3)
 
@@ -148,24 +191,28 @@ def test_unknown_rule_is_refused(function):
         function([[0, 0, 1, 1]], "tight")
 
 
-def test_official_rule_gives_the_annotated_boxes_of_real_crowds(shared):
+@pytest.fixture
+def coco_objects(shared):
     path = shared / "fixtures/coco_ovad_e2e/annotations/instances_val2017.json"
-    rows = json.loads(path.read_text())["annotations"]
-    crowds = [row for row in rows if row["iscrowd"]]
+    return json.loads(path.read_text())["annotations"]
+
+
+def xyxy(rows):
+    x, y, width, height = np.array([row["bbox"] for row in rows]).T
+    return np.stack([x, y, x + width, y + height], axis=1)
+
+
+def test_official_rule_gives_the_annotated_boxes_of_real_crowds(coco_objects):
+    crowds = [row for row in coco_objects if row["iscrowd"]]
 
     found = np.array([box_from_rle(row["segmentation"], "official") for row in crowds])
-    x, y, width, height = np.array([row["bbox"] for row in crowds]).T
 
-    np.testing.assert_array_equal(found, np.stack([x, y, x + width, y + height], axis=1))
+    np.testing.assert_array_equal(found, xyxy(crowds))
 
 
-def test_real_polygons_agree_with_the_annotated_boxes(shared):
-    path = shared / "fixtures/coco_ovad_e2e/annotations/instances_val2017.json"
-    rows = json.loads(path.read_text())["annotations"]
-    objects = [row for row in rows if not row["iscrowd"]]
+def test_real_polygons_agree_with_the_annotated_boxes(coco_objects):
+    objects = [row for row in coco_objects if not row["iscrowd"]]
 
     found = np.array([box_from_polygons(row["segmentation"]) for row in objects])
-    x, y, width, height = np.array([row["bbox"] for row in objects]).T
 
-    # the file rounds to hundredths
-    np.testing.assert_allclose(found, np.stack([x, y, x + width, y + height], axis=1), atol=0.011)
+    np.testing.assert_allclose(found, xyxy(objects), atol=0.011)  # the file rounds to hundredths

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lavis_dynrefer.images import open_image
 
@@ -15,47 +15,87 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
 
-def test_a_path_a_pil_image_and_an_array_mean_the_same(pixels, tmp_path):
+@pytest.fixture
+def sideways():
+    """EXIF that asks to show the image rotated."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def test_path_pil_image_and_array_are_equivalent(pixels, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
 
-    for_all = [tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels]
+    inputs = [tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels]
 
-    assert [np.asarray(open_image(one)).tolist() for one in for_all] == [pixels.tolist()] * 4
+    assert [np.asarray(open_image(one)).tolist() for one in inputs] == [pixels.tolist()] * 4
 
 
-def test_an_image_that_asks_to_be_rotated_is_read_as_stored_and_said_so(pixels, tmp_path, caplog):
-    sideways = Image.Exif()
-    sideways[0x0112] = 6
+def test_rgb_pil_image_is_not_copied(pixels, sideways, tmp_path):
+    image = Image.fromarray(pixels)
+    image.info["exif"] = sideways.tobytes()
+
+    assert open_image(image) is image
+    assert "exif" in image.info  # the user's image stays as it is
+
+
+def test_pixels_outlive_the_open_file(pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+
+    with Image.open(tmp_path / "a.png") as file:
+        image = open_image(file)
+
+    assert np.asarray(image).tolist() == pixels.tolist()
+
+
+def test_16_bit_images_keep_their_brightness(tmp_path):
+    Image.fromarray(np.full((4, 4), 128 << 8, dtype=np.uint16)).save(tmp_path / "deep.png")
+
+    assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_exif_rotation_is_logged_and_not_applied(pixels, sideways, tmp_path, caplog):
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=sideways)
     Image.fromarray(pixels).save(tmp_path / "plain.png")
 
     assert open_image(tmp_path / "plain.png").size == (8, 6)
     assert not caplog.records
     assert open_image(tmp_path / "turned.png").size == (8, 6)
-    assert (
-        "turned.png asks to be shown rotated (EXIF); boxes count in its pixels as stored, 8 x 6"
-        in (caplog.text)
-    )
+    assert "turned.png asks to be shown rotated (EXIF)" in caplog.text
+    assert "8 x 6" in caplog.text
 
 
-def test_a_rotation_is_told_once_for_each_image(pixels, tmp_path, caplog):
-    sideways = Image.Exif()
-    sideways[0x0112] = 6
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=sideways)
-
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_exif_rotation_is_logged_once_per_image(pixels, sideways, tmp_path, caplog, mode):
+    image = Image.fromarray(pixels).convert(mode)
+    image.save(tmp_path / "turned.png", exif=sideways)
     open_image(open_image(tmp_path / "turned.png"))
     open_image(tmp_path / "turned.png")  # to draw it
     assert len(caplog.records) == 1
 
-    with Image.open(tmp_path / "turned.png") as image:
-        open_image(open_image(image))
+    image = image.resize((11, 7 + len(mode)))  # of a size that no other test uses
+    image.info["exif"] = sideways.tobytes()
+    open_image(image)
+    open_image(open_image(image))
     assert [record.getMessage().split(" asks")[0] for record in caplog.records] == [
         str(tmp_path / "turned.png"),
         "an image",
     ]
 
 
-def test_gray_arrays_are_gray_images(pixels):
+def test_truncated_files_are_refused_even_if_pillow_would_fill_them(pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as some datasets of LAVIS do
+    Image.fromarray(np.tile(pixels, (40, 40, 1))).save(tmp_path / "cut.jpg")
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(ValueError, match=r"cannot read image .*cut\.jpg: .*truncated"):
+        open_image(tmp_path / "cut.jpg")
+
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_gray_array_becomes_rgb(pixels):
     found = open_image(pixels[..., 0])
 
     assert found.mode == "RGB"
@@ -72,29 +112,29 @@ def test_gray_arrays_are_gray_images(pixels):
         np.zeros((1, 6, 8, 3), dtype=np.uint8),
     ],
 )
-def test_arrays_of_another_kind_are_refused(array):
+def test_other_arrays_are_refused(array):
     with pytest.raises(ValueError, match=r"expected an array \(h, w, 3\) or \(h, w\) of uint8"):
         open_image(array)
 
 
-def test_what_is_no_image_at_all_is_refused():
+def test_other_types_are_refused():
     with pytest.raises(ValueError, match="expected a path, PIL image or array"):
         open_image(7)
 
 
-def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no image .*absent\.png"):
-        open_image(tmp_path / "absent.png")
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no image .*missing\.png"):
+        open_image(tmp_path / "missing.png")
 
 
-def test_a_page_that_calls_itself_an_image_is_refused(tmp_path):
+def test_html_named_jpg_is_refused(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
 
     with pytest.raises(ValueError, match=r"cannot read image .*page\.jpg"):
         open_image(tmp_path / "page.jpg")
 
 
-def test_a_header_that_claims_too_many_pixels_is_refused_unread(tmp_path):
+def test_too_many_pixels_are_refused_before_decoding(tmp_path):
     def chunk(kind, content):
         body = kind + content
         return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
