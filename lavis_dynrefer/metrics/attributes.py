@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import boxes
 from lavis_dynrefer.metrics.graded_regions import (
+    OFFICIAL,
     STRICT,
     check_request,
     check_scores,
@@ -75,7 +76,11 @@ def attribute_groups(attributes: Sequence[AttributeInfo]) -> dict[str, Bools]:
 
 
 def attribute_map(
-    scores: Floats, labels: NDArray[np.int_], attributes: Sequence[AttributeInfo]
+    scores: Floats,
+    labels: NDArray[np.int_],
+    attributes: Sequence[AttributeInfo],
+    *,
+    mode: str = STRICT,
 ) -> dict[str, float]:
     """Mean average precision of each group of attributes, in percent.
 
@@ -83,6 +88,8 @@ def attribute_map(
         scores: (R, A).
         labels: (R, A) of 1, 0, -1.
         attributes: the A attributes, in column order.
+        mode: "strict", or "official", which clips scores to [0, 1] as OVAD's evaluator does: all
+            scores above 1 then rank alike.
 
     Returns:
         "map" over all attributes and "map_<group>" for the other groups of `attribute_groups`;
@@ -103,6 +110,8 @@ def attribute_map(
             f"none of {labels.size} attribute labels is 1, so there is nothing to find; check the "
             "annotation file"
         )
+    if mode == OFFICIAL:
+        scores = scores.clip(0, 1)
     precisions = average_precisions(scores, labels)
     graded = ~np.isnan(precisions)
     return {
@@ -141,9 +150,9 @@ def evaluate_attributes(
             answered += 1
     corners = torch.tensor([region.box for region in regions], dtype=torch.float64)
     large = boxes.area(corners).numpy() >= MIN_AREA
-    metrics = attribute_map(scores, labels, region_set.attributes)
+    metrics = attribute_map(scores, labels, region_set.attributes, mode=mode)
     if (labels[large] == 1).any():
-        subset = attribute_map(scores[large], labels[large], region_set.attributes)
+        subset = attribute_map(scores[large], labels[large], region_set.attributes, mode=mode)
         for name, value in subset.items():
             if name in ("map", "map_head", "map_medium", "map_tail"):
                 metrics[f"{name}_area50"] = value

@@ -1,4 +1,4 @@
-"""The golden folder, the model built from it, and the summary of worst differences."""
+"""The golden folder, the model built from it, and a summary of the largest differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_folder import build, expand_views, read_json, read_tensors
+from golden_folder import OWN, build, expand_views, read_json, read_tensors
 
 WORST = pytest.StashKey()
 
@@ -16,27 +16,35 @@ def pytest_configure(config):
     config.stash[WORST] = {}
 
 
+def pytest_generate_tests(metafunc):
+    """One test for each case in the folder: `CASES` of a module is argument -> folder -> values."""
+    folder = Path(metafunc.config.getoption("--golden") or OWN)
+    for argument, cases in getattr(metafunc.module, "CASES", {}).items():
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, cases(folder) if folder.is_dir() else [])
+
+
 def pytest_terminal_summary(terminalreporter, config):
     if not config.stash[WORST]:
         return
-    terminalreporter.section("worst difference to the official code")
+    terminalreporter.section("largest difference to the official code")
     for stage, (difference, tolerance) in config.stash[WORST].items():
         terminalreporter.write_line(f"{stage:<40} {difference:9.2e}   allowed {tolerance:.0e}")
 
 
 @pytest.fixture(scope="session")
 def golden_dir(request) -> Path:
-    """The folder named by --golden, else the reference material's own."""
+    """The folder that --golden names, or the one of the reference material."""
     given = request.config.getoption("--golden")
     folder = Path(given) if given else request.getfixturevalue("shared") / "parity"
     if not (folder / "outputs.json").is_file():
-        pytest.fail(f"--golden {folder}: no outputs.json there; expected the layout of its README")
+        pytest.fail(f"--golden {folder}: no outputs.json; expected the layout of its README")
     return folder
 
 
 @pytest.fixture(scope="session")
 def close(request):
-    """Assert that two tensors agree, and remember by how much they differ."""
+    """Assert that two tensors agree, and record their largest difference."""
 
     def compare(stage, ours, theirs, *, atol):
         ours, theirs = torch.as_tensor(ours).double(), torch.as_tensor(theirs).double()
@@ -62,13 +70,13 @@ def tensors(golden_dir):
 
 @pytest.fixture(scope="session")
 def weights(golden_dir):
-    """Random weights under the official names."""
+    """Random weights under their official names."""
     return read_tensors(golden_dir / "state_dict.safetensors.xz")
 
 
 @pytest.fixture(scope="session")
 def inputs(golden_dir, model):
-    """Normalised views (B, V, 3, 224, 224) and region boxes (B, V, 4)."""
+    """Normalised views (B, V, 3, S, S) and region boxes (B, V, 4)."""
     arrays = np.load(golden_dir / "inputs.npz")
     views = expand_views(arrays["cells"], model.backbone.mean, model.backbone.std)
     return views, torch.from_numpy(arrays["cascade_region_bboxes"])
@@ -82,7 +90,7 @@ def model(golden_dir, weights):
 
 @pytest.fixture(scope="session")
 def stages(model, inputs):
-    """Every stage's output for the golden views, in the rows the official hooks saw."""
+    """Output of every stage for the golden views, under the names of the official modules."""
     seen = {}
     hooks = [
         module.register_forward_hook(

@@ -1,21 +1,23 @@
-"""Same weights and views in, the official code's numbers out."""
+"""Same weights and views in, the official numbers out."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torchvision
-from golden_folder import build
+from golden_folder import build, read_json, read_tensors
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.models import region_encoder
-from lavis_dynrefer.models.answering import Questions, answer
+from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.weights.checkpoint import from_official
+from lavis_dynrefer.questions import TASKS, Questions
+from lavis_dynrefer.vocab.prompts import attribute_prompts
 
 STAGE = 2e-4  # stage tensors; 1e-6 noise on the weights alone moves Q-Former outputs by 3e-5
 SCORE = 1e-4  # logits, probabilities, and log-scores relative to their size
-TOKENS = [0, 1, 2, 17, 100, 137, 240, 256]  # rows of a token sequence that were kept
-KEPT = {  # golden name -> stage, and the part of it that was kept
+TOKENS = [0, 1, 2, 17, 100, 137, 240, 256]  # rows of a token sequence that were recorded
+RECORDED = {  # golden name -> stage, and the part of it that was recorded
     "vit_tokens": ("visual_encoder", lambda x, _: x[:, TOKENS]),
     "ln_vision_tokens": ("ln_vision", lambda x, _: x[:, TOKENS]),
     "roi_align_region1": ("_roi_align", lambda x, v: x[v : 2 * v, ::4]),
@@ -29,35 +31,57 @@ KEPT = {  # golden name -> stage, and the part of it that was kept
     "tag_probs": ("tag_logits", lambda x, _: x.sigmoid()),
     "t5_proj_out": ("t5_proj", lambda x, _: x),
 }
-RUNS = (
-    "beams2",
-    "beams5",
-    "beams5_user_controls",
-    "beams2_forced_controls",
-    "beams5_forced_controls",
-)
+WHOLE = ("visual_encoder", "ln_vision", "_roi_align", "cvem_align", "cvem_mlp", "Qformer.bert")
+GENERATION = ("num_beams", "max_new_tokens", "min_length", "length_penalty", "repetition_penalty")
+FORCED = "_forced_controls"  # in outputs.json; the tensors of these runs are called "<run>fc"
 
 
-@pytest.mark.parametrize("name", KEPT)
+def runs(folder):
+    """Runs of the official beam search in outputs.json."""
+    found = read_json(folder / "outputs.json").items()
+    return [name for name, run in found if isinstance(run, dict) and "sequences_scores" in run]
+
+
+def runs_with(suffix):
+    """Of these, the ones that a tensor `eval/<run>_<suffix>` was recorded for."""
+
+    def names(folder):
+        tensors = read_tensors(folder / "outputs.safetensors.xz")
+        return [run for run in runs(folder) if tensor_of(run, suffix) in tensors]
+
+    return names
+
+
+def tensor_of(run, suffix):
+    return f"eval/{run.replace(FORCED, 'fc')}_{suffix}"
+
+
+CASES = {
+    "name": lambda folder: [
+        name
+        for name in RECORDED
+        if f"eval/{name}" in read_tensors(folder / "outputs.safetensors.xz")
+    ],
+    "stage": lambda folder: [
+        stage for stage in WHOLE if stage in read_json(folder / "outputs.json")["stats"]
+    ],
+    "run": runs,
+    "prompt_run": runs_with("inputs_embeds"),
+    "token_run": runs_with("sequences"),
+}
+
+
 def test_stage(name, stages, tensors, model, close):
-    stage, part = KEPT[name]
+    stage, part = RECORDED[name]
     ours = part(stages[stage], model.region_encoder.num_views)
     atol = SCORE if name in ("tag_logits", "tag_probs") else STAGE
     close(name, ours, tensors[f"eval/{name}"], atol=atol)
 
 
-@pytest.mark.parametrize(
-    "stage", ["visual_encoder", "ln_vision", "_roi_align", "cvem_align", "cvem_mlp", "Qformer.bert"]
-)
 def test_whole_stage_by_its_statistics(stage, stages, numbers, close):
     x = stages[stage].double()
-    mean, std, largest, _ = numbers["stats"][stage]
-    close(
-        f"{stage} mean, std, max",
-        [x.mean(), x.std(), x.abs().max()],
-        [mean, std, largest],
-        atol=STAGE,
-    )
+    ours = [x.mean(), x.std(), x.abs().max()]
+    close(f"{stage} mean, std, max", ours, numbers["stats"][stage][:3], atol=STAGE)
 
 
 def test_rois(model, inputs, tensors, monkeypatch, close):
@@ -85,29 +109,21 @@ def test_text_embeddings(model, numbers, tensors, close):
     close("encode_text", ours, tensors["text/encode_text"], atol=SCORE)
 
 
-def ask(model, stages, **changes):
-    questions = Questions(
-        tasks=changes.pop("tasks"),
-        attributes=model.attributes,
-        categories=changes.pop("categories", ()),
-        generation=GenerationConfig(),
-    )
-    queries = stages["Qformer.bert"]
-    routes = dict.fromkeys(("caption", "tags", "attributes", "categories"), queries)
+def scores_of(model, stages, task, names, **asked):
+    """(B, K) scores of one task in the order of `names`."""
+    queries = dict.fromkeys(TASKS, stages["Qformer.bert"])
     with torch.no_grad():
-        return answer(model, routes, questions, [()] * len(queries))
+        answers = Answerer(model).decode(queries, Questions(tasks=(task,), **asked))[task]
+    return torch.tensor([[dict(row)[name] for name in names] for row in answers])
 
 
 def test_attribute_scores(model, stages, tensors, close):
-    answers = ask(model, stages, tasks=("attributes",))["attributes"]
     names = [attribute.name for attribute in model.attributes]
-    ours = torch.tensor([[dict(row)[name] for name in names] for row in answers])
+    ours = scores_of(model, stages, "attributes", names)
     close("attr_scores", ours, tensors["eval/attr_scores"], atol=SCORE)
 
 
 def test_logits_of_all_attribute_prompts(model, stages, tensors, close):
-    from lavis_dynrefer.vocab.prompts import attribute_prompts
-
     texts = [text for attribute in model.attributes for text in attribute_prompts(attribute)]
     with torch.no_grad():
         ours = model.contrast(model.embed_texts(texts), stages["Qformer.bert"])
@@ -116,29 +132,21 @@ def test_logits_of_all_attribute_prompts(model, stages, tensors, close):
 
 def test_category_logits(model, stages, numbers, tensors, close):
     names = numbers["ov_classes"]
-    answers = ask(model, stages, tasks=("categories",), categories=tuple(names))["categories"]
-    ours = torch.tensor([[dict(row)[name] for name in names] for row in answers])
+    ours = scores_of(model, stages, "categories", names, categories=names)
     close("cls_logits", ours, tensors["eval/cls_logits"], atol=SCORE)
 
 
-def test_kept_tags(model, stages, numbers):
+def test_kept_tags(run, model, stages, numbers):
     kept = [sorted(name for name, _ in row) for row in model.tagging.names(stages["tag_logits"])]
-    assert kept == [sorted(names) for names in numbers["beams2"]["tags"]]
+    assert kept == [sorted(names) for names in numbers[run]["tags"]]
 
 
-@pytest.mark.parametrize("run", RUNS)
 def test_captions_and_scores(run, model, stages, numbers, close):
     record = numbers[run]
-    settings = record["generate_kwargs"]
-    options = GenerationConfig(
-        num_beams=settings["num_beams"],
-        max_new_tokens=settings["max_new_tokens"],
-        min_length=settings["min_length"],
-        length_penalty=float(settings["length_penalty"]),
-        repetition_penalty=settings["repetition_penalty"],
-    )
+    settings = {name: record["generate_kwargs"][name] for name in GENERATION}
+    settings["length_penalty"] = float(settings["length_penalty"])
     captions, scores = model.captioning.generate(
-        stages["Qformer.bert"], record["control_words"], options
+        stages["Qformer.bert"], record["control_words"], GenerationConfig(**settings)
     )
     assert captions == record["captions"]
     theirs = torch.tensor(record["sequences_scores"]).double()
@@ -146,32 +154,31 @@ def test_captions_and_scores(run, model, stages, numbers, close):
     close(f"{run} log-score, relative", relative, torch.zeros_like(relative), atol=SCORE)
 
 
-@pytest.mark.parametrize("run", ["beams2", "beams2fc"])
-def test_prompt_of_the_language_model(run, model, stages, numbers, tensors, close):
-    record = numbers["beams2_forced_controls" if run.endswith("fc") else run]
+def test_prompt_of_the_language_model(prompt_run, model, stages, numbers, tensors, close):
+    controls = numbers[prompt_run]["control_words"]
     with torch.no_grad():
-        embeddings, mask = model.captioning.prompt(stages["Qformer.bert"], record["control_words"])
-    close(f"{run} inputs_embeds", embeddings, tensors[f"eval/{run}_inputs_embeds"], atol=STAGE)
-    assert torch.equal(mask.long(), tensors[f"eval/{run}_attention_mask"].long())
+        embeddings, mask = model.captioning.prompt(stages["Qformer.bert"], controls)
+    recorded = tensors[tensor_of(prompt_run, "inputs_embeds")]
+    close(f"{prompt_run} inputs_embeds", embeddings, recorded, atol=STAGE)
+    assert torch.equal(mask.long(), tensors[tensor_of(prompt_run, "attention_mask")].long())
 
 
-@pytest.mark.parametrize("run", ["beams2", "beams5", "beams2fc"])
-def test_generated_tokens(run, model, stages, numbers, tensors):
-    record = numbers["beams2_forced_controls" if run.endswith("fc") else run]
-    settings = record["generate_kwargs"]
-    keys = ("num_beams", "max_new_tokens", "min_length", "length_penalty", "repetition_penalty")
+def test_generated_tokens(token_run, model, stages, numbers, tensors):
+    record = numbers[token_run]
+    settings = {name: record["generate_kwargs"][name] for name in GENERATION}
     with torch.no_grad():
         embeddings, mask = model.captioning.prompt(stages["Qformer.bert"], record["control_words"])
         tokens = model.captioning.llm.model.generate(
-            inputs_embeds=embeddings, attention_mask=mask, **{key: settings[key] for key in keys}
+            inputs_embeds=embeddings, attention_mask=mask, **settings
         )
-    assert torch.equal(tokens.long(), tensors[f"eval/{run}_sequences"].long())
+    assert torch.equal(tokens.long(), tensors[tensor_of(token_run, "sequences")].long())
 
 
-def test_encoder_of_the_language_model(model, stages, numbers, tensors, close):
+def test_encoder_of_the_language_model(golden_dir, model, stages, numbers, tensors, close):
+    natural = next(run for run in runs_with("inputs_embeds")(golden_dir) if FORCED not in run)
     with torch.no_grad():
         embeddings, mask = model.captioning.prompt(
-            stages["Qformer.bert"], numbers["beams2"]["control_words"]
+            stages["Qformer.bert"], numbers[natural]["control_words"]
         )
         ours = model.captioning.llm.model.encoder(inputs_embeds=embeddings, attention_mask=mask)
     close("t5_encoder_out", ours.last_hidden_state, tensors["eval/t5_encoder_out"], atol=STAGE)
@@ -189,16 +196,14 @@ def test_token_ids_of_the_language_model(model, numbers):
 def training(golden_dir, weights, inputs, numbers, tensors):
     """Losses of one training step and the gradient norm of every parameter."""
     model = build(golden_dir, weights).train()
-    names = model.tagging.tags
-    both = tensors["train/tags"]
-    hot = (both[:, : len(names)] + both[:, len(names) :]).clamp(max=1)
+    first, second = tensors["train/tags"].split(len(model.tagging.tags), dim=1)  # the two tag sets
     record = numbers["train"]
     losses = model(
         {
             "views": inputs[0],
             "boxes": inputs[1],
             "captions": record["caps"],
-            "tags": [[names[column] for column in row.nonzero().flatten()] for row in hot],
+            "tags": [row.nonzero().flatten().tolist() for row in first + second],
             "controls": record["cap_control_words"],
         }
     )
