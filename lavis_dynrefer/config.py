@@ -1,31 +1,52 @@
-"""The numbers of the method as frozen dataclasses, read strictly from any mapping.
+"""The numbers of the method, each with its bounds and its source.
 
-Defaults are those of the released DynRefer with Flan-T5-XL; the source stands beside each number.
-"official" means callsys/DynRefer at 2200c5b.
+Defaults are those of the released DynRefer with Flan-T5-XL. "official" means callsys/DynRefer at
+2200c5b.
 """
 
-import dataclasses
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Optional, TypeVar
+from dataclasses import field, fields
+from typing import Any, Optional
 
-from lavis_dynrefer.errors import InputError
+from pydantic import Field, model_validator
 
-T = TypeVar("T")
+from lavis_dynrefer.errors import did_you_mean
+from lavis_dynrefer.settings import Depth, Factor, Files, Listed, Section, Share, Size, settings
+from lavis_dynrefer.settings import from_mapping as from_mapping  # both are looked for here, too
+from lavis_dynrefer.settings import validation_message as validation_message
 
 
-@dataclass(frozen=True)
-class VisionConfig:
+class _Widths:
+    """Checks that the heads share the width evenly."""
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "_Widths":
+        _check_multiple(self, "width", "heads")
+        return self
+
+
+def _check_multiple(numbers: Any, name: str, of: str) -> None:
+    value, divisor = getattr(numbers, name), getattr(numbers, of)
+    if value % divisor:
+        raise ValueError(f"{name}: expected a multiple of {of} {divisor}, got {value}")
+
+
+@settings
+class VisionConfig(_Widths):
     """The EVA vision transformer, without a final norm."""
 
-    image_size: int = 224  # pixels, EVA-CLIP-g input
-    patch_size: int = 14  # pixels
-    width: int = 1408  # EVA-CLIP-g
-    depth: int = 39  # BLIP-2 drops the last of 40 blocks
-    heads: int = 16  # 88 channels per head
-    mlp_ratio: float = 4.3637  # EVA-CLIP-g
+    image_size: Size = 224  # pixels, EVA-CLIP-g input
+    patch_size: Size = 14  # pixels
+    width: Size = 1408  # EVA-CLIP-g
+    depth: Depth = 39  # BLIP-2 drops the last of 40 blocks
+    heads: Size = 16  # 88 channels per head
+    mlp_ratio: float = Field(default=4.3637, gt=0, le=100)  # EVA-CLIP-g
     grad_checkpoint: bool = False
+
+    @model_validator(mode="after")
+    def _check_patches(self) -> "VisionConfig":
+        _check_multiple(self, "image_size", "patch_size")
+        return self
 
     @property
     def grid(self) -> int:
@@ -33,121 +54,151 @@ class VisionConfig:
         return self.image_size // self.patch_size
 
 
-@dataclass(frozen=True)
+@settings
 class RegionEncoderConfig:
     """RoI-Align, alignment to the region's own view, and fusion of the views."""
 
-    num_views: int = 3  # official configs, region + 2 nested views
-    roi_size: int = 16  # cells, the grid of a 224 px view
-    sampling_ratio: int = 2  # official
-    offset_groups: int = 4  # official, DCNv4 group
+    num_views: int = Field(default=3, ge=1, le=100)  # official configs, region + 2 nested views
+    roi_size: int = Field(default=16, ge=1, le=1_000)  # cells, the grid of a 224 px view
+    sampling_ratio: int = Field(
+        default=2, ge=-1, le=100
+    )  # official; 0 or less adapts to the region's size
+    offset_groups: Size = 4  # official, DCNv4 group
 
 
-@dataclass(frozen=True)
-class QFormerConfig:
-    """The querying transformer of BLIP-2, its text branch left out."""
+@settings
+class QFormerConfig(_Widths):
+    """The querying transformer of BLIP-2 without its text branch."""
 
-    num_queries: int = 32  # BLIP-2
-    width: int = 768  # bert-base
-    depth: int = 12  # bert-base
-    heads: int = 12  # bert-base
-    mlp_width: int = 3072  # bert-base
-    cross_attention_freq: int = 2  # BLIP-2
-    dropout: float = 0.1  # bert-base
-    initializer_range: float = 0.02  # bert-base; narrow layers need more, about 1 / sqrt(width)
+    num_queries: Size = 32  # BLIP-2
+    width: Size = 768  # bert-base
+    depth: Depth = 12  # bert-base
+    heads: Size = 12  # bert-base
+    mlp_width: Size = 3072  # bert-base
+    cross_attention_freq: Depth = 2  # BLIP-2
+    dropout: Share = 0.1  # bert-base
+    initializer_range: Factor = 0.02  # bert-base; narrow layers need more, about 1 / sqrt(width)
 
 
-@dataclass(frozen=True)
-class TextEncoderConfig:
+@settings
+class TextEncoderConfig(_Widths):
     """The CLIP-style text tower that embeds tags, attributes, categories and captions."""
 
-    width: int = 768  # EVA-CLIP
-    depth: int = 12  # EVA-CLIP
-    heads: int = 12  # EVA-CLIP
-    embed_dim: int = 1024  # EVA-CLIP
-    context_length: int = 77  # CLIP
+    width: Size = 768  # EVA-CLIP
+    depth: Depth = 12  # EVA-CLIP
+    heads: Size = 12  # EVA-CLIP
+    embed_dim: Size = 1024  # EVA-CLIP
+    context_length: int = Field(default=77, ge=3, le=100_000)  # tokens, CLIP
     tokenizer: str = "clip"  # "clip" (the BPE that comes with LAVIS) or a tokenizer.json
 
 
-@dataclass(frozen=True)
-class QueryDecoderConfig:
+@settings
+class QueryDecoderConfig(_Widths):
     """The cross-attention decoder shared in design, not in weights, by tagging and contrast."""
 
-    width: int = 256  # official, embed_dim
-    depth: int = 2  # official tag_bert_config.json
-    heads: int = 4  # official tag_bert_config.json
-    mlp_width: int = 1024  # official, hard-coded
-    dropout: float = 0.1  # official
+    width: Size = 256  # official, embed_dim
+    depth: Depth = 2  # official tag_bert_config.json
+    heads: Size = 4  # official tag_bert_config.json
+    mlp_width: Size = 1024  # official, hard-coded
+    dropout: Share = 0.1  # official
 
 
-@dataclass(frozen=True)
+@settings
 class TaggingConfig:
     """Tags as text queries."""
 
     vocabulary: Optional[str] = None  # file with one tag per line
-    threshold: float = 0.7  # official; a tag is kept when strictly above
-    decoder: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
+    threshold: Share = 0.7  # official; a tag is kept when strictly above
+    decoder: Section[QueryDecoderConfig] = field(default_factory=QueryDecoderConfig)
 
 
-@dataclass(frozen=True)
+@settings
 class ContrastConfig:
     """Region-text contrast; answers attributes and categories."""
 
     attributes: Optional[str] = None  # default attribute vocabulary, OVAD-style json
     categories: Optional[str] = None  # default category names, one per line
-    decoder: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
+    decoder: Section[QueryDecoderConfig] = field(default_factory=QueryDecoderConfig)
 
 
-@dataclass(frozen=True)
+@settings
 class GenerationConfig:
     """Beam search."""
 
-    num_beams: int = 2  # official base yaml; the demo uses 5
-    max_new_tokens: int = 20  # official base yaml; the demo uses 30
-    min_length: int = 1  # official
-    length_penalty: float = 0.0  # official yaml; the score is then a sum, not a mean
-    repetition_penalty: float = 1.5  # official
+    num_beams: int = Field(default=2, ge=1, le=1_000)  # official base yaml; the demo uses 5
+    max_new_tokens: int = Field(
+        default=20, ge=1, le=100_000
+    )  # official base yaml; the demo uses 30
+    min_length: int = Field(default=1, ge=0, le=100_000)  # tokens, official
+    length_penalty: float = Field(default=0.0, ge=-100, le=100)  # official; 0: the score is a sum
+    repetition_penalty: float = Field(default=1.5, gt=0)  # official
 
 
-@dataclass(frozen=True)
+@settings
 class CaptioningConfig:
     """The language model and its prompt."""
 
     llm: str = "flan_t5"  # a module of lavis_dynrefer.models.llms
-    llm_options: Mapping[str, Any] = field(default_factory=dict)  # handed to the adapter as is
-    max_text_length: int = 32  # tokens, targets and control words; official
-    control_drop_all: float = 0.5  # training: chance that a caption gets no control words; official
-    control_drop: float = 0.5  # training: chance that a single control word is dropped; official
+    llm_options: Mapping[str, Any] = field(default_factory=dict)  # checked by the adapter
+    max_text_length: Size = 32  # tokens, targets and control words; official
+    control_drop_all: Share = 0.5  # training: chance that a caption gets no control words; official
+    control_drop: Share = 0.5  # training: chance that a single control word is dropped; official
     control_pos: Optional[str] = "textblob"  # training: finds noun phrases; None: only tags
-    steer_by_tags: bool = True  # inference: the tags found are control words, too; official
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    steer_by_tags: bool = True  # inference: tags found are control words too; official
+    generation: Section[GenerationConfig] = field(default_factory=GenerationConfig)
 
 
-@dataclass(frozen=True)
+@settings
 class LossConfig:
     """Weights of the three losses and the constants of the asymmetric one."""
 
-    caption_weight: float = 1.0  # official
-    tag_weight: float = 0.01  # official
-    contrast_weight: float = 0.5  # official
-    gamma_negative: float = 7.0  # official
-    gamma_positive: float = 0.0  # official
-    clip: float = 0.05  # official
+    caption_weight: Factor = 1.0  # official
+    tag_weight: Factor = 0.01  # official
+    contrast_weight: Factor = 0.5  # official
+    gamma_negative: Factor = 7.0  # official
+    gamma_positive: Factor = 0.0  # official
+    clip: Share = 0.05  # official
 
 
-@dataclass(frozen=True)
-class DynReferConfig:
-    """Everything `build_dynrefer` needs."""
+PARTS = (
+    "backbone",
+    "region_encoder",
+    "qformer",
+    "text_encoder",
+    "tagging",
+    "contrast",
+    "captioning",
+)
 
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
-    qformer: QFormerConfig = field(default_factory=QFormerConfig)
-    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
-    tagging: TaggingConfig = field(default_factory=TaggingConfig)
-    contrast: ContrastConfig = field(default_factory=ContrastConfig)
-    captioning: CaptioningConfig = field(default_factory=CaptioningConfig)
-    losses: LossConfig = field(default_factory=LossConfig)
-    trainable: tuple[str, ...] = (  # modules with gradients; official: all that is not pretrained,
+
+@settings
+class PretrainingConfig:
+    """What the pretraining of a small model needs: all but captioning and its losses."""
+
+    vision: Section[VisionConfig] = field(default_factory=VisionConfig)
+    region: Section[RegionEncoderConfig] = field(default_factory=RegionEncoderConfig)
+    qformer: Section[QFormerConfig] = field(default_factory=QFormerConfig)
+    text: Section[TextEncoderConfig] = field(default_factory=TextEncoderConfig)
+    tagging: Section[TaggingConfig] = field(default_factory=TaggingConfig)
+    contrast: Section[ContrastConfig] = field(default_factory=ContrastConfig)
+
+    @model_validator(mode="after")
+    def _check_offset_groups(self) -> "PretrainingConfig":
+        width, groups = self.vision.width, self.region.offset_groups
+        if self.region.num_views > 1 and width % groups:  # a single view is not aligned
+            raise ValueError(
+                f"vision.width: expected a multiple of region.offset_groups {groups}, got {width}"
+            )
+        return self
+
+
+@settings
+class DynReferConfig(PretrainingConfig):
+    """Everything that `models.assembly.build_parts` needs."""
+
+    captioning: Section[CaptioningConfig] = field(default_factory=CaptioningConfig)
+    losses: Section[LossConfig] = field(default_factory=LossConfig)
+    trainable: Listed[str] = (  # modules with gradients; official: all that is not pretrained,
         "region_encoder",  # plus the Q-Former without its query tokens
         "qformer.bert",
         "tagging",
@@ -155,55 +206,36 @@ class DynReferConfig:
         "captioning.prefix",
     )
 
-
-def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
-    """Build the dataclass `cls` from a mapping, refusing every key it does not have.
-
-    Args:
-        cls: a dataclass of this module, or one shaped like it.
-        values: plain nested mapping, e.g. `OmegaConf.to_container(node, resolve=True)`.
-        where: name of the place the mapping came from, for the error text.
-
-    Raises:
-        ValueError: an unknown key, or a value of the wrong type; names the key and the choices.
-
-    >>> from_mapping(VisionConfig, {"image_size": 64, "patch_size": 8}).grid
-    8
-    """
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where or cls.__name__}: expected a mapping, got {values!r}")
-    hints = typing.get_type_hints(cls)
-    known = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    unknown = sorted(str(key) for key in values if key not in known)
-    if unknown:
-        raise InputError(f"{where or cls.__name__}: unknown {unknown}; expected some of {known}")
-    return cls(
-        **{
-            key: _convert(hints[key], value, f"{where or cls.__name__}.{key}")
-            for key, value in values.items()
-        }
-    )
+    @model_validator(mode="after")
+    def _check_trainable(self) -> "DynReferConfig":
+        for name in self.trainable:
+            part = name.split(".")[0]
+            if part and part not in PARTS:  # "" is the whole model
+                hint = did_you_mean(part, PARTS) or f"; there are {list(PARTS)}"
+                raise ValueError(f"trainable: no part {part!r}{hint}")
+        return self
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_mapping(hint, value, where=where)  # type: ignore[arg-type]
-    origin = typing.get_origin(hint)
-    if origin is typing.Union:
-        return None if value is None else _convert(typing.get_args(hint)[0], value, where)
-    if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise InputError(f"{where}: expected a list, got {value!r}")
-        inner = typing.get_args(hint)[0]
-        return tuple(_convert(inner, item, where) for item in value)
-    if origin is not None:  # Mapping[str, Any]
-        return _checked(value, Mapping, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return _checked(value, hint, where)
+@settings
+class PretrainedFiles:
+    """Files of frozen weights: paths or URLs; of several files a later one wins."""
+
+    eva_vit: Optional[Files] = None  # eva_vit_g.pth
+    blip2: Optional[Files] = None  # query tokens, Q-Former, vision norm
+    eva_clip_text: Optional[Files] = None  # eva_clip_psz14.pt
+    parts: Optional[Files] = None  # any parts under our own names
 
 
-def _checked(value: Any, kind: Any, where: str) -> Any:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{where}: expected {kind.__name__}, got {value!r}")
-    return value
+@settings
+class ModelFiles:
+    """Keys of a `model` section that LAVIS defines; the others are numbers of the model."""
+
+    arch: str = "dynrefer"
+    model_type: Optional[str] = None
+    load_finetuned: bool = False
+    finetuned: Optional[str] = None  # a DynRefer checkpoint, with load_finetuned: true
+    load_pretrained: bool = True
+    pretrained: Optional[Section[PretrainedFiles]] = None
+
+
+LAVIS_KEYS = tuple(item.name for item in fields(ModelFiles))

@@ -12,7 +12,7 @@ PACKAGE = "lavis_dynrefer"
 
 # Lowest first; a room is a module or a folder right below the package.
 FLOORS = (
-    ("errors", "config", "structures", "paths", "images"),
+    ("errors", "settings", "config", "structures", "paths", "images"),
     ("vocab", "views", "metrics", "formats", "pages"),
     ("models", "detectors"),
     ("datasets", "synthetic"),

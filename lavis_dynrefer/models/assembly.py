@@ -23,8 +23,6 @@ from lavis_dynrefer.models.texts.text_encoder import build_text_encoder
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.vocab import load_attributes, load_names
 
-# Keys of LAVIS's own in a model yaml; the rest belongs to the model's config.
-LAVIS_KEYS = ("arch", "model_type", "load_finetuned", "finetuned", "load_pretrained", "pretrained")
 T = TypeVar("T")
 
 

@@ -19,10 +19,16 @@ from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import CaptioningConfig, DynReferConfig, LossConfig, from_mapping
+from lavis_dynrefer.config import (
+    LAVIS_KEYS,
+    CaptioningConfig,
+    DynReferConfig,
+    LossConfig,
+    from_mapping,
+)
 from lavis_dynrefer.errors import InputError, did_you_mean
 from lavis_dynrefer.models.answering import Answerer
-from lavis_dynrefer.models.assembly import LAVIS_KEYS, build_parts, set_trainable
+from lavis_dynrefer.models.assembly import build_parts, set_trainable
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.region_encoder import ViewFeatures
