@@ -1,7 +1,7 @@
 """DynRefer, dynamic-resolution region understanding, as a plugin of LAVIS.
 
-Importing this package registers the model, processors, datasets, task and runner with LAVIS, where
-LAVIS is installed.
+Importing this package imports neither LAVIS nor torch; it sees to it that LAVIS, whenever it is
+imported, knows the model, processors, datasets, task and runner.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lavis_dynrefer.errors import MissingPackageError
 from lavis_dynrefer.host import compat, registration
 
 if TYPE_CHECKING:
     from lavis_dynrefer.config import DynReferConfig
+    from lavis_dynrefer.errors import DynReferError
     from lavis_dynrefer.models.dynrefer import DynRefer
     from lavis_dynrefer.predictor import RegionPredictor
+    from lavis_dynrefer.questions import Questions
     from lavis_dynrefer.structures import RegionPrediction
 
 __version__ = "0.1.0"
@@ -23,6 +24,8 @@ __version__ = "0.1.0"
 __all__ = [
     "DynRefer",
     "DynReferConfig",
+    "DynReferError",
+    "Questions",
     "RegionPrediction",
     "RegionPredictor",
     "__version__",
@@ -31,6 +34,8 @@ __all__ = [
 _HOMES = {
     "DynRefer": "lavis_dynrefer.models.dynrefer",
     "DynReferConfig": "lavis_dynrefer.config",
+    "DynReferError": "lavis_dynrefer.errors",
+    "Questions": "lavis_dynrefer.questions",
     "RegionPrediction": "lavis_dynrefer.structures",
     "RegionPredictor": "lavis_dynrefer.predictor",
 }
@@ -40,15 +45,8 @@ def __getattr__(name: str) -> Any:
     """The public names, imported on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
+    with compat.needing_lavis(name):
         value = getattr(importlib.import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name != "lavis":
-            raise
-        raise MissingPackageError(
-            f"{name} needs LAVIS, which is not installed; "
-            f"pip install {compat.LAVIS}, or on Python >= 3.12: {compat.LEAN_INSTALL}"
-        ) from error
     globals()[name] = value
     return value
 

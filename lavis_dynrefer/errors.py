@@ -6,7 +6,12 @@ The commands and the service show their text alone. Anything else is a bug and k
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+EXIT_BAD_INPUT = 2  # of every command that ends with such an error; as argparse
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DynReferError(Exception):
@@ -23,6 +28,18 @@ class MissingFileError(DynReferError, FileNotFoundError):
 
 class MissingPackageError(DynReferError, ImportError):
     """A package that is not installed, or of another version."""
+
+
+def text_for_user(error: BaseException) -> str | None:
+    """What to say about an error that a user can cure; None for a bug.
+
+    Besides our own errors these are what the system says about a file: no permission, disk full.
+    """
+    if isinstance(error, DynReferError):
+        return str(error)
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_FULL):
+        return str(error)
+    return None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

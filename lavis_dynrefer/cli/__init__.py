@@ -1,65 +1,107 @@
-"""The `dynrefer` command."""
+"""DynRefer: describe regions of images. `dynrefer COMMAND --help` explains a command."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import importlib
 import re
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
-from lavis_dynrefer.cli import (
-    benchmark,
-    demo,
-    export,
-    grade,
-    inspect,
-    predict,
-    prepare,
-    quickstart,
-    serve,
-    validate,
-)
+from lavis_dynrefer.errors import EXIT_BAD_INPUT, did_you_mean, text_for_user
+from lavis_dynrefer.host import compat
 
-EXIT_BAD_INPUT = 2  # as argparse
+# Command -> its module, which is imported when the command is chosen, and what it does.
+# A module offers `add_arguments(parser)` and `run(arguments) -> exit code`.
 COMMANDS = {
-    "quickstart": quickstart,
-    "predict": predict,
-    "prepare": prepare,
-    "inspect": inspect,
-    "validate": validate,
-    "export": export,
-    "grade": grade,
-    "benchmark": benchmark,
-    "serve": serve,
-    "demo": demo,
+    "quickstart": (
+        "lavis_dynrefer.cli.quickstart",
+        "draw synthetic scenes, train the embedded model further, grade it before and after",
+    ),
+    "predict": (
+        "lavis_dynrefer.cli.predict.predict_command",
+        "describe regions of images: captions, tags, attributes and categories",
+    ),
+    "prepare": (
+        "lavis_dynrefer.cli.prepare",
+        "convert the raw files of a dataset into tables, or make a tag list of its captions",
+    ),
+    "inspect": (
+        "lavis_dynrefer.cli.inspect.inspect_command",
+        "show what a dataset holds: counts, sizes, captions, images with their regions",
+    ),
+    "validate": (
+        "lavis_dynrefer.cli.validate",
+        "check the yaml of a run, a model or a dataset without building anything",
+    ),
+    "export": (
+        "lavis_dynrefer.cli.export",
+        "write the weights of a checkpoint as safetensors",
+    ),
+    "serve": (
+        "lavis_dynrefer.cli.serve",
+        "answer over HTTP: regions of images in, json out",
+    ),
+    "demo": (
+        "lavis_dynrefer.cli.demo",
+        "a web page to try the model on images of your own",
+    ),
+    "grade": (
+        "lavis_dynrefer.lab.grade_command",
+        "grade a model on synthetic scenes fact by fact",
+    ),
+    "benchmark": (
+        "lavis_dynrefer.lab.benchmark_command",
+        "measure speed, and the effect of view policies",
+    ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="dynrefer", description=__doc__)
-    verbs = parser.add_subparsers(dest="command", required=True)
-    for name, module in COMMANDS.items():
-        summary = (module.__doc__ or "").splitlines()[0]
-        module.add_arguments(verbs.add_parser(name, help=summary, description=summary))
-    arguments, unknown = parser.parse_known_args(argv)
-    if unknown:  # said with the usage of the command, not of `dynrefer`
-        command = verbs.choices[arguments.command]
-        command.error(_unrecognised(unknown, command.format_usage()))
+    words = sys.argv[1:] if argv is None else list(argv)
+    command = next((word for word in words if not word.startswith("-")), "")
     try:
-        return COMMANDS[arguments.command].run(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        with compat.needing_lavis(f"dynrefer {command}"):
+            arguments = _parse(words, command)
+            return _module(command).run(arguments)
+    except Exception as error:
+        text = text_for_user(error)
+        if text is None or "--debug" in words:
+            raise
+        sys.stderr.write(f"error: {text}\n")
         return EXIT_BAD_INPUT
 
 
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(COMMANDS[command][0])
+
+
+def _parse(words: Sequence[str], chosen: str) -> argparse.Namespace:
+    """The arguments; only the chosen command is asked which ones it has."""
+    debug: dict[str, Any] = {"action": "store_true", "help": "show the traceback of an error"}
+    parser = argparse.ArgumentParser(prog="dynrefer", description=__doc__)
+    parser.add_argument("--debug", **debug)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, summary) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument("--debug", default=argparse.SUPPRESS, **debug)
+        if name == chosen:
+            module = _module(name)
+            command.description = module.__doc__
+            module.add_arguments(command)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:  # said with the usage of the command, not of `dynrefer`
+        command = commands.choices[chosen]
+        command.error(_unrecognised(unknown, command.format_usage()))
+    return arguments
+
+
 def _unrecognised(unknown: Sequence[str], usage: str) -> str:
-    message = "unrecognized arguments: " + " ".join(unknown)
     options = re.findall(r"--[\w-]+", usage)
-    for argument in unknown:
-        close = difflib.get_close_matches(argument.split("=")[0], options, n=1)
-        if close:
-            message += f"; did you mean {close[0]}?"
-            break
-    return message
+    hints = (did_you_mean(argument.split("=")[0], options) for argument in unknown)
+    return "unrecognized arguments: " + " ".join(unknown) + next(filter(None, hints), "")

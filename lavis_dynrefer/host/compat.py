@@ -8,13 +8,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
 from typing import Any
 
 from lavis_dynrefer.errors import MissingPackageError
+from lavis_dynrefer.host.deferred_imports import deferred_imports
+from lavis_dynrefer.host.stand_ins import stand_ins
 
 OLDEST_PYTHON = (3, 9)
 OLDEST_TRANSFORMERS = (4, 26)
@@ -22,17 +21,6 @@ REFUSED_TRANSFORMERS = (5, 0)  # T5Config forces tied embeddings, so Flan-T5 ans
 
 LAVIS = "salesforce-lavis==1.0.2"
 LEAN_INSTALL = f"pip install -r requirements-modern.txt && pip install --no-deps {LAVIS}"
-
-# Imported by LAVIS at the top of its modules, used there only for video, captions of whole
-# images, augmentation and other models: import name -> what to install to use those parts.
-UNUSED_PACKAGES = {
-    "cv2": "opencv-python-headless",
-    "decord": "decord",
-    "fairscale": "fairscale",
-    "iopath": "iopath",
-    "pycocoevalcap": "pycocoevalcap",
-    "spacy": "spacy",
-}
 
 # Tell every program that imports LAVIS what their own authors should change.
 _WARN_ABOUT_THEMSELVES = (r"fairscale\.", r"torch\.jit\.")
@@ -69,25 +57,40 @@ def check_versions() -> None:
 
 
 @contextmanager
+def needing_lavis(what: str) -> Iterator[None]:
+    """Where `what` imports LAVIS, which is not installed, say how to install it.
+
+    Raises:
+        ImportError: LAVIS is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "lavis":
+            raise
+        raise MissingPackageError(
+            f"{what} needs LAVIS, which is not installed; "
+            f"pip install {LAVIS}, or on Python >= 3.12: {LEAN_INSTALL}"
+        ) from error
+
+
+@contextmanager
 def lavis_importable() -> Iterator[None]:
     """While entered, `import lavis` works on transformers 4.26 to 4.57 and without unused packages.
 
-    The stand-ins for packages that are not installed are taken away again on exit: LAVIS keeps the
-    names it imported, while everybody else still sees that the package is missing.
+    Raises:
+        ImportError: LAVIS does not import all the same; says how to install it afresh.
     """
-    check_versions()
     _restore_moved_names()
-    absent = {name for name in UNUSED_PACKAGES if not _installed(name)}
-    finder = _StandInFinder(absent)
-    sys.meta_path.append(finder)
     try:
-        with _without_warnings_about_themselves():
+        with stand_ins(), deferred_imports(), _without_warnings_about_themselves():
             yield
-    finally:
-        sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if name.split(".")[0] in absent]:
-            if isinstance(sys.modules[name], _StandIn):
-                del sys.modules[name]
+    except ImportError as error:
+        raise MissingPackageError(
+            f"LAVIS is installed but does not import: {error}; "
+            f"install it afresh in a new environment: pip install {LAVIS}, "
+            f"or beside newer libraries: {LEAN_INSTALL}"
+        ) from error
 
 
 @contextmanager
@@ -104,10 +107,6 @@ def _without_warnings_about_themselves() -> Iterator[None]:
         filters[:] = [entry for entry in filters if entry not in ours]
 
 
-def _installed(name: str) -> bool:
-    return name in sys.modules or importlib.util.find_spec(name) is not None
-
-
 def _restore_moved_names() -> None:
     """Newer transformers took three functions out of the module where LAVIS looks for them."""
     if importlib.util.find_spec("transformers") is None:
@@ -117,54 +116,6 @@ def _restore_moved_names() -> None:
     for name in MOVED_NAMES:
         if not hasattr(old_home, name):
             setattr(old_home, name, getattr(new_home, name))
-
-
-class _Absent:
-    """Takes the place of a name from a package that is not installed; using it says so."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, item: str) -> _Absent:
-        if item.startswith("__"):
-            raise AttributeError(item)
-        return _Absent(f"{self._name}.{item}")
-
-    def __repr__(self) -> str:
-        return f"{self._name} (not installed)"
-
-    def __call__(self, *args: object, **kwargs: object) -> Any:
-        if self._name == "decord.bridge.set_bridge":
-            return None  # LAVIS calls it while it is imported
-        package = UNUSED_PACKAGES[self._name.split(".")[0]]
-        raise MissingPackageError(f"{self._name} is not installed; pip install {package}")
-
-
-class _StandIn(ModuleType):
-    """A module of a package that is not installed; every name in it is an `_Absent`."""
-
-    def __getattr__(self, item: str) -> _Absent:
-        if item.startswith("__"):
-            raise AttributeError(item)
-        return _Absent(f"{self.__name__}.{item}")
-
-
-class _StandInFinder(MetaPathFinder, Loader):
-    """Finds a `_StandIn` for each absent package and anything below it."""
-
-    def __init__(self, absent: set[str]) -> None:
-        self._absent = absent
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if name.split(".")[0] not in self._absent:
-            return None
-        return ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _StandIn(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        return None
 
 
 def _parsed(text: str) -> tuple[int, ...]:

@@ -1,55 +1,112 @@
-"""Registers the plugin with LAVIS; what `import lavis_dynrefer` and the import hook both do."""
+"""Registers the plugin with LAVIS: names now, classes when they are asked for.
+
+LAVIS's registry maps names to classes. Ours are entered as names of modules, which are imported
+once LAVIS looks a name up; each module registers its classes with LAVIS's own decorators. So
+`import lavis` costs next to nothing more, and no module of ours is imported in the middle of
+another one's import.
+"""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
-from collections.abc import Callable
+from collections import UserDict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lavis_dynrefer import paths
-from lavis_dynrefer.errors import MissingPackageError
-from lavis_dynrefer.host import compat
+from lavis_dynrefer.host.autoload import lavis_dynrefer_autoload as hook
 
-# Each registers its classes as it is imported; in the order of the layers.
-REGISTERING_MODULES = (
-    "lavis_dynrefer.models.dynrefer",
-    "lavis_dynrefer.lab.pretraining",
-    "lavis_dynrefer.host.processors",
-    "lavis_dynrefer.datasets.builders",
-    "lavis_dynrefer.datasets.custom_builder",
-    "lavis_dynrefer.training.task",
-    "lavis_dynrefer.training.runner",
-)
+# LAVIS's mapping -> name -> module that registers it. A test compares it with the decorators.
+MODULES = {
+    "model_name_mapping": {
+        "dynrefer": "lavis_dynrefer.models.dynrefer",
+        "dynrefer_pretraining": "lavis_dynrefer.lab.pretraining",
+    },
+    "processor_name_mapping": {
+        "dynrefer_train": "lavis_dynrefer.host.processors",
+        "dynrefer_eval": "lavis_dynrefer.host.processors",
+    },
+    "builder_name_mapping": {
+        "vg_region": "lavis_dynrefer.datasets.builders",
+        "ovad": "lavis_dynrefer.datasets.builders",
+        "coco_region": "lavis_dynrefer.datasets.builders",
+        "refcocog_region": "lavis_dynrefer.datasets.builders",
+        "synthetic_region": "lavis_dynrefer.datasets.builders",
+        "custom_region": "lavis_dynrefer.datasets.custom_builder",
+    },
+    "task_name_mapping": {"dynrefer": "lavis_dynrefer.training.task"},
+    "runner_name_mapping": {"runner_dynrefer": "lavis_dynrefer.training.runner"},
+}
+
+
+class PendingNames(UserDict):
+    """A mapping of LAVIS's registry in which some names are still to be registered.
+
+    Lookups and iteration know them all. `name in mapping` is False for them, so that LAVIS's
+    decorators, which refuse a name twice, take them: once, or again when a notebook reloads them.
+
+    Args:
+        registered: name -> class.
+        modules: further name -> module that registers it.
+    """
+
+    def __init__(self, registered: Mapping[str, Any], modules: Mapping[str, str]) -> None:
+        self._modules = modules
+        super().__init__(registered)
+
+    def __missing__(self, name: str) -> Any:
+        importlib.import_module(self._modules[name])
+        return self.data[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.data and name not in self._modules
+
+    def __setitem__(self, name: str, item: Any) -> None:
+        module = self._modules.get(name, item.__module__)
+        if item.__module__ != module:
+            raise KeyError(f"{name!r} is the name of something in {module}")
+        super().__setitem__(name, item)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The class, else `default`."""
+        return self[name] if name in self.data or name in self._modules else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.data, **self._modules})
+
+    def __len__(self) -> int:
+        return len(self.data.keys() | self._modules.keys())
+
+
+class TypesOf(Mapping[str, list[str]]):
+    """Name -> its types, read from the class once they are asked for; what LAVIS's zoos list.
+
+    Args:
+        classes: name -> class.
+        attribute: of each class, type -> yaml.
+    """
+
+    def __init__(self, classes: Mapping[str, Any], attribute: str) -> None:
+        self._classes = classes
+        self._attribute = attribute
+
+    def __getitem__(self, name: str) -> list[str]:
+        return list(getattr(self._classes[name], self._attribute))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        return len(self._classes)
 
 
 def connect() -> None:
-    """Import LAVIS and register with it; without LAVIS installed, do nothing.
-
-    Raises:
-        ImportError: LAVIS or one of our modules does not import.
-    """
+    """Register with LAVIS: at once where it was imported before, else as soon as it is."""
+    hook.install()
     host = sys.modules.get("lavis")
-    if getattr(host, "__dynrefer_pending__", False):
-        return  # LAVIS is being imported; its import hook calls register() when it is complete
-    if host is None:
-        if importlib.util.find_spec("lavis") is None:
-            return
-        _import_lavis()
-    register()
-
-
-def _import_lavis() -> None:
-    with compat.lavis_importable():
-        try:
-            importlib.import_module("lavis")
-        except ImportError as error:
-            raise MissingPackageError(
-                f"LAVIS is installed but does not import: {error}; "
-                f"install it afresh in a new environment: pip install {compat.LAVIS}, "
-                f"or beside newer libraries: {compat.LEAN_INSTALL}"
-            ) from error
+    if host is not None and not getattr(host, "__dynrefer_pending__", False):
+        register()
 
 
 def register() -> None:
@@ -58,35 +115,23 @@ def register() -> None:
     Also makes `lavis.train` and `lavis.evaluate` importable, and lets LAVIS's model loaders be
     called without a model type.
     """
-    host = sys.modules["lavis"]
-    extension = paths.lavis_extension_path()
-    if extension not in host.__path__:
-        host.__path__.append(extension)  # at the end: a LAVIS that has its own train.py wins
-    _forget_unloaded_classes()
-    for name in REGISTERING_MODULES:
-        importlib.import_module(name)
-    _refresh_zoos()
-    _make_model_type_optional()
-
-
-def _forget_unloaded_classes() -> None:
-    """Drop classes whose module was since unloaded, because LAVIS refuses a name twice."""
     from lavis.common.registry import registry
-
-    for mapping in registry.mapping.values():
-        for name, item in list(mapping.items()):
-            module = getattr(item, "__module__", None) or ""
-            if module.startswith("lavis_dynrefer.") and module not in sys.modules:
-                del mapping[name]
-
-
-def _refresh_zoos() -> None:
-    """LAVIS lists its models and datasets once, while it is imported; list them again."""
     from lavis.datasets.builders import dataset_zoo
     from lavis.models import model_zoo
 
-    for zoo in (model_zoo, dataset_zoo):
-        type(zoo).__init__(zoo)
+    for kind, modules in MODULES.items():
+        if not isinstance(registry.mapping[kind], PendingNames):
+            registry.mapping[kind] = PendingNames(registry.mapping[kind], modules)
+    model_zoo.model_zoo = TypesOf(
+        registry.mapping["model_name_mapping"], "PRETRAINED_MODEL_CONFIG_DICT"
+    )
+    dataset_zoo.dataset_zoo = TypesOf(
+        registry.mapping["builder_name_mapping"], "DATASET_CONFIG_DICT"
+    )
+    _make_model_type_optional()
+    folders, extension = sys.modules["lavis"].__path__, paths.lavis_extension_path()
+    if extension not in folders:
+        folders.append(extension)  # at the end: a LAVIS that has its own train.py wins
 
 
 def _make_model_type_optional() -> None:

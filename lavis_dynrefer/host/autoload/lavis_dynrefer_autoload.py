@@ -1,8 +1,9 @@
 """Makes LAVIS know the plugin: whenever `lavis` is imported, lavis_dynrefer registers with it.
 
-Installed at the top of site-packages and run at interpreter start-up by lavis_dynrefer.pth, so it
-imports nothing but what every interpreter has loaded already. LAVIS has no entry points of its own.
-Set LAVIS_DYNREFER_AUTOLOAD=0 to switch it off; `import lavis_dynrefer` then does the same.
+LAVIS has no entry points of its own. `import lavis_dynrefer` installs the hook; so does
+lavis_dynrefer.pth at interpreter start-up, from the copy of this file at the top of site-packages.
+It therefore imports nothing but what every interpreter has loaded already.
+LAVIS_DYNREFER_AUTOLOAD=0 keeps it out of start-up.
 """
 
 import os
@@ -34,11 +35,15 @@ class LavisFinder:
 
 
 def install():
-    """Put the finder first on sys.meta_path, once, unless the environment switches it off."""
-    if os.environ.get(SWITCH) == "0":
-        return
+    """Put the finder first on sys.meta_path, once."""
     if not any(type(finder).__name__ == "LavisFinder" for finder in sys.meta_path):
         sys.meta_path.insert(0, LavisFinder())
+
+
+def install_at_start_up():
+    """Install the finder unless the environment switches it off."""
+    if os.environ.get(SWITCH) != "0":
+        install()
 
 
 def _modern(finders):
@@ -50,7 +55,7 @@ def _follow(loader):
     execute = loader.exec_module
 
     def exec_module(module):
-        module.__dynrefer_pending__ = True  # lavis_dynrefer must not import LAVIS meanwhile
+        module.__dynrefer_pending__ = True  # too early to register
         try:
             prepared = _attempt(_prepare)
             if prepared is None:
