@@ -1,4 +1,4 @@
-"""Which images a command is about, and by which names."""
+"""Finds the images of a command line and gives each a name."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ImageFile:
     """An image file.
 
     Args:
-        name: relative to the folder it was found in, with forward slashes; different for each.
-        path: absolute; nothing need be there.
+        name: unique; relative to the folder it was found in, with forward slashes.
+        path: absolute; the file may be missing.
     """
 
     name: str
@@ -32,16 +32,16 @@ class ImageFile:
 def find_images(
     paths: Sequence[Path], *, recursive: bool, leave_out: Path | None = None
 ) -> list[ImageFile]:
-    """The images named one by one, and those in folders, in alphabetical order.
+    """The given images, and those in the given folders in alphabetical order.
 
     Args:
-        paths: files, taken whatever their names end in, and folders.
-        recursive: look into sub-folders, too; links to folders are not followed.
-        leave_out: a folder not to look into, as annotated images lie there.
+        paths: files, with any suffix, and folders.
+        recursive: include subfolders; links to folders are not followed.
+        leave_out: a folder to skip, such as the output folder.
 
     Raises:
-        ValueError: none of the paths exists, or a folder has no image.
-        OSError: a folder cannot be listed.
+        InputError: none of the paths exists, or a folder has no image.
+        OSError: a folder cannot be read.
     """
     if not any(path.exists() for path in paths):
         raise InputError(f"no image or folder {', '.join(map(str, paths))}")
@@ -54,7 +54,7 @@ def find_images(
             continue
         inside = list(_walk(path, recursive, skipped))
         if not inside:
-            cure = "" if recursive else "; --recursive looks into its folders"
+            cure = "" if recursive else "; --recursive includes its subfolders"
             raise InputError(f"{given}: no file that ends in {', '.join(sorted(SUFFIXES))}{cure}")
         for file in inside:
             found.setdefault(file, file.relative_to(path).as_posix())
@@ -64,7 +64,7 @@ def find_images(
     return [ImageFile(name, path) for path, name in found.items()]
 
 
-def _walk(folder: Path, recursive: bool, leave_out: Path | None = None) -> Iterator[Path]:
+def _walk(folder: Path, recursive: bool, leave_out: Path | None) -> Iterator[Path]:
     for here, folders, files in os.walk(folder, onerror=_stop):
         kept = [name for name in folders if Path(here, name) != leave_out]
         folders[:] = sorted(kept) if recursive else []

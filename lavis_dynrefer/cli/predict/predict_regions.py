@@ -1,36 +1,89 @@
-"""Which regions of an image are asked about: five ways to say so on the command line."""
+"""Which regions of an image are asked about: boxes that were given, or what a detector finds."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Any, Callable
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.cli.predict.predict_images import ImageFile
-from lavis_dynrefer.detectors.region_proposals import RegionProposer
-from lavis_dynrefer.detectors.sam import PointSegmenter
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats.box_entries import ImageBoxes
-from lavis_dynrefer.formats.box_files import read_box_file
+from lavis_dynrefer.formats import read_box_file
 from lavis_dynrefer.formats.image_result import RegionId
-from lavis_dynrefer.images import BOX_FORMATS, pixel_boxes
-from lavis_dynrefer.predictor import choose_device
+from lavis_dynrefer.formats.region_boxes import ImageBoxes
+from lavis_dynrefer.images import pixel_boxes
+
+Detector = Callable[[Image.Image], Tensor]  # boxes (R, 4), xyxy in pixels
+_OPTIONS = {
+    'format="xywh"': "--box-format xywh",
+    'format="xyxy"': "--box-format xyxy",
+    "normalised=True": "--normalised",
+    "normalised=False": "--no-normalised",
+}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The regions of one image.
+class RegionOptions:
+    """The options of the command line about regions, by their names.
+
+    Exactly one of the first five is given.
+
+    Raises:
+        InputError: options that do not go together.
+    """
+
+    box: Sequence[Sequence[float]] | None
+    point: Sequence[Sequence[float]] | None
+    boxes: Path | None
+    whole_image: bool
+    proposals: str | None
+    box_format: str | None
+    normalised: bool | None
+    images_json: Path | None
+    proposal_weights: Path | None
+    proposal_count: int
+    sam: Path | None
+
+    def __post_init__(self) -> None:
+        if self.proposals and self.proposal_weights is None:
+            raise InputError("--proposals rpn needs --proposal-weights, a weight file of yours")
+        if self.proposal_weights and not self.proposals:
+            raise InputError("--proposal-weights goes with --proposals rpn")
+        if bool(self.point) != (self.sam is not None):
+            raise InputError(
+                "--point needs --sam, a folder of SAM weights, and --sam needs --point"
+            )
+        if self.proposal_count < 1:
+            raise InputError(f"--proposal-count: expected at least 1, got {self.proposal_count}")
+        if self.images_json and not self.boxes:
+            raise InputError("--images-json goes with --boxes")
+        has_form = self.box_format is not None or self.normalised is not None
+        if has_form and not (self.box or self.boxes):
+            raise InputError("--box-format and --normalised go with --box or --boxes")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides about the regions besides boxes, as plain json."""
+        proposals = points = None
+        if self.proposal_weights:
+            proposals = [str(self.proposal_weights.absolute()), self.proposal_count]
+        if self.sam:
+            points = [self.point, str(self.sam.absolute())]
+        return {"proposals": proposals, "points": points}
+
+
+@dataclass(frozen=True)
+class RegionRequest:
+    """The regions of one image that are asked about.
 
     Args:
-        boxes: (R, 4) xyxy in pixels.
+        boxes: (R, 4) xyxy in pixels, checked.
         ids: R ids, or none.
-        image_id: the image's id in the user's data, where it has one.
+        image_id: the image's id in the user's data, if it has one.
     """
 
     boxes: Tensor
@@ -38,177 +91,106 @@ class Asked:
     image_id: int | None = None
 
 
-_TYPED = {
-    'format="xywh"': "--box-format xywh",
-    'format="xyxy"': "--box-format xyxy",
-    "normalised=True": "--normalised",
-    "normalised=False": "--no-normalised",
-}
+@dataclass(frozen=True)
+class RegionFinder:
+    """Finds the regions of images; may be shared by threads.
 
-# Name of an image, its width and height, and its pixels -> its regions. Without the pixels (None)
-# the answer is None where only they could tell.
-RegionFinder = Callable[[str, Sequence[int], Optional[Image.Image]], Optional[Asked]]
-
-
-def add_region_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which regions are asked about."""
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument(
-        "--box",
-        action="append",
-        type=_box,
-        metavar="X1,Y1,X2,Y2",
-        help="a region, in pixels; may be repeated; --box=-5,0,9,9 if it begins with a minus",
-    )
-    where.add_argument(
-        "--point",
-        action="append",
-        type=_point,
-        metavar="X,Y",
-        help="in pixels, on a thing whose box SAM finds; may be repeated; needs --sam",
-    )
-    where.add_argument("--boxes", type=Path, metavar="FILE", help="json, jsonl, COCO json or csv")
-    where.add_argument("--whole-image", action="store_true", help="one region: all of the image")
-    where.add_argument("--proposals", choices=("rpn",), help="regions a detector proposes")
-    parser.add_argument("--box-format", choices=BOX_FORMATS, help="of --box and --boxes; else xyxy")
-    parser.add_argument(
-        "--normalised",
-        action=argparse.BooleanOptionalAction,
-        help="boxes are shares of the image, 0 to 1; --no-normalised: pixels, however small",
-    )
-    parser.add_argument(
-        "--images-json", type=Path, help="COCO json with the images of a COCO list of results"
-    )
-    parser.add_argument(
-        "--proposal-weights", type=Path, help="weights of a Faster R-CNN of torchvision, a file"
-    )
-    parser.add_argument("--sam", type=Path, metavar="FOLDER", help="weights of SAM, for --point")
-    parser.add_argument("--proposal-count", type=int, default=20, help="best proposals per image")
-
-
-def check_region_arguments(arguments: argparse.Namespace) -> None:
-    """Refuse arguments that do not go together.
-
-    Raises:
-        ValueError: names them.
+    Args:
+        entries: name of an image -> its boxes.
+        format: of these boxes.
+        normalised: see `pixel_boxes`.
+        detect: finds boxes where there are no entries.
     """
-    if arguments.proposals and arguments.proposal_weights is None:
-        raise InputError("--proposals rpn needs --proposal-weights: a file of weights you have")
-    if arguments.proposal_weights and not arguments.proposals:
-        raise InputError("--proposal-weights goes with --proposals rpn")
-    if bool(arguments.point) != (arguments.sam is not None):
-        raise InputError("--point needs --sam, a folder of SAM's weights, and --sam needs --point")
-    if arguments.proposal_count < 1:
-        raise InputError(f"--proposal-count: expected at least 1, got {arguments.proposal_count}")
-    if arguments.images_json and not arguments.boxes:
-        raise InputError("--images-json goes with --boxes")
-    has_form = arguments.box_format is not None or arguments.normalised is not None
-    if has_form and not (arguments.box or arguments.boxes):
-        raise InputError("--box-format and --normalised go with --box or --boxes")
+
+    entries: Mapping[str, ImageBoxes] = field(default_factory=dict)
+    format: str = "xyxy"
+    normalised: bool | None = None
+    detect: Detector | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, name: str, image: Image.Image) -> RegionRequest:
+        """The regions of an image.
+
+        Raises:
+            InputError: boxes or points that do not fit the image.
+        """
+        if self.detect is None:
+            return self.given(name, image.size)
+        with self._lock:  # a detector uses all cores by itself
+            boxes = self.detect(image)
+        return RegionRequest(pixel_boxes(boxes, image.size, normalised=False))
+
+    def given(self, name: str, size: Sequence[int]) -> RegionRequest:
+        """The regions that are given for an image of this width and height."""
+        entry = self.entries[name]
+        try:
+            boxes = pixel_boxes(entry.boxes, size, format=self.format, normalised=self.normalised)
+        except InputError as error:
+            message = str(error)
+            for argument, option in _OPTIONS.items():
+                message = message.replace(argument, option)
+            raise InputError(message) from error
+        return RegionRequest(boxes, tuple(entry.ids), entry.image_id)
 
 
 def region_finder(
-    arguments: argparse.Namespace, images: Sequence[ImageFile]
+    options: RegionOptions, images: Sequence[ImageFile], *, device: str
 ) -> tuple[RegionFinder, Sequence[ImageFile], list[str]]:
-    """How to find regions, the images that have any entry, and what to tell about the others.
+    """The finder, the images that have regions, and notes about the others.
 
     Raises:
-        ValueError: a damaged file of boxes or weights, or boxes of other images only.
-        FileNotFoundError: no such file.
-        ImportError: points, and the installed transformers has no SAM.
+        InputError: an invalid file of boxes or weights, or boxes of other images only.
+        MissingFileError: a file does not exist.
+        MissingPackageError: points, and the installed transformers has no SAM.
     """
-    normalised = arguments.normalised
-    if arguments.whole_image:
-        return _whole_image, images, []
-    if arguments.proposals:
-        proposer = RegionProposer(arguments.proposal_weights, count=arguments.proposal_count)
-        return _proposed(proposer), images, []
-    if arguments.point:
-        segmenter = PointSegmenter(arguments.sam, device=choose_device(arguments.device))
-        return _pointed_at(segmenter, arguments.point), images, []
-    if arguments.box:
-        entry = ImageBoxes(boxes=arguments.box)
-        entries = {image.name: entry for image in images}
-        return _from_entries(entries, arguments.box_format or "xyxy", normalised), images, []
+    if options.boxes:
+        return _from_file(options, images)
+    names = [image.name for image in images]
+    if options.whole_image:
+        whole = ImageBoxes(boxes=[(0, 0, 1, 1)])
+        return RegionFinder(dict.fromkeys(names, whole), normalised=True), images, []
+    if options.box:
+        entries = dict.fromkeys(names, ImageBoxes(boxes=list(options.box)))
+        form = options.box_format or "xyxy"
+        return RegionFinder(entries, form, options.normalised), images, []
+    return RegionFinder(detect=_detector(options, device)), images, []
+
+
+def _detector(options: RegionOptions, device: str) -> Detector:
+    if options.proposal_weights:
+        from lavis_dynrefer.detectors.region_proposals import RegionProposer
+
+        return RegionProposer(options.proposal_weights, count=options.proposal_count)
+    from lavis_dynrefer.detectors.sam import PointSegmenter
+    from lavis_dynrefer.models.precision import choose_device
+
+    segmenter = PointSegmenter(options.sam or "", device=choose_device(device))
+    return lambda image: segmenter(image, options.point)
+
+
+def _from_file(
+    options: RegionOptions, images: Sequence[ImageFile]
+) -> tuple[RegionFinder, Sequence[ImageFile], list[str]]:
     file = read_box_file(
-        arguments.boxes,
-        format=arguments.box_format,
-        normalised=normalised,
-        images=arguments.images_json,
+        options.boxes or "",
+        format=options.box_format,
+        normalised=options.normalised,
+        images=options.images_json,
     )
     entries = file.match({image.name: str(image.path) for image in images})
-    with_boxes = [image for image in images if image.name in entries]
-    if not with_boxes:
+    if not entries:
         raise InputError(
-            f"{file.path} names none of the images: it begins with "
-            f"{next(iter(file.images), 'nothing')!r}, they begin with {images[0].name!r}"
+            f"{file.path} names none of the images: its first is "
+            f"{next(iter(file.images), 'nothing')!r}, the first image is {images[0].name!r}"
         )
     without = [image.name for image in images if image.name not in entries]
+    others = len(file.images) - len(entries)
     notes = []
     if without:
         notes.append(
             f"images without an entry in {file.path}: {len(without):,}, first {without[0]}"
         )
-    if len(file.images) > len(entries):
-        count = len(file.images) - len(entries)
-        notes.append(f"entries of {file.path} for other images: {count:,}")
-    return _from_entries(entries, file.format, file.normalised), with_boxes, notes
-
-
-def _from_entries(
-    entries: Mapping[str, ImageBoxes], format: str, normalised: bool | None
-) -> RegionFinder:
-    def find(name: str, size: Sequence[int], image: Image.Image | None) -> Asked:
-        entry = entries[name]
-        try:
-            boxes = pixel_boxes(entry.boxes, size, format=format, normalised=normalised)
-        except ValueError as error:
-            raise InputError(_as_typed(str(error))) from error
-        return Asked(boxes, tuple(entry.ids), entry.image_id)
-
-    return find
-
-
-def _as_typed(message: str) -> str:
-    """An error about arguments in Python, about those of the command line."""
-    for python, typed in _TYPED.items():
-        message = message.replace(python, typed)
-    return message
-
-
-def _whole_image(name: str, size: Sequence[int], image: Image.Image | None) -> Asked:
-    return Asked(torch.tensor([[0.0, 0.0, size[0], size[1]]]))
-
-
-def _proposed(proposer: RegionProposer) -> RegionFinder:
-    def find(name: str, size: Sequence[int], image: Image.Image | None) -> Asked | None:
-        return None if image is None else Asked(proposer(image))
-
-    return find
-
-
-def _pointed_at(segmenter: PointSegmenter, points: Sequence[Sequence[float]]) -> RegionFinder:
-    def find(name: str, size: Sequence[int], image: Image.Image | None) -> Asked | None:
-        return None if image is None else Asked(segmenter(image, points))
-
-    return find
-
-
-def _point(text: str) -> list[float]:
-    try:
-        x, y = (float(number) for number in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected two numbers with a comma, such as 60,120, got {text!r}"
-        ) from error
-    return [x, y]
-
-
-def _box(text: str) -> list[float]:
-    try:
-        x1, y1, x2, y2 = (float(number) for number in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected four numbers with commas, such as 10,20,110,220, got {text!r}"
-        ) from error
-    return [x1, y1, x2, y2]
+    if others > 0:
+        notes.append(f"entries of {file.path} for other images: {others:,}")
+    finder = RegionFinder(entries, file.format, file.normalised)
+    return finder, [image for image in images if image.name in entries], notes

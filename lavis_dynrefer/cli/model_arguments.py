@@ -1,0 +1,64 @@
+"""Arguments shared by the commands that answer: which model, and where a server listens."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lavis_dynrefer.predictor import RegionPredictor
+
+HOST = "127.0.0.1"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, checkpoint, device and number format."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="tiny", help="tiny, flant5xl, ...; default tiny")
+    group.add_argument("--checkpoint", help="weights instead of the model's own")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    group.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+
+
+def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
+    """The predictor that the arguments name; what libraries print meanwhile goes to stderr."""
+    with redirect_stdout(sys.stderr):
+        from lavis_dynrefer.predictor import RegionPredictor  # imports LAVIS: slow
+
+        return RegionPredictor(
+            arguments.model,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            checkpoint=arguments.checkpoint,
+        )
+
+
+def add_server_arguments(
+    parser: argparse.ArgumentParser, *, port: int, numbers: Mapping[str, tuple[float, str]]
+) -> None:
+    """Address, model and numeric settings.
+
+    Args:
+        parser: gets the arguments.
+        port: default.
+        numbers: setting -> default, of the setting's type, and meaning.
+    """
+    parser.add_argument(
+        "--host", default=HOST, help=f"address to listen on; default {HOST}, this machine only"
+    )
+    parser.add_argument(
+        "--port", type=int, default=port, help=f"default {port}; 0 takes a free one"
+    )
+    add_model_arguments(parser)
+    limits = parser.add_argument_group("limits")
+    for name, (default, meaning) in numbers.items():
+        limits.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(default),
+            default=default,
+            metavar="NUMBER",
+            help=f"{meaning}; default {default:,}",
+        )

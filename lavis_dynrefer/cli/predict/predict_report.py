@@ -1,0 +1,157 @@
+"""Answers for people: annotated images, a table, and what `dynrefer predict` prints."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lavis_dynrefer.formats import ImageResult, ResultLog
+from lavis_dynrefer.formats.image_result import best_category
+from lavis_dynrefer.pages.region_drawing import draw_regions
+from lavis_dynrefer.structures import NamedScore, RegionPrediction
+
+MOST_ROWS = 40  # regions in a table
+_MOST_DRAWN = 100  # regions; each takes some lines below the image
+_SIDES = (640, 1600)  # pixels, of the longer side of an annotated image
+_COLUMNS = (  # the numbers in brackets are explained in docs/answers.md
+    *("image", "#", "box", "caption (probability)", "category (share)", "attributes (score)"),
+    "tags",
+)
+_MOST_TAGS = 5
+_MOST_ATTRIBUTES = 3
+_MOST_LISTED = 20  # failures
+
+
+def resize_for_drawing(image: Image.Image) -> Image.Image:
+    """The image at a size at which the words beside it can be read."""
+    least, most = _SIDES
+    factor = min(max(least / max(image.size), 1.0), most / max(image.size))
+    if factor == 1.0:
+        return image
+    return image.resize([max(round(side * factor), 1) for side in image.size])
+
+
+def annotated_jpeg(image: Image.Image, result: ImageResult) -> bytes:
+    """The image with its regions and answers.
+
+    Args:
+        image: of any size.
+        result: its answers; boxes in pixels of the original.
+    """
+    image = resize_for_drawing(image)
+    across, down = image.width / result.width, image.height / result.height
+    shown = result.regions[:_MOST_DRAWN]
+    more = len(result.regions) - len(shown)
+    corners = [region.box for region in shown]
+    boxes = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in corners]
+    drawing = draw_regions(
+        image,
+        boxes,
+        [_lines(region) for region in shown],
+        remark=f"{more:,} more regions are not drawn" if more else "",
+    )
+    file = io.BytesIO()
+    drawing.save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def table(results: Iterable[ImageResult]) -> Table:
+    """The first `MOST_ROWS` regions; a column without any entry is left out."""
+    rows = []
+    regions = (
+        (result.image, number, region)
+        for result in results
+        for number, region in zip(result.ids, result.regions)
+    )
+    for image, number, region in islice(regions, MOST_ROWS):
+        cells = (
+            printable(image),
+            printable(str(number)),
+            " ".join(f"{value:.0f}" for value in region.box),
+            "" if region.caption is None else f"{region.caption} ({region.caption_score:.2f})",
+            _category(region),
+            _best(region.attributes),
+            _tags(region) or ("-" if "tags" in region.scales else ""),
+        )
+        rows.append([Text(cell) for cell in cells])  # not markup: names may hold brackets
+    kept = [place for place in range(len(_COLUMNS)) if any(row[place] for row in rows)]
+    view = Table(*(_COLUMNS[place] for place in kept))
+    for row in rows:
+        view.add_row(*(row[place] for place in kept))
+    return view
+
+
+def printable(text: str) -> str:
+    """Text that any terminal can show and that does not control it."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def show(log: ResultLog, written: Sequence[Path]) -> None:
+    """Print the results: the file written, else a table."""
+    for path in written:
+        with path.open(encoding="utf-8", newline="") as lines:
+            sys.stdout.writelines(lines)
+    if not written:
+        more = _print_table(log) - MOST_ROWS
+        if more > 0:
+            note(f"{more:,} more regions; --output FOLDER keeps them")
+
+
+def summarise(log: ResultLog, folder: Path, written: Sequence[Path]) -> None:
+    """Print how much was answered, and where it is."""
+    count = _print_table(log, only_whole=True)
+    names = dict.fromkeys(path.relative_to(folder).as_posix() for path in written)
+    print(f"images: {len(log):,}, regions: {count:,}")
+    print(f"in {printable(str(folder))}: {', '.join(names)}")
+
+
+def list_failures(failures: Mapping[str, str]) -> None:
+    """Print the first failures to stderr."""
+    if failures:
+        note(f"images without an answer, drawing or page: {len(failures):,}")
+    for name, reason in islice(failures.items(), _MOST_LISTED):
+        note(f"  {name}: {reason}")
+    if len(failures) > _MOST_LISTED:
+        note(f"  and {len(failures) - _MOST_LISTED:,} more")
+
+
+def note(text: str) -> None:
+    """Print a line to stderr."""
+    sys.stderr.write(printable(text) + "\n")
+
+
+def _print_table(log: ResultLog, *, only_whole: bool = False) -> int:
+    """Print the table, unless it would be empty, or cut short; returns the number of regions."""
+    count = sum(len(result.regions) for result in log)
+    if count and not (only_whole and count > MOST_ROWS):
+        Console().print(table(log))
+    return count
+
+
+def _lines(region: RegionPrediction) -> str:
+    parts = (_category(region), _best(region.attributes), _tags(region))
+    return "\n".join(line for line in (region.caption, " · ".join(filter(None, parts))) if line)
+
+
+def _category(region: RegionPrediction) -> str:
+    name, share = best_category(region)
+    if share is None:
+        return name if region.categories else ""
+    return f"{name} ({share:.2f})"
+
+
+def _tags(region: RegionPrediction) -> str:
+    return ", ".join(name for name, _ in region.tags[:_MOST_TAGS])
+
+
+def _best(scores: Sequence[NamedScore]) -> str:
+    return ", ".join(f"{name} ({score:.2f})" for name, score in scores[:_MOST_ATTRIBUTES])
