@@ -144,8 +144,9 @@ def load_trained(model: nn.Module, name: str, *, filled: set[str]) -> LoadReport
         CheckpointError: it does not fit, or a frozen part comes from nowhere.
     """
     path = locate(name, key="model.finetuned")
-    frozen = [key for key, weight in model.named_parameters() if not weight.requires_grad]
-    aliases = [key for key in model.state_dict() if key not in dict(model.named_parameters())]
+    parameters = dict(model.named_parameters())
+    frozen = [key for key, weight in parameters.items() if not weight.requires_grad]
+    aliases = [key for key in model.state_dict() if key not in parameters]
     report = load_weights(model, read_state_dict(path), may_miss=[*frozen, *aliases])
     nowhere = [key for key in report.missing if key not in filled and key in frozen]
     if nowhere:
