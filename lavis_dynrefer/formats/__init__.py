@@ -1,56 +1,59 @@
 """Answers about regions on disk: our own rows, and the formats of other tools.
 
-`FORMATS` maps a format's name to its files; adding one is one module here and one line there.
+One module per file format, reading beside writing. A new format is one module here and one line
+in `FORMATS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Callable, TextIO
+from typing import Callable, NamedTuple
 
-from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats.coco_json import from_coco, to_coco, write_coco
-from lavis_dynrefer.formats.csv_table import from_csv, to_csv
-from lavis_dynrefer.formats.fiftyone import to_fiftyone, write_labels, write_paths
+from lavis_dynrefer.errors import InputError, did_you_mean
+from lavis_dynrefer.formats.box_file import read_box_file
+from lavis_dynrefer.formats.coco_json import write_coco
+from lavis_dynrefer.formats.csv_table import write_csv
+from lavis_dynrefer.formats.fiftyone import write_fiftyone
 from lavis_dynrefer.formats.image_result import ImageResult
 from lavis_dynrefer.formats.json_stream import replacing
 from lavis_dynrefer.formats.jsonl import ROWS, ResultLog, read_results, write_json, write_jsonl
-from lavis_dynrefer.formats.label_studio import label_config, to_label_studio, write_tasks
+from lavis_dynrefer.formats.label_studio import write_label_studio
 
 __all__ = [
     "FORMATS",
     "ROWS",
     "ImageResult",
     "ResultLog",
-    "from_coco",
-    "from_csv",
-    "label_config",
+    "read_box_file",
     "read_results",
-    "to_coco",
-    "to_csv",
-    "to_fiftyone",
-    "to_label_studio",
     "write_results",
 ]
 
-Writer = Callable[[Collection[ImageResult], TextIO], None]
+
+class Format(NamedTuple):
+    """How results are written.
+
+    Args:
+        files: names of the files.
+        write: takes the results and one open text file per name; it may iterate over the results
+            several times.
+    """
+
+    files: tuple[str, ...]
+    write: Callable[..., None]
 
 
-def _write_label_config(results: Collection[ImageResult], file: TextIO) -> None:
-    file.write(label_config(results))
-
-
-FORMATS: Mapping[str, Mapping[str, Writer]] = {
-    "jsonl": {ROWS: write_jsonl},
-    "json": {"results.json": write_json},
-    "coco": {"coco.json": write_coco},
-    "csv": {"results.csv": to_csv},
-    "label-studio": {
-        "label_studio/tasks.json": write_tasks,
-        "label_studio/labels.xml": _write_label_config,
-    },
-    "fiftyone": {"fiftyone/labels.json": write_labels, "fiftyone/data.json": write_paths},
+FORMATS: Mapping[str, Format] = {
+    "jsonl": Format((ROWS,), write_jsonl),
+    "json": Format(("results.json",), write_json),
+    "coco": Format(("coco.json",), write_coco),
+    "csv": Format(("results.csv",), write_csv),
+    "label-studio": Format(
+        ("label_studio/tasks.json", "label_studio/labels.xml"), write_label_studio
+    ),
+    "fiftyone": Format(("fiftyone/labels.json", "fiftyone/data.json"), write_fiftyone),
 }
 
 
@@ -60,24 +63,26 @@ def write_results(
     """Write results in some of `FORMATS`; a file appears when it is complete.
 
     Args:
-        results: a list or a `ResultLog`; it is gone through several times.
-        folder: where to; made if need be.
+        results: a list or a `ResultLog`.
+        folder: where to write; created if it does not exist.
         formats: names of formats.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: an unknown format.
+        InputError: an unknown format.
     """
     written = []
     for name in formats:
         if name not in FORMATS:
-            raise InputError(f"format: expected one of {list(FORMATS)}, got {name!r}")
-        for file_name, write in FORMATS[name].items():
-            path = folder / file_name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
-                write(results, file)
-            written.append(path)
+            raise InputError(
+                f"format: expected one of {list(FORMATS)}, got {name!r}"
+                f"{did_you_mean(name, FORMATS)}"
+            )
+        paths = [folder / file_name for file_name in FORMATS[name].files]
+        with ExitStack() as stack:
+            files = [stack.enter_context(replacing(path)) for path in paths]
+            FORMATS[name].write(results, *files)
+        written += paths
     return written

@@ -1,63 +1,39 @@
-"""A table with one line per region, for spreadsheets and data frames."""
+"""Csv, for spreadsheets and data frames: a header, then one region per line."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import ImageResult, RegionId, best_category
-from lavis_dynrefer.structures import NamedScore, RegionPrediction
+from lavis_dynrefer.formats.region_boxes import ImageBoxes
+from lavis_dynrefer.structures import RegionPrediction
 
 _CORNERS = ("x1", "y1", "x2", "y2")
-_HEAD = ("image", "path", "width", "height", "image_id", "region", *_CORNERS)
+_PLACE = ("image", "path", "width", "height", "image_id", "region", *_CORNERS)
 _ANSWERS = ("caption", "caption_score", "category", "tags", "tag_scores")
 
+# Column names that are read.
+_IMAGE = ("image", "picture", "file_name", "filename", "image_path", "path")
+_ID = ("id", "region", "region_id")
+_BOX_COLUMNS: dict[tuple[str, ...], str] = {
+    _CORNERS: "xyxy",
+    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
+    ("x", "y", "w", "h"): "xywh",
+    ("x", "y", "width", "height"): "xywh",
+}
 
-def to_csv(results: Collection[ImageResult], file: TextIO) -> None:
+
+def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
     """Write the table; an image without regions has no line.
 
-    Tags and their scores are lists with semicolons. Every attribute and category has a column of
-    scores of its own, "attribute:NAME" (in [0, 1]) and "category:NAME" (logits), and every task one
-    with the scales of its views.
+    Tags and their scores are lists separated by semicolons. Each attribute and category has a
+    column of scores, "attribute:NAME" (in [0, 1]) and "category:NAME" (logits), and each task a
+    column with the scales of its views.
     """
-    wide = _wide_columns(results)
-    table = csv.DictWriter(file, [*_HEAD, *_ANSWERS, *wide], lineterminator="\n")
-    table.writeheader()
-    for result in results:
-        for number, region in zip(result.ids, result.regions):
-            table.writerow({**_head(result, number, region), **_answers(region)})
-
-
-def from_csv(file: Iterable[str]) -> list[ImageResult]:
-    """Inverse of `to_csv`, but for images without regions.
-
-    Numbers that stand for ids come back as numbers.
-
-    Raises:
-        ValueError: the table was not written by `to_csv`; names the line.
-    """
-    table = csv.DictReader(file)
-    missing = {*_HEAD, *_ANSWERS} - set(table.fieldnames or ())
-    if missing:
-        raise InputError(f"expected a table of dynrefer predict; it has no {sorted(missing)}")
-    images: dict[str, dict[str, Any]] = {}
-    for row in table:
-        if None in row or None in row.values():
-            raise InputError(f"line {table.line_num}: expected {len(table.fieldnames or ())} cells")
-        try:
-            region = _region(row)
-        except ValueError as error:
-            raise InputError(f"line {table.line_num}: {error}") from error
-        entry = images.setdefault(row["image"], {"row": row, "ids": [], "regions": []})
-        entry["ids"].append(_id(row["region"]))
-        entry["regions"].append(region)
-    return [_image(**entry) for entry in images.values()]
-
-
-def _wide_columns(results: Collection[ImageResult]) -> list[str]:
     attributes: set[str] = set()
     categories: set[str] = set()
     tasks: dict[str, None] = {}  # in order
@@ -65,14 +41,45 @@ def _wide_columns(results: Collection[ImageResult]) -> list[str]:
         attributes.update(name for name, _ in region.attributes)
         categories.update(name for name, _ in region.categories)
         tasks.update(dict.fromkeys(region.scales))
-    return [
+    columns = [
+        *(*_PLACE, *_ANSWERS),
         *(f"attribute:{name}" for name in sorted(attributes)),
         *(f"category:{name}" for name in sorted(categories)),
         *(f"scales:{task}" for task in tasks),
     ]
+    table = csv.DictWriter(file, columns, lineterminator="\n")
+    table.writeheader()
+    for result in results:
+        for number, region in zip(result.ids, result.regions):
+            table.writerow({**_place(result, number, region), **_answers(region)})
 
 
-def _head(result: ImageResult, number: RegionId, region: RegionPrediction) -> dict[str, Any]:
+def read_csv_boxes(text: str) -> tuple[dict[str, ImageBoxes], str]:
+    """Read the boxes of a table with a header; cells are separated by comma, semicolon or tab.
+
+    Returns:
+        Image name -> boxes, and their format, "xyxy" or "xywh".
+
+    Raises:
+        InputError: the first line does not name the columns, or a line is invalid; names it.
+    """
+    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    images: dict[str, ImageBoxes] = {}
+    try:
+        columns = {name.strip().lower(): name for name in rows.fieldnames or () if name}
+        image, corners, region_id = _columns(columns)
+        for row in rows:
+            if not row[image]:
+                raise InputError(f"line {rows.line_num}: no {image}")
+            entry = images.setdefault(row[image], ImageBoxes())
+            entry.add(_box(row, corners, rows.line_num), _id(row[region_id] if region_id else None))
+    except csv.Error as error:
+        raise InputError(f"line {rows.reader.line_num}: {error}") from error
+    return images, _BOX_COLUMNS[tuple(column.strip().lower() for column in corners)]
+
+
+def _place(result: ImageResult, number: RegionId, region: RegionPrediction) -> dict[str, Any]:
     return {
         "image": result.image,
         "path": result.path,
@@ -89,65 +96,45 @@ def _answers(region: RegionPrediction) -> dict[str, Any]:
         "caption": region.caption,
         "caption_score": region.caption_score,
         "category": best_category(region)[0] if region.categories else None,
-        "tags": _join(name for name, _ in region.tags),
-        "tag_scores": _join(score for _, score in region.tags),
+        "tags": _joined(name for name, _ in region.tags),
+        "tag_scores": _joined(score for _, score in region.tags),
         **{f"attribute:{name}": score for name, score in region.attributes},
         **{f"category:{name}": score for name, score in region.categories},
-        **{f"scales:{task}": _join(scales) for task, scales in region.scales.items()},
+        **{f"scales:{task}": _joined(scales) for task, scales in region.scales.items()},
     }
 
 
-def _image(
-    row: Mapping[str, str], ids: Sequence[RegionId], regions: Sequence[RegionPrediction]
-) -> ImageResult:
-    return ImageResult(
-        image=row["image"],
-        path=row["path"],
-        width=int(row["width"]),
-        height=int(row["height"]),
-        regions=tuple(regions),
-        ids=tuple(ids),
-        image_id=int(row["image_id"]) if row["image_id"] else None,
-    )
-
-
-def _region(row: Mapping[str, str]) -> RegionPrediction:
-    x1, y1, x2, y2 = (float(row[name]) for name in _CORNERS)
-    scores = (float(score) for score in _split(row["tag_scores"]))
-    return RegionPrediction(
-        box=(x1, y1, x2, y2),
-        caption=row["caption"] if row["caption"] or row["caption_score"] else None,
-        caption_score=float(row["caption_score"]) if row["caption_score"] else None,
-        tags=tuple(zip(_split(row["tags"]), scores)),
-        attributes=_scores(row, "attribute:"),
-        categories=_scores(row, "category:"),
-        scales={
-            name[len("scales:") :]: tuple(float(scale) for scale in _split(value))
-            for name, value in row.items()
-            if name.startswith("scales:") and value
-        },
-    )
-
-
-def _scores(row: Mapping[str, str], prefix: str) -> tuple[NamedScore, ...]:
-    pairs = [
-        (name[len(prefix) :], float(value))
-        for name, value in row.items()
-        if name.startswith(prefix) and value
-    ]
-    return tuple(sorted(pairs, key=lambda pair: -pair[1]))
-
-
-def _id(text: str) -> RegionId:
-    return int(text) if text.isdecimal() else text
-
-
-def _join(values: Iterable[Any]) -> str:
-    """A cell with several values: itself a line of csv, so that a value may hold a semicolon."""
+def _joined(values: Iterable[Any]) -> str:
+    """A cell of several values: csv itself, so that a value may hold a semicolon."""
     line = io.StringIO()
     csv.writer(line, delimiter=";", lineterminator="").writerow(values)
     return line.getvalue()
 
 
-def _split(cell: str) -> Iterator[str]:
-    return iter(next(csv.reader([cell], delimiter=";"), []))
+def _columns(columns: Mapping[str, str]) -> tuple[str, Sequence[str], str | None]:
+    """The columns of image, corners and id, as the file spells them."""
+    image = next((columns[name] for name in _IMAGE if name in columns), None)
+    corners = next((names for names in _BOX_COLUMNS if set(names) <= set(columns)), None)
+    if image is None or corners is None:
+        raise InputError(
+            "expected json, or csv whose first line names the columns, such as "
+            f"image,x1,y1,x2,y2 or image,x,y,w,h; got {', '.join(columns.values()):.120}"
+        )
+    region_id = next((columns[name] for name in _ID if name in columns), None)
+    return image, [columns[name] for name in corners], region_id
+
+
+def _box(row: Mapping[str, str], corners: Sequence[str], line: int) -> list[float]:
+    cells = [row[column] for column in corners]
+    try:
+        return [float(cell) for cell in cells]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"line {line}: expected numbers in {', '.join(corners)}, got {cells}"
+        ) from error
+
+
+def _id(text: str | None) -> RegionId | None:
+    if not text:
+        return None
+    return int(text) if text.isdecimal() else text

@@ -1,4 +1,4 @@
-"""What was answered about the regions of one image."""
+"""The answers about one image, and how their numbers are shown in all formats."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.structures import NamedScore, RegionPrediction
+from lavis_dynrefer.images.boxes import xyxy_to_xywh
+from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
 
 RegionId = Union[int, str]
-NO_CATEGORY = "region"  # the label of regions whose category was not asked about
-_OUTSTANDING = 1.2  # as the released demo: times the mean of a region's attribute scores
+NO_CATEGORY = "region"  # label of regions whose category was not asked about
+_OUTSTANDING = 1.2  # times the mean of a region's attribute scores, as in the released demo
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ class ImageResult:
 
     Args:
         image: its name, relative to the folder it was found in, with forward slashes.
-        path: where it lies.
+        path: of the file.
         width: pixels.
         height: pixels.
         regions: one prediction per region, boxes xyxy in pixels.
-        ids: one id per region; numbered from 1 where none are given.
-        image_id: its id in the user's own data set, where it has one.
+        ids: one id per region; by default 1, 2, ...
+        image_id: its id in the user's own dataset, if it has one.
 
     Raises:
-        ValueError: another number of ids than of regions.
+        InputError: the numbers of ids and regions differ.
     """
 
     image: str
@@ -73,20 +74,24 @@ class ImageResult:
         )
 
 
-def best_category(region: RegionPrediction) -> tuple[str, float | None]:
-    """Name of the best category and its share; "region" and None where none was asked for.
+def category_names(region: RegionPrediction) -> list[str]:
+    """Names of the categories asked about; "region" if there were none."""
+    return [name for name, _ in region.categories] or [NO_CATEGORY]
 
-    The share is the softmax of the logits over the names that were asked about: how far the best is
-    ahead of the others, and nothing about whether any of them is right. A single name has no share.
+
+def best_category(region: RegionPrediction) -> tuple[str, float | None]:
+    """Name and share of the best category; "region" and None if none was asked about.
+
+    The share is the softmax of the logits over the names asked about: how far the best is ahead of
+    the others, not whether any of them is right. A single name has no share.
 
     >>> best_category(RegionPrediction((0, 0, 9, 9), categories=(("dog", 1.0), ("cat", 1.0))))
     ('dog', 0.5)
     """
-    if not region.categories:
-        return NO_CATEGORY, None
-    name, best = region.categories[0]
-    if len(region.categories) == 1:
+    name = category_names(region)[0]
+    if len(region.categories) < 2:
         return name, None
+    best = region.categories[0][1]
     return name, 1 / sum(math.exp(logit - best) for _, logit in region.categories)
 
 
@@ -102,15 +107,15 @@ def outstanding(scores: Sequence[NamedScore]) -> list[str]:
     return [name for name, score in scores if score >= limit]
 
 
-def relative_box(result: ImageResult, region: RegionPrediction) -> list[float]:
-    """Left, top, width, height as shares of the image; what lies outside it is cut off."""
+def relative_box(result: ImageResult, region: RegionPrediction) -> Box:
+    """Left, top, width and height as fractions of the image, clipped to it."""
     sides = (result.width, result.height) * 2
     x1, y1, x2, y2 = (min(max(value / side, 0.0), 1.0) for value, side in zip(region.box, sides))
-    return [x1, y1, x2 - x1, y2 - y1]
+    return xyxy_to_xywh((x1, y1, x2, y2))
 
 
 def distinct_ids(ids: Sequence[RegionId | None]) -> list[int]:
-    """The ids where they are different whole numbers above 0, else 1, 2, ...
+    """The ids if they are distinct whole numbers above 0, else 1, 2, ...
 
     >>> distinct_ids([7, 3]), distinct_ids([7, 7]), distinct_ids(["a", None])
     ([7, 3], [1, 2], [1, 2])

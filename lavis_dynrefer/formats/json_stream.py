@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 
 def as_json(value: Any) -> str:
-    """One line of strict json: other tools do not read nan.
+    """One line of strict json; other tools do not read NaN.
 
     Raises:
         ValueError: a number is not finite.
@@ -28,8 +28,8 @@ def dump_list(items: Iterable[Any], file: TextIO) -> None:
     file.write("\n]")
 
 
-def dump_mapping(pairs: Iterable[tuple[str, Any]], file: TextIO) -> None:
-    """Write a json object, one line per key; a value that is an iterator becomes a list."""
+def dump_object(pairs: Iterable[tuple[str, Any]], file: TextIO) -> None:
+    """Write a json object, one line per key; the value of an iterator is a list."""
     file.write("{")
     for number, (key, value) in enumerate(pairs):
         file.write(",\n" if number else "\n")
@@ -37,7 +37,7 @@ def dump_mapping(pairs: Iterable[tuple[str, Any]], file: TextIO) -> None:
         if isinstance(value, Iterator):
             dump_list(value, file)
         elif isinstance(value, Mapping):
-            dump_mapping(value.items(), file)
+            dump_object(value.items(), file)
         else:
             file.write(as_json(value))
     file.write("\n}")
@@ -45,10 +45,11 @@ def dump_mapping(pairs: Iterable[tuple[str, Any]], file: TextIO) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    r"""A text file that takes the place of `path` once it is complete.
+    r"""A text file that replaces `path` once it is complete.
 
-    Bytes of a file name that are no UTF-8 are written as \udcxx, which json reads as it was.
+    Bytes of a file name that are not UTF-8 are written as \udcxx, which json reads back.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield file

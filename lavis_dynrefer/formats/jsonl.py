@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import ImageResult
 from lavis_dynrefer.formats.json_stream import as_json, dump_list, replacing
+from lavis_dynrefer.formats.plain_json import read_box_list
+from lavis_dynrefer.formats.region_boxes import ImageBoxes
 
 ROWS = "results.jsonl"
 
 
 class ResultLog(Collection[ImageResult]):
-    """A file of rows that survives being cut off at any moment.
+    """A file of rows that survives being interrupted at any moment.
 
-    A row that was not written to its end is dropped when the file is opened again. Of several rows
-    of one image the last one counts.
+    An incomplete last row is dropped when the file is opened again. Of several rows of one image
+    the last one counts.
 
     Args:
-        path: the file; made if need be.
+        path: the file; created if it does not exist.
 
     Raises:
-        ValueError: a row in the file is none of ours; names its line.
+        InputError: a row is damaged or not ours; names its line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,21 +43,14 @@ class ResultLog(Collection[ImageResult]):
         return isinstance(result, ImageResult) and self.get(result.image) == result
 
     def __iter__(self) -> Iterator[ImageResult]:
-        with self.path.open("rb") as file:
-            for start in sorted(self._starts.values()):
-                file.seek(start)
-                yield ImageResult.from_dict(json.loads(file.readline()))
+        return self._at(sorted(self._starts.values()))
 
     def get(self, image: str) -> ImageResult | None:
         """The result of the image of this name, if there is one."""
-        if image not in self._starts:
-            return None
-        with self.path.open("rb") as file:
-            file.seek(self._starts[image])
-            return ImageResult.from_dict(json.loads(file.readline()))
+        return next(self._at([self._starts[image]])) if image in self._starts else None
 
     def append(self, result: ImageResult) -> None:
-        """Write one row; it is in the hands of the system when this returns.
+        """Write one row; it is handed to the system when this returns.
 
         Raises:
             ValueError: a number is not finite.
@@ -73,6 +68,12 @@ class ResultLog(Collection[ImageResult]):
                 write_jsonl(self, file)
             self._read()
 
+    def _at(self, starts: Iterable[int]) -> Iterator[ImageResult]:
+        with self.path.open("rb") as file:
+            for start in starts:
+                file.seek(start)
+                yield ImageResult.from_dict(_own_row(json.loads(file.readline())))
+
     def _read(self) -> None:
         self._starts, self._superseded = {}, False
         start = 0
@@ -81,7 +82,11 @@ class ResultLog(Collection[ImageResult]):
                 if not line.endswith(b"\n"):
                     file.truncate(start)
                     break
-                self._remember(_parse(line, self.path, number)["image"], start)
+                try:
+                    row = _own_row(_parsed(line))
+                except InputError as error:
+                    raise InputError(f"{self.path}: line {number}: {error}") from error
+                self._remember(row["image"], start)
                 start += len(line)
 
     def _remember(self, image: str, start: int) -> None:
@@ -90,42 +95,85 @@ class ResultLog(Collection[ImageResult]):
 
 
 def read_results(path: str | Path) -> list[ImageResult]:
-    """The results in one of our jsonl or json files; an empty one has none.
+    """Read a results.jsonl or results.json; an empty file has no results.
 
     Raises:
-        ValueError: it holds something else; names the row.
+        InputError: the file is damaged or not ours; names the row.
     """
     text = Path(path).read_text(encoding="utf-8")
-    if not text:  # no image could be answered
-        return []
-    if text.lstrip().startswith("["):
-        rows = json.loads(text)
-    else:
-        lines = text.rstrip("\n").split("\n")  # a caption may hold other ends of lines
-        rows = [_parse(line, path, number) for number, line in enumerate(lines, start=1)]
-    return [ImageResult.from_dict(row) for row in rows]
+    try:
+        return [ImageResult.from_dict(row) for row in _own_rows(parse_json(text) if text else [])]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def write_jsonl(results: Collection[ImageResult], file: TextIO) -> None:
-    """One row per image and line."""
+    """Write one line per image."""
     for result in results:
         file.write(as_json(result.to_dict()) + "\n")
 
 
 def write_json(results: Collection[ImageResult], file: TextIO) -> None:
-    """A list of all rows."""
+    """Write one list of all rows."""
     dump_list((result.to_dict() for result in results), file)
     file.write("\n")
 
 
-def _parse(line: str | bytes, path: str | Path, number: int) -> dict[str, Any]:
+def read_own_boxes(rows: Any) -> dict[str, ImageBoxes]:
+    """Boxes of our own rows; of several rows of one image the last one counts.
+
+    Raises:
+        InputError: a row is not ours; names it.
+    """
+    images = {}
+    for row in _own_rows(rows):
+        entry = read_box_list(row["regions"], row["image"])
+        image_id = row.get("image_id")
+        entry.image_id = image_id if type(image_id) is int else None
+        images[row["image"]] = entry
+    return images
+
+
+def parse_json(text: str) -> Any:
+    """Parse a json document, or json lines as a list; a single row of ours is a line.
+
+    Raises:
+        InputError: damaged json.
+    """
+    lines = text.rstrip().split("\n")  # other line ends may be part of a caption
+    if len(lines) == 1 or not lines[0].rstrip().endswith("}"):
+        lines = [text]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(_parsed(line))
+        except InputError as error:
+            raise InputError(f"line {number}: {error}" if len(lines) > 1 else str(error)) from error
+    is_single_row = isinstance(rows[0], dict) and "regions" in rows[0]
+    return rows if len(rows) > 1 or is_single_row else rows[0]
+
+
+def _parsed(text: str | bytes) -> Any:
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{path} line {number} is damaged json: {error}") from error
-    if not isinstance(row, dict) or not {"image", "regions"} <= set(row):
-        raise InputError(
-            f"{path} line {number}: expected a row with image and regions, as dynrefer predict "
-            f"writes, got {line!r:.80}"
-        )
-    return row
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"damaged json: {error}") from error
+
+
+def _own_rows(rows: Any) -> Iterator[Mapping[str, Any]]:
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+        try:
+            yield _own_row(row)
+        except InputError as error:
+            raise InputError(f"row {number}: {error}") from error
+
+
+def _own_row(row: Any) -> Mapping[str, Any]:
+    """Check a row; in older rows the image is called `picture`."""
+    if isinstance(row, dict):
+        if "image" not in row and "picture" in row:
+            row["image"] = row.pop("picture")
+        if isinstance(row.get("image"), str) and isinstance(row.get("regions"), list):
+            return row
+    shown = json.dumps(row)
+    raise InputError(f"expected a row of dynrefer predict with image and regions, got {shown:.80}")

@@ -1,7 +1,7 @@
-"""Label Studio's tasks with predictions, and the labelling set-up that shows them.
+"""Label Studio's tasks with predictions, and the labeling setup that shows them.
 
-Layout after Label Studio's documentation of pre-annotations: boxes in percent of the image; the
-texts and choices of a region carry the id of its box.
+After Label Studio's documentation of pre-annotations: boxes in percent of the image; the texts and
+choices of a region carry the id of its box.
 """
 
 from __future__ import annotations
@@ -17,102 +17,78 @@ from lavis_dynrefer.formats.image_result import (
     NO_CATEGORY,
     ImageResult,
     best_category,
+    category_names,
     outstanding,
     relative_box,
 )
 from lavis_dynrefer.formats.json_stream import dump_list
 from lavis_dynrefer.structures import RegionPrediction
 
-# Where Label Studio serves the images of local folders: after it comes the path below its
-# LOCAL_FILES_DOCUMENT_ROOT. A project may be shown folders in there, but not the root itself.
-LOCAL_FILES = "/data/local-files/?d="
+# Address of a local image, followed by its path below LOCAL_FILES_DOCUMENT_ROOT. Label Studio
+# serves folders in there, but not the root itself.
+_LOCAL_FILES = "/data/local-files/?d="
 _IMAGE = "image"
 _LABEL = "label"
 
 
-def to_label_studio(
-    results: Collection[ImageResult], *, prefix: str | None = None
-) -> list[dict[str, Any]]:
-    """One task per image.
+def write_label_studio(results: Collection[ImageResult], tasks: TextIO, setup: TextIO) -> None:
+    """Write one task per image (json), and the labeling setup of the project (xml).
 
-    A region is a rectangle labelled with its category, with its caption and tags as texts and the
-    attributes that stand out as choices.
-
-    Args:
-        results: what to show; boxes are cut at the edges of the image.
-        prefix: goes before an image's name to make its address. None: Label Studio serves the
-            images as local files, and its document root is the folder around theirs.
+    A region is a rectangle labelled with its category, with its caption and tags as texts and its
+    outstanding attributes as choices; boxes are clipped to the image. The images are served from a
+    document root, which is the folder around theirs.
     """
-    return list(_tasks(results, prefix))
+    folders: set[str] = set()
+    categories: set[str] = set()
+    attributes: set[str] = set()
+    for result in results:
+        folders.add(os.path.dirname(os.path.abspath(result.path)))
+        for region in result.regions:
+            categories.update(category_names(region))
+            attributes.update(name for name, _ in region.attributes)
+    setup.write(_setup(sorted(categories), sorted(attributes)))
+    root = Path(os.path.commonpath(folders)).parent if folders else Path()
+    dump_list((_task(result, root) for result in results), tasks)
+    tasks.write("\n")
 
 
-def write_tasks(results: Collection[ImageResult], file: TextIO) -> None:
-    """Write what `to_label_studio` returns, image by image."""
-    dump_list(_tasks(results, None), file)
-    file.write("\n")
-
-
-def document_root(results: Collection[ImageResult]) -> Path:
-    """The folder around the one that holds all images."""
-    folders = {os.path.dirname(os.path.abspath(result.path)) for result in results}
-    return Path(os.path.commonpath(folders)).parent if folders else Path()
-
-
-def label_config(results: Collection[ImageResult]) -> str:
-    """The labelling set-up, xml: paste it into a new project's settings before the import."""
-    categories = {
-        name
-        for result in results
-        for region in result.regions
-        for name, _ in region.categories or ((NO_CATEGORY, 0.0),)
-    }
-    attributes = {
-        name for result in results for region in result.regions for name, _ in region.attributes
-    }
+def _setup(categories: list[str], attributes: list[str]) -> str:
     view = ElementTree.Element("View")
-    _add(view, "Image", name=_IMAGE, value="$image")
-    labels = _add(view, "RectangleLabels", name=_LABEL, toName=_IMAGE)
-    for name in sorted(categories) or [NO_CATEGORY]:
-        _add(labels, "Label", value=name)
+    add = ElementTree.SubElement
+    add(view, "Image", name=_IMAGE, value="$image")
+    labels = add(view, "RectangleLabels", name=_LABEL, toName=_IMAGE)
+    for name in categories or [NO_CATEGORY]:
+        add(labels, "Label", value=name)
     for name in ("caption", "tags"):
-        _add(view, "TextArea", name=name, toName=_IMAGE, perRegion="true", editable="true")
+        add(view, "TextArea", name=name, toName=_IMAGE, perRegion="true", editable="true")
     if attributes:
-        choices = _add(
+        choices = add(
             view, "Choices", name="attributes", toName=_IMAGE, perRegion="true", choice="multiple"
         )
-        for name in sorted(attributes):
-            _add(choices, "Choice", value=name)
+        for name in attributes:
+            add(choices, "Choice", value=name)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
 
-def _tasks(results: Collection[ImageResult], prefix: str | None) -> Iterator[dict[str, Any]]:
-    root = document_root(results) if prefix is None else Path()
-    for result in results:
-        if prefix is None:
-            address = LOCAL_FILES + _quoted(Path(os.path.relpath(result.path, root)).as_posix())
-        else:
-            address = prefix + _quoted(result.image)
-        regions = [
-            part
-            for number, region in zip(result.ids, result.regions)
-            for part in _parts(result, f"region-{number}", region)
-        ]
-        yield {
-            "data": {"image": address},
-            "predictions": [{"model_version": "lavis_dynrefer", "result": regions}],
-        }
-
-
-def _quoted(path: str) -> str:
-    return quote(path, errors="surrogateescape")
+def _task(result: ImageResult, root: Path) -> dict[str, Any]:
+    path = Path(os.path.relpath(result.path, root)).as_posix()
+    parts = [
+        part
+        for number, region in zip(result.ids, result.regions)
+        for part in _parts(result, f"region-{number}", region)
+    ]
+    return {
+        "data": {"image": _LOCAL_FILES + quote(path, errors="surrogateescape")},
+        "predictions": [{"model_version": "lavis_dynrefer", "result": parts}],
+    }
 
 
 def _parts(
     result: ImageResult, region_id: str, region: RegionPrediction
 ) -> Iterator[dict[str, Any]]:
     """The rectangle, then what belongs to it."""
-    percent = (100 * share for share in relative_box(result, region))
+    percent = (100 * value for value in relative_box(result, region))
     place = {**dict(zip(("x", "y", "width", "height"), percent)), "rotation": 0}
     category, share = best_category(region)
 
@@ -137,7 +113,3 @@ def _parts(
     chosen = outstanding(region.attributes)
     if chosen:
         yield part("attributes", "choices", "choices", chosen)
-
-
-def _add(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
-    return ElementTree.SubElement(parent, tag, attributes)

@@ -1,4 +1,4 @@
-"""Results as FiftyOne's folder of detections, read with its own importer where it is installed."""
+"""Results as FiftyOne's folder of detections, read with its own importer if it is installed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import json
 
 import pytest
 
-from lavis_dynrefer.formats import to_fiftyone, write_results
+from lavis_dynrefer.formats import write_results
 
 
-def test_boxes_are_shares_of_the_image(results):
-    detections = to_fiftyone(results)["labels.json"]["labels"]["000000001"]
-    assert detections[0]["bounding_box"] == pytest.approx([0.1, 0.25, 0.4, 0.75])
-    assert detections[1]["bounding_box"] == [0.0, 0.0, 1.0, 0.5]
-    assert detections[0]["label"] == "flower"
-    assert detections[0]["confidence"] == pytest.approx(0.99330715)
+@pytest.fixture
+def files(results, tmp_path):
+    """File name -> content."""
+    paths = write_results(results, tmp_path, ["fiftyone"])
+    return {path.name: json.loads(path.read_text()) for path in paths}
 
 
-def test_answers_are_attributes_of_a_detection(results):
-    detections = to_fiftyone(results)["labels.json"]["labels"]["000000001"]
-    assert detections[0]["attributes"] == {
+def test_boxes_are_fractions_of_the_image(files):
+    flower, tree = files["labels.json"]["labels"]["000000001"]
+    assert flower["bounding_box"] == pytest.approx([0.1, 0.25, 0.4, 0.75])
+    assert tree["bounding_box"] == [0.0, 0.0, 1.0, 0.5]
+    assert flower["label"] == "flower"
+    assert flower["confidence"] == pytest.approx(0.99330715)
+
+
+def test_answers_are_attributes_of_a_detection(files):
+    flower, _ = files["labels.json"]["labels"]["000000001"]
+    assert flower["attributes"] == {
         "region_id": "7",
         "caption": 'a "red", wet flower',
         "caption_score": 0.25,
@@ -28,15 +35,9 @@ def test_answers_are_attributes_of_a_detection(results):
     }
 
 
-def test_every_image_has_a_key_of_its_own_and_its_path(results):
-    files = to_fiftyone(results)
+def test_every_image_has_its_own_key_and_path(files):
     assert list(files["labels.json"]["labels"]) == list(files["data.json"])
     assert files["data.json"]["000000003"] == "/data/c.png"
-
-
-def test_the_files_hold_what_the_function_returns(results, tmp_path):
-    paths = write_results(results, tmp_path, ["fiftyone"])
-    assert {path.name: json.loads(path.read_text()) for path in paths} == to_fiftyone(results)
 
 
 def test_fiftyones_importer_reads_the_folder(results, tmp_path):

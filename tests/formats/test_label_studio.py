@@ -1,4 +1,4 @@
-"""Results as Label Studio's tasks, read with its own library where that is installed."""
+"""Results as Label Studio's tasks, read with its own library if it is installed."""
 
 from __future__ import annotations
 
@@ -6,68 +6,74 @@ import json
 
 import pytest
 
-from lavis_dynrefer.formats import ImageResult, label_config, to_label_studio, write_results
+from lavis_dynrefer.formats import ImageResult, write_results
 from lavis_dynrefer.structures import RegionPrediction
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write results; returns the tasks and the labeling setup."""
+
+    def write(results):
+        tasks, setup = write_results(results, tmp_path, ["label-studio"])
+        return json.loads(tasks.read_text()), setup.read_text()
+
+    return write
 
 
 def parts(task, kind):
     return [part for part in task["predictions"][0]["result"] if part["type"] == kind]
 
 
-def test_boxes_are_percentages_of_the_image(results):
-    task = to_label_studio(results)[0]
-    value = parts(task, "rectanglelabels")[0]["value"]
-    assert value["rectanglelabels"] == ["flower"]
-    shares = [value[key] for key in ("x", "y", "width", "height")]
-    assert shares == pytest.approx([10, 25, 40, 75])
+def test_boxes_are_in_percent_and_clipped_to_the_image(results, written):
+    tasks, _ = written(results)
+    values = [part["value"] for part in parts(tasks[0], "rectanglelabels")]
+    assert values[0]["rectanglelabels"] == ["flower"]
+    boxes = [[value[key] for key in ("x", "y", "width", "height")] for value in values]
+    assert boxes == [pytest.approx([10, 25, 40, 75]), [0, 0, 100, 50]]
 
 
-def test_a_box_ends_at_the_edge_of_the_image(results):
-    value = parts(to_label_studio(results)[0], "rectanglelabels")[1]["value"]
-    assert [value[key] for key in ("x", "y", "width", "height")] == [0, 0, 100, 50]
-
-
-def test_words_belong_to_the_box_with_their_id(results):
-    task = to_label_studio(results)[0]
-    caption, tags = (part for part in parts(task, "textarea") if part["id"] == "region-7")
+def test_words_carry_the_id_of_their_box(results, written):
+    tasks, _ = written(results)
+    caption, tags = (part for part in parts(tasks[0], "textarea") if part["id"] == "region-7")
     assert caption["value"]["text"] == ['a "red", wet flower']
     assert tags["value"]["text"] == ["flower", "a;b"]
-    assert parts(task, "choices")[0]["value"]["choices"] == ["color:red"]
+    assert parts(tasks[0], "choices")[0]["value"]["choices"] == ["color:red"]
 
 
-def test_the_address_of_an_image_is_quoted(results):
-    addresses = [task["data"]["image"] for task in to_label_studio(results, prefix="http://x/")]
-    assert addresses[0] == "http://x/a%20b/%C3%BC%E2%80%A8%80.jpg"
-    assert addresses[2] == "http://x/c.png"
-
-
-def test_local_images_lie_in_a_folder_below_the_document_root(results):
-    """Label Studio serves none that lies in the root itself."""
-    addresses = [task["data"]["image"] for task in to_label_studio(results)]
+def test_images_lie_in_a_folder_below_the_document_root(results, written):
+    """Label Studio does not serve images from the root itself."""
+    addresses = [task["data"]["image"] for task in written(results)[0]]
     assert addresses[0] == "/data/local-files/?d=data/a%20b/%C3%BC.jpg"
     assert addresses[2] == "/data/local-files/?d=data/c.png"
-    assert to_label_studio(results[:1])[0]["data"]["image"].endswith("?d=a%20b/%C3%BC.jpg")
+    (alone,) = written(results[:1])[0]
+    assert alone["data"]["image"].endswith("?d=a%20b/%C3%BC.jpg")
 
 
-def test_one_attribute_alone_is_chosen_from_a_half_on():
+def test_bytes_of_a_path_that_are_not_utf8_are_quoted(written):
+    (task,) = written([ImageResult("a.jpg", "/data/\udc80.jpg", 9, 9, ())])[0]
+    assert task["data"]["image"].endswith("?d=data/%80.jpg")
+
+
+def test_a_single_attribute_is_chosen_from_a_half_on(written):
     regions = [
         RegionPrediction(box=(0.0, 0.0, 5.0, 5.0), attributes=(("wet", score),))
         for score in (0.5, 0.4)
     ]
-    (task,) = to_label_studio([ImageResult("a.jpg", "/a.jpg", 9, 9, tuple(regions))])
+    (task,), _ = written([ImageResult("a.jpg", "/a.jpg", 9, 9, tuple(regions))])
     assert [part["id"] for part in parts(task, "choices")] == ["region-1"]
 
 
-def test_without_categories_there_is_one_label():
+def test_without_categories_there_is_one_label(written):
     region = RegionPrediction(box=(0.0, 0.0, 5.0, 5.0), caption="a <b> & 'c'", caption_score=1.0)
-    results = [ImageResult("a.jpg", "/a.jpg", 9, 9, (region,))]
-    (rectangle,) = parts(to_label_studio(results)[0], "rectanglelabels")
+    (task,), setup = written([ImageResult("a.jpg", "/a.jpg", 9, 9, (region,))])
+    (rectangle,) = parts(task, "rectanglelabels")
     assert rectangle["value"]["rectanglelabels"] == ["region"]
-    assert '<Label value="region" />' in label_config(results)
-    assert "Choices" not in label_config(results)
+    assert '<Label value="region" />' in setup
+    assert "Choices" not in setup
 
 
-def test_label_studio_accepts_tasks_and_set_up(results, tmp_path):
+def test_label_studio_accepts_tasks_and_setup(results, tmp_path):
     interface = pytest.importorskip(
         "label_studio_sdk.label_interface", reason="Label Studio's library is not installed"
     )

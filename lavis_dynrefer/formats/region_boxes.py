@@ -1,11 +1,13 @@
-"""Boxes as a file has them, and which image they belong to."""
+"""Boxes read from a file, and the images they belong to."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import RegionId
@@ -17,8 +19,8 @@ class ImageBoxes:
 
     Args:
         boxes: R rows of four numbers.
-        ids: R ids; empty where the file has none.
-        image_id: the image's id in the file, where it has one.
+        ids: R ids; empty unless every box has one.
+        image_id: id of the image in the file, if it has one.
     """
 
     boxes: list[Sequence[float]] = field(default_factory=list)
@@ -26,7 +28,7 @@ class ImageBoxes:
     image_id: int | None = None
 
     def add(self, box: Sequence[float], region_id: object = None) -> None:
-        """One more box; ids are kept only where every box has one."""
+        """Add a box; the first box without an id drops the ids of all."""
         if isinstance(region_id, (int, str)) and len(self.ids) == len(self.boxes):
             self.ids.append(region_id)
         else:
@@ -36,11 +38,11 @@ class ImageBoxes:
 
 @dataclass(frozen=True)
 class BoxFile:
-    """A file of boxes.
+    """The content of a file of boxes.
 
     Args:
         path: the file.
-        images: name of an image -> its boxes; one entry "" where the file names no image.
+        images: image name -> boxes; a single entry "" if the file names no image.
         format: "xyxy" or "xywh".
         normalised: as in `pixel_boxes`.
     """
@@ -51,24 +53,24 @@ class BoxFile:
     normalised: bool | None
 
     def match(self, images: Mapping[str, str]) -> dict[str, ImageBoxes]:
-        """Whose boxes are whose.
+        """Find the boxes of each image.
 
-        Names match where one is the end of the other: "val/1.jpg" is "/data/val/1.jpg", and of the
-        two images "val/1.jpg" and "train/1.jpg" it is the first.
+        Names match if one is the end of the other: "val/1.jpg" is "/data/val/1.jpg". Of several
+        matching entries the one with the most folders in common counts.
 
         Args:
-            images: name of an image -> its path.
+            images: image name -> path.
 
         Returns:
-            Name of an image -> its boxes; images without an entry in the file are left out.
+            Image name -> boxes; without the images that have no entry in the file.
 
         Raises:
-            ValueError: boxes could belong to several images, or an image have several entries.
+            InputError: an entry matches several images, or several entries match one image.
         """
         if list(self.images) == [""]:
             if len(images) > 1:
                 raise InputError(
-                    f"{self.path} names no image, so its boxes can be those of one image only, "
+                    f"{self.path} names no image, so it can hold the boxes of one image only, "
                     f"got {len(images)}; write an object: image -> list of boxes"
                 )
             return dict.fromkeys(images, self.images[""])
@@ -81,28 +83,43 @@ class BoxFile:
             if len(entries) > 1 or (entries and entries[0] in owners):
                 one, other = entries if len(entries) > 1 else (name, owners[entries[0]])
                 raise InputError(
-                    f"{self.path}: {entries[0]!r} and {name!r} have one file name, but {one!r} and "
-                    f"{other!r} are two; write the images' names with their folders"
+                    f"{self.path}: {entries[0]!r} and {name!r} have the same file name, but "
+                    f"{one!r} and {other!r} are two; write the images' names with their folders"
                 )
             if entries:
                 owners[entries[0]] = name
         return {name: self.images[entry] for entry, name in owners.items()}
 
 
+def is_box(value: Any) -> bool:
+    """Whether a json value is a list of four numbers."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 4
+        and all(type(number) in (int, float) for number in value)
+    )
+
+
+def record_error(where: str, expected: str, got: Any, cure: str = "") -> InputError:
+    """An error about one record of a file."""
+    shown = got if isinstance(got, str) else json.dumps(got, default=str)
+    return InputError(f"{where}: expected {expected}, got {shown:.120}{cure}")
+
+
 def _parts(name: str) -> tuple[str, ...]:
-    """Folders and file name; equal also where two systems write an accent in different ways."""
+    """Folders and file name, the same for every system's separators and accents."""
     parts = unicodedata.normalize("NFC", name).replace("\\", "/").split("/")
     return tuple(part for part in parts if part not in ("", ".")) or ("",)
 
 
 def _closest(name: str, path: str, entries: Iterable[str]) -> list[str]:
-    """The entries that fit an image, of several only those with most folders in common."""
+    """The matching entries with the most folders in common, at most two."""
     whole, short = _parts(path), _parts(name)
-    fitting: dict[int, list[str]] = {}
+    matching: dict[int, list[str]] = {}
     for entry in entries:
         parts = _parts(entry)
         if whole[-len(parts) :] == parts:
-            fitting.setdefault(len(parts), []).append(entry)
+            matching.setdefault(len(parts), []).append(entry)
         elif parts[-len(short) :] == short:
-            fitting.setdefault(len(short), []).append(entry)
-    return fitting[max(fitting)][:2] if fitting else []
+            matching.setdefault(len(short), []).append(entry)
+    return matching[max(matching)][:2] if matching else []

@@ -1,4 +1,4 @@
-"""Files of boxes in every usual form, and whose boxes they are."""
+"""Files of boxes in every supported format, matched with images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from lavis_dynrefer.formats import ImageResult, write_results
-from lavis_dynrefer.formats.box_files import read_box_file
+from lavis_dynrefer.formats import ImageResult, read_box_file, write_results
 from lavis_dynrefer.structures import RegionPrediction
 
 IMAGES = [
@@ -30,13 +29,13 @@ def boxes_of(file, name):
     return [list(box) for box in file.images[name].boxes]
 
 
-def test_a_list_is_of_one_image_without_a_name(write):
+def test_a_list_belongs_to_an_image_without_a_name(write):
     file = read_box_file(write([[1, 2, 3, 4], [5, 6, 7, 8]]))
     assert boxes_of(file, "") == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert (file.format, file.normalised) == ("xyxy", None)
 
 
-def test_an_empty_list_is_an_image_without_boxes(write):
+def test_an_empty_list_has_no_boxes(write):
     assert boxes_of(read_box_file(write([])), "") == []
 
 
@@ -52,12 +51,12 @@ def test_boxes_may_be_objects_with_ids(write):
     assert file.images["a.jpg"].ids == [7]
 
 
-def test_ids_count_only_where_every_box_has_one(write):
+def test_ids_are_kept_only_if_every_box_has_one(write):
     rows = [{"id": 7, "box": [1, 2, 3, 4]}, {"box": [5, 6, 7, 8]}, {"id": 8, "bbox": [1, 2, 3, 4]}]
     assert read_box_file(write({"a.jpg": rows})).images["a.jpg"].ids == []
 
 
-def test_coco_boxes_come_with_ids(write):
+def test_coco_boxes_have_ids(write):
     annotations = [
         {"id": 31, "image_id": 6, "bbox": [1, 2, 3, 4]},
         {"id": 32, "image_id": 6, "bbox": [5.5, 6, 7, 8]},
@@ -84,7 +83,7 @@ def test_a_run_length_mask_gives_its_tight_box(write):
     assert boxes_of(read_box_file(write(document)), "a.jpg") == [[1, 1, 2, 2]]
 
 
-def test_a_coco_list_of_results_needs_the_images(write):
+def test_coco_results_need_the_images(write):
     path = write([{"image_id": 6, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}])
     with pytest.raises(ValueError, match=r"has ids of images and no names; .*--images-json"):
         read_box_file(path)
@@ -99,16 +98,20 @@ def test_a_coco_list_of_results_needs_the_images(write):
         ("file_name;xmin;ymin;xmax;ymax\na.jpg;1;2;3;4", "xyxy"),
         ("\ufeffImage,X,Y,W,H\r\na.jpg,1,2,3,4\r\n", "xywh"),
         ("label\timage\tx\ty\twidth\theight\ncat\ta.jpg\t1\t2\t3\t4\n", "xywh"),
+        ("picture,path,x1,y1,x2,y2\na.jpg,/data/a.jpg,1,2,3,4\n", "xyxy"),
+        ("filename,x,y,w,h\na.jpg,1,2,3,4\n", "xywh"),
+        ("image_path,x,y,w,h\na.jpg,1,2,3,4\n", "xywh"),
+        ("path,x,y,w,h\na.jpg,1,2,3,4\n", "xywh"),
     ],
 )
-def test_the_columns_of_csv_tell_its_form(write, text, format):
+def test_csv_columns_tell_the_format(write, text, format):
     file = read_box_file(write(text, "boxes.csv"))
     assert boxes_of(file, "a.jpg") == [[1.0, 2.0, 3.0, 4.0]]
     assert file.format == format
 
 
 @pytest.mark.parametrize("format", ["jsonl", "json", "coco", "csv"])
-def test_our_own_results_are_boxes_too(tmp_path, format):
+def test_our_own_results_are_read_as_boxes(tmp_path, format):
     region = RegionPrediction(box=(1.0, 2.0, 30.5, 4.0), caption="a, b", caption_score=0.5)
     results = [
         ImageResult("ü/a b.jpg", "/ü/a b.jpg", 90, 70, (region,), (41,)),
@@ -121,24 +124,31 @@ def test_our_own_results_are_boxes_too(tmp_path, format):
     assert file.images["c.jpg"].ids == [42, 43]
 
 
-def test_one_row_of_our_own_is_not_an_object_of_images(tmp_path):
+def test_a_single_row_of_our_own_is_not_an_object_of_images(tmp_path):
     (path,) = write_results([ImageResult("a.jpg", "/a.jpg", 9, 9, ())], tmp_path, ["jsonl"])
     assert read_box_file(path).images["a.jpg"].boxes == []
+
+
+def test_older_rows_call_the_image_picture(write):
+    row = {"picture": "a.jpg", "image_id": 3, "regions": [{"id": 1, "box": [1, 2, 3, 4]}]}
+    file = read_box_file(write([row]))
+    assert boxes_of(file, "a.jpg") == [[1, 2, 3, 4]]
+    assert file.images["a.jpg"].image_id == 3
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "boxes.json is empty"),
-        ("[[1, 2, 3", r"boxes\.json is damaged json: .*line 1"),
-        ("[" * 100_000, r"boxes\.json is damaged json"),
-        ('{"image": "a", "regions": []}\n{"pic', r"boxes\.json line 2 is damaged json"),
+        ("[[1, 2, 3", r"boxes\.json: damaged json: .*line 1"),
+        ("[" * 100_000, r"boxes\.json: damaged json"),
+        ('{"image": "a", "regions": []}\n{"pic', r"boxes\.json: line 2: damaged json"),
         ([1, 2, 3, 4], r"record 0: expected four numbers, got 1; one box is a list of one row"),
         ({"a.jpg": [[1, 2, 3, 4], [1, 2, "x", 4]]}, r"a\.jpg\[1\]: expected four numbers, got \["),
         ({"a.jpg": [[1, 2, 3, True]]}, r"a\.jpg\[0\]: expected four numbers"),
         ({"a.jpg": "1,2,3,4"}, r"a\.jpg: expected a list of boxes, got 1,2,3,4"),
-        ([{"image": "a.jpg", "regions": 3}], "row 1: expected a row with image and regions"),
-        ({"images": IMAGES, "annotations": 5}, "annotations and images: expected lists"),
+        ([{"image": "a.jpg", "regions": 3}], "row 1: expected a row .* with image and regions"),
+        ({"images": IMAGES, "annotations": 5}, "annotations: expected a list, got 5"),
         ({"images": [{"id": 1}], "annotations": []}, r"images\[0\]: expected .* file_name, got"),
         (
             {"images": IMAGES, "annotations": [{"image_id": [5], "bbox": [1, 2, 3, 4]}]},
@@ -159,14 +169,14 @@ def test_one_row_of_our_own_is_not_an_object_of_images(tmp_path):
         ('image,x1,y1,x2,y2\n"a.jpg,1,2,3,4\n', r"line 2: unexpected end of data"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(write, content, message):
+def test_an_invalid_record_is_named(write, content, message):
     with pytest.raises(ValueError, match=message):
         read_box_file(write(content))
 
 
-def test_no_text_is_refused(tmp_path):
+def test_a_binary_file_is_refused(tmp_path):
     (tmp_path / "boxes.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(ValueError, match="expected json or csv, got no text"):
+    with pytest.raises(ValueError, match="expected json or csv, this is not text"):
         read_box_file(tmp_path / "boxes.xlsx")
 
 
@@ -175,13 +185,13 @@ def test_a_missing_file_is_named(tmp_path):
         read_box_file(tmp_path / "nowhere.json")
 
 
-def test_a_form_other_than_the_columns_say_is_refused(write):
+def test_a_format_other_than_the_columns_say_is_refused(write):
     path = write("image,x1,y1,x2,y2\na.jpg,1,2,3,4\n", "boxes.csv")
     with pytest.raises(ValueError, match="its columns say xyxy, not xywh"):
         read_box_file(path, format="xywh")
 
 
-def test_our_own_boxes_are_in_pixels(tmp_path):
+def test_boxes_of_our_own_results_are_in_pixels(tmp_path):
     (path,) = write_results([ImageResult("a.jpg", "/a.jpg", 9, 9, ())], tmp_path, ["json"])
     assert read_box_file(path).normalised is False
     with pytest.raises(ValueError, match="the boxes of dynrefer predict are xyxy in pixels"):
@@ -205,7 +215,7 @@ def test_a_name_with_more_or_fewer_folders_is_the_same_image(write, entry, name,
     assert file.match({name: path})[name].boxes == [[1, 2, 3, 4]]
 
 
-def test_the_name_with_most_folders_in_common_wins(write):
+def test_the_entry_with_the_most_folders_in_common_counts(write):
     file = read_box_file(write({"val/a.jpg": [[1, 1, 2, 2]], "train/a.jpg": [[3, 3, 4, 4]]}))
     found = file.match({"a.jpg": "/data/train/a.jpg"})
     assert found["a.jpg"].boxes == [[3, 3, 4, 4]]
@@ -229,7 +239,7 @@ def test_two_entries_for_one_image_are_refused(write):
         file.match({"a.jpg": "/data/a.jpg"})
 
 
-def test_boxes_without_an_image_are_those_of_the_only_one(write):
+def test_boxes_without_a_name_belong_to_the_only_image(write):
     file = read_box_file(write([[1, 2, 3, 4]]))
     assert file.match({"a.jpg": "/a.jpg"})["a.jpg"].boxes == [[1, 2, 3, 4]]
     with pytest.raises(ValueError, match=r"names no image, .* of one image only, got 2"):
