@@ -20,8 +20,7 @@ from torch import Tensor
 
 from lavis_dynrefer.detectors.sam import load_segmenter
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images import boxes_of_masks, open_image, pixel_boxes
-from lavis_dynrefer.images.opening import ImageInput
+from lavis_dynrefer.images import ImageInput, boxes_of_masks, open_image, pixel_boxes
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.precision import autocast_dtype, choose_device

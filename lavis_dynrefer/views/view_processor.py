@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import as_boxes
+from lavis_dynrefer.images.opening import to_rgb
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes
 from lavis_dynrefer.views.policies import ViewPolicy, build_policy
 
@@ -54,8 +55,7 @@ class ViewProcessor:
         Raises:
             InputError: boxes of another shape, not finite, or outside the image.
         """
-        if image.mode != "RGB":
-            image = image.convert("RGB")
+        image = to_rgb(image)
         return self.crop(image, as_boxes(boxes, image_size=image.size))
 
     def crop(self, image: Image.Image, boxes: Tensor) -> dict[str, Any]:
