@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.models.detection import (
-    FasterRCNN,
-    fasterrcnn_mobilenet_v3_large_320_fpn,
-    fasterrcnn_resnet50_fpn,
-)
-from torchvision.ops import clip_boxes_to_image
-from torchvision.transforms.functional import to_tensor
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.checkpoint import read_state_dict
 
-_PARTS = ("backbone.", "rpn.")  # the heads that name classes are not needed
-# A name that only this architecture has -> how to build it.
+_PARTS = ("backbone.", "rpn.")  # the classification heads are not needed
+# A name that only this architecture has -> its builder in torchvision.models.detection.
 _BUILDERS = {
-    "backbone.body.layer1.0.conv1.weight": fasterrcnn_resnet50_fpn,
-    "backbone.body.0.0.weight": fasterrcnn_mobilenet_v3_large_320_fpn,
+    "backbone.body.layer1.0.conv1.weight": "fasterrcnn_resnet50_fpn",
+    "backbone.body.0.0.weight": "fasterrcnn_mobilenet_v3_large_320_fpn",
 }
 
 
 class RegionProposer:
-    """The best proposals of torchvision's Faster R-CNN, whatever classes it was trained on.
+    """The best proposals of torchvision's Faster R-CNN, trained on any classes.
 
     Args:
-        weights: file of a state dict of `fasterrcnn_resnet50_fpn` or
+        weights: state dict file of `fasterrcnn_resnet50_fpn` or
             `fasterrcnn_mobilenet_v3_large_320_fpn`.
-        count: most regions per image.
+        count: maximum number of regions per image.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the weights are those of another network.
+        MissingFileError: there is no such file.
+        InputError: weights of another network.
     """
 
     def __init__(self, weights: Path, *, count: int) -> None:
@@ -46,6 +40,9 @@ class RegionProposer:
     @torch.no_grad()
     def __call__(self, image: Image.Image) -> Tensor:
         """Boxes (R, 4), xyxy in pixels, best first; R is at most the count, and may be 0."""
+        from torchvision.ops import clip_boxes_to_image
+        from torchvision.transforms.functional import to_tensor
+
         detector = self._detector
         pixels, _ = detector.transform([to_tensor(image)])
         proposals, _ = detector.rpn(pixels, detector.backbone(pixels.tensors))
@@ -55,16 +52,17 @@ class RegionProposer:
         return boxes[: self._count]
 
 
-def _load(weights: Path) -> FasterRCNN:
+def _load(weights: Path) -> Any:
+    from torchvision.models import detection
+
     state = read_state_dict(weights)
     builder = next((build for name, build in _BUILDERS.items() if name in state), None)
     if builder is None:
         raise InputError(
-            f"{weights}: expected weights of torchvision's "
-            f"{' or '.join(build.__name__ for build in _BUILDERS.values())}, "
+            f"{weights}: expected weights of torchvision's {' or '.join(_BUILDERS.values())}, "
             f"got names such as {next(iter(state), None)!r}"
         )
-    detector = builder(weights=None, weights_backbone=None)
+    detector = getattr(detection, builder)(weights=None, weights_backbone=None)
     kept = {name: value for name, value in state.items() if name.startswith(_PARTS)}
     try:
         missing = detector.load_state_dict(kept, strict=False).missing_keys

@@ -1,4 +1,4 @@
-"""Points on things: SAM finds what lies under each, and the model looks at its tight box."""
+"""Points on objects: SAM segments what lies under each, and the model gets its tight box."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError, MissingFileError, MissingPackageError
 from lavis_dynrefer.images import boxes_of_masks
+from lavis_dynrefer.images.box_input import as_rows
 
-_CHUNK = 16  # points asked about at once; their masks are as large as the image
+_CHUNK = 16  # points segmented at once; each mask is as large as the image
 
 
 class PointSegmenter:
-    """The mask SAM trusts most for each point, as a box.
+    """The box of the mask that SAM scores best for each point.
 
     Args:
-        sam: folder, or name on the Hugging Face hub, of weights for `SamModel`.
-        device: where it runs.
+        sam: folder with weights for `SamModel`, or their name on the Hugging Face hub.
+        device: where SAM runs.
 
     Raises:
-        ImportError: the installed transformers has no SAM.
-        FileNotFoundError: no such folder or name, or it has no such weights.
+        MissingPackageError: the installed transformers has no SAM.
+        MissingFileError: no such folder or name, or it has no such weights.
     """
 
     def __init__(self, sam: str | Path, *, device: str | torch.device = "cpu") -> None:
+        import transformers
+
         try:
             from transformers import SamModel, SamProcessor
         except ImportError as error:
@@ -47,7 +48,7 @@ class PointSegmenter:
 
     @torch.no_grad()
     def __call__(self, image: Image.Image, points: Any) -> Tensor:
-        """Find the boxes of what lies under points.
+        """Find the box of the object under each point.
 
         Args:
             image: RGB.
@@ -57,43 +58,36 @@ class PointSegmenter:
             (R, 4) xyxy in pixels.
 
         Raises:
-            ValueError: points of another shape or outside the image, or under which SAM finds
-                nothing.
+            InputError: points of another shape or outside the image, or SAM finds nothing there.
         """
         rows = _as_points(points, image.size)
+        if not len(rows):
+            return torch.zeros(0, 4)
         inputs = self._processor(image, return_tensors="pt")
         sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
-        shrunk = rows * (sizes[1][0].flip(0) / sizes[0][0].flip(0))
+        scaled = rows * (sizes[1][0].flip(0) / sizes[0][0].flip(0))
         device = self._model.device
-        seen = self._model.get_image_embeddings(inputs["pixel_values"].to(device))
+        embeddings = self._model.get_image_embeddings(inputs["pixel_values"].to(device))
         boxes = []
-        for start in range(0, len(rows), _CHUNK):
-            part = shrunk[None, start : start + _CHUNK, None].float()  # (1, P, 1, 2)
-            found = self._model(image_embeddings=seen, input_points=part.to(device))
-            best = found.iou_scores.argmax(dim=-1)[0].cpu()  # of three: part, thing, all
+        for part, some in zip(scaled.split(_CHUNK), rows.split(_CHUNK)):
+            prompts = part[None, :, None].float().to(device)  # (1, P, 1, 2)
+            found = self._model(image_embeddings=embeddings, input_points=prompts)
+            best = found.iou_scores.argmax(dim=-1)[0].cpu()  # of three: part, object, all
             masks = found.pred_masks.cpu()[:, torch.arange(len(best)), best][:, :, None]
             masks = self._processor.image_processor.post_process_masks(masks, *sizes)[0][:, 0]
-            boxes.append(_boxes(masks, rows[start : start + _CHUNK], image.size))
-        return torch.cat(boxes) if boxes else torch.zeros(0, 4)
+            boxes.append(_boxes(masks, some, image.size))
+        return torch.cat(boxes)
 
 
 @lru_cache(maxsize=1)  # the weights are large
 def load_segmenter(sam: str | Path, device: torch.device) -> PointSegmenter:
-    """`PointSegmenter`, kept for the next call; see there."""
+    """`PointSegmenter`, kept for the next call."""
     return PointSegmenter(sam, device=device)
 
 
 def _as_points(points: Any, image_size: tuple[int, int]) -> Tensor:
-    try:
-        rows = torch.as_tensor(np.asarray(points, dtype=np.float32))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"points: expected rows of two numbers, got {points!r:.200}") from error
-    if rows.numel() == 0:
-        return rows.reshape(0, 2)
-    if rows.ndim != 2 or rows.shape[1] != 2:
-        cure = "; one point is a list of one row" if rows.shape == (2,) else ""
-        raise InputError(f"points: expected shape (R, 2), got {tuple(rows.shape)}{cure}")
-    inside = ((rows >= 0) & (rows < torch.tensor(image_size))).all(dim=1)  # nan is not inside
+    rows = as_rows(points, "points", 2)
+    inside = ((rows >= 0) & (rows < torch.tensor(image_size))).all(dim=1)  # False for nan
     if not inside.all():
         row = int((~inside).nonzero()[0])
         raise InputError(
@@ -104,7 +98,7 @@ def _as_points(points: Any, image_size: tuple[int, int]) -> Tensor:
 
 
 def _boxes(masks: Tensor, points: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Tight boxes of masks (P, height, width), one for each point."""
+    """Tight boxes of masks (P, height, width), one per point."""
     empty = ~masks.flatten(1).any(dim=1)
     if empty.any():
         point = points[int(empty.nonzero()[0])].tolist()

@@ -46,7 +46,7 @@ def pixel_boxes(
     """
     if format not in BOX_FORMATS:
         raise InputError(f"format: expected one of {list(BOX_FORMATS)}, got {format!r}")
-    rows = _rows(boxes)
+    rows = as_rows(boxes, "boxes", 4)
     if not len(rows):
         return rows
     if normalised:
@@ -87,7 +87,7 @@ def as_boxes(boxes: Any, *, image_size: Sequence[int]) -> Tensor:
     >>> as_boxes([[1, 2, 3, 4]], image_size=(10, 10))
     tensor([[1., 2., 3., 4.]])
     """
-    rows = _rows(boxes)
+    rows = as_rows(boxes, "boxes", 4)
     width, height = image_size
     x1, y1, x2, y2 = rows.unbind(dim=1)
     problems = {
@@ -105,20 +105,26 @@ def as_boxes(boxes: Any, *, image_size: Sequence[int]) -> Tensor:
     return rows
 
 
-def _rows(boxes: Any) -> Tensor:
-    """(R, 4) float32 on the CPU, whatever the values mean."""
+def as_rows(values: Any, what: str, columns: int) -> Tensor:
+    """A list, array or tensor as (R, columns) float32 on the CPU, without gradient.
+
+    Raises:
+        InputError: not numbers, or another shape; begins with `what`.
+    """
     try:
-        if isinstance(boxes, Tensor):
-            rows = boxes.detach().to("cpu", torch.float32)
+        if isinstance(values, Tensor):
+            rows = values.detach().to("cpu", torch.float32)
         else:
-            rows = torch.as_tensor(np.asarray(boxes, dtype=np.float32))
+            rows = torch.as_tensor(np.asarray(values, dtype=np.float32))
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"boxes: expected rows of four numbers, got {boxes!r:.200}") from error
+        raise InputError(
+            f"{what}: expected rows of {columns} numbers, got {values!r:.200}"
+        ) from error
     if rows.numel() == 0:
-        return rows.reshape(0, 4)
-    if rows.ndim != 2 or rows.shape[1] != 4:
-        cure = "; one box is a list of one row" if rows.shape == (4,) else ""
-        raise InputError(f"boxes: expected shape (R, 4), got {tuple(rows.shape)}{cure}")
+        return rows.reshape(0, columns)
+    if rows.ndim != 2 or rows.shape[1] != columns:
+        cure = "; a single one is a list of one row" if rows.shape == (columns,) else ""
+        raise InputError(f"{what}: expected shape (R, {columns}), got {tuple(rows.shape)}{cure}")
     return rows
 
 

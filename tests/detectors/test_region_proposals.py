@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from torchvision.transforms.functional import to_tensor
 
 from lavis_dynrefer.detectors.region_proposals import RegionProposer
-from lavis_dynrefer.synthetic import make_scene, render
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +22,16 @@ def detector():
 
 @pytest.fixture(scope="module")
 def weights(detector, tmp_path_factory):
-    """Without the heads that name classes, which may be those of other classes."""
+    """Without the classification heads, which may be those of other classes."""
     state = {k: v for k, v in detector.state_dict().items() if not k.startswith("roi_heads.")}
     path = tmp_path_factory.mktemp("weights") / "detector.pth"
     torch.save(state, path)
     return path
 
 
-def test_proposals_are_those_of_the_detector_in_pixels_of_the_image(detector, weights):
-    image = render(make_scene(0, 2_000_001)).crop((0, 0, 400, 300))
+def test_proposals_are_the_detectors_best_in_image_pixels(detector, weights):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
     seen = []
     hook = detector.rpn.register_forward_hook(
         lambda _, inputs, output: seen.append((inputs, output))

@@ -29,26 +29,19 @@ def boxes_of(file, name):
     return [list(box) for box in file.images[name].boxes]
 
 
-def test_a_list_belongs_to_an_image_without_a_name(write):
-    file = read_box_file(write([[1, 2, 3, 4], [5, 6, 7, 8]]))
-    assert boxes_of(file, "") == [[1, 2, 3, 4], [5, 6, 7, 8]]
+@pytest.mark.parametrize("boxes", [[], [[1, 2, 3, 4], [5, 6, 7, 8]]])
+def test_a_list_belongs_to_an_image_without_a_name(write, boxes):
+    file = read_box_file(write(boxes))
+    assert boxes_of(file, "") == boxes
     assert (file.format, file.normalised) == ("xyxy", None)
 
 
-def test_an_empty_list_has_no_boxes(write):
-    assert boxes_of(read_box_file(write([])), "") == []
-
-
 def test_an_object_has_a_list_per_image(write):
-    file = read_box_file(write({"a.jpg": [[1, 2, 3, 4]], "b.jpg": []}), format="xywh")
-    assert boxes_of(file, "a.jpg") == [[1, 2, 3, 4]]
-    assert boxes_of(file, "b.jpg") == []
+    content = {"a.jpg": [[1, 2, 3, 4]], "b.jpg": [], "c.jpg": [{"id": 7, "box": [5, 6, 7, 8]}]}
+    file = read_box_file(write(content), format="xywh")
+    assert [boxes_of(file, name) for name in content] == [[[1, 2, 3, 4]], [], [[5, 6, 7, 8]]]
+    assert file.images["c.jpg"].ids == [7]
     assert file.format == "xywh"
-
-
-def test_boxes_may_be_objects_with_ids(write):
-    file = read_box_file(write({"a.jpg": [{"id": 7, "box": [1, 2, 3, 4]}]}))
-    assert file.images["a.jpg"].ids == [7]
 
 
 def test_ids_are_kept_only_if_every_box_has_one(write):

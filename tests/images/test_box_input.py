@@ -90,12 +90,12 @@ def test_xyxy_is_refused_as_xywh():
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        (BOX, r"expected shape \(R, 4\), got \(4,\); one box is a list of one row"),
+        (BOX, r"expected shape \(R, 4\), got \(4,\); a single one is a list of one row"),
         ([[1, 2, 3]], r"expected shape \(R, 4\), got \(1, 3\)"),
-        ([[1, 2, 3, "x"]], "expected rows of four numbers"),
-        ([[1, 2, 3], [1, 2, 3, 4]], "expected rows of four numbers"),
+        ([[1, 2, 3, "x"]], "expected rows of 4 numbers"),
+        ([[1, 2, 3], [1, 2, 3, 4]], "expected rows of 4 numbers"),
         (None, "expected"),
-        (torch.empty(1, 4, device="meta"), "expected rows of four numbers"),
+        (torch.empty(1, 4, device="meta"), "expected rows of 4 numbers"),
         ([[1, 2, float("nan"), 4]], "row 0 .* not finite"),
         ([[1, 2, float("inf"), 4]], "row 0 .* not finite"),
         ([BOX, [50, 5, 60, 10]], "row 1 .* no part inside the 40 x 20 image"),
