@@ -1,19 +1,17 @@
 """Evaluators: pure functions of a region set and its predictions; no model, no LAVIS.
 
-Every value of every report is in percent. To add an evaluator write one function of the shape of
-`Evaluator` and enter it in `EVALUATORS`; dataset yamls choose it by that name.
+All metrics are in percent. To add an evaluator, write a function like `Evaluator` and enter its
+module and name in `_FUNCTIONS`; dataset yamls choose it by the key. The names of its metrics go
+into `expected.METRIC_NAMES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Protocol, cast
 
-from lavis_dynrefer.metrics.attributes import evaluate_attributes
-from lavis_dynrefer.metrics.caption_scores import evaluate_reg
-from lavis_dynrefer.metrics.categories import evaluate_categories
-from lavis_dynrefer.metrics.dense_caption import evaluate_dense_caption
-from lavis_dynrefer.metrics.table import render_table
+from lavis_dynrefer.metrics.report_table import plain_table, render_table
 from lavis_dynrefer.structures import MetricReport, RegionPrediction, RegionSet
 
 
@@ -36,16 +34,33 @@ class Evaluator(Protocol):
                 code counts).
 
         Raises:
-            ValueError: nothing to grade, a prediction for no region of the set, or scores that
-                cannot be ranked.
+            InputError: nothing to grade, a prediction for an unknown region, or scores that cannot
+                be ranked.
         """
 
 
-EVALUATORS: dict[str, Evaluator] = {
-    "dense_caption": evaluate_dense_caption,
-    "reg": evaluate_reg,
-    "attributes": evaluate_attributes,
-    "categories": evaluate_categories,
+_FUNCTIONS = {
+    "dense_caption": ("dense_caption", "evaluate_dense_caption"),
+    "reg": ("caption_scores", "evaluate_reg"),
+    "attributes": ("attributes", "evaluate_attributes"),
+    "categories": ("categories", "evaluate_categories"),
 }
 
-__all__ = ["EVALUATORS", "Evaluator", "render_table"]
+
+class _Evaluators(Mapping[str, Evaluator]):
+    """Name -> evaluator; its module is imported on first use, so that the names cost nothing."""
+
+    def __getitem__(self, name: str) -> Evaluator:
+        module, function = _FUNCTIONS[name]
+        return cast(Evaluator, getattr(import_module(f"{__name__}.{module}"), function))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FUNCTIONS)
+
+    def __len__(self) -> int:
+        return len(_FUNCTIONS)
+
+
+EVALUATORS: Mapping[str, Evaluator] = _Evaluators()
+
+__all__ = ["EVALUATORS", "Evaluator", "plain_table", "render_table"]

@@ -1,7 +1,7 @@
 """Attributes of a region: mean average precision over an OVAD-style vocabulary.
 
-Labels are 1 (present), 0 (absent) and -1 (unknown); unknown labels are never graded. Attributes
-without a single positive label have no average precision and leave the mean (in OVAD one of 117).
+Labels are 1 (present), 0 (absent) and -1 (unknown, never graded). An attribute without a positive
+label has no average precision and is left out of the mean (one of 117 in OVAD).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from lavis_dynrefer.images import boxes
 from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
+    answers_to_labelled,
     check_request,
     check_scores,
     count_answers,
-    graded_regions,
-    pair_answers,
 )
 from lavis_dynrefer.structures import (
     AttributeInfo,
@@ -47,7 +46,7 @@ def average_precisions(scores: Floats, labels: NDArray[np.int_]) -> Floats:
     Returns:
         (A,) in [0, 1]; nan where no region is labelled 1.
     """
-    from sklearn.metrics import average_precision_score  # a second of every program's start
+    from sklearn.metrics import average_precision_score  # takes a second to import
 
     result = np.full(labels.shape[1], np.nan)
     for column in range(labels.shape[1]):
@@ -59,11 +58,11 @@ def average_precisions(scores: Floats, labels: NDArray[np.int_]) -> Floats:
 
 
 def attribute_groups(attributes: Sequence[AttributeInfo]) -> dict[str, Bools]:
-    """Which attributes each reported group holds.
+    """Members of each reported group.
 
     Returns:
         group -> (A,) bool: "all"; the frequencies "head", "medium", "tail"; the parent types; and
-        "single" and "multiple" by the number of synonyms. Groups without a member are left out.
+        "single" and "multiple" by the number of synonyms. Empty groups are left out.
     """
     groups = {"all": np.ones(len(attributes), dtype=bool)}
     for name in ("head", "medium", "tail"):
@@ -96,7 +95,7 @@ def attribute_map(
         a group in which no attribute has a positive label is left out.
 
     Raises:
-        ValueError: shapes differ, a score is not finite, or nothing is labelled 1.
+        InputError: shapes differ, a score is not finite, or no label is 1.
     """
     if scores.shape != labels.shape or labels.shape[1:] != (len(attributes),):
         raise InputError(
@@ -104,12 +103,9 @@ def attribute_map(
             f"got {scores.shape} and {labels.shape}"
         )
     if not np.isfinite(scores).all():
-        raise InputError(f"expected finite scores, got {(~np.isfinite(scores)).sum()} that are not")
+        raise InputError(f"expected finite scores, {(~np.isfinite(scores)).sum()} are not")
     if not (labels == 1).any():
-        raise InputError(
-            f"none of {labels.size} attribute labels is 1, so there is nothing to find; check the "
-            "annotation file"
-        )
+        raise InputError(f"none of {labels.size} attribute labels is 1; check the annotation file")
     if mode == OFFICIAL:
         scores = scores.clip(0, 1)
     precisions = average_precisions(scores, labels)
@@ -132,58 +128,49 @@ def evaluate_attributes(
 
     Metrics: `map` and the groups of `attribute_map` over all regions (protocol `ovad-14300`, what
     DynRefer reports), then `map_area50`, `map_head_area50`, ... over the boxes of at least 50
-    square pixels (`ovad-14074`, the box-oracle setting of the OVAD benchmark). Both modes agree: a
-    region without an answer scores 0 for every attribute, in the released code too.
+    square pixels (`ovad-14074`, the box-oracle setting of the OVAD benchmark). In both modes a
+    region without an answer scores 0 for every attribute; official scores are clipped to [0, 1].
 
     Raises:
-        ValueError: nothing to grade, a prediction for no region, scores not finite or incomplete.
+        InputError: nothing to grade, a prediction for an unknown region, or scores that are missing
+            or not finite.
     """
     check_request(region_set, predictions, mode)
-    regions = graded_regions(region_set, STRICT, _has_attributes, "attribute labels")
+    answers = answers_to_labelled(region_set, predictions, "attributes")
     names = [item.name for item in region_set.attributes]
-    labels = _label_matrix(regions, len(names))
+    labels = np.array([_labels(region, len(names)) for region, _ in answers], dtype=int)
     scores = np.zeros(labels.shape)
     answered = 0
-    for row, (region, prediction) in enumerate(pair_answers(region_set, predictions, regions)):
+    for row, (region, prediction) in enumerate(answers):
         if prediction is not None and prediction.attributes:
-            scores[row] = _score_row(region, prediction, names)
+            scores[row] = _scores(region, prediction, names)
             answered += 1
-    corners = torch.tensor([region.box for region in regions], dtype=torch.float64)
+    corners = torch.tensor([region.box for region, _ in answers], dtype=torch.float64)
     large = boxes.area(corners).numpy() >= MIN_AREA
     metrics = attribute_map(scores, labels, region_set.attributes, mode=mode)
     if (labels[large] == 1).any():
         subset = attribute_map(scores[large], labels[large], region_set.attributes, mode=mode)
-        for name, value in subset.items():
-            if name in ("map", "map_head", "map_medium", "map_tail"):
-                metrics[f"{name}_area50"] = value
-    return MetricReport(
-        evaluator="attributes",
-        protocol=region_set.name,
-        mode=mode,
-        primary="map",
-        metrics=metrics,
-        counts={
-            **count_answers(region_set, regions, answered),
-            "regions_area50": int(large.sum()),
-        },
-    )
+        for name in ("map", "map_head", "map_medium", "map_tail"):
+            if name in subset:
+                metrics[f"{name}_area50"] = subset[name]
+    counts = {
+        **count_answers(region_set, answers, answered),
+        "regions_area50": int(large.sum()),
+    }
+    return MetricReport("attributes", region_set.name, mode, "map", metrics, counts)
 
 
-def _has_attributes(region: RegionRecord) -> bool:
-    return region.attributes is not None
+def _labels(region: RegionRecord, width: int) -> tuple[int, ...]:
+    labels = region.attributes or ()
+    if len(labels) != width:
+        raise InputError(
+            f"region {region.region_id}: expected {width} attribute labels, one per attribute "
+            f"of the vocabulary, got {len(labels)}"
+        )
+    return labels
 
 
-def _label_matrix(regions: Sequence[RegionRecord], width: int) -> NDArray[np.int_]:
-    for region in regions:
-        if len(region.attributes or ()) != width:
-            raise InputError(
-                f"region {region.region_id}: expected {width} attribute labels, one per attribute "
-                f"of the vocabulary, got {len(region.attributes or ())}"
-            )
-    return np.array([region.attributes for region in regions], dtype=int)
-
-
-def _score_row(
+def _scores(
     region: RegionRecord, prediction: RegionPrediction, names: Sequence[str]
 ) -> list[float]:
     check_scores(region, prediction.attributes, "attribute")

@@ -1,4 +1,4 @@
-"""Which detection stands for which truth box, in the manner of DenseCap (Johnson et al., 2016).
+"""Matching detections to truth boxes as DenseCap does (Johnson et al., 2016).
 
 Truth boxes that overlap a lot are merged and share their captions; every detection goes to the
 truth box it overlaps most, and the best-scored detection of a truth box claims it.
@@ -41,13 +41,13 @@ class ImageCaptions:
 
 @dataclass(frozen=True)
 class Matches:
-    """All detections of a data set, each beside the merged truth box it overlaps most.
+    """All detections of a dataset, each with the merged truth box it overlaps most.
 
     Args:
         scores: (N,) float32 confidence.
         ious: (N,) float32 overlap with that truth box.
         first: (N,) True for the detection that claims its truth box; only it can be right.
-        pairs: N captions, each with the captions of that truth box (none without overlap).
+        pairs: N captions, each with the captions of that truth box (empty without overlap).
         num_truth: number of merged truth boxes.
     """
 
@@ -59,7 +59,7 @@ class Matches:
 
 
 def merge_truth(boxes: Tensor, threshold: float = MERGE_IOU) -> list[list[int]]:
-    """Group boxes that overlap: the one with most neighbours takes them all, and so on.
+    """Group overlapping boxes: the one with most neighbours takes them all, and so on.
 
     Args:
         boxes: (G, 4) xyxy in pixels.

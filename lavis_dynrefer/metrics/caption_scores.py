@@ -1,6 +1,6 @@
-"""Captions against references: METEOR, CIDEr, BLEU and ROUGE-L, by pycocoevalcap's scorers.
+"""Captions against references: METEOR, CIDEr, BLEU and ROUGE-L by pycocoevalcap's scorers.
 
-Not by its COCOEvalCap, which also downloads the SPICE models.
+Its COCOEvalCap is not used because it also downloads the SPICE models.
 """
 
 from __future__ import annotations
@@ -13,31 +13,30 @@ from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
     CaptionPair,
+    answers_to_labelled,
     check_request,
     count_answers,
-    graded_regions,
-    pair_answers,
 )
 from lavis_dynrefer.metrics.java_tools import Meteor, tokenize
-from lavis_dynrefer.structures import MetricReport, RegionPrediction, RegionRecord, RegionSet
+from lavis_dynrefer.structures import MetricReport, RegionPrediction, RegionSet
 
 
 def caption_scores(pairs: Sequence[CaptionPair], meteor: Meteor) -> dict[str, float]:
-    """Scores of a corpus of captions, tokenized first, all in percent.
+    """Tokenize a corpus of captions and score it, in percent.
 
     Args:
-        pairs: every candidate with its references; an empty candidate is a wrong one.
+        pairs: every candidate with its references; an empty candidate is wrong.
         meteor: a running METEOR.
 
     Returns:
         "meteor", "cider" (may exceed 100), "bleu_1" ... "bleu_4", "rouge_l".
 
     Raises:
-        ValueError: no pair, or a candidate without a reference.
+        InputError: no pair, or a candidate without a reference.
     """
     if not pairs or not all(references for _, references in pairs):
         raise InputError("caption scores need candidates, each with a reference, got some without")
-    # Only here: a machine that trains need not have the scorers' 100 MB.
+    # Imported here: training does not need the scorers' 100 MB.
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -46,7 +45,7 @@ def caption_scores(pairs: Sequence[CaptionPair], meteor: Meteor) -> dict[str, fl
     tokenized = [(next(words), [next(words) for _ in references]) for _, references in pairs]
     candidates = {row: [candidate] for row, (candidate, _) in enumerate(tokenized)}
     references = {row: list(sentences) for row, (_, sentences) in enumerate(tokenized)}
-    # ROUGE would call two empty sentences equal; a token that is nowhere else keeps them apart.
+    # ROUGE takes two empty sentences for equal; a token that occurs nowhere else prevents it.
     marked = {row: [candidate or "\0"] for row, (candidate, _) in enumerate(tokenized)}
     bleu = Bleu(4).compute_score(references, candidates, verbose=0)[0]
     return {
@@ -73,36 +72,28 @@ def evaluate_reg(
         region_set: one region per sentence.
         predictions: region id -> prediction.
         mode: "strict" or "official".
-        meteor: a running METEOR to use; by default one is started and stopped.
+        meteor: a running METEOR; by default one is started and stopped.
 
     Raises:
-        ValueError, RuntimeError: nothing to grade, a prediction for no region; Java fails.
+        InputError: nothing to grade, or a prediction for an unknown region.
+        RuntimeError: Java fails.
     """
     check_request(region_set, predictions, mode)
-    regions = graded_regions(region_set, mode, _has_caption, "a caption")
-    answers = pair_answers(region_set, predictions, regions)
+    answers = answers_to_labelled(
+        region_set, predictions, "caption", skip_rejected=mode == OFFICIAL
+    )
     captions = [None if prediction is None else prediction.caption for _, prediction in answers]
     pairs = [
         (caption or "", [str(region.caption)])
-        for region, caption in zip(regions, captions)
+        for (region, _), caption in zip(answers, captions)
         if mode == STRICT or caption is not None
     ]
     if not pairs:
         raise InputError(
-            f"{region_set.name}/{region_set.split}: none of {len(regions)} regions has a caption "
-            f"predicted, and mode {OFFICIAL!r} grades only those; predict captions first"
+            f"{region_set.name}/{region_set.split}: none of {len(answers)} regions has a predicted "
+            f"caption, and mode {OFFICIAL!r} grades only those; predict captions first"
         )
     with nullcontext(meteor) if meteor else Meteor() as running:
         metrics = caption_scores(pairs, running)
-    return MetricReport(
-        evaluator="reg",
-        protocol=region_set.name,
-        mode=mode,
-        primary="meteor",
-        metrics=metrics,
-        counts=count_answers(region_set, regions, sum(caption is not None for caption in captions)),
-    )
-
-
-def _has_caption(region: RegionRecord) -> bool:
-    return region.caption is not None
+    counts = count_answers(region_set, answers, len(captions) - captions.count(None))
+    return MetricReport("reg", region_set.name, mode, "meteor", metrics, counts)

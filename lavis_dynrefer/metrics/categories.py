@@ -8,34 +8,12 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
+    answers_to_labelled,
     check_request,
     check_scores,
     count_answers,
-    graded_regions,
-    pair_answers,
 )
 from lavis_dynrefer.structures import MetricReport, RegionPrediction, RegionRecord, RegionSet
-
-
-def top1_accuracy(predicted: Mapping[int, str], truth: Mapping[int, str]) -> float:
-    """Share of regions named right; a region without a prediction counts as wrong.
-
-    Args:
-        predicted: region id -> best category.
-        truth: region id -> category.
-
-    Returns:
-        Fraction in [0, 1].
-
-    Raises:
-        ValueError: there is no truth.
-
-    >>> top1_accuracy({1: "dog", 2: "cat"}, {1: "dog", 2: "dog", 3: "cat", 4: "dog"})
-    0.25
-    """
-    if not truth:
-        raise InputError("top1_accuracy needs at least one region with a category, got none")
-    return sum(predicted.get(region) == name for region, name in truth.items()) / len(truth)
 
 
 def evaluate_categories(
@@ -44,50 +22,42 @@ def evaluate_categories(
     *,
     mode: str = STRICT,
 ) -> MetricReport:
-    """Top-1 accuracy, in percent.
+    """Top-1 accuracy in percent; a missing answer is wrong.
 
     Metrics: `acc` over single objects (36,335 boxes of COCO val2017), `acc_official` over all
     annotations, crowds included (36,781), as the released code counts. The mode only chooses which
-    of the two is primary: in both a missing answer is wrong.
+    of the two is primary.
 
     Raises:
-        ValueError: no category to grade, a prediction for no region, scores that are not finite or
-            that leave out the region's own category.
+        InputError: no category to grade, a prediction for an unknown region, scores that are not
+            finite or that leave out the region's own category.
     """
     check_request(region_set, predictions, mode)
     # The official accuracy counts failed samples too, so both modes grade every region.
-    regions = graded_regions(region_set, STRICT, _has_category, "a category")
-    truth: dict[int, str] = {}
-    predicted: dict[int, str] = {}
-    singles: set[int] = set()
-    for row, (region, prediction) in enumerate(pair_answers(region_set, predictions, regions)):
-        truth[row] = str(region.category)
-        if not region.iscrowd:
-            singles.add(row)
-        if prediction is not None and prediction.categories:
-            predicted[row] = best_category(region, prediction)
-    metrics = {"acc_official": 100 * top1_accuracy(predicted, truth)}
-    if singles:
-        metrics["acc"] = 100 * top1_accuracy(predicted, {row: truth[row] for row in singles})
-    return MetricReport(
-        evaluator="categories",
-        protocol=region_set.name,
-        mode=mode,
-        primary="acc_official" if mode == OFFICIAL or not singles else "acc",
-        metrics=metrics,
-        counts={
-            **count_answers(region_set, regions, len(predicted)),
-            "crowds": len(regions) - len(singles),
-        },
-    )
+    answers = answers_to_labelled(region_set, predictions, "category")
+    named = [
+        best_category(region, prediction) if prediction and prediction.categories else None
+        for region, prediction in answers
+    ]
+    right = [name == region.category for name, (region, _) in zip(named, answers)]
+    right_singles = [hit for hit, (region, _) in zip(right, answers) if not region.iscrowd]
+    metrics = {"acc_official": 100 * (sum(right) / len(right))}
+    if right_singles:
+        metrics["acc"] = 100 * (sum(right_singles) / len(right_singles))
+    primary = "acc_official" if mode == OFFICIAL or not right_singles else "acc"
+    counts = {
+        **count_answers(region_set, answers, len(named) - named.count(None)),
+        "crowds": len(right) - len(right_singles),
+    }
+    return MetricReport("categories", region_set.name, mode, primary, metrics, counts)
 
 
 def best_category(region: RegionRecord, prediction: RegionPrediction) -> str:
-    """Name with the highest score; the first of several.
+    """Name with the highest score; the first one of equals.
 
     Raises:
-        ValueError: a score is not finite, a category is scored twice, or the region's own category
-            was not among the choices.
+        InputError: a score is not finite, a category is scored twice, or the region's own category
+            has no score.
     """
     check_scores(region, prediction.categories, "category")
     choices = [name for name, _ in prediction.categories]
@@ -98,7 +68,3 @@ def best_category(region: RegionRecord, prediction: RegionPrediction) -> str:
             "annotation file"
         )
     return max(prediction.categories, key=lambda pair: pair[1])[0]
-
-
-def _has_category(region: RegionRecord) -> bool:
-    return region.category is not None

@@ -2,7 +2,7 @@
 
 The metric of DenseCap (Johnson et al., 2016): a detection is right if it claims a truth box (see
 `box_matching`) and both its overlap with that box and the similarity of its caption reach their
-thresholds. Like the released DynRefer and unlike DenseCap's own code, overlap has no extra pixel.
+thresholds. As in the released DynRefer, but not in DenseCap's code, a box has no extra pixel.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
     CaptionPair,
+    answers_to_labelled,
     check_request,
-    graded_regions,
-    pair_answers,
 )
 from lavis_dynrefer.metrics.java_tools import meteor_scores
 from lavis_dynrefer.structures import (
@@ -47,13 +46,13 @@ def average_precision(hits: NDArray[np.bool_], num_truth: int) -> float:
 
     Args:
         hits: (N,) whether each detection is right, best score first.
-        num_truth: number of things to find.
+        num_truth: number of truth boxes.
 
     Returns:
         Fraction in [0, 1]; recall points run from 0.00 to 0.99.
 
     Raises:
-        ValueError: there is nothing to find.
+        InputError: there are no truth boxes.
 
     >>> average_precision(np.array([True, False]), num_truth=2)  # recall 0.50 is reached, 0.51 not
     0.51
@@ -72,16 +71,16 @@ def dense_caption_map(matches: Matches, similarity: TextSimilarity) -> dict[str,
     """Mean average precision over overlap and similarity, and all its parts.
 
     Args:
-        matches: the detections of the whole data set.
-        similarity: gives each caption with its references a number in [0, 1]; called once, for the
+        matches: the detections of the whole dataset.
+        similarity: captions with their references -> numbers in [0, 1]; called once, for the
             detections whose similarity matters.
 
     Returns:
-        In percent: "map", the mean of "iou_<t>_meteor_<s>" (similarity strictly above s), and
-        "detmap", the mean of "iou_<t>", which looks at the boxes alone.
+        In percent: "map", the mean of all "iou_<t>_meteor_<s>" (similarity strictly above s), and
+        "detmap", the mean of all "iou_<t>", which grade boxes only.
 
     Raises:
-        ValueError: there is no truth, or a score is not finite.
+        InputError: there is no truth, or a score is not finite.
     """
     if not np.isfinite(matches.scores).all():
         raise InputError("detection scores must be finite; the model diverged or is damaged")
@@ -115,77 +114,59 @@ def evaluate_dense_caption(
 ) -> MetricReport:
     """Dense captioning; metrics of `dense_caption_map`, in percent.
 
-    Truth is every region with a caption. Where regions carry a detector's score those alone are
+    Truth is every region with a caption. If some regions have a detector score, only those are
     detections, ranked by it; else (ground-truth boxes) all predicted regions are, ranked by the
-    caption's score. The counts `ranked_by_...` say which. Strict: all truth counts, rejected
+    caption score. The counts `ranked_by_...` tell which. Strict: all truth counts, rejected
     regions included. Official: rejected truth and images without any prediction are left out.
 
     Args:
         region_set: the split.
         predictions: region id -> prediction.
         mode: "strict" or "official".
-        similarity: text similarity, METEOR unless given.
+        similarity: of captions; METEOR by default.
 
     Raises:
-        ValueError, RuntimeError: nothing to grade, no score to rank by; Java fails.
+        InputError: nothing to grade, or no score to rank by.
+        RuntimeError: Java fails.
     """
     check_request(region_set, predictions, mode)
-    asked = _asked(region_set)
-    detections = [
-        (region, prediction)
-        for region, prediction in pair_answers(region_set, predictions, asked)
-        if prediction is not None and prediction.caption is not None
-    ]
-    truth = _truth(region_set, mode, {region.image_id for region, _ in detections})
-    matches = match_images(_by_image(truth, detections))
-    return MetricReport(
-        evaluator="dense_caption",
-        protocol=region_set.name,
-        mode=mode,
-        primary="map",
-        metrics=dense_caption_map(matches, similarity),
-        counts={
-            "merged_regions": matches.num_truth,
-            "asked": len(asked),
-            "rejected": len(region_set.rejected),
-            **_counts(truth, asked, detections),
-        },
-    )
-
-
-def _asked(region_set: RegionSet) -> list[RegionRecord]:
     proposals = [region for region in region_set.regions if region.score is not None]
-    return proposals or list(filter(_has_caption, region_set.regions))
-
-
-def _truth(region_set: RegionSet, mode: str, answered_images: set[int]) -> list[RegionRecord]:
-    truth = graded_regions(region_set, mode, _has_caption, "a caption")
-    if mode == STRICT:
-        return truth
-    seen = [region for region in truth if region.image_id in answered_images]
-    if not seen:
-        raise InputError(
-            f"{region_set.name}/{region_set.split}: no image with truth has a prediction, and "
-            f"mode {OFFICIAL!r} grades only those; predict captions first"
-        )
-    return seen
-
-
-def _counts(
-    truth: Sequence[RegionRecord],
-    asked: Sequence[RegionRecord],
-    detections: Sequence[tuple[RegionRecord, RegionPrediction]],
-) -> dict[str, int]:
+    asked = proposals or [region for region in region_set.regions if region.caption is not None]
+    detections = [
+        (region, predictions[region.region_id])
+        for region in asked
+        if region.region_id in predictions and predictions[region.region_id].caption is not None
+    ]
+    answered = {region.image_id for region, _ in detections}
+    truth = _truth(region_set, mode, answered)
+    matches = match_images(_by_image(truth, detections))
+    metrics = dense_caption_map(matches, similarity)
     images = {region.image_id for region in truth}
     by_detector = sum(region.score is not None for region, _ in detections)
-    return {
+    counts = {
+        "merged_regions": matches.num_truth,
+        "asked": len(asked),
+        "rejected": len(region_set.rejected),
         "images": len(images),
-        "images_without_prediction": len(images - {region.image_id for region, _ in detections}),
+        "images_without_prediction": len(images - answered),
         "regions": len(truth),
         "missing": len(asked) - len(detections),
         "ranked_by_detector_score": by_detector,
         "ranked_by_caption_score": len(detections) - by_detector,
     }
+    return MetricReport("dense_caption", region_set.name, mode, "map", metrics, counts)
+
+
+def _truth(region_set: RegionSet, mode: str, answered: set[int]) -> list[RegionRecord]:
+    official = mode == OFFICIAL
+    answers = answers_to_labelled(region_set, {}, "caption", skip_rejected=official)
+    truth = [region for region, _ in answers if not official or region.image_id in answered]
+    if not truth:
+        raise InputError(
+            f"{region_set.name}/{region_set.split}: no image with captions has a prediction, "
+            f"and mode {OFFICIAL!r} grades only those; predict captions first"
+        )
+    return truth
 
 
 def _by_image(
@@ -219,7 +200,3 @@ def _confidence(region: RegionRecord, prediction: RegionPrediction) -> float:
             f"by, got {score}; predict captions with their scores"
         )
     return score
-
-
-def _has_caption(region: RegionRecord) -> bool:
-    return region.caption is not None

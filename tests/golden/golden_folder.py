@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +38,12 @@ class Recorded(dict):
         pytest.skip(f"{self.path} does not hold {name}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_json(path: Path) -> Recorded:
     return Recorded(path, json.loads(path.read_text(encoding="utf-8")))
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_tensors(path: Path) -> Recorded:
     return Recorded(path, load(lzma.decompress(path.read_bytes())))
 

@@ -9,7 +9,6 @@ from golden_folder import read_json
 from lavis_dynrefer.vocab.control_words import training_words
 from lavis_dynrefer.vocab.prompts import attribute_prompts, attribute_synonyms, load_attributes
 
-
 CASES = {
     "row": lambda folder: range(len(read_json(folder / "parse_sentence.json")["keep_all"])),
 }

@@ -35,7 +35,7 @@ def region_set(*regions, rejected=()):
     return RegionSet("ovad", "val", {}, regions, rejected, attributes=(RED, WET))
 
 
-def test_average_precision_of_a_hand_ranked_column():
+def test_average_precision_by_hand():
     # ranked: right, wrong, right -> precision 1 at recall 1/2 and 2/3 at recall 1
     precisions = average_precisions(np.array([[0.9], [0.8], [0.7]]), np.array([[1], [0], [1]]))
 
@@ -48,13 +48,31 @@ def test_unknown_labels_are_not_graded():
     assert precisions[0] == 1.0
 
 
-def test_constant_score_has_the_share_of_positives_as_precision():
+def test_the_precision_of_a_constant_score_is_the_share_of_positives():
     precisions = average_precisions(np.zeros((5, 1)), np.array([[1], [0], [0], [-1], [1]]))
 
     assert precisions[0] == pytest.approx(2 / 4)
 
 
-def test_attribute_without_a_positive_leaves_the_mean():
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        # ranked: right, wrong, right -> precision 1 at recall 1/2 and 2/3 at recall 1
+        ("strict", (1 + 2 / 3) / 2),
+        # 1.8 and 1.2 both become 1: a right and a wrong one at rank 1 -> precision 1/2, then 2/3
+        ("official", (1 / 2 + 2 / 3) / 2),
+    ],
+)
+def test_only_the_official_mode_clips_scores(mode, expected):
+    given = region_set(region(1, (1, -1)), region(2, (0, -1)), region(3, (1, -1)))
+    answers = {1: answer(1.8, 0.0), 2: answer(1.2, 0.0), 3: answer(0.5, 0.0)}
+
+    report = evaluate_attributes(given, answers, mode=mode)
+
+    assert report.metrics["map"] == pytest.approx(100 * expected)
+
+
+def test_an_attribute_without_a_positive_is_left_out_of_the_mean():
     scores = np.array([[0.9, 0.9], [0.1, 0.1]])
     labels = np.array([[1, 0], [0, -1]])
 
@@ -80,7 +98,7 @@ def test_groups_follow_frequency_parent_type_and_synonyms():
     }
 
 
-def test_order_of_regions_does_not_matter():
+def test_the_order_of_regions_does_not_matter():
     rng = np.random.default_rng(0)
     scores, labels = rng.random((40, 2)), rng.integers(-1, 2, (40, 2))
     order = rng.permutation(40)
@@ -94,11 +112,11 @@ def test_order_of_regions_does_not_matter():
     ("scores", "labels", "message"),
     [
         (np.zeros((3, 2)), np.zeros((3, 2), int), "none of 6 attribute labels is 1"),
-        (np.full((1, 2), np.nan), np.ones((1, 2), int), "got 2 that are not"),
+        (np.full((1, 2), np.nan), np.ones((1, 2), int), "finite scores, 2 are not"),
         (np.zeros((3, 1)), np.ones((3, 2), int), r"shape \(R, 2\)"),
     ],
 )
-def test_matrices_that_cannot_be_graded_are_refused(scores, labels, message):
+def test_rejects_matrices_that_cannot_be_graded(scores, labels, message):
     with pytest.raises(ValueError, match=message):
         attribute_map(scores, labels, [RED, WET])
 
@@ -117,7 +135,7 @@ def test_missing_and_rejected_regions_score_zero(mode):
     assert report.counts["missing"] == 2
 
 
-def test_small_boxes_count_in_map_and_not_in_map_area50():
+def test_only_map_area50_drops_small_boxes():
     given = region_set(region(1, (1, 1)), region(2, (0, 0), SMALL))
 
     report = evaluate_attributes(given, {1: answer(0.1, 0.1), 2: answer(0.9, 0.9)})
@@ -127,19 +145,19 @@ def test_small_boxes_count_in_map_and_not_in_map_area50():
     assert report.counts["regions_area50"] == 1
 
 
-def test_answer_in_another_order_is_read_by_name():
+def test_scores_are_matched_by_name():
     given = region_set(region(1, (1, 0)), region(2, (0, 1)))
     turned = {1: answer(0.1, 0.9, names=NAMES[::-1]), 2: answer(0.9, 0.1, names=NAMES[::-1])}
 
     assert evaluate_attributes(given, turned).metrics["map"] == 100.0
 
 
-def test_answer_without_part_of_the_vocabulary_is_refused():
+def test_rejects_an_answer_without_part_of_the_vocabulary():
     with pytest.raises(ValueError, match=r"region 1: no score for 1 of 2 .*state:wet"):
         evaluate_attributes(region_set(region(1, (1, 0))), {1: answer(0.5)})
 
 
-def test_labels_of_another_length_are_refused():
+def test_rejects_labels_of_another_length():
     with pytest.raises(ValueError, match=r"region 1: expected 2 attribute labels.* got 3"):
         evaluate_attributes(region_set(region(1, (1, 0, 0))), {})
 

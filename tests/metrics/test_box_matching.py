@@ -36,18 +36,18 @@ def intervals(pairs):
         ([(0, 8), (0, 10), (2, 10)], [[0, 1, 2]]),  # the outer two meet only in the middle one
     ],
 )
-def test_boxes_that_overlap_are_merged(pairs, groups):
+def test_overlapping_boxes_are_merged(pairs, groups):
     assert merge_truth(intervals(pairs)) == groups
 
 
-def test_box_with_most_neighbours_is_merged_first():
-    # each is a neighbour of the next alone; begun at the end, the groups would be two and two
+def test_the_box_with_most_neighbours_is_merged_first():
+    # each overlaps only the next; starting at the end would give groups of two
     chain = intervals([(0, 14), (2, 16), (4, 18), (6, 20)])
 
     assert merge_truth(chain) == [[0, 1, 2], [3]]
 
 
-def test_box_without_area_is_truth_of_its_own():
+def test_a_box_without_area_is_a_group_of_its_own():
     assert merge_truth(intervals([(5, 5), (0, 10), (5, 5)])) == [[0], [1], [2]]
 
 
@@ -67,7 +67,7 @@ def test_merged_box_is_the_mean_and_carries_all_captions():
     assert matches.num_truth == 1
 
 
-def test_best_score_claims_the_truth_even_with_less_overlap():
+def test_the_best_score_claims_the_truth_even_with_less_overlap():
     matches = match_image(image([(0, 10)], [(0, 10), (0, 4)], [0.2, 0.9]))
 
     assert matches.scores.tolist() == pytest.approx([0.9, 0.2])
@@ -75,14 +75,14 @@ def test_best_score_claims_the_truth_even_with_less_overlap():
     assert matches.first.tolist() == [True, False]
 
 
-def test_detection_does_not_fall_back_to_a_free_truth():
+def test_a_detection_does_not_fall_back_to_unclaimed_truth():
     # both overlap the first truth most; the second truth, overlapped by both, stays unclaimed
     matches = match_image(image([(0, 10), (8, 20)], [(0, 11), (1, 11)], [0.9, 0.8]))
 
     assert matches.first.tolist() == [True, False]
 
 
-def test_detection_without_overlap_claims_nothing():
+def test_a_detection_without_overlap_claims_nothing():
     matches = match_image(image([(0, 10)], [(50, 60), (0, 10)], [0.9, 0.8]))
 
     assert matches.first.tolist() == [False, True]
@@ -90,7 +90,7 @@ def test_detection_without_overlap_claims_nothing():
 
 
 @pytest.mark.parametrize(("truth", "found"), [([], [(0, 10)]), ([(0, 10)], []), ([], [])])
-def test_image_without_truth_or_without_detections_is_counted(truth, found):
+def test_an_image_may_lack_truth_or_detections(truth, found):
     matches = match_image(image(truth, found, [0.5] * len(found)))
 
     assert matches.num_truth == len(truth)

@@ -18,7 +18,7 @@ def answers(*captions):
     return {row: RegionPrediction(BOX, caption=text) for row, text in enumerate(captions) if text}
 
 
-def test_equal_captions_reach_the_top_of_every_scale(meteor):
+def test_equal_captions_get_the_highest_scores(meteor):
     scores = caption_scores([(text, [text]) for text in SENTENCES], meteor)
 
     # CIDEr is ten times the mean cosine of the n-gram vectors, here in percent
@@ -44,14 +44,14 @@ def test_bleu_and_rouge_by_hand(meteor):
     )
 
 
-def test_empty_answer_to_an_empty_reference_is_not_right(meteor):
+def test_an_empty_answer_to_an_empty_reference_is_wrong(meteor):
     scores = caption_scores([("", [""]), ("a dog", ["a dog"])], meteor)
 
     assert scores["rouge_l"] == pytest.approx(50)
 
 
 @pytest.mark.parametrize("pairs", [[], [("a dog", [])]])
-def test_nothing_to_compare_is_refused(meteor, pairs):
+def test_rejects_pairs_without_a_reference(meteor, pairs):
     with pytest.raises(ValueError, match="each with a reference"):
         caption_scores(pairs, meteor)
 
@@ -86,12 +86,12 @@ def test_strict_mode_without_any_answer_is_zero(meteor):
     assert report.counts["missing"] == 3
 
 
-def test_official_mode_without_any_answer_is_refused(meteor):
-    with pytest.raises(ValueError, match="none of 3 regions has a caption predicted"):
+def test_official_mode_rejects_a_set_without_answers(meteor):
+    with pytest.raises(ValueError, match="none of 3 regions has a predicted caption"):
         evaluate_reg(region_set(*SENTENCES), {}, mode="official", meteor=meteor)
 
 
-def test_order_of_regions_does_not_matter(meteor):
+def test_the_order_of_regions_does_not_matter(meteor):
     pairs = [(text, [SENTENCES[0]]) for text in SENTENCES]
 
     assert caption_scores(pairs, meteor) == pytest.approx(caption_scores(pairs[::-1], meteor))

@@ -1,6 +1,6 @@
 import pytest
 
-from lavis_dynrefer.metrics.categories import evaluate_categories, top1_accuracy
+from lavis_dynrefer.metrics.categories import evaluate_categories
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet, Rejection
 
 BOX = (0.0, 0.0, 10.0, 10.0)
@@ -14,16 +14,7 @@ def answer(**scores):
     return RegionPrediction(BOX, categories=tuple(scores.items()))
 
 
-def test_missing_prediction_is_wrong():
-    assert top1_accuracy({}, {7: "dog"}) == 0.0
-
-
-def test_accuracy_without_truth_is_refused():
-    with pytest.raises(ValueError, match="at least one region"):
-        top1_accuracy({7: "dog"}, {})
-
-
-def test_right_wrong_missing_and_rejected_regions_count_alike():
+def test_missing_and_rejected_regions_count_as_wrong():
     rejection = Rejection("empty_box", "no area", 1, region(4, "dog"))
     given = RegionSet(
         "coco", "val", {}, [region(1, "dog"), region(2, "dog"), region(3, "cat")], [rejection]
@@ -49,7 +40,7 @@ def test_only_the_official_number_counts_crowds(mode, primary):
     assert report.primary == primary
 
 
-def test_set_of_crowds_alone_has_only_the_official_number():
+def test_a_set_of_crowds_has_only_the_official_number():
     given = RegionSet("coco", "val", {}, [region(1, "dog", iscrowd=True)])
 
     report = evaluate_categories(given, {1: answer(dog=1.0)})
@@ -58,7 +49,7 @@ def test_set_of_crowds_alone_has_only_the_official_number():
     assert report.primary == "acc_official"
 
 
-def test_prediction_with_another_vocabulary_is_refused():
+def test_rejects_a_prediction_with_another_vocabulary():
     given = RegionSet("coco", "val", {}, [region(1, "dog")])
 
     with pytest.raises(ValueError, match="region 1: its category 'dog' is not among the 1 scored"):

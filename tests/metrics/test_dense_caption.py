@@ -41,7 +41,7 @@ def test_average_precision_by_hand(hits, num_truth, expected):
     assert average_precision(np.array(hits, dtype=bool), num_truth) == pytest.approx(expected)
 
 
-def test_average_precision_without_truth_is_refused():
+def test_rejects_average_precision_without_truth():
     with pytest.raises(ValueError, match="at least one truth box"):
         average_precision(np.array([True]), 0)
 
@@ -63,7 +63,7 @@ def test_similarity_must_exceed_even_a_threshold_of_zero():
     assert report.metrics["detmap"] == 100.0
 
 
-def test_overlap_counts_from_its_threshold_on():
+def test_an_overlap_equal_to_the_threshold_counts():
     half = (0.0, 0.0, 10.0, 5.0)  # overlap 0.5
 
     metrics = evaluate([region(1, 1, LEFT)], {1: answer(half)}).metrics
@@ -73,7 +73,7 @@ def test_overlap_counts_from_its_threshold_on():
 
 
 @pytest.mark.parametrize(("mode", "percent"), [("strict", 51.0), ("official", 100.0)])
-def test_only_the_strict_mode_counts_truth_of_images_without_predictions(mode, percent):
+def test_only_the_strict_mode_counts_images_without_predictions(mode, percent):
     regions = [region(1, 1, LEFT), region(2, 2, LEFT)]
 
     report = evaluate(regions, {1: answer(LEFT)}, mode)
@@ -91,7 +91,7 @@ def test_only_the_strict_mode_counts_rejected_truth(mode, percent):
 
 
 @pytest.mark.parametrize("mode", ["strict", "official"])
-def test_missing_prediction_of_an_image_with_others_counts(mode):
+def test_both_modes_count_a_missing_prediction_beside_others(mode):
     report = evaluate([region(1, 1, LEFT), region(2, 1, RIGHT)], {1: answer(LEFT)}, mode)
 
     assert report.metrics["map"] == pytest.approx(51.0)
@@ -105,8 +105,8 @@ def test_strict_mode_without_any_prediction_is_zero():
     assert report.counts["images_without_prediction"] == 1
 
 
-def test_official_mode_without_any_prediction_is_refused():
-    with pytest.raises(ValueError, match="no image with truth has a prediction"):
+def test_official_mode_rejects_a_set_without_predictions():
+    with pytest.raises(ValueError, match="no image with captions has a prediction"):
         evaluate([region(1, 1, LEFT)], {}, "official")
 
 
@@ -133,12 +133,12 @@ def test_captions_are_ranked_by_their_own_score_without_a_detector():
 
 
 @pytest.mark.parametrize("score", [None, float("nan")])
-def test_detection_that_cannot_be_ranked_is_refused(score):
+def test_rejects_a_detection_without_a_score(score):
     with pytest.raises(ValueError, match="region 1: expected a finite detector score"):
         evaluate([region(1, 1, LEFT)], {1: answer(LEFT, score=score)})
 
 
-def test_similarity_is_asked_once_and_only_for_detections_that_can_be_right():
+def test_similarity_is_computed_once_and_only_where_it_matters():
     asked = []
 
     def similarity(pairs):

@@ -43,7 +43,7 @@ def test_a_section_is_read_in_order():
     )
 
 
-def test_null_means_that_nothing_was_published():
+def test_null_means_nothing_was_published():
     assert parse_expected(None) is None
 
 
@@ -64,12 +64,12 @@ def test_null_means_that_nothing_was_published():
         ({**SECTION, "test": {"map": [float("nan"), 1]}}, r"expected\.test\.map"),
     ],
 )
-def test_a_broken_section_is_named(section, complaint):
+def test_an_invalid_section_is_named(section, complaint):
     with pytest.raises(ValueError, match=complaint):
         parse_expected(section)
 
 
-def test_the_table_shows_what_was_met_and_what_not():
+def test_the_table_tells_which_numbers_were_met():
     numbers = {"map": [47.6, 0.3], "detmap": [90, 1]}
     expected = parse_expected({"source": "a paper", "test": numbers, "val": {"map": [1, 1]}})
 
@@ -85,7 +85,7 @@ def test_the_table_shows_what_was_met_and_what_not():
 
 
 @pytest.mark.parametrize("found", [{}, {"test": None}, {"test": {"map": "good"}}])
-def test_a_run_without_the_number_gets_a_table_all_the_same(found):
+def test_a_missing_number_is_reported_as_missed(found):
     assert "missed, not reported" in render_comparison(parse_expected(SECTION), found)
 
 

@@ -2,11 +2,10 @@ import pytest
 
 from lavis_dynrefer.metrics import EVALUATORS
 from lavis_dynrefer.metrics.graded_regions import (
+    answers_to_labelled,
     check_request,
     check_scores,
     count_answers,
-    graded_regions,
-    pair_answers,
 )
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet, Rejection
 
@@ -14,7 +13,7 @@ BOX = (0.0, 0.0, 10.0, 10.0)
 ANSWER = RegionPrediction(BOX)
 USABLE = RegionRecord(1, 7, BOX, caption="a dog")
 UNLABELLED = RegionRecord(2, 7, BOX)
-REJECTED = RegionRecord(1, 8, BOX, caption="a cat")  # the id of a usable region, met twice
+REJECTED = RegionRecord(1, 8, BOX, caption="a cat")  # same id as a usable region
 
 
 def region_set(*regions):
@@ -25,61 +24,52 @@ def region_set(*regions):
     return RegionSet("made-up", "test", {}, regions, rejections)
 
 
-def has_caption(region):
-    return region.caption is not None
-
-
 @pytest.mark.parametrize(
-    ("mode", "expected"), [("strict", [USABLE, REJECTED]), ("official", [USABLE])]
+    ("skip_rejected", "expected"),
+    [(False, [(USABLE, ANSWER), (REJECTED, None)]), (True, [(USABLE, ANSWER)])],
 )
-def test_only_the_strict_mode_grades_rejected_regions(mode, expected):
-    regions = graded_regions(region_set(USABLE, UNLABELLED), mode, has_caption, "a caption")
+def test_a_rejected_region_has_no_answer_even_if_its_id_has_one(skip_rejected, expected):
+    answers = answers_to_labelled(
+        region_set(USABLE, UNLABELLED), {1: ANSWER}, "caption", skip_rejected=skip_rejected
+    )
 
-    assert regions == expected
-
-
-def test_rejected_region_never_borrows_the_answer_of_its_namesake():
-    given = region_set(USABLE)
-
-    pairs = pair_answers(given, {1: ANSWER}, given.truth())
-
-    assert pairs == [(USABLE, ANSWER), (REJECTED, None)]
+    assert answers == expected
 
 
-def test_counts_name_what_is_missing_and_what_was_rejected():
-    counts = count_answers(region_set(USABLE), [USABLE, REJECTED], answered=1)
+def test_counts_tell_missing_and_rejected_regions():
+    counts = count_answers(region_set(USABLE), [(USABLE, ANSWER), (REJECTED, None)], answered=1)
 
     assert counts == {"images": 2, "regions": 2, "missing": 1, "rejected": 2}
 
 
-def test_prediction_for_no_region_is_refused():
-    with pytest.raises(ValueError, match=r"1 predictions are for no region .* \[99\]"):
+def test_rejects_predictions_for_unknown_regions():
+    with pytest.raises(ValueError, match=r"1 predictions are for unknown regions.* \[99\]"):
         check_request(region_set(USABLE), {1: ANSWER, 99: ANSWER}, "strict")
 
 
-def test_two_regions_with_one_id_are_refused():
+def test_rejects_two_regions_with_one_id():
     with pytest.raises(ValueError, match="2 regions share 1 region ids"):
         check_request(region_set(USABLE, USABLE), {}, "strict")
 
 
-@pytest.mark.parametrize("evaluator", EVALUATORS.values(), ids=EVALUATORS)
-def test_unknown_mode_is_refused(evaluator):
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_rejects_an_unknown_mode(evaluator):
     with pytest.raises(ValueError, match="mode must be"):
-        evaluator(region_set(USABLE), {}, mode="loose")
+        EVALUATORS[evaluator](region_set(USABLE), {}, mode="loose")
 
 
-@pytest.mark.parametrize("evaluator", EVALUATORS.values(), ids=EVALUATORS)
-def test_set_without_truth_is_refused_with_the_cure(evaluator):
-    with pytest.raises(ValueError, match=r"made-up/test: expected regions with .*annotation file"):
-        evaluator(RegionSet("made-up", "test", {}, [UNLABELLED]), {2: ANSWER})
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_rejects_a_set_without_labels(evaluator):
+    with pytest.raises(ValueError, match=r"made-up/test: none of 1 regions has .*annotation file"):
+        EVALUATORS[evaluator](RegionSet("made-up", "test", {}, [UNLABELLED]), {2: ANSWER})
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_score_that_cannot_be_ranked_is_refused(score):
+def test_rejects_scores_that_cannot_be_ranked(score):
     with pytest.raises(ValueError, match=r"region 1: the category scores of \['dog'\]"):
         check_scores(USABLE, [("cat", 0.5), ("dog", score)], "category")
 
 
-def test_name_scored_twice_is_refused():
+def test_rejects_a_name_scored_twice():
     with pytest.raises(ValueError, match="region 1: a category is scored twice"):
         check_scores(USABLE, [("cat", 0.5), ("cat", 0.4)], "category")

