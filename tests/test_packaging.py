@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "output")
+
+UNSHIPPED = re.compile(r".*(/__pycache__/|/\.|\.egg-info/|/lavis_dynrefer\.pth$)")
 
 INSTALLS = {
     "wheel": [],
@@ -121,7 +124,7 @@ def test_wheel_holds_every_file_of_the_package(wheel):
         f"{prefix}/{path.relative_to(folder).as_posix()}"
         for prefix, folder in parts.items()
         for path in folder.rglob("*")
-        if path.is_file() and not {"__pycache__", "autoload"}.intersection(path.parts)
+        if path.is_file() and not UNSHIPPED.match("/".join(path.relative_to(ROOT).parts))
     }
 
     assert expected - set(zipfile.ZipFile(wheel).namelist()) == set()

@@ -1,51 +1,101 @@
-"""The `dynrefer` command."""
+"""The `dynrefer` command: it imports what the chosen command needs, and tells bugs from errors."""
 
 from __future__ import annotations
 
-import pytest
-import torch
-from safetensors.torch import load_file
+import errno
+import subprocess
+import sys
+from types import ModuleType
 
-from lavis_dynrefer.cli import main
+import pytest
+
+from lavis_dynrefer.cli import COMMANDS, main
+from lavis_dynrefer.errors import EXIT_BAD_INPUT, InputError, MissingPackageError
+
+HEAVY = ("lavis", "numpy", "torch", "transformers")
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    tensors = {"backbone.norm.weight": torch.ones(3), "contrast.bias": torch.tensor(2.0)}
-    torch.save({"model": tensors, "epoch": 0}, tmp_path / "run.pth")
-    return tmp_path / "run.pth"
+def failing(monkeypatch):
+    """Makes a command `fail` that raises an error."""
+
+    def fail(error):
+        def run(arguments):
+            raise error
+
+        module = ModuleType("failing_command", "Fails.")
+        module.add_arguments = lambda parser: parser.add_argument("--number", type=int)
+        module.run = run
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(COMMANDS, "fail", (module.__name__, "raises an error"))
+
+    return fail
 
 
-def test_a_part_is_exported_in_half_precision(checkpoint, tmp_path):
-    out = tmp_path / "part.safetensors"
-    assert main(["export", str(checkpoint), str(out), "--only", "backbone.", "--half"]) == 0
-    state = load_file(out)
-    assert set(state) == {"backbone.norm.weight"}
-    assert state["backbone.norm.weight"].dtype == torch.float16
+def test_help_lists_the_commands_and_imports_none():
+    code = (
+        "import sys; from lavis_dynrefer.cli import main\n"
+        "try: main(['--help'])\n"
+        f"finally: assert not sys.modules.keys() & {set(HEAVY)}"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    for name, (_, summary) in COMMANDS.items():
+        assert name in result.stdout
+        assert summary.split()[0] in result.stdout
 
 
-def test_official_names_are_written(checkpoint, tmp_path):
-    out = tmp_path / "official.safetensors"
-    assert main(["export", str(checkpoint), str(out), "--official"]) == 0
-    assert set(load_file(out)) == {"ln_vision.weight", "attr_b"}
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_explains_it(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: dynrefer {command} ")
+    assert sys.modules[COMMANDS[command][0]].__doc__.splitlines()[0] in text
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("error", "line"),
     [
-        (["nowhere.pth", "{out}.safetensors"], "nowhere.pth does not exist"),
-        (["{run}", "{out}"], "expected the name of a .safetensors file"),
-        (["{run}", "{out}.safetensors", "--only", "tagging."], "none of 2 names begins so"),
+        (InputError("--box: expected four numbers"), "error: --box: expected four numbers"),
+        (MissingPackageError("pip install it"), "error: pip install it"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out.json"),
+            "error: [Errno 13] Permission denied: 'out.json'",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: [Errno 28] No space left"),
     ],
 )
-def test_mistakes_end_with_one_line(checkpoint, tmp_path, capsys, arguments, message):
-    places = {"run": checkpoint, "out": tmp_path / "out"}
-    code = main(["export", *(text.format(**places) for text in arguments)])
-    error = capsys.readouterr().err
-    assert code == 2
-    assert error.startswith("error: ")
-    assert message in error
-    assert error.count("\n") == 1
+def test_error_that_a_user_can_cure_is_one_line(failing, capsys, error, line):
+    failing(error)
+
+    assert main(["fail"]) == EXIT_BAD_INPUT
+    assert capsys.readouterr().err.startswith(line)
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), OSError("bug"), KeyError("bug")])
+def test_bug_keeps_its_traceback(failing, error):
+    failing(error)
+
+    with pytest.raises(type(error), match="bug"):
+        main(["fail"])
+
+
+@pytest.mark.parametrize("words", [["--debug", "fail"], ["fail", "--number", "1", "--debug"]])
+def test_debug_shows_the_traceback_of_any_error(failing, words):
+    failing(InputError("--box: expected four numbers"))
+
+    with pytest.raises(InputError):
+        main(words)
+
+
+def test_command_without_lavis_says_how_to_install_it(failing, capsys):
+    failing(ModuleNotFoundError("No module named 'lavis'", name="lavis"))
+
+    assert main(["fail"]) == EXIT_BAD_INPUT
+    assert "error: dynrefer fail needs LAVIS, which is not installed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -59,11 +109,17 @@ def test_mistakes_end_with_one_line(checkpoint, tmp_path, capsys, arguments, mes
         (["export", "a", "b", "c", "--zzz"], "unrecognized arguments: c --zzz\n"),
     ],
 )
-def test_an_option_that_does_not_exist_is_told_with_the_usage_of_its_command(
-    arguments, message, capsys
-):
+def test_unknown_option_is_reported_with_the_usage_of_its_command(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+
     error = capsys.readouterr().err
     assert error.startswith(f"usage: dynrefer {arguments[0]} ")
     assert message in error
+
+
+def test_unknown_command_is_reported_with_those_there_are(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["pedict", "a.jpg"])
+
+    assert "invalid choice: 'pedict'" in capsys.readouterr().err
