@@ -1,4 +1,4 @@
-"""Where the package's own files and its cache lie: in a wheel, an editable install, a checkout."""
+"""Where the package's own files and its cache are: in a wheel, an editable install, a checkout."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def lavis_extension_path() -> str:
 
 
 def cache_dir() -> Path:
-    """Folder for downloaded or derived files; made on first use.
+    """Folder for downloaded and derived files; created on first use.
 
-    The environment variable DYNREFER_CACHE names another folder than ~/.cache/lavis_dynrefer.
+    Default: ~/.cache/lavis_dynrefer; the environment variable DYNREFER_CACHE overrides it.
     """
     folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lavis_dynrefer").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def cache_dir() -> Path:
 def find_resource(name: str | os.PathLike[str]) -> Path | None:
     """A file named in a config: as given (absolute or from the current folder), else shipped.
 
-    "assets/tiny/tokenizer.json" thus works from any folder. None where neither exists.
+    So "assets/tiny/tokenizer.json" works from any folder. None if neither exists.
     """
     given = Path(name).expanduser()
     for path in (given, _PACKAGE / given):
@@ -52,7 +52,7 @@ def find_resource(name: str | os.PathLike[str]) -> Path | None:
 
 
 def resource_path(name: str | os.PathLike[str], *, key: str) -> Path:
-    """Like `find_resource`, for files that must be there.
+    """Like `find_resource`, for files that must exist.
 
     Raises:
         FileNotFoundError: names the file and the config key that asked for it.
@@ -64,6 +64,6 @@ def resource_path(name: str | os.PathLike[str], *, key: str) -> Path:
 
 
 def _beside_or_inside(folder: str) -> Path:
-    """The folder as the wheel lays it (inside the package) or as the source tree does (beside)."""
+    """The folder inside the package, as in a wheel, or beside it, as in the source tree."""
     inside = _PACKAGE / folder
     return inside if inside.is_dir() else _PACKAGE.parent / folder
