@@ -1,29 +1,37 @@
-"""The arguments that name a dataset on the command line, and its builder from them."""
+"""The arguments that name a dataset on the command line, and what reads it."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from lavis.common.registry import registry
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from lavis_dynrefer.errors import InputError, did_you_mean
 
-from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
-from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.structures import RegionSet
-from lavis_dynrefer.training.run_keys import suggestion
+if TYPE_CHECKING:
+    from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
+    from lavis_dynrefer.structures import RegionSet
+
+# Short name -> registered name; others are looked up in LAVIS's registry.
+DATASETS = {
+    "vg": "vg_region",
+    "coco": "coco_region",
+    "refcocog": "refcocog_region",
+    "ovad": "ovad",
+    "custom": "custom_region",
+    "synthetic": "synthetic_region",
+}
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """Dataset, type, folders, splits and further settings; `nargs` is that of the dataset."""
-    parser.add_argument("dataset", nargs=nargs, help=f"one of {', '.join(_names())}")
+    parser.add_argument(
+        "dataset", nargs=nargs, help=f"{', '.join(DATASETS)}, or another registered name"
+    )
     parser.add_argument("--type", help="type of the dataset, such as v1.0; else its default")
     parser.add_argument("--root", help="folder of the raw files; else the dataset's own variable")
     parser.add_argument("--images", help="folder of the images, here or below the root")
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="else all there are")
+    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all splits")
     parser.add_argument(
         "--set",
         action="append",
@@ -38,13 +46,20 @@ def builder_from(arguments: argparse.Namespace) -> RegionDatasetBuilder:
     """The builder of the dataset: its default yaml, then what the arguments say.
 
     Raises:
-        ValueError: an unknown dataset, type, split or setting, or a setting without a value.
+        InputError: an unknown dataset, type, split or setting, or a setting without a value.
     """
-    asked, names = arguments.dataset, _names()
-    name = names.get(asked, asked)
-    if name not in names.values():
-        raise InputError(f"no dataset {asked!r}; {suggestion(asked, names)}")
-    builder_class = registry.get_builder_class(name)
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from lavis_dynrefer.training.known_names import dataset_class
+
+    asked = arguments.dataset
+    name = DATASETS.get(asked, asked)
+    builder_class = dataset_class(name)
+    if builder_class is None:
+        hint = did_you_mean(asked, DATASETS) or f"; expected one of {', '.join(DATASETS)}"
+        raise InputError(f"no dataset {asked!r}{hint}")
     default = OmegaConf.load(builder_class.default_config_path(arguments.type or "default"))
     try:
         config = OmegaConf.merge(default, {"datasets": {name: _own_config(arguments)}})
@@ -53,32 +68,27 @@ def builder_from(arguments: argparse.Namespace) -> RegionDatasetBuilder:
         raise InputError(f"--set {' '.join(arguments.settings)}: {problem}") from error
     builder: RegionDatasetBuilder = builder_class(config.datasets[name])
     builder.info()
+    known = builder.available_splits()
     for split in arguments.split or ():
-        if split not in builder.available_splits():
-            raise InputError(f"--split {split}: {suggestion(split, builder.available_splits())}")
+        if split not in known:
+            hint = did_you_mean(split, known) or f"; expected some of {', '.join(known)}"
+            raise InputError(f"--split: unknown {split!r}{hint}")
     return builder
 
 
 def read_splits(builder: RegionDatasetBuilder) -> dict[str, RegionSet]:
-    """The splits asked for, made first where the dataset makes them itself.
+    """The splits asked for, generated first if the dataset is synthetic.
 
     Raises:
-        DatasetError: a raw file is missing or of another kind.
+        DatasetError: a raw file is missing or invalid.
     """
     builder.make_raw_files(builder.info())
     return builder.read_splits()
 
 
-def _names() -> dict[str, str]:
-    """Short name -> registered name of every dataset of ours, and of plugins made like them."""
-    return {
-        name.replace("_region", ""): name
-        for name in sorted(registry.list_datasets())
-        if issubclass(registry.get_builder_class(name), RegionDatasetBuilder)
-    }
-
-
 def _own_config(arguments: argparse.Namespace) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
     for setting in arguments.settings:
         key, equals, _ = setting.partition("=")
         if not key or not equals:
@@ -87,7 +97,7 @@ def _own_config(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.root is not None:
         info.root = arguments.root
     if arguments.images is not None:
-        # Typed at a prompt it is often meant from the current folder; in a yaml it never is.
+        # On the command line it often means the current folder; in a yaml it never does.
         here = Path(arguments.images).expanduser().absolute()
         info.images = {"storage": str(here) if here.is_dir() else arguments.images}
     if arguments.split:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
-
-from lavis_dynrefer import __version__
 from lavis_dynrefer.cli.inspect.image_checks import UNUSABLE, UNUSUAL, ImageReport
 from lavis_dynrefer.cli.inspect.inspect_samples import Sample
 from lavis_dynrefer.cli.inspect.region_statistics import (
@@ -23,25 +15,19 @@ from lavis_dynrefer.cli.inspect.region_statistics import (
     Histogram,
     SplitStatistics,
 )
-from lavis_dynrefer.pages.region_drawing import COLOURS, REJECTED_COLOUR, visible_box
+from lavis_dynrefer.pages.html_page import page_template
+from lavis_dynrefer.pages.region_drawing import (
+    COLOURS,
+    REJECTED_COLOUR,
+    number_places,
+    visible_box,
+)
 from lavis_dynrefer.structures import Box
 
-TEMPLATE = Path(__file__).parents[2] / "pages" / "templates" / "inspect.html"
-JPEG_QUALITY = 80
 _TICKS = 7  # labels on an axis, at most
-_LABEL = 0.036  # height of a box's number, of the image's longer side
+_BADGE = 0.036  # height of a region's number, of the image's longer side
 _MANY_DROPPED = 0.05  # of the regions read
 _MANY_BEYOND = 0.01  # of the regions kept
-# Pointing at a region shows the same one in the image or beside it.
-_SCRIPT = """
-document.addEventListener("pointerover", event => {
-  document.querySelectorAll(".on").forEach(item => item.classList.remove("on"));
-  const region = event.target.closest("[data-region]");
-  if (region) region.closest(".card")
-    .querySelectorAll(`[data-region="${region.dataset.region}"]`)
-    .forEach(item => item.classList.add("on"));
-});
-"""
 
 
 @dataclass(frozen=True)
@@ -61,28 +47,17 @@ class SplitView:
     images: ImageReport | None = None
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One bin as drawn: `height` is a share of the highest."""
-
-    height: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A histogram as drawn.
 
     Args:
-        bars: its bins.
-        ticks: where on the axis and what is written there; a share of the width.
-        median: where, as a share of the width.
-        whole: the bins are single numbers, which are written below their middle.
+        bars: height as a fraction of the highest bar, and text, of each bin.
+        ticks: place as a fraction of the axis, and text.
+        whole: the bins are single numbers, written below their middle.
     """
 
-    bars: tuple[Bar, ...]
-    ticks: tuple[tuple[float, str], ...]
-    median: float
+    bars: list[tuple[float, str]]
+    ticks: list[tuple[float, str]]
     whole: bool
 
 
@@ -100,33 +75,20 @@ def render_page(
         splits: in the order shown.
         warnings: sentences at the top.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        count=lambda number: f"{number:,}",
+    return page_template("inspect.html").render(
+        title=title,
+        facts=facts,
+        splits=splits,
+        warnings=warnings,
+        notices=notices,
+        chart=chart,
+        marks=marks,
         measure=measure,
         share=share,
-        chart=chart,
-        data_url=data_url,
-        words=lambda name: name.replace("_", " "),
-    )
-    digest = hashlib.sha256(_SCRIPT.encode()).digest()
-    environment.globals.update(
-        script=Markup(_SCRIPT),
-        script_hash=base64.b64encode(digest).decode("ascii"),  # no other script may run
-        notices=notices,
-        colour_of=lambda sample, index: (
-            REJECTED_COLOUR if sample.rejected else COLOURS[index % len(COLOURS)]
-        ),
-        mark=mark,
         meanings={**UNUSABLE, **UNUSUAL},
         unusable=UNUSABLE,
         quantile_names=[quantile_name(value) for value in SHARES],
-        version=__version__,
     )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(title=title, facts=facts, splits=splits, warnings=warnings)
 
 
 def notices(view: SplitView) -> list[str]:
@@ -134,9 +96,10 @@ def notices(view: SplitView) -> list[str]:
     numbers, found = view.statistics, []
     dropped = numbers.regions_read - numbers.regions_kept
     if dropped > _MANY_DROPPED * numbers.regions_read:
+        reasons = (drop.reason.replace("_", " ") for drop in numbers.drops if drop.is_region)
         part = share(dropped, numbers.regions_read)
-        found.append(f"{part} of the regions were dropped, mostly: {_main_reason(numbers)}.")
-    # Some datasets' own rules cut boxes at the edge: those are noted as the source has them.
+        found.append(f"{part} of the regions were dropped, mostly: {next(reasons, '')}.")
+    # Some datasets clip boxes at the edge by their own rules: those are noted as in the source.
     beyond = max(numbers.box_counts[BEYOND_IMAGE], numbers.noted.get("box_partly_outside", 0))
     if beyond > _MANY_BEYOND * numbers.regions_kept:
         found.append(
@@ -146,8 +109,8 @@ def notices(view: SplitView) -> list[str]:
     problems = [sample.problem for sample in view.samples if sample.problem]
     if problems:
         found.append(
-            f"{len(problems)} of {len(view.samples)} images drawn by lot do not fit or cannot "
-            f"be read, for example: {problems[0]}"
+            f"{len(problems)} of {len(view.samples)} sample images do not fit or cannot be read, "
+            f"for example: {problems[0]}"
         )
     if view.images is not None and view.images.unusable:
         found.append(
@@ -157,7 +120,7 @@ def notices(view: SplitView) -> list[str]:
 
 
 def measure(value: float) -> str:
-    """A number in as many digits as one reads.
+    """A number with the digits that matter.
 
     >>> [measure(value) for value in (0.01234, 1.5, 12.345, 1234.5)]
     ['0.012', '1.5', '12.3', '1,234']
@@ -167,8 +130,7 @@ def measure(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     digits = 1 if abs(value) >= 1 else 1 - math.floor(math.log10(abs(value)))
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".")
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def share(part: int, whole: int) -> str:
@@ -189,77 +151,34 @@ def quantile_name(value: float) -> str:
 
 
 def chart(histogram: Histogram, unit: str, *, trim: bool = True) -> Chart:
-    """Bars of a histogram, without the empty bins at its ends unless they are wanted."""
+    """Bars of a histogram; `trim` leaves out empty bins at its ends."""
     edges, counts = histogram.edges, histogram.counts
+    whole = edges[1] - edges[0] == 1
     filled = [index for index, count in enumerate(counts) if count]
-    first, last = (filled[0], filled[-1]) if trim else (0, len(counts) - 1)
-    shown = range(first, last + 1)
-    middle = 0.5 if histogram.is_whole else 0.0
-    bars = tuple(
-        Bar(
-            counts[index] / max(counts),
-            f"{_bin(histogram, index)} {unit}: {counts[index]:,} ({part})",
-        )
-        for index in shown
-        for part in [share(counts[index], sum(counts))]
-    )
+    shown = range(filled[0], filled[-1] + 1) if trim else range(len(counts))
+    bars = []
+    for index in shown:
+        text = measure(edges[index])
+        if index + 1 == len(edges):
+            text += " and more"
+        elif not whole:
+            text += f"\u2013{measure(edges[index + 1])}"
+        part = share(counts[index], sum(counts))
+        bars.append((counts[index] / max(counts), f"{text} {unit}: {counts[index]:,} ({part})"))
+    middle = 0.5 if whole else 0.0
     every = math.ceil(len(shown) / _TICKS)
-    return Chart(
-        bars=bars,
-        ticks=tuple(
-            ((index - first + middle) / len(shown), measure(edges[index]))
-            for index in shown[::every]
-        ),
-        median=(_place(histogram, histogram.median) - first + middle) / len(shown),
-        whole=histogram.is_whole,
-    )
+    ticks = [
+        ((place + middle) / len(shown), measure(edges[index]))
+        for place, index in list(enumerate(shown))[::every]
+    ]
+    return Chart(bars, ticks, whole)
 
 
-def mark(box: Box, size: tuple[int, int]) -> dict[str, float] | None:
-    """Where a box and its number are drawn, in pixels of the image; None for no box at all."""
-    seen = visible_box(box, size)
-    if seen is None:
-        return None
-    height = max(size) * _LABEL
-    x1, y1, x2, y2 = seen
-    above = y1 - height
-    top = above if above >= 0 else min(y2, size[1] - height)
-    return {
-        "x": x1,
-        "y": y1,
-        "width": x2 - x1,
-        "height": y2 - y1,
-        "label": height,
-        "left": max(min(x1, size[0] - 1.4 * height), 0),
-        "top": max(top, 0),
-    }
-
-
-def data_url(image: Image.Image) -> str:
-    """An image as part of a page."""
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def _main_reason(numbers: SplitStatistics) -> str:
-    reasons = (drop.reason for drop in numbers.drops if drop.is_region)
-    return next(reasons, "").replace("_", " ")
-
-
-def _bin(histogram: Histogram, index: int) -> str:
-    edges = histogram.edges
-    if index + 1 == len(edges):
-        return f"{measure(edges[index])} and more"
-    if histogram.is_whole:
-        return measure(edges[index])
-    return f"{measure(edges[index])}\u2013{measure(edges[index + 1])}"
-
-
-def _place(histogram: Histogram, value: float) -> float:
-    """Where a value lies, in bins from the first edge."""
-    edges = histogram.edges
-    index = max(i for i, edge in enumerate(edges) if edge <= value)
-    if index + 1 == len(edges):
-        return index + (0.0 if histogram.is_whole else 0.5)
-    return index + (value - edges[index]) / (edges[index + 1] - edges[index])
+def marks(sample: Sample) -> list[tuple[str, Box | None, Box | None]]:
+    """Colour, visible box and place of the number of each region, in pixels of the image."""
+    boxes = [visible_box(note.box, sample.size) for note in sample.notes]
+    places = number_places(boxes, sample.size, height=_BADGE * max(sample.size))
+    colours = [REJECTED_COLOUR] if sample.rejected else COLOURS
+    return [
+        (colours[index % len(colours)], boxes[index], places[index]) for index in range(len(boxes))
+    ]

@@ -1,4 +1,4 @@
-"""Images with some of their regions, drawn by lot, for a person to look at."""
+"""Images with some of their regions, chosen at random, for a person to look at."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lavis_dynrefer.datasets.region_dataset import SampleError, read_image
 from lavis_dynrefer.datasets.tables import rows_by_image
+from lavis_dynrefer.images.opening import IMAGE_ERRORS, decode_image
 from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions, titled
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet, Rejection
 
@@ -26,7 +26,7 @@ class Note:
 
     Args:
         box: xyxy in pixels of the image file.
-        title: its caption, or what comes nearest to one.
+        title: its caption, or what comes closest to one.
         details: further facts, each a few words.
         names: category, tags and attributes.
     """
@@ -42,16 +42,16 @@ class Sample:
     """One image and what is said about some of its regions.
 
     Args:
-        image: what the file says about it.
-        image: the image, scaled down to `SIDE`; gray where the file cannot be read.
+        record: what the annotations say about the image.
+        image: the image, at most `SIDE` pixels wide and high; gray if the file cannot be read.
         size: width and height of the image file, which the boxes refer to, in pixels.
         problem: why the boxes may not fit, or why there is no image; else empty.
         notes: the regions shown.
         regions: how many there are in the image.
-        rejected: the notes are about what was dropped.
+        rejected: whether they were dropped.
     """
 
-    image: ImageRecord
+    record: ImageRecord
     image: Image.Image
     size: tuple[int, int]
     problem: str
@@ -61,7 +61,7 @@ class Sample:
 
 
 def choose_samples(region_set: RegionSet, count: int, rng: np.random.Generator) -> list[Sample]:
-    """Images drawn by lot, each with some of its regions, the largest first."""
+    """Random images, each with some of its regions, the largest first."""
     groups = rows_by_image(region_set)
     chosen = rng.choice(len(groups), size=min(count, len(groups)), replace=False)
     samples = []
@@ -76,7 +76,7 @@ def choose_samples(region_set: RegionSet, count: int, rng: np.random.Generator) 
 
 
 def choose_rejected(region_set: RegionSet, count: int, rng: np.random.Generator) -> list[Sample]:
-    """Images with regions that were dropped, as far as box and image are known.
+    """Random images with dropped regions whose box and image are known.
 
     Rare reasons are shown as often as frequent ones.
     """
@@ -100,7 +100,7 @@ def choose_rejected(region_set: RegionSet, count: int, rng: np.random.Generator)
 
 
 def draw_sheet(parts: Iterable[tuple[str, Sequence[Sample]]]) -> Image.Image | None:
-    """All samples on one contact sheet, those of each part under its title; None without any."""
+    """All samples on one contact sheet, those of each part below its title; None without any."""
     sheets = [
         titled(contact_sheet([_draw(item) for item in samples], columns=SHEET_COLUMNS), title)
         for title, samples in parts
@@ -114,17 +114,19 @@ def _sample(
 ) -> Sample:
     size, problem = (record.width, record.height), ""
     try:
-        image = read_image(record)
-        size = image.size
-        image.thumbnail((SIDE, SIDE))
-        if size != (record.width, record.height):
+        image = decode_image(record.path)
+    except IMAGE_ERRORS as error:
+        factor = min(1.0, SIDE / max(*size, 1))
+        image = Image.new("RGB", tuple(max(round(side * factor), 1) for side in size), _NO_IMAGE)
+        problem = f"the file cannot be read: {error}"
+    else:
+        if image.size != size:
             problem = (
-                f"the file has {size[0]} x {size[1]} pixels, "
+                f"the file has {image.width} x {image.height} pixels, "
                 f"the annotations say {record.width} x {record.height}"
             )
-    except SampleError as error:
-        image = Image.new("RGB", _fit(size, SIDE), _NO_IMAGE)
-        problem = f"the file cannot be read: {error.__cause__}"
+        size = image.size
+        image.thumbnail((SIDE, SIDE))
     return Sample(record, image, size, problem, tuple(notes), regions, rejected)
 
 
@@ -140,7 +142,8 @@ def _note(region: RegionRecord, region_set: RegionSet) -> Note:
     details = ["crowd"] if region.iscrowd else []
     if region.score is not None:
         details.append(f"score {region.score:.2f}")
-    details.append(_size(region.box))
+    x1, y1, x2, y2 = region.box
+    details.append(f"{x2 - x1:.0f} x {y2 - y1:.0f} px")
     return Note(region.box, title or "(no caption)", tuple(details), tuple(names))
 
 
@@ -157,27 +160,18 @@ def _rejected_notes(items: Sequence[Rejection]) -> list[Note]:
 def _draw(sample: Sample) -> Image.Image:
     small = sample.image.copy()
     small.thumbnail((SHEET_SIDE, SHEET_SIDE))
-    scales = [small.width / sample.size[0], small.height / sample.size[1]] * 2
-    boxes = [
-        (box[0] * scales[0], box[1] * scales[1], box[2] * scales[2], box[3] * scales[3])
-        for box in (note.box for note in sample.notes)
-    ]
+    across, down = small.width / sample.size[0], small.height / sample.size[1]
+    boxes = []
+    for note in sample.notes:
+        x1, y1, x2, y2 = note.box
+        boxes.append((x1 * across, y1 * down, x2 * across, y2 * down))
     lines = [
-        "\n".join((note.title, *filter(None, [", ".join(note.names)]), *note.details))
+        "\n".join(filter(None, (note.title, ", ".join(note.names), *note.details)))
         for note in sample.notes
     ]
     return draw_regions(small, boxes, lines, rejected=sample.rejected, remark=sample.problem)
 
 
-def _size(box: Box) -> str:
-    return f"{box[2] - box[0]:.0f} x {box[3] - box[1]:.0f} px"
-
-
 def _area(region: RegionRecord) -> float:
     x1, y1, x2, y2 = region.box
     return (x2 - x1) * (y2 - y1)
-
-
-def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
-    scale = min(1.0, side / max(*size, 1))
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)

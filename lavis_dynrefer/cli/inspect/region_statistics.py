@@ -1,4 +1,4 @@
-"""What a split holds, in numbers: box sizes, caption lengths, frequent words, what was dropped."""
+"""A split in numbers: box sizes, caption lengths, frequent words, what was dropped."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lavis_dynrefer.cli.inspect.region_columns import RegionColumns
 from lavis_dynrefer.datasets.prepared import IMAGE_REASONS
+from lavis_dynrefer.datasets.tables import REGION_FIELDS, RegionTable
 from lavis_dynrefer.paths import resource_path
-from lavis_dynrefer.structures import RegionSet, Rejection
+from lavis_dynrefer.structures import RegionRecord, RegionSet, Rejection
 from lavis_dynrefer.vocab import load_names
-from lavis_dynrefer.vocab.words import split_words
+from lavis_dynrefer.vocab.english_words import split_words
 
-SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)  # of the values that lie below each quantile
+SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)  # of the values below each quantile
 SMALL_SIDE = 8  # pixels
 WHOLE_IMAGE = 0.99  # of its area
-BEYOND_EDGE = 1.0  # pixels; COCO's own boxes pass the edge by fractions of one
+BEYOND_EDGE = 1.0  # pixels; boxes of COCO itself cross the edge by fractions of one
 BEYOND_IMAGE = "beyond the image's edge"
 TOP = 40  # words, tags, attributes and categories kept
 PIXEL_EDGES = (*(0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128), *(192, 256, 384, 512, 768, 1024))
@@ -30,155 +30,129 @@ _COUNTED_HERE = frozenset({"crowd", "non_ascii_caption"})  # of `RegionSet.noted
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between edges.
+    """Counts between edges; the last bin is open."""
 
-    Args:
-        edges: lower edge of each bin; the last bin is open.
-        counts: values in each bin.
-        median: of the values.
-        is_whole: each bin but the last holds a single whole number.
-    """
-
-    edges: tuple[float, ...]
+    edges: tuple[float, ...]  # lower edge of each bin
     counts: tuple[int, ...]
-    median: float
-    is_whole: bool = False
+    median: float  # of the values
 
 
 @dataclass(frozen=True)
 class Drop:
-    """What was left out for one reason.
+    """What was left out for one reason."""
 
-    Args:
-        reason: as in `Rejection`.
-        count: how often.
-        example: one sentence about the first.
-        is_region: a region each, and not a whole image.
-    """
-
-    reason: str
+    reason: str  # as in `Rejection`
     count: int
-    example: str
-    is_region: bool
+    example: str  # one sentence about the first
+    is_region: bool  # single regions were dropped, not whole images
 
 
 @dataclass(frozen=True)
 class Captions:
-    """What the captions are like.
+    """The captions of a split."""
 
-    Args:
-        count: regions that have one.
-        empty: without a word.
-        non_ascii: with letters or signs beyond ASCII.
-        longest: the one of most words.
-    """
-
-    count: int
-    empty: int
+    count: int  # regions that have one
+    empty: int  # captions without a word
     non_ascii: int
-    longest: str
+    longest: str  # the one with most words
 
 
 @dataclass(frozen=True)
 class Names:
-    """How often names occur.
+    """How often names occur."""
 
-    Args:
-        total: occurrences of all names.
-        distinct: different names that occur.
-        top: the most frequent with their counts, at most `TOP`.
-        unseen: names of the closed list that never occur.
-    """
-
-    total: int
+    total: int  # occurrences of all names
     distinct: int
-    top: tuple[tuple[str, int], ...]
-    unseen: tuple[str, ...] = ()
+    top: tuple[tuple[str, int], ...]  # the most frequent with their counts, at most `TOP`
+    unseen: tuple[str, ...] = ()  # names of the closed list that never occur
 
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """One split in numbers.
+    """One split in numbers."""
 
-    Args:
-        name: protocol id.
-        split: its name.
-        images: images that are used.
-        bare_images: those of them without a region to ask about.
-        regions_read: kept and dropped ones.
-        regions_kept: usable ones.
-        graded_on: truth that answers are graded on where that is not the regions; else 0.
-        crowds: kept regions that are crowds.
-        drops: what was left out, the most frequent reason first.
-        noted: what is odd about kept regions as the source has them -> how many.
-        box_counts: what is notable about kept boxes -> how many.
-        quantiles: measure -> its values at `SHARES`; a measure without a value is left out.
-        histograms: "relative_size" and "pixel_size", both of the square root of the area, and
-            "words".
-        captions: of all regions.
-        words, tags, categories, attributes: how often each occurs; attributes where present.
-        labels: attribute labels "present", "absent" and "unknown" -> how many.
-    """
-
-    name: str
+    name: str  # protocol id
     split: str
-    images: int
-    bare_images: int
-    regions_read: int
+    images: int  # in use
+    bare_images: int  # those of them without a region to ask about
+    regions_read: int  # kept and dropped
     regions_kept: int
-    graded_on: int
-    crowds: int
-    drops: tuple[Drop, ...]
-    noted: Mapping[str, int]
-    box_counts: Mapping[str, int]
-    quantiles: Mapping[str, tuple[float, ...]]
-    histograms: Mapping[str, Histogram]
+    graded_on: int  # regions that answers are graded on, if those are other ones; else 0
+    crowds: int  # kept regions that are crowds
+    drops: tuple[Drop, ...]  # most frequent reason first
+    noted: Mapping[str, int]  # oddity of kept regions in the source -> how many
+    box_counts: Mapping[str, int]  # notable kind of kept boxes -> how many
+    quantiles: Mapping[str, tuple[float, ...]]  # measure -> values at `SHARES`; never empty
+    histograms: Mapping[str, Histogram]  # "relative_size", "pixel_size": sqrt of area; "words"
     captions: Captions
     words: Names
     tags: Names
     categories: Names
-    attributes: Names
-    labels: Mapping[str, int]
+    attributes: Names  # where present
+    labels: Mapping[str, int]  # attribute labels "present", "absent", "unknown" -> how many
 
 
 def describe_split(region_set: RegionSet) -> SplitStatistics:
-    """Count everything; some seconds for millions of regions that lie in a table."""
-    columns = RegionColumns(region_set)
+    """Count everything; takes some seconds for millions of regions in a table."""
+    regions, image_ids = region_columns(region_set.regions)
+    sizes, per_image = _image_sizes(region_set, image_ids)
+    boxes = pc.list_flatten(regions["box"]).to_numpy().reshape(-1, 4)
+    measures, box_counts = _measure_boxes(boxes, sizes)
     drops = _drops(region_set.rejected)
-    kept = len(region_set.regions)
-    measures, box_counts = _measure_boxes(columns)
-    words = _word_counts(columns.column("caption"))
-    positives, labels = _attributes(columns, [item.name for item in region_set.attributes])
+    words = _word_counts(regions["caption"])
+    positives, labels = _attributes(
+        regions["attributes"], [item.name for item in region_set.attributes]
+    )
+    measured = {
+        "regions per image": per_image,
+        **measures,
+        "words per caption": words,
+        "score": regions["score"].drop_null().to_numpy(),
+    }
     return SplitStatistics(
         name=region_set.name,
         split=region_set.split,
         images=len(region_set.images),
-        bare_images=int((columns.per_image == 0).sum()),
-        regions_read=kept + sum(drop.count for drop in drops if drop.is_region),
-        regions_kept=kept,
+        bare_images=int((per_image == 0).sum()),
+        regions_read=len(boxes) + sum(drop.count for drop in drops if drop.is_region),
+        regions_kept=len(boxes),
         graded_on=len(region_set.truth_regions),
-        crowds=pc.sum(columns.column("iscrowd")).as_py() or 0,
+        crowds=pc.sum(regions["iscrowd"]).as_py() or 0,
         drops=drops,
         noted={name: n for name, n in region_set.noted.items() if name not in _COUNTED_HERE},
         box_counts=box_counts,
         quantiles={
             name: tuple(np.quantile(values, SHARES).tolist())
-            for name, values in {
-                "regions per image": columns.per_image,
-                **measures,
-                "words per caption": words,
-                "score": columns.column("score").drop_null().to_numpy(),
-            }.items()
+            for name, values in measured.items()
             if len(values)
         },
         histograms=_histograms(measures, words),
-        captions=_captions(columns.column("caption"), words),
-        words=_names(frequent_words(columns.column("caption"))),
-        tags=_names(columns.tag_counts()),
-        categories=_names(_value_counts(columns.column("category")), region_set.category_names),
+        captions=_captions(regions["caption"], words),
+        words=_names(frequent_words(regions["caption"])),
+        tags=_names(_value_counts(pc.list_flatten(regions["tags"].drop_null()))),
+        categories=_names(_value_counts(regions["category"]), region_set.category_names),
         attributes=_names(positives, positives),
         labels=labels,
     )
+
+
+def region_columns(regions: Sequence[RegionRecord]) -> tuple[pa.Table, np.ndarray]:
+    """All regions in order as columns, and (R,) the id of the image of each.
+
+    The columns of a `RegionTable` are mapped into memory, not read.
+    """
+    if isinstance(regions, RegionTable):
+        images = pa.ipc.open_file(pa.memory_map(str(regions.path))).read_all()
+        parts = [chunk.flatten() for chunk in images["regions"].chunks]
+        lengths = pc.list_value_length(images["regions"]).to_numpy()
+        image_ids = np.repeat(images["image_id"].to_numpy(), lengths)
+    else:
+        names = [field.name for field in REGION_FIELDS]
+        rows = [{name: getattr(item, name) for name in names} for item in regions]
+        parts = [pa.array(rows, REGION_FIELDS)]
+        image_ids = np.array([item.image_id for item in regions], dtype=np.int64)
+    batches = [pa.RecordBatch.from_struct_array(part) for part in parts]
+    return pa.Table.from_batches(batches, pa.schema(REGION_FIELDS)), image_ids
 
 
 def frequent_words(captions: pa.ChunkedArray) -> Counter[str]:
@@ -196,6 +170,15 @@ def frequent_words(captions: pa.ChunkedArray) -> Counter[str]:
     return words
 
 
+def _image_sizes(region_set: RegionSet, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(R, 2) annotated width and height of each region's image; (images,) number of regions."""
+    ids = np.array(list(region_set.images), dtype=np.int64)
+    sides = [(image.width, image.height) for image in region_set.images.values()]
+    order = np.argsort(ids, kind="stable")
+    rows = order[np.searchsorted(ids, image_ids, sorter=order)]
+    return np.array(sides).reshape(-1, 2)[rows], np.bincount(rows, minlength=len(ids))
+
+
 def _drops(rejected: Iterable[Rejection]) -> tuple[Drop, ...]:
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -208,18 +191,18 @@ def _drops(rejected: Iterable[Rejection]) -> tuple[Drop, ...]:
     )
 
 
-def _measure_boxes(columns: RegionColumns) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Measures of every kept box, each (R,), and how many are notable."""
-    boxes, sizes = columns.boxes, columns.image_sizes
+def _measure_boxes(
+    boxes: np.ndarray, sizes: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Measures of every box, each (R,), and how many boxes are notable."""
     sides = boxes[:, 2:] - boxes[:, :2]  # (R, 2)
-    area = sides.prod(axis=1)
     inside = np.minimum(boxes[:, 2:], sizes) - np.maximum(boxes[:, :2], 0)
     share = inside.clip(0).prod(axis=1) / sizes.prod(axis=1)
     beyond = (boxes[:, :2] < -BEYOND_EDGE) | (boxes[:, 2:] > sizes + BEYOND_EDGE)
     measures = {
         "width, px": sides[:, 0],
         "height, px": sides[:, 1],
-        "\u221aarea, px": np.sqrt(area),
+        "\u221aarea, px": np.sqrt(sides.prod(axis=1)),
         "share of image": share,
         "width / height": sides[:, 0] / sides[:, 1],
     }
@@ -233,11 +216,9 @@ def _measure_boxes(columns: RegionColumns) -> tuple[dict[str, np.ndarray], dict[
 
 def _histograms(measures: Mapping[str, np.ndarray], words: np.ndarray) -> dict[str, Histogram]:
     step = max(1, int(np.ceil(np.quantile(words, 0.99) / _WORD_BINS))) if len(words) else 1
+    relative = np.sqrt(measures["share of image"])
     values = {
-        "relative_size": (
-            np.sqrt(measures["share of image"]),
-            np.arange(20) / 20,
-        ),
+        "relative_size": (relative, np.arange(20) / 20),
         "pixel_size": (measures["\u221aarea, px"], np.array(PIXEL_EDGES, dtype=float)),
         "words": (words, np.arange(0, (_WORD_BINS + 1) * step, step)),
     }
@@ -246,44 +227,37 @@ def _histograms(measures: Mapping[str, np.ndarray], words: np.ndarray) -> dict[s
 
 def _histogram(values: np.ndarray, edges: np.ndarray) -> Histogram:
     counts = np.bincount(np.searchsorted(edges, values, side="right") - 1, minlength=len(edges))
-    is_whole = edges.dtype.kind == "i" and int(edges[1] - edges[0]) == 1
-    return Histogram(
-        tuple(edges.tolist()), tuple(counts.tolist()), float(np.median(values)), is_whole
-    )
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()), float(np.median(values)))
 
 
 def _word_counts(captions: pa.ChunkedArray) -> np.ndarray:
-    """Number of words of every caption there is."""
-    parts = []
+    """Number of words of every caption."""
+    parts = [np.zeros(0, dtype=np.int32)]
     for chunk in captions.chunks:
         trimmed = pc.utf8_trim_whitespace(chunk.drop_null())
         words = pc.list_value_length(pc.utf8_split_whitespace(trimmed)).to_numpy()
         parts.append(np.where(pc.equal(trimmed, "").to_numpy(zero_copy_only=False), 0, words))
-    return np.concatenate([np.zeros(0, dtype=np.int32), *parts])
+    return np.concatenate(parts)
 
 
 def _captions(captions: pa.ChunkedArray, words: np.ndarray) -> Captions:
     present = captions.drop_null()
-    longest = present[int(words.argmax())].as_py() if len(words) else ""
-    ascii_ones = pc.sum(pc.string_is_ascii(present)).as_py() or 0
     return Captions(
         count=len(present),
         empty=int((words == 0).sum()),
-        non_ascii=len(present) - ascii_ones,
-        longest=longest,
+        non_ascii=len(present) - (pc.sum(pc.string_is_ascii(present)).as_py() or 0),
+        longest=present[int(words.argmax())].as_py() if len(words) else "",
     )
 
 
 def _attributes(
-    columns: RegionColumns, names: Sequence[str]
+    values: pa.ChunkedArray, names: Sequence[str]
 ) -> tuple[Counter[str], dict[str, int]]:
     """Attribute -> regions where it is present; label -> how often it was given."""
-    values = columns.column("attributes").drop_null()
-    flat = pc.list_flatten(values).to_numpy()
+    flat = pc.list_flatten(values.drop_null()).to_numpy()
     if not names or not len(flat):
         return Counter(), {}
-    labels = flat.reshape(-1, len(names))
-    present = (labels == 1).sum(axis=0)
+    present = (flat.reshape(-1, len(names)) == 1).sum(axis=0)
     meanings = {"present": 1, "absent": 0, "unknown": -1}
     return (
         Counter(dict(zip(names, present.tolist()))),

@@ -7,7 +7,7 @@ from typing import Any
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.questions import Questions
-from lavis_dynrefer.vocab.names import load_names
+from lavis_dynrefer.vocab import load_names
 from lavis_dynrefer.vocab.prompts import load_attributes
 
 
