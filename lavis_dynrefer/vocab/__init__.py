@@ -1,24 +1,22 @@
 """Words the model is asked about: tags, attribute and category prompts, control words.
 
-Pure text: nothing here imports LAVIS or a model; language toolkits are loaded only when asked for.
+Pure text: nothing here imports LAVIS or a model, and language toolkits are imported on first use.
 """
 
-from __future__ import annotations
-
-from lavis_dynrefer.vocab.frequent_words import build_vocabulary
-from lavis_dynrefer.vocab.names import load_names
-from lavis_dynrefer.vocab.pos import build_pos_tagger
+from lavis_dynrefer.vocab.caption_taggers import TAG_METHODS, CaptionTagger, Tagger, build_tagger
+from lavis_dynrefer.vocab.pos import PosTagger, build_pos_tagger
 from lavis_dynrefer.vocab.prompts import load_attributes
-from lavis_dynrefer.vocab.tag_methods import TAG_METHODS, CaptionTagger, build_tagger
-from lavis_dynrefer.vocab.tagger import Tagger
+from lavis_dynrefer.vocab.word_lists import build_vocabulary, check_words, load_names
 
 __all__ = [
     "TAG_METHODS",
     "CaptionTagger",
+    "PosTagger",
     "Tagger",
     "build_pos_tagger",
     "build_tagger",
     "build_vocabulary",
+    "check_words",
     "load_attributes",
     "load_names",
 ]

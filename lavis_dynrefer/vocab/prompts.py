@@ -1,7 +1,7 @@
 """The sentences that ask the contrast decoder for an attribute or a category.
 
-The templates are those of OVAD as the released DynRefer code uses them, the doubled space of an
-absent noun included: CLIP's tokenizer drops it, and equal strings keep scores comparable.
+The templates are OVAD's, as in the released DynRefer code. The double space stands for a missing
+noun; CLIP's tokenizer ignores it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo
 
-# Words OVAD's evaluation adds to an attribute that lists the word on the left.
+# Words that OVAD's evaluation adds to an attribute with the word on the left.
 _EXTRA_SYNONYMS = {
     "young": ("kid", "kids", "child", "toddler", "boy", "girl"),
     "old": ("teen", "elder"),
@@ -43,7 +43,7 @@ def attribute_prompts(attribute: str | AttributeInfo) -> list[str]:
 
 
 def attribute_synonyms(attribute: AttributeInfo) -> list[str]:
-    """The words that stand for one attribute, those OVAD adds for age included."""
+    """The words for one attribute, including those that OVAD adds for age."""
     synonyms = attribute.name.split(":", 1)[-1].split("/")
     if attribute.type == "maturity":
         for word in tuple(synonyms):
@@ -61,10 +61,10 @@ def category_prompt(name: str) -> str:
 
 
 def plain_attribute(name: str) -> AttributeInfo:
-    """An attribute typed by a user: "wet", or OVAD's own "state:wet/damp" form.
+    """An attribute given by a user: "wet", or "state:wet/damp" as in OVAD.
 
     Raises:
-        ValueError: no word is left of the name.
+        InputError: the name has no word.
     """
     kind, _, words = name.rpartition(":")
     if not all(word.strip() for word in words.split("/")):
@@ -76,7 +76,7 @@ def parse_attributes(rows: object) -> tuple[AttributeInfo, ...]:
     """Turn the `attributes` list of an OVAD-style json into records.
 
     Raises:
-        ValueError: not a list of objects with name, type, parent_type, is_has_att and freq_set.
+        InputError: not a list of objects with name, type, parent_type, is_has_att and freq_set.
     """
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise InputError(f"attributes: expected a list of objects, got {type(rows).__name__}")
@@ -84,10 +84,10 @@ def parse_attributes(rows: object) -> tuple[AttributeInfo, ...]:
 
 
 def load_attributes(path: str | Path) -> tuple[AttributeInfo, ...]:
-    """Read an attribute vocabulary, in vector order: an OVAD file, or only its attribute list.
+    """Read an attribute vocabulary, in vector order: an OVAD file, or just its attribute list.
 
     Raises:
-        ValueError: the file is missing or holds no attribute list.
+        InputError: the file is missing or has no attribute list.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))

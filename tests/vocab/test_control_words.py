@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import random
 
 import pytest
@@ -8,15 +7,9 @@ import pytest
 from lavis_dynrefer.vocab.control_words import (
     content_phrases,
     control_prompt,
-    parse_controls,
     sample_control_words,
     training_words,
 )
-
-
-@pytest.fixture(scope="module")
-def golden(shared):
-    return json.loads((shared / "parity/parse_sentence.json").read_text(encoding="utf-8"))
 
 
 def test_prompt_joins_by_commas_and_ends_with_a_bar():
@@ -25,14 +18,6 @@ def test_prompt_joins_by_commas_and_ends_with_a_bar():
 
 def test_no_words_give_the_bar_alone():
     assert control_prompt([]) == "|"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [("dog,red|", ["dog", "red"]), ("|", []), ("", []), (" a , ,b", ["a", "b"])],
-)
-def test_typed_words_are_split_and_cleaned(text, words):
-    assert parse_controls(text) == words
 
 
 def test_phrases_extend_by_the_nouns_that_follow():
@@ -47,10 +32,6 @@ def test_an_adjective_is_not_extended_by_another():
     assert content_phrases(tokens) == ["old", "red bus", "bus"]
 
 
-def test_bnc_adjectives_count_too():
-    assert content_phrases([("red", "AJ0"), ("dog", "NN1")]) == ["red dog", "dog"]
-
-
 def test_without_a_pos_tagger_only_tags_are_used():
     assert training_words("a red dog", ["dog"]) == ["dog"]
 
@@ -61,18 +42,16 @@ def test_tags_and_phrases_are_joined_once():
     assert words == ["dog", "pet"]
 
 
-def test_a_repeated_word_keeps_its_own_followers(golden):
-    # The released code looks every word up by its first occurrence: it gives "dog" twice here.
-    case = golden["keep_all"][3]
+def test_a_repeated_word_keeps_its_own_followers():
+    # the released code looks a word up by its first occurrence and would give "dog" twice
+    tokens = [("dog", "NN"), ("and", "CC"), ("dog", "NN"), ("house", "NN")]
 
-    assert content_phrases(case["pos_tags"]) == ["dog", "dog house", "house"]
+    assert content_phrases(tokens) == ["dog", "dog house", "house"]
 
 
-def test_a_caption_without_content_words_adds_nothing(golden):
-    # The released code adds an empty word, a stray comma in the prompt.
-    case = golden["keep_all"][4]
-
-    assert content_phrases(case["pos_tags"]) == []
+def test_a_caption_without_content_words_adds_nothing():
+    # the released code adds an empty word, a stray comma in the prompt
+    assert content_phrases([("is", "VBZ"), ("very", "RB")]) == []
 
 
 def test_dropping_is_governed_by_the_generator():
@@ -93,7 +72,7 @@ def test_nothing_dropped_is_everything_in_another_order():
     assert kept != words
 
 
-def test_drop_rates_are_those_of_the_released_code(golden):
+def test_half_of_the_captions_get_no_words_and_the_others_half_of_them():
     rng = random.Random(0)
     draws = [sample_control_words(list("abcdefgh"), rng=rng) for _ in range(4000)]
 
@@ -102,4 +81,4 @@ def test_drop_rates_are_those_of_the_released_code(golden):
 
     # 3 standard errors of a share of one half over 4000 draws are 0.024
     assert empty == pytest.approx(0.5, abs=0.03)
-    assert kept == pytest.approx(golden["default_ratios"]["mean_kept_fraction"], abs=0.03)
+    assert kept == pytest.approx(0.25, abs=0.03)

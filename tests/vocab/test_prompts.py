@@ -16,19 +16,19 @@ def attribute(name, kind, is_has):
     return AttributeInfo(name=name, type=kind, parent_type=kind, is_has=is_has, frequency="head")
 
 
-def test_attribute_of_the_thing_itself_uses_is():
+def test_an_attribute_of_the_whole_uses_is():
     wet = attribute("state:wet", "state", "is")
 
     assert attribute_prompts(wet) == ["the wet", "the  is wet"]
 
 
-def test_attribute_of_a_part_names_the_part():
+def test_an_attribute_of_a_part_names_the_part():
     red = attribute("clothes color:red", "clothes color", "has")
 
     assert attribute_prompts(red) == ["the red clothes color", "the  has red clothes color"]
 
 
-def test_tone_is_no_part_of_a_name():
+def test_tone_is_not_part_of_the_noun():
     dark = attribute("hair tone:dark", "hair tone", "has")
 
     assert attribute_prompts(dark) == ["the dark hair", "the  has dark hair"]
@@ -47,22 +47,22 @@ def test_every_synonym_gets_both_prompts():
         ("maturity:adult/old/aged", ["teen", "elder"]),
     ],
 )
-def test_age_has_more_synonyms_than_its_name_lists(name, added):
+def test_age_has_more_synonyms_than_its_name(name, added):
     listed = name.split(":")[1].split("/")
 
     assert attribute_synonyms(attribute(name, "maturity", "is")) == listed + added
 
 
-def test_old_outside_of_age_is_an_ordinary_word():
+def test_old_gets_no_synonyms_outside_of_age():
     assert attribute_synonyms(plain_attribute("old")) == ["old"]
 
 
-def test_a_typed_word_is_an_attribute():
+def test_a_plain_word_is_an_attribute():
     assert attribute_prompts("wet") == ["the wet", "the  is wet"]
 
 
 @pytest.mark.parametrize("name", ["", " ", "state:", "state:wet/"])
-def test_an_attribute_without_a_word_is_refused(name):
+def test_rejects_an_attribute_without_a_word(name):
     with pytest.raises(ValueError, match="expected a word"):
         attribute_prompts(name)
 
@@ -87,7 +87,7 @@ def test_category_prompt_is_lower_case():
         ),
     ],
 )
-def test_unusable_attribute_files_are_named(tmp_path, content, message):
+def test_rejects_an_invalid_attribute_file(tmp_path, content, message):
     path = tmp_path / "attributes.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Odd captions as the tagger meets them: cleaned as the training captions are, and as they came."""
+"""Odd captions, raw and cleaned as training captions are."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_tags_of_a_tricky_caption(tricky, tagger, row):
 
 
 @pytest.mark.parametrize("row", sorted(set(TRICKY) - {8}))
-def test_cleaning_takes_no_tag_of_a_tricky_caption(tricky, tagger, row):
+def test_cleaning_loses_no_tag_of_a_tricky_caption(tricky, tagger, row):
     assert set(tagger(tricky[row])) == set(TRICKY[row])
 
 
@@ -100,6 +100,6 @@ def test_tags_survive_the_cleaning_of_a_caption(tagger, caption, tags, clean):
         ("man\u2014dog", ("man", "dog"), ()),
     ],
 )
-def test_what_cleaning_glues_together_is_lost(tagger, caption, raw, cleaned):
+def test_words_that_cleaning_joins_are_lost(tagger, caption, raw, cleaned):
     assert tagger(caption) == raw
     assert tagger(clean_caption(caption)) == cleaned

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_dynrefer.vocab.words import split_words, word_forms
+from lavis_dynrefer.vocab.english_words import split_words, word_forms
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,10 @@ from lavis_dynrefer.vocab.words import split_words, word_forms
         ("a man\u2019s t-shirt", ["a", "man's", "t-shirt"]),
         ("'quoted' -- text_here", ["quoted", "text", "here"]),
         ("\u65e5\u672c\u8a9e", ["\u65e5\u672c\u8a9e"]),
-        ("\u30d0\u30b9", ["\u30d0\u30b9"]),  # its mark makes another letter: no accent
+        ("\u30d0\u30b9", ["\u30d0\u30b9"]),  # this mark makes another letter, it is not an accent
     ],
 )
-def test_words_of_a_text(text, words):
+def test_splits_a_text_into_words(text, words):
     assert split_words(text) == words
 
 
@@ -49,7 +49,7 @@ def test_words_of_a_text(text, words):
         ("man's", "man"),
     ],
 )
-def test_singular_is_among_the_forms(plural, singular):
+def test_the_singular_is_among_the_forms(plural, singular):
     assert word_forms(plural)[0] == plural
     assert singular in word_forms(plural)
 
@@ -58,7 +58,7 @@ def test_singular_is_among_the_forms(plural, singular):
     ("plural", "nearer", "farther"),
     [("planes", "plane", "plan"), ("tubes", "tube", "tub"), ("caves", "cave", "cafe")],
 )
-def test_the_least_change_comes_first(plural, nearer, farther):
+def test_the_smallest_change_comes_first(plural, nearer, farther):
     forms = (*word_forms(plural), farther)
 
     assert forms.index(nearer) < forms.index(farther)

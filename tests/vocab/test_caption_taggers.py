@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import pickle
+import re
+import sys
 
 import pytest
 
-from lavis_dynrefer.vocab.tagger import Tagger
+from lavis_dynrefer.vocab import TAG_METHODS, Tagger, build_tagger, caption_taggers
+
+MODULES = {"match": "re", "scene_graph": "sng_parser"}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +47,7 @@ def test_longest_match_wins_and_only_its_head_counts_alone():
     assert tagger("a wooden baseball bat") == ("baseball bat", "bat")
 
 
-def test_of_two_phrases_the_longer_one_is_taken():
+def test_the_longer_of_two_phrases_is_found():
     tagger = Tagger(["wedding cake", "wedding cake stand"])
 
     assert tagger("a wedding cake stand") == ("wedding cake stand",)
@@ -55,24 +59,18 @@ def test_tags_of_four_words_are_found():
     assert tagger("old black and white photos") == ("black and white photo", "photo")
 
 
-def test_words_after_a_match_are_matched_afresh():
+def test_phrases_do_not_overlap():
     tagger = Tagger(["fire hydrant", "hydrant cap"])
 
     assert tagger("fire hydrant cap") == ("fire hydrant",)
 
 
-def test_each_tag_is_named_once_in_order_of_mention():
+def test_each_tag_is_returned_once_in_order_of_mention():
     assert Tagger(["cat", "dog"])("dog, cat, dogs") == ("dog", "cat")
 
 
 def test_synonyms_never_invent_a_tag():
     assert Tagger(["dog"])("a tv on a couch") == ()
-
-
-@pytest.mark.parametrize("tags", [[], ["dog", "Dog"]])
-def test_unusable_tag_lists_are_refused(tags):
-    with pytest.raises(ValueError, match="tag list"):
-        Tagger(tags)
 
 
 @pytest.mark.parametrize(
@@ -94,19 +92,65 @@ def test_spelling_variants_find_the_same_tag(tags, caption, expected):
     assert Tagger(tags)(caption) == expected
 
 
-def test_a_phrase_at_the_end_of_the_caption_is_not_read_beyond():
+def test_a_caption_may_end_within_a_phrase():
     assert Tagger(["black and white photo"])("black and white") == ()
 
 
-def test_mentions_tell_phrases_from_words():
-    mentions = Tagger(["hot dog", "dog", "eat"]).mentions("dogs eat hot dogs")
+def test_the_default_method_is_the_plain_match():
+    assert TAG_METHODS[0] == "match"
+    assert isinstance(build_tagger("match", ["dog"]), Tagger)
 
-    assert mentions == [("dog", "dogs"), ("eat", "eat"), ("hot dog", None), ("dog", "dogs")]
+
+def test_rejects_an_unknown_method():
+    with pytest.raises(ValueError, match=r"'spacy' is unknown; choose from \['match'"):
+        build_tagger("spacy", ["dog"])
 
 
-def test_a_copy_sent_to_another_process_answers_alike():
-    tagger = Tagger(["hot dog", "dog", "t-shirt"])
+@pytest.mark.parametrize("method", TAG_METHODS)
+@pytest.mark.parametrize("tags", [[], ["dog", "Dog"]])
+def test_every_method_rejects_an_invalid_tag_list(method, tags):
+    pytest.importorskip(MODULES[method])
 
-    copy = pickle.loads(pickle.dumps(tagger))
+    with pytest.raises(ValueError, match="tag list"):
+        build_tagger(method, tags)
 
-    assert copy("tshirt with hot dogs") == tagger("tshirt with hot dogs") != ()
+
+@pytest.mark.parametrize("method", TAG_METHODS)
+def test_every_method_can_be_sent_to_another_process(method):
+    pytest.importorskip(MODULES[method])
+
+    tagger = pickle.loads(pickle.dumps(build_tagger(method, ["Dog", "red", "house", "cat"])))
+
+    assert sorted(tagger("a red dog near the house")) == ["Dog", "house", "red"]
+    assert tagger.tags == ("Dog", "red", "house", "cat")
+
+
+@pytest.mark.parametrize("method", TAG_METHODS)
+@pytest.mark.parametrize("caption", ["", "   ", ".", "!!!", "\U0001f436", "\u65e5\u672c\u8a9e"])
+def test_a_caption_without_words_has_no_tags(method, caption):
+    pytest.importorskip(MODULES[method])
+
+    assert build_tagger(method, ["dog"])(caption) == ()
+
+
+def test_a_missing_extra_is_named_with_its_cure(monkeypatch):
+    caption_taggers._load_parser.cache_clear()
+    monkeypatch.setitem(sys.modules, "sng_parser", None)
+
+    with pytest.raises(ImportError, match=re.escape("pip install 'lavis_dynrefer[scene-graph]'")):
+        build_tagger("scene_graph", ["dog"])
+
+
+def test_a_scene_graph_names_heads_phrases_and_modifiers_but_no_first_words():
+    pytest.importorskip("sng_parser")
+    tagger = build_tagger("scene_graph", ["baseball", "baseball bat", "bat", "wooden", "man", "a"])
+
+    found = tagger("a man with wooden baseball bats")
+
+    assert sorted(found) == ["baseball bat", "bat", "man", "wooden"]
+
+
+def test_a_scene_graph_misses_adjectives_outside_noun_phrases():
+    pytest.importorskip("sng_parser")
+
+    assert build_tagger("scene_graph", ["clock", "green"])("the clock is green") == ("clock",)

@@ -1,4 +1,4 @@
-"""Captions as words, and the singular forms a word may be the plural of."""
+"""Splitting captions into words, and the possible singular forms of a word."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # inner hyphens and apostrophes stay: "t-shirt"
-_FIRST_ACCENT = 200  # combining class; below lie marks that make another letter, as in Japanese
+_FIRST_ACCENT = 200  # combining class; lower ones make another letter, as in Japanese
 _IRREGULAR = {
     "calves": "calf",
     "children": "child",
@@ -46,7 +46,7 @@ def split_words(text: str) -> list[str]:
 
 
 def _without_accents(text: str) -> str:
-    # Letters only: a trademark sign would else become the letters "TM" of the word before it.
+    # Letters only: a trademark sign would otherwise add the letters "TM" to the word before it.
     letters = (unicodedata.normalize("NFKD", sign) if sign.isalpha() else sign for sign in text)
     plain = (sign for sign in "".join(letters) if unicodedata.combining(sign) < _FIRST_ACCENT)
     return unicodedata.normalize("NFC", "".join(plain))
@@ -54,9 +54,9 @@ def _without_accents(text: str) -> str:
 
 @lru_cache(maxsize=65536)
 def word_forms(word: str) -> tuple[str, ...]:
-    """The word as written, then every singular it could be the plural of.
+    """The word as written, then every possible singular of it.
 
-    Most of these are no words; take one only where it is found in a list.
+    Most of these are not words; use one only if it is in a list.
 
     >>> word_forms("buses")
     ('buses', 'buse', 'bus')
@@ -72,7 +72,7 @@ def _candidates(word: str) -> Iterator[str]:
         yield _IRREGULAR[word]
     if not word.endswith("s") or word.endswith("ss"):
         return
-    yield word[:-1]  # before "-es": planes are no plans, tubes no tubs
+    yield word[:-1]  # before "-es": planes are not plans, tubes not tubs
     if word.endswith("es"):
         yield word[:-2]
     if word.endswith("ies"):
