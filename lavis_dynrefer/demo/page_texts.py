@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image
 
-from lavis_dynrefer.demo.examples import Example
+from lavis_dynrefer.demo.example_scenes import Example
 from lavis_dynrefer.explain.explain_page import NOISE, region_parts
 from lavis_dynrefer.explain.explanation import RegionExplanation
-from lavis_dynrefer.models.answering import TASKS
+from lavis_dynrefer.images import open_image
 from lavis_dynrefer.pages.html_page import data_url, page_template
 from lavis_dynrefer.predictor import RegionPredictor
+from lavis_dynrefer.questions import TASKS
 
-ASSETS = Path(__file__).parents[1] / "pages" / "templates"
-STYLE = (ASSETS / "demo.css").read_text(encoding="utf-8")
-_PARTS = page_template("demo.html").module
 _THUMBNAIL = 240  # pixels
 _SHOWN = 5  # names of each kind
 _MOST_TAGS = 12
 
 
+def style() -> str:
+    """The style sheet of all parts."""
+    return page_template("demo.css").render()
+
+
 def head(predictor: RegionPredictor, name: str) -> str:
-    """Title and one sentence, and which model answers."""
+    """Title, one sentence, and which model answers."""
     return _render("head", model=name, device=predictor.device.type, tiny=name == "tiny")
 
 
 def examples(images: Sequence[Example]) -> str:
     """Images to click; button i has data-example="i"."""
-    return _render("examples", images=[data_url(_open(one.path), side=_THUMBNAIL) for one in images])
+    thumbnails = [data_url(open_image(one.path), side=_THUMBNAIL) for one in images]
+    return _render("examples", images=thumbnails)
 
 
 def welcome() -> str:
-    """What stands where the answers will be."""
+    """What is shown before there are answers."""
     return _render("welcome")
 
 
@@ -49,7 +52,7 @@ def answers(
 
     Args:
         image: the image.
-        explanations: what was said about its regions, and the views.
+        explanations: answers about its regions, and what each view contributed.
         colours: of each region's box, as css writes it.
     """
     return _render(
@@ -65,10 +68,5 @@ def answers(
     )
 
 
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
 def _render(part: str, **values: object) -> str:
-    return str(getattr(_PARTS, part)(**values))
+    return str(getattr(page_template("demo.html").module, part)(**values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,27 @@ from gradio.utils import get_upload_folder
 from gradio_image_annotation import image_annotator
 
 from lavis_dynrefer.demo import page_texts
-from lavis_dynrefer.demo.examples import Example, write_examples
-from lavis_dynrefer.demo.form_reading import OWN_POLICY, Fields, board, read_image, read_work
-from lavis_dynrefer.demo.web_server import StayHere
+from lavis_dynrefer.demo.example_scenes import Example, write_examples
+from lavis_dynrefer.demo.form_reading import (
+    OWN_POLICY,
+    Fields,
+    VisitorQuestion,
+    board,
+    read_image,
+    read_question,
+)
+from lavis_dynrefer.demo.page_guard import PageGuard
+from lavis_dynrefer.errors import DynReferError
 from lavis_dynrefer.explain.explanation import explain
+from lavis_dynrefer.models.answering import EncodedRegions
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.serve import ServeSettings
-from lavis_dynrefer.serve.errors import RequestError
-from lavis_dynrefer.serve.work import WorkReader
 
 logger = logging.getLogger(__name__)
 
 TITLE = "What is in the box? · DynRefer"
-_KEEP = 3600  # seconds that images stay on the disk
+_KEEP_FILES = 3600  # seconds that uploaded images stay on the disk
+_KEEP_ENCODED = 4  # questions whose encoded regions stay in memory
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _PICK = """
 element.addEventListener("click", event => {
@@ -36,17 +44,19 @@ element.addEventListener("click", event => {
 
 
 class Answers:
-    """What the page's buttons do.
+    """What the page's buttons do; gradio calls it for one visitor at a time.
+
+    The regions asked about last stay encoded: if only words change, nothing is encoded again.
 
     Args:
         predictor: answers.
-        settings: limits of a question.
+        limits: of a question.
     """
 
-    def __init__(self, predictor: RegionPredictor, settings: ServeSettings) -> None:
+    def __init__(self, predictor: RegionPredictor, limits: ServeSettings) -> None:
         self._predictor = predictor
-        num_views = predictor.model.region_encoder.num_views
-        self._reader = WorkReader(settings, num_views=num_views)
+        self._limits = limits
+        self._encoded: dict[Hashable, EncodedRegions] = {}  # the last used is last
 
     def boxes(self, drawing: Mapping[str, Any] | None, *fields: str) -> str:
         """Describe the boxes drawn."""
@@ -60,8 +70,7 @@ class Answers:
         """Say at once whether an image can be used."""
 
         def look() -> str:
-            limits = self._reader.settings
-            read_image(drawing or {}, limits.max_body, limits.max_pixels)
+            read_image(drawing or {}, self._limits)
             return page_texts.welcome()
 
         return _or_notice(look)
@@ -71,17 +80,22 @@ class Answers:
     ) -> str:
         def ask() -> str:
             typed = Fields(*(field or "" for field in fields))
-            work, colours = read_work(drawing, typed, self._reader, whole=whole)
-            said = explain(
-                self._predictor,
-                work.image,
-                work.boxes,
-                normalised=False,
-                **work.asked.arguments(),
-            )
-            return page_texts.answers(work.image, said, colours)
+            asked = read_question(drawing, typed, self._limits, whole=whole)
+            explanations = explain(self._predictor, self._encode(asked), questions=asked.questions)
+            return page_texts.answers(asked.image, explanations, asked.colours)
 
         return _or_notice(ask)
+
+    def _encode(self, asked: VisitorQuestion) -> EncodedRegions:
+        encoded = self._encoded.pop(asked.key, None)
+        if encoded is None:
+            encoded = self._predictor.encode(
+                asked.image, asked.boxes, normalised=False, views=asked.questions.views
+            )
+        self._encoded[asked.key] = encoded
+        while len(self._encoded) > _KEEP_ENCODED:
+            del self._encoded[next(iter(self._encoded))]
+        return encoded
 
 
 def create_app(
@@ -91,16 +105,19 @@ def create_app(
 
     Args:
         predictor: answers; shared by all visitors.
-        folder: where the example images are put.
+        folder: the example images are written there.
         name: of the model, as the page shows it.
         settings: limits; max_body, max_pixels, max_boxes, max_words, max_word_length and max_queue
-            count.
+            are used.
     """
+    folder = folder.resolve()
     images = write_examples(folder)
     blocks = build_page(predictor, images, name=name, settings=settings)
     app = FastAPI(openapi_url=None)
-    app.add_middleware(StayHere)
-    return gr.mount_gradio_app(
+    app.add_middleware(
+        PageGuard, folders=[Path(get_upload_folder()), folder], max_body=settings.max_body
+    )
+    mounted: FastAPI = gr.mount_gradio_app(
         app,
         blocks,
         path="/",
@@ -111,8 +128,9 @@ def create_app(
         pwa=False,
         mcp_server=False,
         theme=_theme(),
-        css=page_texts.STYLE,
+        css=page_texts.style(),
     )
+    return mounted
 
 
 def build_page(
@@ -122,10 +140,14 @@ def build_page(
     name: str,
     settings: ServeSettings,
 ) -> gr.Blocks:
-    """What is on the page, and what happens when a visitor does something."""
+    """The page's components and events."""
     answers = Answers(predictor, settings)
+    blocks: gr.Blocks
     with gr.Blocks(
-        title=TITLE, analytics_enabled=False, delete_cache=(_KEEP, _KEEP), fill_width=True
+        title=TITLE,
+        analytics_enabled=False,
+        delete_cache=(_KEEP_FILES, _KEEP_FILES),
+        fill_width=True,
     ) as blocks:
         gr.HTML(page_texts.head(predictor, name))
         with gr.Row():
@@ -142,19 +164,16 @@ def build_page(
                 fields = _fields(predictor)
             with gr.Column(scale=6, min_width=360):
                 result = gr.HTML(page_texts.welcome(), elem_id="result")
-        folders = [Path(get_upload_folder()), *{one.path.parent for one in images}]
-        for component in (drawing, *fields):
-            _take_only_from(component, folders)
-        asked = {
+        asked: dict[str, Any] = {
             "inputs": [drawing, *fields],
             "outputs": result,
-            "preprocess": False,  # the values are read by us, so that mistakes become notices
+            "preprocess": False,  # we read the values ourselves, so that mistakes become notices
             "concurrency_id": "model",
             "api_visibility": "private",
         }
 
         def pick(event: gr.EventData) -> dict[str, Any]:
-            chosen = images[event._data["example"]]
+            chosen = images[event.example]
             return board(str(chosen.path), chosen.boxes)
 
         ask.click(answers.boxes, **asked)
@@ -170,7 +189,7 @@ def build_page(
 
 
 def _theme() -> gr.themes.Base:
-    """Colours of the pages of `explain_page`; the fonts are the visitor's own."""
+    """The colours of the explanation pages; the fonts are the visitor's own."""
     theme = gr.themes.Base(
         font=_FONTS, font_mono=["ui-monospace", "monospace"], neutral_hue="slate", radius_size="md"
     )
@@ -187,26 +206,6 @@ def _theme() -> gr.themes.Base:
         button_primary_background_fill_hover_dark="#4a84e8",
         button_large_text_size="15px",
     )
-
-
-def _take_only_from(component: gr.components.Component, folders: Sequence[Path]) -> None:
-    """Refuse files a visitor names that nobody uploaded.
-
-    Gradio itself checks that only in pages it launches, not in mounted ones, and where a visitor
-    puts an address in a file's place it would fetch it.
-    """
-    roots = [folder.resolve() for folder in folders]
-    move = component.async_move_resource_to_block_cache
-
-    async def move_uploaded(place: Any) -> str | None:
-        if place is None:
-            return None
-        path = Path(place).resolve()
-        if not any(root in path.parents for root in roots):
-            raise gr.Error("this page reads and fetches nothing but what is uploaded to it")
-        return await move(place)
-
-    component.async_move_resource_to_block_cache = move_uploaded
 
 
 def _board(first: Example) -> image_annotator:
@@ -226,7 +225,7 @@ def _board(first: Example) -> image_annotator:
 
 
 def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
-    """Inputs for `Fields`, in its order."""
+    """Inputs in the order of `Fields`."""
     model = predictor.model
     with gr.Group():
         with gr.Row():
@@ -282,10 +281,10 @@ def _policies(num_views: int) -> list[tuple[str, str]]:
 
 
 def _or_notice(answer: Callable[[], str]) -> str:
-    """The answer, or in its place what is wrong; the page stays usable either way."""
+    """The answer, or a notice that says what is wrong; the page stays usable either way."""
     try:
         return answer()
-    except (RequestError, ValueError) as error:
+    except DynReferError as error:
         return page_texts.notice(str(error))
     except Exception:
         logger.exception("no answer")

@@ -1,4 +1,4 @@
-"""Images as a stranger sends them: base64 or a file, opened without trust."""
+"""Images as strangers send them: base64 or a file, decoded without trust."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lavis_dynrefer.images.masks import box_from_array
 from lavis_dynrefer.images.opening import IMAGE_ERRORS, to_rgb, whole_files_only
-from lavis_dynrefer.serve.errors import RequestError
+from lavis_dynrefer.serve.request_errors import RequestError
 from lavis_dynrefer.structures import Box
 
-# Not all that Pillow opens: its reader of EPS, for one, runs another program.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Not all that Pillow opens: its EPS reader, for one, runs another program.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _ADDRESS = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 _DATA_URL = re.compile(r"\s*data:[^,]*;base64\s*,", re.IGNORECASE)
 
@@ -26,9 +27,9 @@ class SentImage:
     """A decoded image.
 
     Args:
-        image: RGB, its pixels as stored.
-        alpha_box: tight box of the pixels that are not wholly transparent, xyxy in pixels; None
-            where the image has no alpha channel or one that is opaque everywhere.
+        image: RGB, pixels as stored.
+        alpha_box: tight box of the pixels that are not fully transparent, xyxy in pixels; None if
+            there is no alpha channel or if it is opaque everywhere.
     """
 
     image: Image.Image
@@ -39,7 +40,7 @@ def decode_base64(text: str) -> bytes:
     """The bytes of an image written as base64 or as a data URL.
 
     Raises:
-        RequestError: another kind of address, or no base64.
+        RequestError: another kind of URL, or damaged base64.
     """
     prefix = _DATA_URL.match(text)
     address = None if prefix else _ADDRESS.match(text)
@@ -60,21 +61,21 @@ def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
     """Decode an image.
 
     Args:
-        data: a file in one of `FORMATS`.
+        data: a file in one of `IMAGE_FORMATS`.
         max_pixels: most width times height; checked before anything is decoded.
 
     Raises:
-        RequestError: no image, a damaged one, or one that is too large.
+        RequestError: not an image, or a damaged or too large one.
     """
     try:
-        with whole_files_only, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with whole_files_only, Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             _check_size(image.size, max_pixels)
             alpha_box = _alpha_box(image)
             return SentImage(to_rgb(image), alpha_box)
     except UnidentifiedImageError as error:
         raise RequestError(
             "unsupported_media_type",
-            f"image: expected an image as {', '.join(FORMATS)}, got {_kind_of(data)}",
+            f"image: expected an image as {', '.join(IMAGE_FORMATS)}, got {_kind_of(data)}",
         ) from error
     except Image.DecompressionBombError as error:
         raise RequestError(
@@ -100,10 +101,7 @@ def _alpha_box(image: Image.Image) -> Box | None:
     alpha = np.asarray(image.getchannel("A"))
     if alpha.size and alpha.min() == 255:
         return None
-    rows, columns = (alpha.any(axis=axis).nonzero()[0] for axis in (1, 0))
-    if not len(rows):
-        return 0.0, 0.0, 0.0, 0.0
-    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
+    return box_from_array(alpha) if alpha.any() else (0.0, 0.0, 0.0, 0.0)
 
 
 def _kind_of(data: bytes) -> str:
@@ -111,7 +109,7 @@ def _kind_of(data: bytes) -> str:
     if not data:
         return "nothing"
     if start.startswith((b"<!doctype html", b"<html")):
-        return "a page of html"
+        return "an html page"
     if start.startswith((b"<svg", b"<?xml")):
         return "xml or svg"
     return f"{len(data):,} bytes of something else"

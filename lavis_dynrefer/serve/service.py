@@ -1,15 +1,13 @@
-"""What becomes of a request between its arrival and its answer."""
+"""The endpoints: what happens to a request between its arrival and its answer."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,26 +16,26 @@ from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from starlette.datastructures import UploadFile
 
-from lavis_dynrefer.models.answering import TASKS
-from lavis_dynrefer.predictor import RegionPredictor
-from lavis_dynrefer.serve.batching import Answered, Batcher, QueueFull
-from lavis_dynrefer.serve.bodies import Health, ModelCard
-from lavis_dynrefer.serve.chat import (
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.predictor import READERS, RegionPredictor
+from lavis_dynrefer.questions import TASKS
+from lavis_dynrefer.serve.json_bodies import Health, ModelCard
+from lavis_dynrefer.serve.openai_chat import (
     TokenCounter,
     answer_text,
-    chat_work,
     completion,
     event_stream,
+    read_chat,
 )
-from lavis_dynrefer.serve.errors import RequestError
-from lavis_dynrefer.serve.gate import Gate
+from lavis_dynrefer.serve.request_batching import Answered, Batcher, QueueFull
+from lavis_dynrefer.serve.request_errors import RequestError
+from lavis_dynrefer.serve.request_gate import Traffic
+from lavis_dynrefer.serve.request_reading import CroppedRequest, RequestReader
 from lavis_dynrefer.serve.service_limits import ServeSettings
-from lavis_dynrefer.serve.work import Work, WorkReader
 from lavis_dynrefer.views.policies import POLICIES
 
 Value = TypeVar("Value")
-_MOST_READERS = 4  # images decoded at once
-_STOPPING = 1.0  # seconds for the model's thread to end when nothing waits for it
+_STOPPING = 1.0  # seconds for the model's thread to end when nothing is waiting
 
 
 class Service:
@@ -45,7 +43,7 @@ class Service:
 
     Args:
         predictor: the model.
-        name: model type, which the service's name of the model is made of.
+        name: model type; "dynrefer-" and this is the model's name for clients.
         settings: limits and batching.
     """
 
@@ -53,18 +51,16 @@ class Service:
         self.predictor = predictor
         self.model = f"dynrefer-{name}"
         self.settings = settings
-        self.gate = Gate(max_requests=settings.max_requests, max_body=settings.max_body)
-        self.reader = WorkReader(settings, num_views=self.predictor.model.region_encoder.num_views)
+        self.traffic = Traffic(max_requests=settings.max_requests, max_body=settings.max_body)
+        self.reader = RequestReader(predictor, settings)
         self.tokens = TokenCounter(predictor.model)
         self.batcher = Batcher(
-            lambda pairs, asked: predictor.predict_batch(pairs, normalised=False, **asked),
+            predictor.answer_samples,
             wait=settings.batch_wait,
             most_regions=settings.batch_regions,
             most_waiting=settings.max_queue,
         )
-        self._readers = ThreadPoolExecutor(
-            min(_MOST_READERS, os.cpu_count() or 1), thread_name_prefix="reader"
-        )
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._began = int(time.time())
 
     @asynccontextmanager
@@ -77,19 +73,19 @@ class Service:
         self._readers.shutdown(wait=False)
 
     def warm_up(self) -> None:
-        """Answer once, so that the first client does not wait for the vocabularies' embeddings."""
+        """Answer once, so that the first client does not wait for the embedded vocabularies."""
         self.predictor.predict(Image.new("RGB", (64, 64)), [[0, 0, 64, 64]])
 
     async def health(self) -> Response:
-        """Whether requests are taken: 200, or 503 while the server is shutting down."""
-        closing = self.gate.closing
+        """Whether requests are accepted: 200, or 503 while the server is shutting down."""
+        closing = self.traffic.closing
         health = Health(
             status="shutting_down" if closing else "ready",
             model=self.model,
             device=str(self.predictor.device),
             queue=len(self.batcher),
             answering=self.batcher.answering,
-            requests=self.gate.inside,
+            requests=self.traffic.running,
         )
         return JSONResponse(health.model_dump(), 503 if closing else 200)
 
@@ -108,7 +104,7 @@ class Service:
             tasks=list(TASKS),
             views=list(POLICIES),
             num_views=model.region_encoder.num_views,
-            limits=asdict(self.settings),
+            limits=self.settings.model_dump(),
         )
 
     async def models(self) -> dict[str, Any]:
@@ -127,27 +123,28 @@ class Service:
     async def chat(self, request: Request) -> Response:
         """Describe regions of one image, in the form of OpenAI's chat.
 
-        The region is `<box>x1,y1,x2,y2</box>` in the last text of the user, `boxes` or `masks`
-        beside the messages, or the alpha channel of the image. Other text is not read.
+        The region is `<box>x1,y1,x2,y2</box>` in the user's last text, `boxes` or `masks` beside
+        the messages, or the alpha channel of the image. The answer has one line per region. The
+        rest of the text is ignored.
         """
         return await self._in_time(self._chat(request))
 
     async def _regions(self, request: Request) -> Response:
+        started = time.monotonic()
         with self.batcher.expecting():
-            data, uploaded = await self._body(request)
-            started = time.monotonic()
-            work = await self._in_thread(partial(self.reader.regions, data, uploaded))
+            data, uploaded = await _body(request, self.settings.max_body)
+            asked = await self._in_thread(partial(self.reader.read_regions, data, uploaded))
             read = time.monotonic() - started
-            waiting = self._submit(request, work)
-        answered = await self._answered(request, waiting)
+            waiting = self._submit(request, asked)
+        answered = await _answered(request, waiting)
         timings = {
             "read_ms": read,
             "queue_ms": answered.queue_seconds,
             "model_ms": answered.model_seconds,
             "total_ms": time.monotonic() - started,
         }
-        width, height = work.image.size
-        found = {
+        width, height = asked.image_size
+        document = {
             "image": {"width": width, "height": height},
             "model": self.model,
             "timings": {name: round(1000 * value, 3) for name, value in timings.items()},
@@ -156,45 +153,20 @@ class Service:
 
         def write() -> bytes:
             rows = [prediction.to_dict() for prediction in answered.predictions]
-            return json.dumps({"regions": rows, **found}, allow_nan=False).encode()
+            return json.dumps({"regions": rows, **document}, allow_nan=False).encode()
 
         return Response(await self._in_thread(write), media_type="application/json")
-
-    async def _body(self, request: Request) -> tuple[bytes, bytes | None]:
-        """The json, and the file of the image where it is not in the json."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
-            return await request.body(), None
-        if kind == "multipart/form-data":
-            return await self._form(request)
-        raise RequestError(
-            "unsupported_media_type",
-            f"content-type: expected application/json or multipart/form-data, got {kind!r:.60}",
-        )
-
-    async def _form(self, request: Request) -> tuple[bytes, bytes]:
-        """The field `request` and the file `image`; the name of the file is not read."""
-        form = request.form(max_files=1, max_fields=1, max_part_size=self.settings.max_body)
-        async with form as parts:
-            text, image = parts.get("request"), parts.get("image")
-            if not isinstance(text, str) or not isinstance(image, UploadFile):
-                raise RequestError(
-                    "unprocessable",
-                    "expected a multipart form with the file `image` and the field `request`, "
-                    f"got {', '.join(parts)!r:.100}",
-                )
-            return text.encode(), await image.read()
 
     async def _chat(self, request: Request) -> Response:
         names = (self.model, "dynrefer")
         with self.batcher.expecting():
             data = await request.body()
-            body, work = await self._in_thread(partial(chat_work, self.reader, data, models=names))
-            waiting = self._submit(request, work)
-        predictions = (await self._answered(request, waiting)).predictions
+            body, asked = await self._in_thread(partial(read_chat, self.reader, data, models=names))
+            waiting = self._submit(request, asked)
+        predictions = (await _answered(request, waiting)).predictions
 
         def write() -> Response:
-            text = answer_text(predictions, work.asked.tasks)
+            text = answer_text(predictions, asked.questions.tasks)
             rows = [prediction.to_dict() for prediction in predictions]
             usage = self.tokens.usage(len(predictions), text)
             if not body.stream:
@@ -206,28 +178,12 @@ class Service:
 
         return await self._in_thread(write)
 
-    def _submit(self, request: Request, work: Work) -> Future[Answered]:
-        request.state.regions = len(work.boxes)
+    def _submit(self, request: Request, asked: CroppedRequest) -> Future[Answered]:
+        request.state.regions = len(asked)
         try:
-            return self.batcher.submit(work)
+            return self.batcher.submit(asked)
         except QueueFull as error:
             raise RequestError("overloaded", f"{error}; try again later") from error
-
-    async def _answered(self, request: Request, waiting: Future[Answered]) -> Answered:
-        """Wait for the model, unless the client stops waiting."""
-        answer = asyncio.wrap_future(waiting)
-        gone = asyncio.ensure_future(request.receive())  # after the body, only the end comes
-        both: set[asyncio.Future[Any]] = {answer, gone}
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise RequestError("client_gone", "the client closed the connection")
-            return answer.result()
-        except ValueError as error:
-            raise RequestError("unprocessable", str(error)) from error
-        finally:
-            gone.cancel()
-            answer.cancel()
 
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
@@ -241,3 +197,38 @@ class Service:
                 f"no answer within {self.settings.timeout:g} s; ask about fewer regions, or start "
                 "the server with a longer --timeout",
             ) from error
+
+
+async def _body(request: Request, max_body: int) -> tuple[bytes, bytes | None]:
+    """The json, and the image file if it is not in the json; the file's name is not read."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return await request.body(), None
+    if kind != "multipart/form-data":
+        raise RequestError(
+            "unsupported_media_type",
+            f"content-type: expected application/json or multipart/form-data, got {kind!r:.60}",
+        )
+    async with request.form(max_files=1, max_fields=1, max_part_size=max_body) as parts:
+        text, image = parts.get("request"), parts.get("image")
+        if not isinstance(text, str) or not isinstance(image, UploadFile):
+            raise InputError(
+                "expected a multipart form with the file `image` and the field `request`, "
+                f"got {', '.join(parts)!r:.100}"
+            )
+        return text.encode(), await image.read()
+
+
+async def _answered(request: Request, waiting: Future[Answered]) -> Answered:
+    """Wait for the model as long as the client does."""
+    answer = asyncio.wrap_future(waiting)
+    gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect comes
+    both: set[asyncio.Future[Any]] = {answer, gone}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise RequestError("client_gone", "the client closed the connection")
+        return answer.result()
+    finally:
+        gone.cancel()
+        answer.cancel()

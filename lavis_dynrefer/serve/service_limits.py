@@ -1,62 +1,48 @@
-"""Numbers of the service: how much it takes, how long it waits, how it batches."""
+"""Settings of the service: what it accepts, how long it waits, how it batches."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.box_checks import MAX_PIXELS
+from lavis_dynrefer.images import MAX_PIXELS
+from lavis_dynrefer.settings import validation_message
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True)
-class ServeSettings:
+class ServeSettings(BaseModel):
     """Limits of a request, of the service, and of a batch.
 
-    Images waiting for the model are held decoded: the service may take up to
-    max_requests * (max_body + 4 * max_pixels) bytes; Pillow keeps RGB in four.
-
-    Args:
-        max_body: bytes of a request.
-        max_pixels: of an image, width times height.
-        max_boxes: boxes or masks of a request.
-        max_words: words in each list of attributes, categories, tags or controls.
-        max_word_length: characters of a word.
-        max_requests: requests at once, those still being received included.
-        max_queue: requests waiting for the model.
-        timeout: seconds until a request has its answer, its receiving included.
-        grace: seconds that running requests have to finish after a signal to stop.
-        batch_regions: most regions answered together; requests are never split, so 1 answers each
-            request alone.
-        batch_wait: most seconds a request waits for others, which are being received, to be
-            answered with.
+    Waiting requests hold their body and their cropped views. The service may take up to
+    max_requests * max_body + (max_queue + 5) * max_boxes * V * 3 * S * S bytes, and 4 * max_pixels
+    for each of at most 4 images being read: V views of S x S pixels per region.
 
     Raises:
-        ValueError: a number that makes no sense; names it.
+        InputError: an invalid value; names the setting.
     """
 
-    max_body: int = 32 * 2**20
-    max_pixels: int = 40_000_000
-    max_boxes: int = 1000
-    max_words: int = 1000
-    max_word_length: int = 100
-    max_requests: int = 64
-    max_queue: int = 32
-    timeout: float = 60.0
-    grace: float = 30.0
-    batch_regions: int = 64
-    batch_wait: float = 0.005
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            lowest = 1 if isinstance(field.default, int) else 0
-            if not (math.isfinite(value) and value >= lowest):
-                raise InputError(f"{field.name}: expected at least {lowest}, got {value}")
-        if self.timeout == 0:
-            raise InputError("timeout: expected more than 0 seconds, got 0")
-        if self.max_pixels > MAX_PIXELS:
-            raise InputError(
-                f"max_pixels: expected at most {MAX_PIXELS:,}, what Pillow opens, "
-                f"got {self.max_pixels:,}"
-            )
+    max_body: Count = Field(32 * 2**20, description="bytes of a request")
+    max_pixels: Count = Field(40_000_000, le=MAX_PIXELS, description="of an image")
+    max_boxes: Count = Field(1000, description="boxes or masks of a request")
+    max_words: Count = Field(1000, description="in each list of a request")
+    max_word_length: Count = Field(100, description="characters")
+    max_requests: Count = Field(64, description="at once, those being received included")
+    max_queue: Count = Field(32, description="requests waiting for the model")
+    timeout: Seconds = Field(60.0, gt=0, description="seconds until a request has its answer")
+    grace: Seconds = Field(30.0, description="seconds for running requests when stopped")
+    batch_regions: Count = Field(
+        64, description="most regions answered together; 1 answers each request alone"
+    )
+    batch_wait: Seconds = Field(0.005, description="most seconds a request waits for others")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(validation_message(error, model=type(self))) from error

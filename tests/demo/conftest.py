@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.error
 import urllib.request
 import uuid
 from dataclasses import dataclass
@@ -27,18 +28,14 @@ class Page:
         return urllib.request.urlopen(self.address + path, timeout=60)
 
     def ask(self, drawing, *fields):
-        """Press "Describe the boxes"; gives the html shown, or the error told."""
+        """Press "Describe the boxes"; returns the html shown, or the error."""
         config = json.load(self.get("/config"))
         number = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 6)
         session = uuid.uuid4().hex
         body = {"data": [drawing, *fields], "fn_index": number, "session_hash": session}
-        urllib.request.urlopen(
-            urllib.request.Request(
-                f"{self.address}/gradio_api/queue/join",
-                json.dumps(body).encode(),
-                {"content-type": "application/json"},
-            )
-        )
+        status, refusal = self.post("queue/join", body)
+        if status != 200:
+            return refusal["detail"]
         with self.get(f"/gradio_api/queue/data?session_hash={session}") as events:
             for line in events:
                 event = json.loads(line[5:]) if line.startswith(b"data:") else {}
@@ -46,8 +43,20 @@ class Page:
                     return event["output"].get("error") or event["output"]["data"][0]
         raise AssertionError("no answer")
 
+    def post(self, path, document):
+        """Send json, or bytes as they are; returns status and answer."""
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        request = urllib.request.Request(
+            f"{self.address}/gradio_api/{path}", body, {"content-type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
     def upload(self, name, content):
-        """Send a file; gives what the drawing board makes of it."""
+        """Send a file; returns what the drawing board makes of it."""
         mark = uuid.uuid4().hex
         start = (
             f'--{mark}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
@@ -76,18 +85,17 @@ def page(predictor, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         from lavis_dynrefer.demo.web_app import create_app
-        from lavis_dynrefer.demo.web_server import PageServer
-        from lavis_dynrefer.serve.server import bind
+        from lavis_dynrefer.demo.web_server import page_server
+        from lavis_dynrefer.serve.http_server import bind
 
         settings = ServeSettings(max_pixels=1_000_000, max_body=2_000_000, max_boxes=20)
         bound = bind("127.0.0.1", 0)
+        bound.listen()
         app = create_app(predictor, folder=folder / "examples", settings=settings)
-        listening = threading.Event()
-        server = PageServer(app, listening.set)
+        server = page_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
-            assert listening.wait(60)
             yield Page(f"http://127.0.0.1:{bound.getsockname()[1]}")
         finally:
             server.should_exit = True

@@ -1,9 +1,10 @@
-"""The running page without a browser: answers, and what a visitor must not get."""
+"""The running page without a browser: its answers, and what it must refuse."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import urllib.error
 
@@ -23,7 +24,7 @@ def png(image):
     return file.getvalue()
 
 
-def test_an_answer_is_that_of_the_predictor(page, predictor):
+def test_answer_equals_the_predictors(page, predictor):
     scene = render(make_scene(0, 2_000_001))
     asked = {"tags": ["flower", "mug"], "controls": ["red"], "views": "task"}
     (expected,) = predictor.predict(scene, [[98, 50, 237, 180]], **asked)
@@ -39,7 +40,7 @@ def test_an_answer_is_that_of_the_predictor(page, predictor):
     assert re.findall(r"<bdi>(.*?)</bdi>", found) == ["flower"]
 
 
-def test_a_mistake_becomes_a_notice_and_the_page_goes_on(page):
+def test_mistake_becomes_a_notice_and_the_page_goes_on(page):
     image = page.upload("large.png", png(Image.new("RGB", (1100, 1000))))
 
     notice = page.ask({"image": image, "boxes": [BOX]}, *FIELDS)
@@ -48,17 +49,62 @@ def test_a_mistake_becomes_a_notice_and_the_page_goes_on(page):
     assert "There is no image yet" in page.ask(None, *FIELDS)
 
 
-@pytest.mark.parametrize("path", ["http://example.com/a.png", "/etc/hostname", "../../README.md"])
-def test_a_file_that_nobody_uploaded_is_not_read(page, path):
+def test_only_other_boxes_or_views_are_encoded_again(page, predictor, monkeypatch):
+    encoded = []
+    encode = predictor.answerer.encode
+
+    def counted(sample):
+        encoded.append(len(sample["views"]))
+        return encode(sample)
+
+    monkeypatch.setattr(predictor.answerer, "encode", counted)
+    image = page.upload("scene.png", png(render(make_scene(0, 2_000_004))))
+    drawing = {"image": image, "boxes": [BOX], "orientation": 0}
+
+    first = page.ask(drawing, *FIELDS)
+    assert "mug" not in first
+    assert "mug" in page.ask(drawing, "", "mug, tree", "", "", "own")
+    assert page.ask(drawing, *FIELDS) == first
+    assert encoded == [1]
+
+    page.ask({**drawing, "boxes": [BOX, BOX]}, *FIELDS)
+    page.ask(drawing, "", "", "", "", "task")
+    page.ask({**drawing, "orientation": 2}, *FIELDS)
+    assert encoded == [1, 2, 1, 1]
+
+
+FOREIGN = (
+    "http://example.com/a.png",
+    "/etc/hostname",
+    "../../README.md",
+    "http://example.com/../../../../../../../../{uploads}/a.png",
+    "{uploads}/../../etc/hostname",
+    "/etc/\0",
+    7,
+)
+
+
+@pytest.mark.parametrize("path", FOREIGN)
+def test_files_that_nobody_uploaded_are_not_read(page, path):
+    if isinstance(path, str):
+        path = path.replace("{uploads}", os.environ["GRADIO_TEMP_DIR"])
     drawing = {"image": {"path": path, "meta": FILE}, "boxes": [BOX]}
 
     assert "nothing but what is uploaded" in page.ask(drawing, *FIELDS)
 
 
-def test_no_other_field_takes_an_address(page):
-    address = {"path": "http://example.com/a.png", "meta": FILE}
+def test_no_other_field_takes_a_url(page):
+    url = {"path": "http://example.com/a.png", "meta": FILE}
 
-    assert "nothing but what is uploaded" in page.ask(None, address, "", "", "", "own")
+    assert "nothing but what is uploaded" in page.ask(None, url, "", "", "", "own")
+    assert "nothing but what is uploaded" in page.ask(None, [[{"x": url}]], "", "", "", "own")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"path=/etc/hostname", b"[" * 100_000, b"\xff", b"1" * 3_000_000]
+)
+def test_bodies_that_are_not_json_are_refused(page, body):
+    assert page.post("queue/join", body)[0] == 403
 
 
 def test_files_of_the_machine_are_not_served(page):
@@ -66,12 +112,12 @@ def test_files_of_the_machine_are_not_served(page):
         page.get("/gradio_api/file=/etc/hostname")
 
 
-def test_a_file_of_too_many_bytes_is_refused(page):
+def test_file_with_too_many_bytes_is_refused(page):
     with pytest.raises(urllib.error.HTTPError, match="413"):
         page.upload("huge.png", b"x" * 2_000_001)
 
 
-def test_browsers_are_told_to_load_nothing_from_elsewhere(page):
+def test_browsers_may_load_nothing_from_other_servers(page):
     with page.get("/") as answer:
         policy = answer.headers["content-security-policy"]
         html = answer.read().decode()
@@ -82,6 +128,6 @@ def test_browsers_are_told_to_load_nothing_from_elsewhere(page):
     assert [address for address in named if not address.startswith(page.address + "/")] == []
 
 
-def test_nothing_is_counted_by_the_makers_of_the_page(page):
+def test_analytics_are_off(page):
     with page.get("/config") as answer:
         assert json.load(answer)["analytics_enabled"] is False

@@ -1,4 +1,4 @@
-"""The page in a real browser: a box drawn with the mouse is answered."""
+"""The page in a real browser: boxes drawn with the mouse are answered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from lavis_dynrefer.demo.examples import write_examples
+from lavis_dynrefer.demo.example_scenes import write_examples
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -20,7 +20,7 @@ def browser():
     if path is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     with playwright.sync_playwright() as driver:
-        # Its sandbox needs rights that containers rarely give; it shows our own page only.
+        # The sandbox needs rights that containers rarely have; only our own page is shown.
         running = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield running
         running.close()
@@ -28,7 +28,7 @@ def browser():
 
 @pytest.fixture
 def tab(browser, page):
-    """The page, and the addresses it asked for so far."""
+    """The open page; it notes the addresses it requests and its errors."""
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     tab.set_default_timeout(60_000)
     tab.asked, tab.errors = [], []
@@ -42,7 +42,7 @@ def tab(browser, page):
 
 
 def draw(tab, start, end):
-    """Pull a box from one corner to another, in shares of the board."""
+    """Drag a box from one corner to another, in fractions of the board."""
     board = tab.locator("#board canvas").bounding_box()
     corners = [
         (board["x"] + x * board["width"], board["y"] + y * board["height"]) for x, y in (start, end)
@@ -53,7 +53,7 @@ def draw(tab, start, end):
     tab.mouse.up()
 
 
-def test_a_drawn_box_gets_the_predictors_answer(tab, predictor, tmp_path):
+def test_drawn_box_gets_the_predictors_answer(tab, predictor, tmp_path):
     example = write_examples(tmp_path)[1]
     tab.click("[data-example='1']")
     tab.wait_for_function("document.querySelectorAll('.dr-card').length === 2")
@@ -77,7 +77,7 @@ def test_a_drawn_box_gets_the_predictors_answer(tab, predictor, tmp_path):
     assert tab.errors == []
 
 
-def test_mistakes_are_said_on_the_page_and_it_goes_on(tab):
+def test_mistakes_are_shown_and_the_page_goes_on(tab):
     tab.click("#describe")
     tab.wait_for_selector(".dr-notice")
     assert "ask about the whole image" in tab.inner_text(".dr-notice")
@@ -85,7 +85,7 @@ def test_mistakes_are_said_on_the_page_and_it_goes_on(tab):
     tab.fill("#views input", "sideways")
     tab.keyboard.press("Tab")
     tab.click("#describe-whole")
-    tab.wait_for_selector(".dr-notice:has-text('view policy: expected one of')")
+    tab.wait_for_selector(".dr-notice:has-text('views: expected one of')")
 
     tab.fill("#views input", "task")
     tab.keyboard.press("Tab")

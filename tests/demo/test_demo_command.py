@@ -1,4 +1,4 @@
-"""`dynrefer demo` as a command: how it is called wrongly, and how it ends."""
+"""`dynrefer demo` as a command: wrong calls, and its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "demo.md"
 START = "import sys; from lavis_dynrefer.cli import main; sys.exit(main())"
 
 
-def test_the_docs_list_every_option_with_its_default():
+def test_docs_list_every_option_with_its_default():
     parser = argparse.ArgumentParser()
     demo.add_arguments(parser)
     defaults = {
@@ -32,18 +32,18 @@ def test_the_docs_list_every_option_with_its_default():
     assert dict(rows) == defaults
 
 
-def test_the_image_of_the_docs_is_small():
+def test_image_in_the_docs_is_small():
     assert (DOCS.parent / "images" / "demo.jpg").stat().st_size <= 120 * 1024
 
 
-def test_a_limit_that_makes_no_sense_is_refused(capsys):
+def test_invalid_limit_is_refused(capsys):
     pytest.importorskip("gradio_image_annotation", reason="needs the extra `demo`")
 
     assert main(["demo", "--max-boxes", "0"]) == 2
     assert "max_boxes: expected at least 1, got 0" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_named(capsys):
+def test_taken_port_is_named(capsys):
     pytest.importorskip("gradio_image_annotation", reason="needs the extra `demo`")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -53,7 +53,7 @@ def test_a_port_that_is_taken_is_named(capsys):
     assert f"cannot listen on 127.0.0.1 port {port}" in capsys.readouterr().err
 
 
-def test_without_the_extra_its_command_is_named(monkeypatch, capsys):
+def test_missing_extra_is_named_with_its_install_command(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
 
     assert main(["demo"]) == 2
@@ -66,7 +66,7 @@ def test_without_the_extra_its_command_is_named(monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_ends_it_quietly_and_nothing_is_left(tmp_path, sent):
+def test_signal_ends_it_quietly_and_leaves_no_files(tmp_path, sent):
     pytest.importorskip("gradio_image_annotation", reason="needs the extra `demo`")
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", START, "demo", "--port", "0", "--device", "cpu"],

@@ -1,4 +1,4 @@
-"""Images of strangers: opened, or refused before they take memory."""
+"""Images as strangers send them: decoded, or refused before they take memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytest.importorskip("pydantic", reason="needs the extra `serve`")
 
 from PIL import Image, PngImagePlugin
 
-from lavis_dynrefer.serve.errors import RequestError
-from lavis_dynrefer.serve.sent_images import FORMATS, decode_base64, open_sent_image
+from lavis_dynrefer.serve.request_errors import RequestError
+from lavis_dynrefer.serve.sent_images import IMAGE_FORMATS, decode_base64, open_sent_image
 
 
 def saved(image, format="PNG", **options):
@@ -25,7 +25,7 @@ def saved(image, format="PNG", **options):
 
 
 def png_of(width, height, data=b""):
-    """A png of any size whose pixels may be missing."""
+    """A PNG that claims any size; its pixels may be missing."""
 
     def chunk(kind, body):
         return (
@@ -47,8 +47,8 @@ def kind_of_error(data, max_pixels=10_000):
     return caught.value.kind
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_the_usual_formats_are_opened_as_rgb(format):
+@pytest.mark.parametrize("format", IMAGE_FORMATS)
+def test_accepted_formats_are_decoded_as_rgb(format):
     image = opened(saved(Image.new("RGB", (4, 3), "white"), format)).image
     assert (image.mode, image.size) == ("RGB", (4, 3))
 
@@ -59,7 +59,7 @@ def test_base64_may_have_line_breaks():
     assert decode_base64(text) == bytes(100)
 
 
-def test_a_data_url_is_base64_too():
+def test_data_url_is_decoded():
     assert decode_base64("data:image/png;name=a.png;base64,AAEC") == b"\0\1\2"
 
 
@@ -73,7 +73,7 @@ def test_a_data_url_is_base64_too():
         "data:image/png,AAEC",
     ],
 )
-def test_nothing_is_fetched(address):
+def test_other_urls_are_refused(address):
     with pytest.raises(RequestError, match="this server fetches nothing, send the image itself"):
         decode_base64(address)
 
@@ -88,37 +88,37 @@ def test_damaged_base64_is_named(text):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"<!DOCTYPE html><html>404</html>", "got a page of html"),
-        (b"\n <html>", "got a page of html"),
+        (b"<!DOCTYPE html><html>404</html>", "got an html page"),
+        (b"\n <html>", "got an html page"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "got xml or svg"),
         (b"", "got nothing"),
         (b"\0" * 5000, "got 5,000 bytes of something else"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "bytes of something else"),
     ],
 )
-def test_what_is_no_image_is_named(data, message):
+def test_files_that_are_not_images_are_named(data, message):
     with pytest.raises(RequestError, match=message) as caught:
         opened(data)
     assert caught.value.status == 415
 
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (9_000, 9_900), (101, 100)])
-def test_a_header_of_too_many_pixels_is_refused(size):
+def test_header_with_too_many_pixels_is_refused(size):
     assert kind_of_error(png_of(*size)) == "too_large"
 
 
-def test_the_size_of_a_large_image_is_named():
+def test_size_of_a_too_large_image_is_named():
     with pytest.raises(RequestError, match="at most 10,000 pixels, got 101 x 100"):
         opened(png_of(101, 100))
 
 
-def test_a_png_of_more_data_than_pixels_is_opened_without_it():
+def test_png_with_more_data_than_pixels_is_decoded_without_it():
     bomb = png_of(8, 8, bytes(9 * 8) + bytes(50_000_000))
     assert len(bomb) < 60_000
     assert opened(bomb).image.size == (8, 8)
 
 
-def test_a_png_with_a_bomb_of_text_is_refused():
+def test_png_with_a_text_bomb_is_refused():
     text = PngImagePlugin.PngInfo()
     text.add_text("comment", "x" * 5_000_000, zip=True)
     bomb = saved(Image.new("L", (8, 8)), pnginfo=text)
@@ -127,13 +127,13 @@ def test_a_png_with_a_bomb_of_text_is_refused():
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP"])
-def test_a_cut_off_image_is_refused(format):
+def test_truncated_image_is_refused(format):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
     data = saved(noise, format)
     assert kind_of_error(data[: len(data) // 2]) == "unprocessable"
 
 
-def test_alpha_is_boxed_tightly():
+def test_alpha_box_is_tight():
     image = Image.new("RGBA", (9, 7), (255, 0, 0, 0))
     image.paste((0, 255, 0, 1), (2, 3, 6, 5))
     assert opened(saved(image)).alpha_box == (2, 3, 6, 5)
@@ -148,5 +148,5 @@ def test_alpha_is_boxed_tightly():
         ("LA", (1, 9), (0, 0, 4, 3)),
     ],
 )
-def test_alpha_that_masks_nothing_or_all(mode, colour, box):
+def test_alpha_box_of_opaque_and_transparent_images(mode, colour, box):
     assert opened(saved(Image.new(mode, (4, 3), colour))).alpha_box == box

@@ -1,4 +1,4 @@
-"""What the service says about itself, and about addresses it does not have."""
+"""What the service says about itself, and unknown addresses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
-from lavis_dynrefer.models.answering import TASKS
-from lavis_dynrefer.serve.bodies import Task
+from lavis_dynrefer.questions import TASKS
+from lavis_dynrefer.serve.json_bodies import Task
 
 
-def test_health_names_the_model(client):
+def test_health_reports_the_model_and_what_is_under_way(client):
     assert client.get("/health").json == {
         "status": "ready",
         "model": "dynrefer-tiny",
@@ -24,7 +24,7 @@ def test_health_names_the_model(client):
     }
 
 
-def test_the_model_tells_what_it_can_be_asked(client, predictor):
+def test_model_card_lists_tasks_and_limits(client, predictor):
     card = client.get("/v1/model").json
     assert card["vocabularies"]["categories"] == len(predictor.model.categories)
     assert card["tasks"] == list(TASKS) == list(get_args(Task))
@@ -41,15 +41,15 @@ def test_the_model_tells_what_it_can_be_asked(client, predictor):
         ("POST", "/health", "method_not_allowed"),
     ],
 )
-def test_other_addresses_are_refused(client, method, path, kind):
+def test_unknown_addresses_are_refused(client, method, path, kind):
     assert client.request(method, path).error == kind
 
 
-def test_a_wrong_method_is_told_the_right_one(client):
+def test_wrong_method_is_answered_with_the_allowed_one(client):
     assert client.get("/v1/regions").headers["allow"] == "POST"
 
 
-def test_openapi_describes_both_bodies_and_all_it_refers_to(client):
+def test_openapi_describes_both_bodies_and_defines_every_reference(client):
     page = client.get("/openapi.json").json
     content = page["paths"]["/v1/regions"]["post"]["requestBody"]["content"]
     assert content.keys() == {"application/json", "multipart/form-data"}
@@ -60,7 +60,7 @@ def test_openapi_describes_both_bodies_and_all_it_refers_to(client):
     assert "#/$defs" not in text
 
 
-def test_the_page_needs_no_network(client):
+def test_docs_page_needs_no_network(client):
     page = client.get("/docs")
     assert page.status == 200
     assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -1,33 +1,27 @@
-"""OpenAI's chat about a region: what its clients send, and what they read."""
+"""OpenAI's chat about regions: what its clients send, and what they get."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 
 import pytest
 from PIL import Image
+from serve_client import encoded
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
-from lavis_dynrefer.serve.chat import answer_text
+from lavis_dynrefer.serve.openai_chat import answer_text
 from lavis_dynrefer.structures import RegionPrediction
 
 PATH = "/v1/chat/completions"
 BOX = [98, 50, 237, 180]
 
 
-def data_url(image):
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def message(text, image=None):
     parts = [{"type": "text", "text": text}]
     if image is not None:
-        parts.insert(0, {"type": "image_url", "image_url": {"url": data_url(image)}})
+        url = f"data:image/png;base64,{encoded(image)}"
+        parts.insert(0, {"type": "image_url", "image_url": {"url": url}})
     return {"role": "user", "content": parts}
 
 
@@ -60,7 +54,7 @@ def masked(scene):
     return image
 
 
-def test_the_answer_is_the_caption(client, asking, caption):
+def test_answer_is_the_caption(client, asking, caption):
     reply = chat(client, asking, temperature=0.2, max_tokens=512, top_p=0.5, use_cache=True)
     assert text_of(reply) == caption
     (choice,) = reply.json["choices"]
@@ -83,7 +77,7 @@ def test_usage_counts_the_queries_read_and_the_tokens_written(client, predictor,
     }
 
 
-def test_a_region_may_be_told_in_any_way(client, scene, masked, caption):
+def test_region_may_be_given_in_several_ways(client, scene, masked, caption):
     plain = message("Describe it.", scene[0])
     polygon = [[98, 50, 237, 50, 237, 180]]
     replies = [
@@ -96,12 +90,12 @@ def test_a_region_may_be_told_in_any_way(client, scene, masked, caption):
     assert [text_of(reply) for reply in replies] == [caption] * 5
 
 
-def test_clients_of_describe_anything_find_it(client, masked, caption):
+def test_clients_of_describe_anything_are_answered(client, masked, caption):
     reply = chat(client, message("Describe the masked region.", masked), path="/chat/completions")
     assert text_of(reply) == caption
 
 
-def test_a_conversation_goes_on_about_its_image(client, scene, asking, caption):
+def test_conversation_goes_on_about_its_image(client, scene, asking, caption):
     first = message("<box>0,0,9,9</box>", scene[0])
     answer = {"role": "assistant", "content": "<box>1,1,2,2</box>"}
     last = {"role": "user", "content": "And <box>98,50,237,180</box>?"}
@@ -109,7 +103,7 @@ def test_a_conversation_goes_on_about_its_image(client, scene, asking, caption):
     assert text_of(chat(client, system, first, answer, last, answer)) == caption
 
 
-def test_several_regions_have_a_line_each_and_tags_if_asked(client, scene, predictor):
+def test_answer_has_one_line_per_region_and_tags_if_asked(client, scene, predictor):
     boxes = scene[1][:2]
     text = " ".join(f"<box>{','.join(map(str, box))}</box>" for box in boxes)
     reply = chat(client, message(text, scene[0]), tasks=["caption", "tags"])
@@ -118,7 +112,7 @@ def test_several_regions_have_a_line_each_and_tags_if_asked(client, scene, predi
     assert text_of(reply).count("\n") == 1
 
 
-def test_the_text_of_an_answer():
+def test_answer_text_joins_caption_and_tags():
     box = (0.0, 0.0, 1.0, 1.0)
     one = RegionPrediction(box, "a red boat", 0.5, (("boat", 0.9), ("red", 0.8)))
     other = RegionPrediction(box, "a tree", 0.5)
@@ -134,7 +128,7 @@ def events_of(reply):
     return [json.loads(chunk[len("data: ") :]) for chunk in chunks]
 
 
-def test_a_stream_has_the_same_text(client, scene):
+def test_stream_has_the_same_text(client, scene):
     asked = [message("", scene[0])]
     whole = text_of(chat(client, *asked, boxes=scene[1]))
     events = events_of(chat(client, *asked, boxes=scene[1], stream=True))
@@ -146,13 +140,13 @@ def test_a_stream_has_the_same_text(client, scene):
     assert {event["object"] for event in events} == {"chat.completion.chunk"}
 
 
-def test_a_stream_ends_with_usage_if_asked(client, asking):
+def test_stream_ends_with_usage_if_asked(client, asking):
     events = events_of(chat(client, asking, stream=True, stream_options={"include_usage": True}))
     assert events[-1]["choices"] == []
     assert events[-1]["usage"] == chat(client, asking).json["usage"]
 
 
-def test_the_models_are_listed(client):
+def test_models_are_listed(client):
     listed = client.get("/v1/models").json
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == ["dynrefer-tiny"]
@@ -166,11 +160,11 @@ EMPTY = message("Describe it.", Image.new("RGBA", (9, 9)))
 BAD = {
     "an address": ([NOWHERE], {}, 400, "this server fetches nothing"),
     "a file": ([NO_FILE], {}, 400, "this server fetches nothing"),
-    "no image": ([message("<box>1,2,3,4</box>")], {}, 422, "expected an image of the user"),
-    "no user": ([{"role": "system", "content": "x"}], {}, 422, "expected an image of the user"),
-    "no message": ([], {}, 422, "messages: List should have at least 1 item"),
+    "no image": ([message("<box>1,2,3,4</box>")], {}, 422, "expected an image from the user"),
+    "no user": ([{"role": "system", "content": "x"}], {}, 422, "expected an image from the user"),
+    "no message": ([], {}, 422, "messages: expected at least 1 item"),
     "no region": ([PLAIN], {}, 422, "the whole image is <box>0,0,9,9</box>"),
-    "an empty mask": ([EMPTY], {}, 422, "alpha channel masks nothing"),
+    "an empty mask": ([EMPTY], {}, 422, "alpha channel is transparent everywhere"),
     "a box twice": ([SMALL], {"boxes": [[1, 2, 3, 4]]}, 422, "or beside it, got both"),
     "three numbers": (
         [message("<box>1,2,3</box>", Image.new("L", (9, 9)))],
@@ -186,9 +180,9 @@ BAD = {
         [SMALL],
         {"tasks": ["attributes"]},
         422,
-        "POST /v1/regions answers the others",
+        "ask POST /v1/regions for the others",
     ),
-    "several answers": ([SMALL], {"n": 2}, 422, "n: Input should be 1"),
+    "several answers": ([SMALL], {"n": 2}, 422, "n: expected 1"),
     "many boxes": (
         [message("<box>1,2,3,4</box>" * 1001, Image.new("L", (9, 9)))],
         {},
@@ -199,7 +193,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", list(BAD))
-def test_what_cannot_be_answered_is_named(client, name):
+def test_invalid_chats_are_refused_and_named(client, name):
     messages, fields, status, text = BAD[name]
     reply = chat(client, *messages, **fields)
     assert reply.status == status
@@ -208,16 +202,15 @@ def test_what_cannot_be_answered_is_named(client, name):
 
 def test_two_images_in_a_message_are_refused(client):
     twice = {"role": "user", "content": SMALL["content"][:1] * 2}
-    assert "expected one image a message, got 2" in chat(client, twice).message
+    assert "expected one image per message, got 2" in chat(client, twice).message
 
 
-def test_an_error_of_a_stream_is_no_stream(client):
+def test_error_of_a_stream_is_json(client):
     assert chat(client, PLAIN, stream=True).error == "unprocessable"
 
 
 @pytest.mark.parametrize("text", ["<box>" * 200_000, "<box>" + "1," * 90_000, "</box>" * 200_000])
-def test_boxes_without_an_end_are_no_boxes(client, small_image, text):
-    # the first took minutes once, of all clients
+def test_unclosed_boxes_are_ignored_quickly(client, small_image, text):
     reply = chat(client, message(text, small_image))
     assert reply.error == "unprocessable"
     assert reply.message.startswith("no region")

@@ -1,4 +1,4 @@
-"""docs/serve.md as its reader does it."""
+"""The examples and tables of docs/serve.md."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from lavis_dynrefer.serve import ServeSettings
-from lavis_dynrefer.serve.errors import STATUS
+from lavis_dynrefer.serve.request_errors import STATUS
 
 PAGE = (Path(__file__).parents[2] / "docs/serve.md").read_text(encoding="utf-8")
-# A comment before each block of code says what becomes of it here.
+# A comment before each code block names it.
 BLOCKS = dict(re.findall(r"<!-- (\w+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL))
 
 
 @pytest.fixture
 def here(client, scene, tmp_path, monkeypatch):
-    """A folder with the photo, and the page's blocks for the server that is running."""
+    """The page's blocks, for the running server and in a folder with the photo."""
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
     scene[0].save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
@@ -37,7 +36,7 @@ def printed(program):
     return out.getvalue().strip()
 
 
-def test_curl_uploads_a_file_and_gets_the_answer_shown(here):
+def test_curl_example_gets_the_answer_shown(here):
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
     result = subprocess.run(["sh", "-c", here["shell"]], capture_output=True, text=True, check=True)
@@ -48,20 +47,20 @@ def test_curl_uploads_a_file_and_gets_the_answer_shown(here):
     assert answer["regions"][0]["scales"] == shown["regions"][0]["scales"]
 
 
-def test_python_sends_json(here, predictor, scene):
+def test_python_example_gets_the_caption(here, predictor, scene):
     (expected,) = predictor.predict(scene[0], [[98, 50, 237, 180]], controls=["red"], views="task")
     assert printed(here["python"]) == expected.caption
 
 
-def test_the_client_of_openai_chats(here, predictor, scene):
+def test_openai_example_gets_the_caption(here, predictor, scene):
     pytest.importorskip("openai", reason="needs OpenAI's client")
     (expected,) = predictor.predict(scene[0], [[98, 50, 237, 180]], controls=["red"])
     assert printed(here["openai"]) == expected.caption
 
 
-@pytest.mark.parametrize("field", fields(ServeSettings), ids=lambda field: field.name)
-def test_every_limit_is_listed_with_its_default(field):
-    option = field.name.replace("_", "-")
+@pytest.mark.parametrize(("name", "field"), ServeSettings.model_fields.items())
+def test_every_limit_is_listed_with_its_default(name, field):
+    option = name.replace("_", "-")
     assert f"| `--{option}` | {field.default} |" in PAGE
 
 

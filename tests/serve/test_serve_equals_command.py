@@ -1,4 +1,4 @@
-"""The same twenty images by API, command line and HTTP, each as its user has it."""
+"""The same twenty images by API, command line and HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import make_scene, render
 
 IMAGES = 20
-REGIONS = 2  # of each image
+REGIONS = 2  # per image
 QUESTION = {
     "attributes": ["wet", "striped", "color:red/crimson"],
     "categories": ["flower", "tree", "boat", "house"],
@@ -94,7 +94,7 @@ def by_api(scenes):
 
 
 def numbers_and_words(answers):
-    """Every field of every answer by where it stands: the numbers, and all else."""
+    """Every field of every answer by its place: the numbers, and all else."""
     fields = {}
     for image, regions in answers.items():
         for row, region in enumerate(regions):
@@ -108,7 +108,7 @@ def numbers_and_words(answers):
 
 
 @pytest.mark.parametrize("door", ["http", "command"])
-def test_the_answers_are_those_of_the_api(by_http_and_command, by_api, door):
+def test_answers_equal_those_of_the_api(by_http_and_command, by_api, door):
     numbers, words = numbers_and_words(by_http_and_command[door])
     right_numbers, right_words = numbers_and_words(by_api)
     assert words == right_words

@@ -8,8 +8,8 @@ from pathlib import Path
 from lavis_dynrefer.structures import Box
 from lavis_dynrefer.synthetic import make_scene, render
 
-_SCENES = (2_000_001, 2_000_004, 2_000_015, 2_000_021)  # no training scenes
-_BOXES = 2  # of each, suggested
+_SCENES = (2_000_001, 2_000_004, 2_000_015, 2_000_021)  # not training scenes
+_BOXES = 2  # per scene
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Example:
     """An image and boxes to begin with.
 
     Args:
-        path: file of the image.
+        path: image file.
         boxes: xyxy in pixels.
     """
 
@@ -26,7 +26,7 @@ class Example:
 
 
 def write_examples(folder: Path) -> list[Example]:
-    """Draw the example images into `folder`, which is made if need be."""
+    """Draw the example images into `folder`, creating it if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     examples = []
     for number, index in enumerate(_SCENES, start=1):

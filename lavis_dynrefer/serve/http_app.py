@@ -1,10 +1,8 @@
-"""The application: its addresses, its OpenAPI description, its page."""
+"""The service as an ASGI application: its addresses, its OpenAPI description, its page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,20 +12,20 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from lavis_dynrefer import __version__
+from lavis_dynrefer.pages.html_page import page_template
 from lavis_dynrefer.predictor import RegionPredictor
-from lavis_dynrefer.serve.bodies import ChatBody, Health, RegionsAnswer, RegionsBody
-from lavis_dynrefer.serve.errors import ErrorBody, RequestError, error_of_status
-from lavis_dynrefer.serve.gate import GateMiddleware
+from lavis_dynrefer.serve.json_bodies import ChatBody, Health, RegionsAnswer, RegionsBody
+from lavis_dynrefer.serve.request_errors import ErrorBody, error_of_status
+from lavis_dynrefer.serve.request_gate import RequestGate
 from lavis_dynrefer.serve.service import Service
 from lavis_dynrefer.serve.service_limits import ServeSettings
 
-_PAGE = Path(__file__).parents[1] / "pages" / "templates" / "serve.html"
 _PAGE_POLICY = (
     "default-src 'none'; connect-src 'self'; img-src blob:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
 _REFERENCE = "#/components/schemas/{model}"
-_DESCRIPTION = "Captions, tags, attributes and categories of regions of images."
+_DESCRIPTION = "Captions, tags, attributes and categories of image regions."
 
 
 def create_app(
@@ -46,12 +44,11 @@ def create_app(
         version=__version__,
         description=_DESCRIPTION,
         lifespan=service.lifespan,
-        docs_url=None,  # FastAPI's page takes its scripts from elsewhere; ours works offline
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere; ours works offline
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(GateMiddleware, gate=service.gate)
-    app.add_exception_handler(RequestError, _show_error)
+    app.add_middleware(RequestGate, traffic=service.traffic)
     app.add_exception_handler(HTTPException, _show_error)
     app.add_api_route("/health", service.health, response_model=Health)
     app.add_api_route("/v1/model", service.model_card)
@@ -107,14 +104,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 async def _show_error(request: Request, error: Exception) -> Response:
+    """The framework's own errors, such as 404, as json; the gate shows all others."""
     del request
-    headers: Mapping[str, str] = {}
-    if isinstance(error, HTTPException):
-        headers = error.headers or {}  # such as Allow, of the methods that an address has
-        error = error_of_status(error.status_code, str(error.detail))
-    if not isinstance(error, RequestError):
+    if not isinstance(error, HTTPException):
         raise error
-    return JSONResponse(error.body(), error.status, headers={**headers, **error.headers})
+    told = error_of_status(error.status_code, str(error.detail))
+    # Its headers tell, for one, which methods are allowed.
+    return JSONResponse(told.body(), told.status, {**(error.headers or {}), **told.headers})
 
 
 async def _to_page() -> Response:
@@ -122,5 +118,5 @@ async def _to_page() -> Response:
 
 
 async def _page() -> Response:
-    page = _PAGE.read_text(encoding="utf-8")
+    page = page_template("serve.html").render()
     return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})

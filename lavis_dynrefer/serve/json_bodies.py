@@ -1,7 +1,8 @@
-"""The json that clients send, as models; their field texts are the OpenAPI page's."""
+"""The json of requests and answers as pydantic models; the OpenAPI page shows their texts."""
 
-# No `from __future__ import annotations`: pydantic evaluates them, also on Python 3.9.
+# No `from __future__ import annotations`: FastAPI and pydantic evaluate them, also on Python 3.9.
 
+import dataclasses
 from typing import Annotated, Any, Literal, Optional, TypeVar, Union
 
 from pydantic import (
@@ -18,11 +19,15 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from lavis_dynrefer.questions import Questions
+
+_QUESTIONS = {item.name for item in dataclasses.fields(Questions)}
+
 
 def _number(value: Any) -> Any:
-    """A whole number stays one: whole numbers are pixels, fractions may be shares of a side."""
+    """A whole number stays one: whole numbers are pixels, fractions may be normalised."""
     if type(value) not in (int, float) or not -1e30 < value < 1e30:
-        raise ValueError("expected a finite number")
+        raise ValueError(f"expected a finite number, got {value!r:.60}")
     return value
 
 
@@ -37,7 +42,7 @@ def _kind_of_mask(value: Any) -> str:
 
 
 Item = TypeVar("Item")
-# Stops at its first mistake: a body may hold millions, and each is a record in memory.
+# Stops at the first mistake: a body may hold millions, and each takes memory.
 List = Annotated[list[Item], Field(fail_fast=True)]
 Number = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number"})]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -45,7 +50,7 @@ Task = Literal["caption", "tags", "attributes", "categories"]
 
 
 class RunLengths(BaseModel):
-    """A mask as COCO's RLE; columns are read downwards, from left to right."""
+    """A mask as COCO's run-length encoding: columns from left to right, each from top to bottom."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -63,29 +68,42 @@ class RegionFields(BaseModel):
     """Regions and questions, as `RegionPredictor.predict` takes them."""
 
     boxes: Annotated[Optional[List[List[Number]]], BeforeValidator(_rows)] = Field(
-        None, description="four numbers for each region: x1, y1, x2, y2 in pixels"
+        None, description="four numbers per region: x1, y1, x2, y2 in pixels"
     )
     masks: Optional[List[Mask]] = Field(
-        None, description="in place of boxes: RLE, or polygons [[x1, y1, x2, y2, ...], ...]"
+        None, description="instead of boxes: RLE, or polygons [[x1, y1, x2, y2, ...], ...]"
     )
-    format: Literal["xyxy", "xywh"] = Field("xyxy", description="form of the boxes")
+    format: Literal["xyxy", "xywh"] = Field("xyxy", description="format of the boxes")
     normalised: Optional[bool] = Field(
-        None, description="boxes in shares of the sides; null refuses boxes that look like it"
+        None,
+        description="true: boxes in fractions of the sides; null refuses boxes that look like it",
     )
-    attributes: Optional[List[Word]] = Field(None, description="words to score; null: the model's")
+    attributes: Optional[List[Word]] = Field(
+        None, description="words to score; null: the model's own"
+    )
     categories: Optional[List[Word]] = Field(
-        None, description="names to choose from; null: the model's"
+        None, description="names to choose from; null: the model's own"
     )
     tags: Optional[List[Word]] = Field(
-        None, description="words to tag with, which also steer the caption; null: the model's"
+        None, description="words to tag with, which also steer the caption; null: the model's own"
     )
-    controls: List[Word] = Field([], description="words every caption should be about")
+    controls: List[Word] = Field([], description="words that every caption should mention")
     tasks: List[Task] = Field(
         ["caption", "tags", "attributes", "categories"],
         min_length=1,
-        description="questions to answer",
+        description="what to answer",
     )
-    views: Optional[str] = Field(None, description="image, joint, task, random, or fixed:0,0.5")
+    views: Optional[str] = Field(
+        None, description="view policy: image, task, random, or fixed:0,0.5; null: the model's own"
+    )
+
+    def questions(self) -> Questions:
+        """What is asked about every region.
+
+        Raises:
+            InputError: invalid words, or an unknown view policy.
+        """
+        return Questions(**self.model_dump(include=_QUESTIONS))
 
 
 class RegionsBody(RegionFields):
@@ -94,14 +112,14 @@ class RegionsBody(RegionFields):
     model_config = ConfigDict(extra="forbid")
 
     image: Optional[str] = Field(
-        None, description="base64 or a data URL; left out where the image is uploaded as a file"
+        None, description="base64 or a data URL; omitted if the image is uploaded as a file"
     )
 
 
 class ImageUrl(BaseModel):
-    """Where OpenAI's chat has its image."""
+    """The image of a message."""
 
-    url: str = Field(description="data URL of the image; nothing is fetched")
+    url: str = Field(description="data URL of the image; the server fetches nothing")
 
 
 class ContentPart(BaseModel):
@@ -126,17 +144,17 @@ class StreamOptions(BaseModel):
 
 
 class ChatBody(RegionFields):
-    """Body of POST /v1/chat/completions; other fields of OpenAI's are accepted and not used."""
+    """Body of POST /v1/chat/completions; OpenAI's other fields are accepted and ignored."""
 
-    model: str = Field(description="its name as GET /v1/models tells it, or dynrefer")
+    model: str = Field(description="a name from GET /v1/models, or dynrefer")
     messages: List[Message] = Field(
-        min_length=1, description="the last image of the user counts, and the last text"
+        min_length=1, description="the user's last image and last text are read"
     )
     stream: bool = Field(False, description="answer as server-sent events")
     stream_options: Optional[StreamOptions] = Field(None, description="usage at the stream's end")
-    n: Optional[Literal[1]] = Field(None, description="answers; beam search has one")
+    n: Optional[Literal[1]] = Field(None, description="number of answers; beam search has one")
     tasks: List[Task] = Field(
-        ["caption"], min_length=1, description="what the text tells: caption, tags or both"
+        ["caption"], min_length=1, description="what the text says: caption, tags or both"
     )
 
 
@@ -148,9 +166,9 @@ class Batch(BaseModel):
 
 
 class Timings(BaseModel):
-    """Milliseconds a request took."""
+    """Milliseconds that a request took."""
 
-    read_ms: float = Field(description="decoding and checking")
+    read_ms: float = Field(description="receiving, decoding, checking and cropping")
     queue_ms: float = Field(description="waiting for the model")
     model_ms: float = Field(description="answering the whole batch")
     total_ms: float
@@ -192,8 +210,8 @@ class Health(BaseModel):
     model: str
     device: str
     queue: int = Field(description="requests waiting for the model")
-    answering: int = Field(description="requests the model answers now, together")
-    requests: int = Field(description="all requests under way, this one included")
+    answering: int = Field(description="requests in the batch that the model is answering")
+    requests: int = Field(description="all requests under way, including this one")
 
 
 class ModelCard(BaseModel):
@@ -202,7 +220,7 @@ class ModelCard(BaseModel):
     model: str
     device: str
     dtype: str
-    vocabularies: dict[str, int] = Field(description="how many names the model has of its own")
+    vocabularies: dict[str, int] = Field(description="sizes of the model's own vocabularies")
     tasks: list[str]
     views: list[str] = Field(description="view policies")
     num_views: int

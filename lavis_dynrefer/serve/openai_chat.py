@@ -1,8 +1,8 @@
-"""OpenAI's chat about one region or several: what is asked, and the answer in its form.
+"""Regions in the form of OpenAI's chat: what is asked, and the answer.
 
-The region is given as `boxes` or `masks` beside the messages, as <box>x1,y1,x2,y2</box> in the last
-text of the user, or as the alpha channel of the image, as NVIDIA's describe-anything server has
-it. The model takes no instructions: the rest of the text is not read.
+The region is given as `boxes` or `masks` beside the messages, as <box>x1,y1,x2,y2</box> in the
+user's last text, or as the alpha channel of the image, as clients of NVIDIA's describe-anything
+server send it. The model takes no instructions: the rest of the text is ignored.
 """
 
 from __future__ import annotations
@@ -18,19 +18,27 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.serve.bodies import ChatBody, ContentPart, Message
-from lavis_dynrefer.serve.errors import RequestError
+from lavis_dynrefer.serve.json_bodies import ChatBody, ContentPart, Message
+from lavis_dynrefer.serve.request_errors import RequestError
+from lavis_dynrefer.serve.request_reading import (
+    CroppedRequest,
+    RequestReader,
+    check_limits,
+    parse_body,
+)
 from lavis_dynrefer.serve.sent_images import SentImage, decode_base64, open_sent_image
-from lavis_dynrefer.serve.work import Work, WorkReader, parse_body
 from lavis_dynrefer.structures import RegionPrediction
 
-# Without "<" between them: else every <box> without an end would be looked through to the end.
+# Without "<" in between: else every unclosed <box> would be searched through to the end.
 _BOX = re.compile(r"<box>([^<]*)</box>", re.IGNORECASE)
 _IN_TEXT = ("caption", "tags")
 
 
-def chat_work(reader: WorkReader, data: bytes, *, models: Collection[str]) -> tuple[ChatBody, Work]:
+def read_chat(
+    reader: RequestReader, data: bytes, *, models: Collection[str]
+) -> tuple[ChatBody, CroppedRequest]:
     """Read POST /v1/chat/completions.
 
     Args:
@@ -39,7 +47,7 @@ def chat_work(reader: WorkReader, data: bytes, *, models: Collection[str]) -> tu
         models: names of the model.
 
     Raises:
-        RequestError: anything that cannot be answered.
+        RequestError, InputError: anything that cannot be answered.
     """
     body = parse_body(ChatBody, data)
     if body.model not in models:
@@ -47,19 +55,17 @@ def chat_work(reader: WorkReader, data: bytes, *, models: Collection[str]) -> tu
             "not_found", f"model: expected one of {sorted(models)}, got {body.model!r:.60}"
         )
     if not set(body.tasks) & set(_IN_TEXT):
-        raise RequestError(
-            "unprocessable",
+        raise InputError(
             f"tasks: a chat answer is made of {' and '.join(_IN_TEXT)}, got {body.tasks}; "
-            "POST /v1/regions answers the others alone",
+            "ask POST /v1/regions for the others alone"
         )
-    reader.check_limits(body)
-    asked = reader.asked(body)
+    questions = reader.questions(body)
     users = [message for message in body.messages if message.role == "user"]
-    sent = open_sent_image(decode_base64(_image_url(users)), max_pixels=reader.settings.max_pixels)
+    sent = open_sent_image(decode_base64(_image_url(users)), max_pixels=reader.limits.max_pixels)
     if body.masks is None:
         body.boxes = _boxes(body, _texts(users[-1]), sent)
-        reader.check_limits(body)
-    return body, Work(sent.image, reader.boxes(body, sent.image), asked)
+        check_limits(body, reader.limits)
+    return body, reader.crop(body, sent.image, questions)
 
 
 def answer_text(predictions: Sequence[RegionPrediction], tasks: Collection[str]) -> str:
@@ -75,16 +81,15 @@ def answer_text(predictions: Sequence[RegionPrediction], tasks: Collection[str])
 
 
 class TokenCounter:
-    """Counts what the language model reads of the regions, and writes.
+    """Counts what the language model reads of the regions, and what it writes.
 
     Args:
-        model: its queries and its language model's tokenizer are counted; a language model that
-            has no tokenizer gives no counts.
+        model: its queries are counted, and the tokens of its language model's tokenizer, if any.
     """
 
     def __init__(self, model: DynRefer) -> None:
         self._queries = cast(Tensor, model.qformer.query_tokens).shape[1]
-        # A copy: tokenizers cannot be used by two threads, and the model's thread has its own.
+        # A copy: tokenizers are not thread safe, and the model's thread uses the original.
         self._tokenizer = copy.deepcopy(getattr(model.captioning.llm, "tokenizer", None))
         self._lock = threading.Lock()
 
@@ -105,7 +110,7 @@ class TokenCounter:
 def completion(
     model: str, text: str, regions: list[dict[str, Any]], usage: dict[str, int] | None
 ) -> dict[str, Any]:
-    """The answer as one json object; `regions` is ours beside OpenAI's fields."""
+    """The answer as one json object; `regions` is ours, beside OpenAI's fields."""
     message = {"role": "assistant", "content": text}
     return {
         **_head(model, "chat.completion"),
@@ -123,9 +128,9 @@ def event_stream(
     *,
     with_usage: bool,
 ) -> str:
-    """The answer as server-sent events, one for each line of the text.
+    """The answer as server-sent events, one per line of the text.
 
-    Beam search has all words at once, so there is nothing to wait for between the events.
+    Beam search finds all words at once, so there is no pause between the events.
     """
     head = _head(model, "chat.completion.chunk")
     deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]
@@ -162,40 +167,36 @@ def _texts(message: Message) -> str:
 
 
 def _image_url(users: Sequence[Message]) -> str:
-    """Address of the last image; a conversation may go on about an earlier one."""
+    """URL of the last image; a conversation may go on about an earlier one."""
     for message in reversed(users):
         urls = [part.image_url for part in _parts(message) if part.type == "image_url"]
         if len(urls) > 1:
-            raise RequestError(
-                "unprocessable", f"messages: expected one image a message, got {len(urls)}"
-            )
+            raise InputError(f"messages: expected one image per message, got {len(urls)}")
         if urls and urls[0] is not None:
             return urls[0] if isinstance(urls[0], str) else urls[0].url
-    raise RequestError(
-        "unprocessable",
-        "messages: expected an image of the user: "
-        '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}',
+    raise InputError(
+        "messages: expected an image from the user: "
+        '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
     )
 
 
 def _boxes(body: ChatBody, text: str, sent: SentImage) -> list[list[Any]]:
     written = [_written_box(match) for match in _BOX.findall(text)]
     if body.boxes and written:
-        raise RequestError("unprocessable", "expected boxes in the text or beside it, got both")
+        raise InputError("expected boxes in the text or beside it, got both")
     boxes = body.boxes or written
     if boxes:
         return boxes
     if sent.alpha_box is None:
         width, height = sent.image.size
-        raise RequestError(
-            "unprocessable",
-            "no region: expected <box>x1,y1,x2,y2</box> in the last text of the user, boxes or "
-            "masks beside the messages, or an image whose alpha channel is the mask; "
-            f"the whole image is <box>0,0,{width},{height}</box>",
+        raise InputError(
+            "no region: expected <box>x1,y1,x2,y2</box> in the user's last text, boxes or masks "
+            "beside the messages, or an image whose alpha channel is the mask; "
+            f"the whole image is <box>0,0,{width},{height}</box>"
         )
     body.format, body.normalised = "xyxy", False
     if sent.alpha_box[2:] == (0, 0):
-        raise RequestError("unprocessable", "the image's alpha channel masks nothing")
+        raise InputError("the image's alpha channel is transparent everywhere")
     return [list(sent.alpha_box)]
 
 
@@ -205,7 +206,5 @@ def _written_box(text: str) -> list[Any]:
     except (ValueError, RecursionError):
         numbers = []
     if len(numbers) != 4 or any(type(number) not in (int, float) for number in numbers):
-        raise RequestError(
-            "unprocessable", f"expected <box>x1,y1,x2,y2</box>, got <box>{text[:60]}</box>"
-        )
+        raise InputError(f"expected <box>x1,y1,x2,y2</box>, got <box>{text[:60]}</box>")
     return list(numbers)

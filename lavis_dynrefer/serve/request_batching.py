@@ -9,23 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from PIL import Image
-from torch import Tensor
-
-from lavis_dynrefer.serve.work import Work
+from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.serve.request_reading import CroppedRequest
 from lavis_dynrefer.structures import RegionPrediction
 
 logger = logging.getLogger(__name__)
 
-Answer = Callable[
-    [Sequence[tuple[Image.Image, Tensor]], dict[str, Any]], list[list[RegionPrediction]]
-]
+Answer = Callable[[Sequence[dict[str, Any]], Questions], list[RegionPrediction]]
 
 
 class QueueFull(RuntimeError):
-    """As many requests wait as may."""
+    """The queue takes no more requests."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Answered:
     Args:
         predictions: one per region, in order.
         queue_seconds: how long it waited.
-        model_seconds: how long the batch it was in took.
+        model_seconds: how long its batch took.
         batch_requests: requests of that batch.
         batch_regions: regions of that batch.
     """
@@ -49,26 +46,22 @@ class Answered:
 
 @dataclass(eq=False)
 class _Job:
-    work: Work
+    request: CroppedRequest
     arrived: float
     future: Future[Answered] = field(default_factory=Future)
 
-    @property
-    def regions(self) -> int:
-        return len(self.work.boxes)
-
 
 class Batcher:
-    """A queue before the model.
+    """A queue in front of the model.
 
-    The request that waited longest is next, together with all others that ask the same, as far as
-    they fit. While the model works the next batch gathers by itself. Where it rests, a request
-    waits for those that are known to come, and for nobody else.
+    The request that has waited longest is next, together with all others that ask the same, as far
+    as they fit. While the model is busy, the next batch fills up by itself. When the model is idle,
+    a request waits only for requests that are already being received.
 
     Args:
-        answer: images with boxes, and questions -> predictions of each image; called by one
-            thread only. Where it fails with a batch it is called with each request alone.
-        wait: most seconds the first request of a batch waits for others.
+        answer: `RegionPredictor.answer_samples`, called by one thread only. If it fails on a
+            batch, it is called again with each request alone.
+        wait: most seconds that the first request of a batch waits for others.
         most_regions: of a batch; a larger request is answered alone.
         most_waiting: requests in the queue.
     """
@@ -83,9 +76,9 @@ class Batcher:
         self._waiting: list[_Job] = []
         self._changed = threading.Condition()
         self._closed = False
-        self._expected = 0  # requests that are being read
-        self.answering = 0  # requests of the batch the model has now
-        # A daemon: an answer under way cannot be stopped, and must not keep the process alive.
+        self._expected = 0  # requests being received or read
+        self.answering = 0  # requests of the batch that the model has now
+        # A daemon: the model cannot be interrupted, and must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
@@ -93,7 +86,7 @@ class Batcher:
         self._thread.start()
 
     def close(self, timeout: float) -> bool:
-        """Take no more, answer what waits; returns whether all is answered within the seconds."""
+        """Take no more requests; True if those waiting are answered within `timeout` seconds."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -101,13 +94,13 @@ class Batcher:
         return not self._thread.is_alive()
 
     def __len__(self) -> int:
-        """Requests that wait."""
+        """Requests in the queue."""
         with self._changed:
             return sum(not job.future.cancelled() for job in self._waiting)
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """While entered, one more request is known to come."""
+        """Announce one more request for as long as the context is entered."""
         with self._changed:
             self._expected += 1
         try:
@@ -117,17 +110,17 @@ class Batcher:
                 self._expected -= 1
                 self._changed.notify_all()
 
-    def submit(self, work: Work) -> Future[Answered]:
-        """Put a request into the queue; cancelling its future takes it out again.
+    def submit(self, request: CroppedRequest) -> Future[Answered]:
+        """Put a request into the queue; cancelling its future removes it.
 
         Raises:
-            QueueFull: too many wait already, or the batcher is closed.
+            QueueFull: too many are waiting, or the batcher is closed.
         """
         with self._changed:
             self._waiting = [job for job in self._waiting if not job.future.cancelled()]
             if self._closed or len(self._waiting) >= self._most_waiting:
-                raise QueueFull(f"{len(self._waiting)} requests wait for the model")
-            job = _Job(work, time.monotonic())
+                raise QueueFull(f"{len(self._waiting)} requests are waiting for the model")
+            job = _Job(request, time.monotonic())
             self._waiting.append(job)
             self._changed.notify_all()
         return job.future
@@ -141,10 +134,10 @@ class Batcher:
             if batch:
                 self._answer_batch(batch)
             self.answering = 0
-            del batch  # else its images would stay until the next one
+            del batch  # else its views would stay in memory until the next one
 
     def _next_batch(self) -> list[_Job] | None:
-        """The next jobs, all asking the same; None where there are none and will be none."""
+        """The next jobs, all asking the same; None if the batcher is closed and empty."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
@@ -161,27 +154,27 @@ class Batcher:
         return [job for job in batch if job.future.set_running_or_notify_cancel()]
 
     def _is_full(self) -> bool:
-        first = self._waiting[0].work.asked
-        alike = [job for job in self._waiting if job.work.asked == first]
-        return sum(job.regions for job in alike) >= self._most_regions
+        return sum(len(job.request) for job in self._alike()) >= self._most_regions
+
+    def _alike(self) -> list[_Job]:
+        """The jobs that ask the same as the first."""
+        questions = self._waiting[0].request.questions if self._waiting else None
+        return [job for job in self._waiting if job.request.questions == questions]
 
     def _fitting(self) -> list[_Job]:
         batch: list[_Job] = []
         regions = 0
-        for job in self._waiting:
-            if batch and job.work.asked != batch[0].work.asked:
-                continue
-            if batch and regions + job.regions > self._most_regions:
-                continue
-            batch.append(job)
-            regions += job.regions
+        for job in self._alike():
+            if not batch or regions + len(job.request) <= self._most_regions:
+                batch.append(job)
+                regions += len(job.request)
         return batch
 
     def _answer_batch(self, batch: list[_Job]) -> None:
         started = time.monotonic()
+        samples = [sample for job in batch for sample in job.request.samples]
         try:
-            pairs = [(job.work.image, job.work.boxes) for job in batch]
-            answers = self._answer(pairs, batch[0].work.asked.arguments())
+            answers = iter(self._answer(samples, batch[0].request.questions))
         except Exception as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
@@ -191,8 +184,9 @@ class Batcher:
                 self._answer_batch([job])
             return
         took = time.monotonic() - started
-        regions = sum(job.regions for job in batch)
-        for job, predictions in zip(batch, answers):
+        regions = sum(len(job.request) for job in batch)
+        for job in batch:
+            predictions = list(islice(answers, len(job.request)))
             job.future.set_result(
                 Answered(predictions, started - job.arrived, took, len(batch), regions)
             )

@@ -1,0 +1,135 @@
+"""The outermost layer: how many requests at once, how many bytes, and one log line for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.serve.request_errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PATH = 200  # characters in the log
+_LONGEST_LENGTH = 18  # digits; Python refuses to parse thousands
+
+
+@dataclass
+class Traffic:
+    """The requests under way, shared by the gate, the service and the server.
+
+    Args:
+        max_requests: POST requests at once.
+        max_body: bytes of a request.
+        running: requests under way.
+        closing: new POST requests are refused.
+        cut_off: requests that were cancelled by the server.
+    """
+
+    max_requests: int
+    max_body: int
+    running: int = 0
+    closing: bool = False
+    cut_off: int = 0
+
+
+class RequestGate:
+    """ASGI middleware that admits requests, turns failures into json, and writes the log.
+
+    uvicorn's `limit_concurrency` would refuse GET /health too, and answer in plain text without
+    Retry-After; it has no limit for bytes.
+
+    Args:
+        app: the application inside.
+        traffic: counts and limits.
+    """
+
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+        self._app = app
+        self._traffic = traffic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 0
+        state = scope.setdefault("state", {})  # the endpoints put the number of regions there
+        self._traffic.running += 1
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            self._check(scope)
+            await self._app(scope, self._counting(receive), send_noting)
+        except (Exception, asyncio.CancelledError) as error:
+            self._traffic.cut_off += isinstance(error, asyncio.CancelledError)
+            if status:  # half an answer is out; the connection is cut
+                raise
+            told = _error_for_client(error)
+            response = JSONResponse(told.body(), told.status, told.headers)
+            await response(scope, receive, send_noting)
+        finally:
+            self._traffic.running -= 1
+            logger.info(
+                "%s %s %d %.1f ms%s",
+                scope["method"],
+                quote(scope["path"])[:_LONGEST_PATH],
+                status,
+                1000 * (time.monotonic() - started),
+                f" {state['regions']} regions" if "regions" in state else "",
+            )
+
+    def _check(self, scope: Scope) -> None:
+        """Refuse a POST request by its head alone."""
+        if scope["method"] != "POST":
+            return
+        if self._traffic.closing:
+            raise RequestError("shutting_down", "the server is shutting down; ask another one")
+        most = self._traffic.max_requests
+        if self._traffic.running > most:
+            raise RequestError("overloaded", f"{most} requests are under way; try again later")
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > _LONGEST_LENGTH:
+            raise self._too_long()
+        if int(length) > self._traffic.max_body:
+            raise self._too_long()
+
+    def _counting(self, receive: Receive) -> Receive:
+        """Count the bytes received: a chunked body does not tell its length."""
+        received = 0
+
+        async def receive_counting() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._traffic.max_body:
+                raise self._too_long()
+            return message
+
+        return receive_counting
+
+    def _too_long(self) -> RequestError:
+        most = self._traffic.max_body
+        return RequestError("too_large", f"expected a request of at most {most:,} bytes")
+
+
+def _error_for_client(error: BaseException) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, InputError):
+        return RequestError("unprocessable", str(error))
+    if isinstance(error, asyncio.CancelledError):  # by uvicorn, at the end of its patience
+        return RequestError("shutting_down", "the server stopped before there was an answer")
+    logger.error("a request failed", exc_info=error)
+    return RequestError("internal_error", "the server failed; its log says why")
