@@ -13,7 +13,6 @@ from typing import Any
 
 from lavis_dynrefer.errors import MissingPackageError
 from lavis_dynrefer.host.deferred_imports import deferred_imports
-from lavis_dynrefer.host.stand_ins import stand_ins
 
 OLDEST_PYTHON = (3, 9)
 OLDEST_TRANSFORMERS = (4, 26)
@@ -83,7 +82,7 @@ def lavis_importable() -> Iterator[None]:
     """
     _restore_moved_names()
     try:
-        with stand_ins(), deferred_imports(), _without_warnings_about_themselves():
+        with deferred_imports(), _without_warnings_about_themselves():
             yield
     except ImportError as error:
         raise MissingPackageError(

@@ -1,33 +1,40 @@
-"""Slow packages that LAVIS imports and hardly uses are imported on first use instead.
+"""Packages that LAVIS imports and that nothing here uses are imported on first use instead.
 
-They take half of the time of `import lavis`: torch._dynamo, of which torchvision wants the name of
-one function, spacy and pandas. Only the import statements listed here are replaced, in the very
-modules that hold them. Nothing else sees a difference, a module laid out in another way imports as
-always, and whatever is used is the real thing.
+LAVIS imports them at the top of its modules, for video, augmentation, captions of whole images and
+other models. Some may be missing; others take most of the time of `import lavis`. Import statements
+are replaced only in LAVIS's own modules and, for one function of torch's compiler, in torchvision.
+Nobody else sees a difference, and whatever is used is the real thing.
 """
 
 from __future__ import annotations
 
 import builtins
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
-# Module -> its import statement: the package, and the functions imported from it; without such,
-# the statement is `import PACKAGE`.
-DEFERRED = {
-    "lavis.common.utils": ("pandas", ()),
-    "lavis.models.img2prompt_models.img2prompt_vqa": ("spacy", ()),
-    "torchvision.ops.roi_align": ("torch._dynamo.utils", ("is_compile_supported",)),
+from lavis_dynrefer.errors import MissingPackageError
+
+# Import name -> what to install to use the parts of LAVIS that need it.
+UNUSED_PACKAGES = {
+    "cv2": "opencv-python-headless",
+    "decord": "decord",
+    "fairscale": "fairscale",
+    "iopath": "iopath",
+    "pandas": "pandas",
+    "pycocoevalcap": "pycocoevalcap",
+    "spacy": "spacy",
 }
 
 
 @contextmanager
 def deferred_imports() -> Iterator[None]:
-    """While entered, the listed import statements import nothing yet."""
-    import_as_always = builtins.__import__
+    """While entered, those import statements import nothing yet."""
+    import_now = builtins.__import__
 
     def import_or_defer(
         name: str,
@@ -36,33 +43,76 @@ def deferred_imports() -> Iterator[None]:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> Any:
-        functions = tuple(fromlist or ())
         importer = str((globals or {}).get("__name__"))
-        if DEFERRED.get(importer) != (name, functions):
-            return import_as_always(name, globals, locals, fromlist, level)
-        if functions:
-            return SimpleNamespace(**{item: _deferred(name, item) for item in functions})
-        return _DeferredModule(name)
+        if importer.startswith("lavis.") and name.partition(".")[0] in UNUSED_PACKAGES:
+            if fromlist:
+                return SimpleNamespace(**{item: Deferred(name, item) for item in fromlist})
+            return Deferred(name.partition(".")[0])
+        if (importer, name, fromlist) == _COMPILER_CHECK:
+            return SimpleNamespace(is_compile_supported=is_compile_supported)
+        return import_now(name, globals, locals, fromlist, level)
 
     builtins.__import__ = import_or_defer
     try:
         yield
     finally:
         if builtins.__import__ is import_or_defer:
-            builtins.__import__ = import_as_always
+            builtins.__import__ = import_now
 
 
-class _DeferredModule(ModuleType):
-    """What a module that imports a package sees of it: the package, once anything is used."""
+# torchvision's only use of torch._dynamo, which takes more than a second. Another torchvision, with
+# another statement, imports what it wants.
+_COMPILER_CHECK = ("torchvision.ops.roi_align", "torch._dynamo.utils", ("is_compile_supported",))
+
+
+def is_compile_supported(device_type: Any) -> Any:
+    """A plain function, which torch.compile can trace; that of torch's compiler answers."""
+    from torch._dynamo.utils import is_compile_supported
+
+    return is_compile_supported(device_type)
+
+
+class Deferred:
+    """What LAVIS sees of a package: itself, or a name in it, that is imported once it is used.
+
+    Args:
+        module: full name of the module.
+        names: attributes from there on.
+    """
+
+    def __init__(self, module: str, *names: str) -> None:
+        self._module = module
+        self._names = names
+
+    def __repr__(self) -> str:
+        return f"<{'.'.join([self._module, *self._names])}, imported on first use>"
 
     def __getattr__(self, item: str) -> Any:
-        return getattr(importlib.import_module(self.__name__), item)
+        if self._is_installed():
+            return getattr(self._import(), item)
+        if item.startswith("__"):
+            raise AttributeError(item)
+        return Deferred(self._module, *self._names, item)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the real thing."""
+        if (self._module, *self._names) == ("decord", "bridge", "set_bridge"):
+            return None  # LAVIS calls it while it is imported
+        return self._import()(*args, **kwargs)
 
-def _deferred(module: str, name: str) -> Callable[..., Any]:
-    """The function of that name, whose module is imported when it is called."""
+    def _import(self) -> Any:
+        if not self._is_installed():
+            package = UNUSED_PACKAGES[self._package]
+            full = ".".join([self._module, *self._names])
+            raise MissingPackageError(f"{full} is not installed; pip install {package}")
+        found = importlib.import_module(self._module)
+        for name in self._names:
+            found = getattr(found, name)
+        return found
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return getattr(importlib.import_module(module), name)(*args, **kwargs)
+    @property
+    def _package(self) -> str:
+        return self._module.partition(".")[0]
 
-    return call
+    def _is_installed(self) -> bool:
+        return self._package in sys.modules or importlib.util.find_spec(self._package) is not None
