@@ -1,6 +1,6 @@
-"""Procedural scenes in the raw formats of the public data sets: data without a download."""
+"""Procedural scenes in the raw formats of the public datasets: data without a download."""
 
-from lavis_dynrefer.synthetic.captions import facts, full_caption, read_caption
+from lavis_dynrefer.synthetic.captions import facts, full_caption
 from lavis_dynrefer.synthetic.dataset import read_truth, split_sizes, write_dataset
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject
@@ -13,7 +13,6 @@ __all__ = [
     "facts",
     "full_caption",
     "make_scene",
-    "read_caption",
     "read_truth",
     "render",
     "split_sizes",

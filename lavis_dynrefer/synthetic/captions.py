@@ -1,44 +1,35 @@
-"""Phrases about objects, and reading a phrase back into its parts.
+"""Phrases about objects.
 
-Every object has one full caption whose form follows from the truth alone,
+Every object has one full caption whose form follows from the facts,
 
     a [size] [pattern] COLOUR CATEGORY (RELATION a COLOUR CATEGORY | on the SURFACE)
 
-where "medium" and "solid" go without saying; and short ones, which say less in one of many forms,
-as people do: "the mug is striped", "it is tilted", "red mug on the grass".
+where "medium" and "solid" are left out; and short ones, which say less in one of many forms, as
+people do: "the mug is striped", "it is tilted", "red mug on the grass".
 """
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from collections.abc import Mapping
 
 from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject
-from lavis_dynrefer.synthetic.world import (
-    CATEGORIES,
-    COLOURS,
-    PATTERNS,
-    RELATIONS,
-    SIZES,
-    SURFACES,
-)
+from lavis_dynrefer.synthetic.world import SLOTS
 
 # Slot -> the noun for it, as in "the striped pattern of the mug" and in attribute types.
-NOUNS = MappingProxyType(
-    {
-        "colour": "color",
-        "pattern": "pattern",
-        "size": "size",
-        "finish": "finish",
-        "border": "edge",
-        "pose": "pose",
-    }
-)
-PATTERN_PLURALS = MappingProxyType({"striped": "stripes", "checkered": "checks", "dotted": "dots"})
+NOUNS: Mapping[str, str] = {
+    "colour": "color",
+    "pattern": "pattern",
+    "size": "size",
+    "finish": "finish",
+    "border": "edge",
+    "pose": "pose",
+}
+PATTERN_PLURALS: Mapping[str, str] = {"striped": "stripes", "checkered": "checks", "dotted": "dots"}
 _UNSAID = frozenset({"medium", "solid"})
-# What short captions are about: properties of the named object, properties of something that is
-# only pointed at, what it is, or where it is. Word -> share.
-_SUBJECTS = MappingProxyType({"named": 0.36, "unnamed": 0.36, "name": 0.08, "place": 0.2})
+# Share of short captions about: properties of the object by its name, properties of "it" or "the
+# thing", its name, or its place.
+_SUBJECTS = {"named": 0.36, "unnamed": 0.36, "name": 0.08, "place": 0.2}
 _PLAIN_NOUNS = ("object", "thing", "one")
 
 
@@ -70,7 +61,7 @@ def full_caption(scene: Scene, number: int) -> str:
 
 
 def short_caption(scene: Scene, number: int, draws: Draws) -> str:
-    """A caption that says one to three things about an object, in a random form."""
+    """A caption that tells one to three facts about an object, in a random form."""
     item = scene.objects[number]
     subject = draws.weighted(_SUBJECTS)
     if subject == "place":
@@ -81,43 +72,9 @@ def short_caption(scene: Scene, number: int, draws: Draws) -> str:
     return draws.pick(_property_forms(item.look, noun, draws))
 
 
-def read_caption(caption: str) -> dict[str, str | None]:
-    """Slots that a full caption states; the inverse of `full_caption`.
-
-    A slot that is absent or stated twice is None, except that silence means "medium" and "solid".
-    Works on any text, so a model's answer can be graded slot by slot.
-
-    >>> read_caption("a small red mug left of a blue house")["reference_colour"]
-    'blue'
-    """
-    words = caption.lower().split()
-    text = " ".join(words)
-    found = [(text.find(f" {r} "), r) for r in RELATIONS if f" {r} " in text]
-    relation = min(found)[1] if found else None
-    own, _, rest = text.partition(f" {relation} " if relation else " on the ")
-    own_words, rest_words = own.split(), rest.split()
-    return {
-        "colour": _only(own_words, COLOURS),
-        "pattern": _only(own_words, PATTERNS, silent="solid"),
-        "size": _only(own_words, SIZES, silent="medium"),
-        "category": _only(own_words, CATEGORIES),
-        "surface": None if relation else _only(rest_words, SURFACES),
-        "relation": relation,
-        "reference_colour": _only(rest_words, COLOURS) if relation else None,
-        "reference_category": _only(rest_words, CATEGORIES) if relation else None,
-    }
-
-
 def _own_words(look: Look) -> dict[str, str | None]:
-    """Slot -> adjective for what an object itself looks like."""
-    return {
-        "colour": look.colour,
-        "pattern": look.pattern,
-        "size": look.size,
-        "finish": look.finish,
-        "border": look.border,
-        "pose": look.pose,
-    }
+    """Slot -> adjective for the object itself."""
+    return {slot: getattr(look, slot) for slot in SLOTS}
 
 
 def _property_forms(look: Look, noun: str, draws: Draws) -> list[str]:
@@ -158,9 +115,3 @@ def _place_forms(scene: Scene, item: SceneObject) -> list[str]:
 
 def _with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
-
-
-def _only(words: list[str], allowed: object, silent: str | None = None) -> str | None:
-    """The only word that is allowed; `silent` if there is none, None if there are several."""
-    hits = [word for word in words if word in allowed]  # type: ignore[operator]
-    return hits[0] if len(hits) == 1 else None if hits else silent

@@ -1,4 +1,4 @@
-"""Writing a whole synthetic data set in the raw formats of Visual Genome, COCO and OVAD."""
+"""Writing a synthetic dataset in the raw formats of Visual Genome, COCO and OVAD."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import itertools
 import json
 import logging
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from lavis_dynrefer.synthetic.world import SPLIT_START, WORLDS, split_of
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3  # of the generator; raised whenever the same arguments would give other data
+Rows = dict[str, list[dict[str, Any]]]  # of all files, for one or more scenes
+
+VERSION = 3  # of the generator; raise it when the same arguments give other data
 _MANIFEST = "synthetic.json"
 _INFO = {
     "description": "Procedural scenes in the format of a public data set",
@@ -32,34 +35,14 @@ _INFO = {
     "contributor": "lavis_dynrefer",
     "date_created": "2000/01/01",
 }
-_LICENSE = {
-    "url": "https://creativecommons.org/publicdomain/zero/1.0/",
-    "id": 1,
-    "name": "CC0 1.0",
-}
-
-
-@dataclass
-class _Rows:
-    """Rows of all files, of one scene or of many."""
-
-    regions: list[dict[str, Any]] = field(default_factory=list)
-    vg_images: list[dict[str, Any]] = field(default_factory=list)
-    coco_images: list[dict[str, Any]] = field(default_factory=list)
-    coco_annotations: list[dict[str, Any]] = field(default_factory=list)
-    ovad_annotations: list[dict[str, Any]] = field(default_factory=list)
-    truth: list[dict[str, Any]] = field(default_factory=list)
-
-    def extend(self, other: _Rows) -> None:
-        for name, rows in vars(other).items():
-            getattr(self, name).extend(rows)
+_LICENSE = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "id": 1, "name": "CC0 1.0"}
 
 
 def split_sizes(scenes: int) -> dict[str, int]:
-    """Number of images of each split: 80/10/10 % of `scenes`, and as many again for val2017.
+    """Number of images of each split: 80/10/10 % of `scenes`, and another 10 % for val2017.
 
     Raises:
-        ValueError: fewer than 3 scenes.
+        InputError: fewer than 3 scenes.
 
     >>> split_sizes(100)
     {'train': 80, 'val': 10, 'test': 10, 'val2017': 10}
@@ -73,23 +56,23 @@ def split_sizes(scenes: int) -> dict[str, int]:
 def write_dataset(
     root: Path, *, scenes: int, seed: int, world: str = "landmark", processes: int = 1
 ) -> None:
-    """Write images and annotations as the public data sets lay them out.
+    """Write images and annotations in the layout of the public datasets.
 
     Below `root`: `vg/` (region_descriptions.json, image_data.json, densecap_splits.json and
     images/VG_100K/), `ovad/ovad2000.json`, `coco/` (annotations/instances_val2017.json and
-    val2017/), `truth.jsonl` with what is true of each region, and `synthetic.json` with the
-    arguments. The folder appears when it is complete. A folder that already holds this very data
-    set is left as it is.
+    val2017/), `truth.jsonl` with the facts of each region, and `synthetic.json` with the
+    arguments. The folder appears when it is complete. If it already holds this dataset, nothing is
+    done.
 
     Args:
         root: a new or empty folder, or one written before with the same arguments.
         scenes: images of the Visual Genome part; a tenth is added for COCO and OVAD.
         seed: any non-negative integer.
         world: see `make_scene`.
-        processes: how many processes draw; the result does not depend on it.
+        processes: number of processes; the result does not depend on it.
 
     Raises:
-        ValueError: too few scenes, unknown world.
+        InputError: too few scenes, or an unknown world.
         FileExistsError: the folder holds something else.
     """
     sizes = split_sizes(scenes)
@@ -97,34 +80,35 @@ def write_dataset(
         raise InputError(f"no world {world!r}; expected one of {WORLDS}")
     manifest = {"version": VERSION, "scenes": scenes, "seed": seed, "world": world}
     if _is_written(root, manifest):
-        logger.info("%s holds this data set already", root)
+        logger.info("%s already holds this dataset", root)
         return
     partial = root.with_name(root.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was cut off
+    shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
     for folder in ("vg/images/VG_100K", "ovad", "coco/annotations", "coco/val2017"):
         (partial / folder).mkdir(parents=True)
     indices = [SPLIT_START[split] + i for split, size in sizes.items() for i in range(size)]
     try:
-        rows = _Rows()
+        rows: Rows = defaultdict(list)
         draw = functools.partial(_write_scene, partial, seed, world)
         for part in _draw_all(draw, indices, processes):
-            rows.extend(part)
+            for name, items in part.items():
+                rows[name] += items
         _write_annotations(partial, rows, sizes)
         _dump(partial / _MANIFEST, manifest)
-    except BaseException:  # also when interrupted: half a data set is of no use
+    except BaseException:  # also when interrupted
         shutil.rmtree(partial, ignore_errors=True)
         raise
     if root.exists():
-        root.rmdir()  # it is empty, `_is_written` has seen to that
+        root.rmdir()  # empty, see `_is_written`
     partial.rename(root)
-    logger.info("wrote %d images, %d regions to %s", len(indices), len(rows.truth), root)
+    logger.info("wrote %d images, %d regions to %s", len(indices), len(rows["truth"]), root)
 
 
 def read_truth(root: Path, split: str) -> dict[int, dict[str, Any]]:
-    """Region id -> row of `raw_formats.truth_rows` for one split of a data set written here.
+    """Region id -> row of `raw_formats.truth_rows` for one split.
 
     Raises:
-        ValueError: no such split.
+        InputError: no such split.
     """
     if split not in SPLIT_START:
         raise InputError(f"no split {split!r}; expected one of {list(SPLIT_START)}")
@@ -136,21 +120,24 @@ def read_truth(root: Path, split: str) -> dict[int, dict[str, Any]]:
 def described_objects(
     root: Path, split: str, images: int | None = None
 ) -> dict[Path, list[dict[str, Any]]]:
-    """Image file -> rows of `read_truth`, each object once, as its full caption tells it.
+    """Image file -> rows of `read_truth` with full captions, one per object.
 
     Args:
-        root: a data set written here.
+        root: a dataset of `write_dataset`.
         split: one of its splits.
-        images: only so many, the first ones.
+        images: at most this many, the first ones.
     """
     by_image: dict[Path, list[dict[str, Any]]] = {}
     for row in read_truth(root, split).values():
         if row["form"] == "full":
-            number = row["image_id"]
-            coco = split == "val2017"
-            name = f"coco/val2017/{number:012d}.jpg" if coco else f"vg/images/VG_100K/{number}.jpg"
-            by_image.setdefault(root / name, []).append(row)
+            by_image.setdefault(root / _image_file(row["image_id"]), []).append(row)
     return dict(itertools.islice(by_image.items(), images))
+
+
+def _image_file(index: int) -> str:
+    if split_of(index) == "val2017":
+        return f"coco/val2017/{index:012d}.jpg"
+    return f"vg/images/VG_100K/{index}.jpg"
 
 
 def _is_written(root: Path, manifest: dict[str, Any]) -> bool:
@@ -160,67 +147,63 @@ def _is_written(root: Path, manifest: dict[str, Any]) -> bool:
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "other files"
     if found != manifest:
         raise FileExistsError(
-            f"{root} holds {found}, not the data set {manifest}; name another folder or remove it"
+            f"{root} holds {found}, not the dataset {manifest}; choose another folder or remove it"
         )
     return True
 
 
-def _draw_all(
-    draw: functools.partial[_Rows], indices: list[int], processes: int
-) -> Iterator[_Rows]:
+def _draw_all(draw: functools.partial[Rows], indices: list[int], processes: int) -> Iterator[Rows]:
     if processes <= 1:
         yield from map(draw, indices)
         return
-    with ProcessPoolExecutor(processes) as pool:
+    # A forked process could hang: torch may run threads here.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from pool.map(draw, indices, chunksize=16)
 
 
-def _write_scene(root: Path, seed: int, world: str, index: int) -> _Rows:
+def _write_scene(root: Path, seed: int, world: str, index: int) -> Rows:
     scene = make_scene(seed, index, world)
-    # JPEG with full colour resolution: a third of the bytes of PNG and 60 times as fast to write.
-    # The drawing itself is exact; decoders of the same file agree, too.
-    options: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
-    rows = _Rows(truth=raw_formats.truth_rows(scene))
+    # JPEG with full colour resolution: a third of the bytes of PNG and 60 times faster to write.
+    render(scene).save(root / _image_file(index), "JPEG", quality=95, subsampling=0)
+    rows = {"truth": raw_formats.truth_rows(scene)}
     if split_of(index) == "val2017":
-        rows.coco_images.append(raw_formats.coco_image(scene))
-        rows.coco_annotations.extend(raw_formats.coco_annotations(scene))
-        rows.ovad_annotations.extend(raw_formats.ovad_annotations(scene))
-        render(scene).save(root / "coco/val2017" / rows.coco_images[0]["file_name"], **options)
+        rows["coco_images"] = [raw_formats.coco_image(scene)]
+        rows["coco"] = raw_formats.coco_annotations(scene)
+        rows["ovad"] = raw_formats.ovad_annotations(scene)
     else:
-        rows.regions.append({"regions": raw_formats.region_descriptions(scene), "id": index})
-        rows.vg_images.append(raw_formats.image_data(scene))
-        render(scene).save(root / f"vg/images/VG_100K/{index}.jpg", **options)
+        rows["regions"] = [{"regions": raw_formats.region_descriptions(scene), "id": index}]
+        rows["vg_images"] = [raw_formats.image_data(scene)]
     return rows
 
 
-def _write_annotations(root: Path, rows: _Rows, sizes: dict[str, int]) -> None:
-    _dump(root / "vg/region_descriptions.json", rows.regions)
-    _dump(root / "vg/image_data.json", rows.vg_images)
+def _write_annotations(root: Path, rows: Rows, sizes: dict[str, int]) -> None:
+    _dump(root / "vg/region_descriptions.json", rows["regions"])
+    _dump(root / "vg/image_data.json", rows["vg_images"])
     splits = {
-        name: list(itertools.islice(itertools.count(SPLIT_START[name]), sizes[name]))
+        name: list(range(SPLIT_START[name], SPLIT_START[name] + sizes[name]))
         for name in ("train", "val", "test")
     }
     _dump(root / "vg/densecap_splits.json", splits)
     head = {"info": _INFO, "licenses": [_LICENSE]}
     coco = {
         **head,
-        "images": rows.coco_images,
-        "annotations": rows.coco_annotations,
+        "images": rows["coco_images"],
+        "annotations": rows["coco"],
         "categories": category_rows(),
     }
     _dump(root / "coco/annotations/instances_val2017.json", coco)
-    for position, row in enumerate(rows.ovad_annotations):  # OVAD's ids are list positions
+    for position, row in enumerate(rows["ovad"]):  # OVAD's ids are list positions
         row["id"] = position
     ovad = {
         **head,
         "categories": [{**row, "isthing": 1, "ov_set": "base"} for row in category_rows()],
         "attributes": attribute_rows(),
-        "images": rows.coco_images,
-        "annotations": rows.ovad_annotations,
+        "images": rows["coco_images"],
+        "annotations": rows["ovad"],
     }
     _dump(root / "ovad/ovad2000.json", ovad)
     with (root / "truth.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row) + "\n" for row in rows.truth)
+        lines.writelines(json.dumps(row) + "\n" for row in rows["truth"])
 
 
 def _dump(path: Path, content: object) -> None:

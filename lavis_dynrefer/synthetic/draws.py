@@ -1,7 +1,7 @@
-"""Random choices that come out the same on every machine and with every numpy version.
+"""Random choices that are equal on every machine and with every numpy version.
 
-Only the raw bits of PCG64 are used: numpy keeps those stable, while `Generator.choice`, `integers`
-and the like may change between versions.
+Only the raw bits of PCG64 are used: numpy keeps those stable, while methods of `Generator` may
+change between versions.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Draws:
             left -= weight
             if left < 0:
                 return name
-        return next(reversed(list(weights)))  # rounding left a crumb behind the last weight
+        return next(reversed(list(weights)))  # after rounding
 
     def field(self, height: int, width: int) -> np.ndarray:
         """(height, width) float64 numbers in [0, 1)."""

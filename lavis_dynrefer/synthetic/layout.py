@@ -43,10 +43,10 @@ from lavis_dynrefer.synthetic.world import (
 )
 
 _TRIES = 24  # positions tried for one object before another object is drawn
-_MOST_HIDDEN = 0.3  # share of an object that others may cover
-_ONE_GROUND = 0.85  # share of a box that must lie on one ground
-_REACH = 110.0  # most pixels between related boxes
-_NEARER = 4.0  # pixels by which the nearest neighbour must be nearer than the next
+_MOST_HIDDEN = 0.3  # largest share of an object that others may cover
+_ONE_GROUND = 0.85  # least share of a box on one ground
+_REACH = 110.0  # largest distance of related boxes in pixels
+_NEARER = 4.0  # pixels by which the nearest neighbour must be nearer than the second
 
 
 def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
@@ -54,13 +54,13 @@ def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
 
     Args:
         seed: any non-negative integer.
-        index: from 1; `world.SPLIT_START` says which indices belong to which split. Training
-            scenes show no held-out colour and category together.
-        world: "landmark": one large solid object, the others are described by where they lie from
-            it; "neighbour": each object is described by where it lies from its nearest neighbour.
+        index: from 1; `world.SPLIT_START` tells its split. Training scenes never show a held-out
+            pair of colour and category.
+        world: "landmark": captions place the other objects relative to a large solid one;
+            "neighbour": captions place each object relative to its nearest neighbour.
 
     Raises:
-        ValueError: unknown world, index below 1.
+        InputError: unknown world, or an index below 1.
     """
     if world not in WORLDS:
         raise InputError(f"no world {world!r}; expected one of {WORLDS}")
@@ -116,7 +116,7 @@ def _draw_look(draws: Draws, world: str, *, landmark: bool) -> Look:
 def _place(
     draws: Draws, scene: Scene, look: Look, objects: list[SceneObject]
 ) -> SceneObject | None:
-    """Find room for an object; None if there is none within a few tries."""
+    """Find a place for an object; None after too many tries."""
     mask = look.mask()
     owner = owner_map(objects)
     may_overlap = bool(objects) and draws.chance(0.25)
@@ -139,7 +139,7 @@ def _place(
 def _propose(
     draws: Draws, world: str, look: Look, objects: list[SceneObject], *, close: bool
 ) -> tuple[int, int]:
-    """A centre in pixels: near another object where relations are wanted, else anywhere."""
+    """A centre in pixels: often near another object, so that they are related."""
     if not objects and world == "landmark":
         x = draws.integer(WIDTH // 5, 4 * WIDTH // 5)
         return x, draws.integer(HEIGHT // 4, 3 * HEIGHT // 4)
@@ -159,7 +159,7 @@ def _propose(
 
 
 def _surface_under(scene: Scene, box: Box) -> str | None:
-    """The ground that most of the box lies on, None if it lies on two."""
+    """The ground under most of the box; None if there are two."""
     if len(scene.zones) == 1:
         return scene.zones[0].surface
     low, high = (box[0], box[2]) if scene.sideways else (box[1], box[3])
@@ -172,7 +172,7 @@ def _surface_under(scene: Scene, box: Box) -> str | None:
 def _little_hidden(
     objects: list[SceneObject], owner: np.ndarray, left: int, top: int, mask: np.ndarray
 ) -> bool:
-    """Whether a new object may go here: it lies mostly on the ground and hides little of others."""
+    """Whether a new object would lie mostly on the ground and hide little of the others."""
     below = owner[top : top + mask.shape[0], left : left + mask.shape[1]][mask]
     hidden = below[below >= 0]
     if len(hidden) > _MOST_HIDDEN * len(below):
@@ -214,7 +214,7 @@ def _with_facts(objects: list[SceneObject], world: str) -> tuple[SceneObject, ..
 
 
 def _reference(boxes: list[Box], number: int, world: str) -> int | None:
-    """The object that `number` is described by: the landmark, or the clearly nearest neighbour."""
+    """The reference object of `number`: the landmark, or a clearly nearest neighbour."""
     others = [k for k in range(len(boxes)) if k != number]
     if world == "landmark":
         others = [0] if number else []

@@ -1,31 +1,28 @@
-"""Colour, pattern, light and gloss for stencils."""
+"""Colour, pattern, light and gloss of an object."""
 
 from __future__ import annotations
 
 import functools
-from types import MappingProxyType
+from collections.abc import Mapping
 
 import numpy as np
 
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic.shapes import PAINTS
 from lavis_dynrefer.synthetic.stencils import Stencil, turn
 
 RGB = tuple[int, int, int]
 
 # Name -> (colour, darker tone for shaded parts, second colour of patterns).
-TONES: MappingProxyType[str, tuple[RGB, RGB, RGB]] = MappingProxyType(
-    {
-        "red": ((214, 38, 42), (146, 20, 32), (255, 212, 204)),
-        "blue": ((40, 88, 214), (24, 54, 148), (200, 222, 255)),
-        "green": ((28, 150, 64), (14, 98, 44), (204, 244, 206)),
-        "yellow": ((250, 200, 20), (204, 150, 6), (255, 251, 214)),
-        "orange": ((246, 126, 18), (190, 86, 6), (255, 230, 198)),
-        "black": ((40, 40, 46), (88, 88, 98), (212, 212, 220)),
-        "purple": ((126, 54, 176), (82, 30, 124), (234, 210, 252)),
-        "pink": ((244, 106, 170), (202, 66, 132), (255, 224, 240)),
-    }
-)
+TONES: Mapping[str, tuple[RGB, RGB, RGB]] = {
+    "red": ((214, 38, 42), (146, 20, 32), (255, 212, 204)),
+    "blue": ((40, 88, 214), (24, 54, 148), (200, 222, 255)),
+    "green": ((28, 150, 64), (14, 98, 44), (204, 244, 206)),
+    "yellow": ((250, 200, 20), (204, 150, 6), (255, 251, 214)),
+    "orange": ((246, 126, 18), (190, 86, 6), (255, 230, 198)),
+    "black": ((40, 40, 46), (88, 88, 98), (212, 212, 220)),
+    "purple": ((126, 54, 176), (82, 30, 124), (234, 210, 252)),
+    "pink": ((244, 106, 170), (202, 66, 132), (255, 224, 240)),
+}
 _DARK_RIM, _LIGHT_RIM = (32, 30, 38), (250, 250, 250)  # a dark line would not show on black
 
 
@@ -33,7 +30,7 @@ _DARK_RIM, _LIGHT_RIM = (32, 30, 38), (250, 250, 250)  # a dark line would not s
 def pattern_map(pattern: str, side: int, angle: int) -> np.ndarray:
     """(n, n) float32 share of the second colour in each pixel; n is even and covers any stencil.
 
-    The pattern turns with the object and grows with it, but never below what pixels can show.
+    The pattern rotates and scales with the object, down to a smallest visible size.
     """
     size, fine = 2 * ((3 * side) // 4 + 4), 4
     steps = (np.arange(size * fine) + 0.5) / fine - size / 2
@@ -45,14 +42,12 @@ def pattern_map(pattern: str, side: int, angle: int) -> np.ndarray:
     elif pattern == "checkered":
         cell = max(3.1, 0.115 * side)
         second = (np.floor(u / cell) + np.floor(v / cell)) % 2 == 1
-    elif pattern == "dotted":
+    else:  # dotted
         gap = max(5.0, 0.2 * side)
         row = np.floor(v / (0.87 * gap))
         du = (u / gap + 0.5 * (row % 2)) % 1.0 - 0.5
         dv = v / gap - 0.87 * (row + 0.5)
         second = du * du + dv * dv < 0.3 * 0.3
-    else:
-        raise InputError(f"no pattern {pattern!r}; expected striped, checkered or dotted")
     counts = second.reshape(size, fine, size, fine).sum(axis=(1, 3), dtype=np.int64)
     return (counts / (fine * fine)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""One scene as rows of the raw files of Visual Genome, COCO and OVAD, and as rows of truth."""
+"""One scene as rows of the raw files of Visual Genome, COCO and OVAD, and its facts."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Row = dict[str, Any]
 _IDS_PER_SCENE = 100  # region ids of scene i lie in [100 i, 100 i + 99]; they fit 32 bits
 _STREAM = 98  # of random numbers, apart from those that lay the scene out
 _IDS_PER_OBJECT = 4
-_SECOND_SHORT = 0.25  # share of the objects with three descriptions instead of two, in training
-_DATE = "2000-01-01 00:00:00"  # the raw formats ask for one; a fixed one keeps files reproducible
+_SECOND_SHORT = 0.25  # share of objects with two short captions instead of one, in training
+_DATE = "2000-01-01 00:00:00"  # required by COCO; fixed, so that files are reproducible
 
 
 def captions(scene: Scene) -> list[tuple[int, int, str, str]]:
     """(region id, number of the object, "full" or "short", phrase) for each region of a scene.
 
-    Every object has a full caption. In training it has one or two short ones as well; elsewhere it
-    has none, so that the best possible answer to every region is known. The full ones come first:
-    neighbours in the list are then different objects, as a batch of `regions_per_image` wants them.
+    Every object has a full caption. Only in training it also has one or two short ones: elsewhere
+    the best answer for every region is known. The full ones come first, so that neighbours in the
+    list are different objects, which suits batches with `regions_per_image`.
     """
     draws = Draws(scene.seed, scene.index, _STREAM)
     rows = []
@@ -128,7 +128,7 @@ def ovad_annotations(scene: Scene) -> list[Row]:
 
 
 def truth_rows(scene: Scene) -> list[Row]:
-    """What is true about each region, so that answers can be graded slot by slot.
+    """The facts of each region, so that answers can be graded slot by slot.
 
     Keys: split, image_id, region_id (of region_descriptions, or the COCO annotation id), form
     ("full" or "short" caption), phrase, box (xyxy), visible, held_out (the object's colour and
@@ -154,10 +154,10 @@ def truth_rows(scene: Scene) -> list[Row]:
 
 
 def mask_polygons(mask: np.ndarray) -> list[list[float]]:
-    """Polygons x1, y1, x2, y2, ... round a mask, in pixels, as wide in each row as the mask.
+    """Polygons x1, y1, x2, y2, ... around a mask, in pixels, as wide in each row as the mask.
 
     Holes and notches that do not reach the outer columns of a row are filled. The polygons span
-    exactly the mask's box, because readers of COCO's format take boxes from them.
+    exactly the mask's box, because readers of COCO's format compute boxes from them.
     """
     rows = np.flatnonzero(mask.any(axis=1))
     polygons = []
@@ -171,7 +171,7 @@ def mask_polygons(mask: np.ndarray) -> list[list[float]]:
 
 
 def _staircase(columns: np.ndarray, rows: np.ndarray) -> list[tuple[int, int]]:
-    """Corners of the edge that runs down at the given column in each row."""
+    """Corners of the edge that runs down along the given column of each row."""
     turns = np.flatnonzero(np.diff(columns)) + 1
     starts, stops = [0, *turns], [*turns, len(rows)]
     return [

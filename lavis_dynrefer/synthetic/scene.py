@@ -1,4 +1,4 @@
-"""What a scene is: grounds, objects, and what is true about where the objects are."""
+"""A scene: grounds, objects, and where the objects lie."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box
 from lavis_dynrefer.synthetic.stencils import make_stencil
 from lavis_dynrefer.synthetic.world import HEIGHT, SYMMETRIC, WIDTH
 
-SOLID = 128  # an object owns the pixels it covers at least half
-_CLEAR = 1.5  # a direction is named only if its distance is this many times the other one
+SOLID = 128  # coverage of a pixel, in 255ths, from which the object owns it
+_CLEAR = 1.5  # least ratio of the distances along and across a direction
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one object looks like, wherever it lies. Words come from `world`.
+    """Appearance of an object, in the words of `world`.
 
     Args:
-        category: what is drawn.
+        category: its shape.
         colour: main colour.
         pattern: "solid" or a pattern of the main colour and a light tone.
         size: "small", "medium" or "large".
@@ -29,7 +28,7 @@ class Look:
         finish: "shiny" or "matte".
         border: "outlined" or "borderless".
         angle: degrees clockwise.
-        mirrored: left and right exchanged, after turning.
+        mirrored: flipped left to right, after rotation.
     """
 
     category: str
@@ -62,14 +61,14 @@ class SceneObject:
 
     Args:
         look: its own properties.
-        left: column of the top left pixel of its mask in the image.
-        top: row of it.
-        box: tight xyxy box in pixels around what is visible of it; whole numbers.
+        left: image column of the top left pixel of its mask.
+        top: image row of that pixel.
+        box: tight xyxy box around the visible part, in whole pixels.
         visible: share of the object that no other object covers, at least 0.7.
         surface: the ground under it.
-        location: where in the image, e.g. "top left"; None where that is unclear.
-        relation: where it lies from the reference object, e.g. "left of"; None without one.
-        reference: number of that other object in `Scene.objects`; None without one.
+        location: in the image, e.g. "top left"; None if unclear.
+        relation: to the reference object, e.g. "left of"; None without one.
+        reference: index of the reference object in `Scene.objects`; None without one.
     """
 
     look: Look
@@ -89,9 +88,9 @@ class Zone:
 
     Args:
         surface: one of `world.SURFACES`.
-        left: column at which it is cut from the large ground image.
-        top: row of it.
-        light: factor on the brightness.
+        left: column at which it is cropped from the large ground image.
+        top: row at which it is cropped.
+        light: brightness factor.
     """
 
     surface: str
@@ -105,13 +104,13 @@ class Scene:
     """One image before it is drawn.
 
     Args:
-        seed: of the data set.
+        seed: of the dataset.
         index: of the scene; `world.split_of` tells its split.
         world: "landmark" or "neighbour".
         zones: one ground, or two that meet at `edge`.
-        sideways: the two zones lie left and right instead of above and below.
+        sideways: whether the two zones are left and right instead of top and bottom.
         edge: column (sideways) or row at which the zones meet, in pixels.
-        objects: in drawing order, later ones on top; the landmark, if any, comes first.
+        objects: in drawing order, later ones on top; a landmark comes first.
     """
 
     seed: int
@@ -135,14 +134,8 @@ def owner_map(objects: tuple[SceneObject, ...] | list[SceneObject]) -> np.ndarra
 
 
 def tight_box(mask: np.ndarray, left: int = 0, top: int = 0) -> Box:
-    """Smallest xyxy box in pixels around the True pixels of a mask, moved by (left, top).
-
-    Raises:
-        ValueError: the mask is empty.
-    """
+    """Smallest xyxy box in pixels around the True pixels of a mask, shifted by (left, top)."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        raise InputError("an empty mask has no box")
     return (
         float(left + columns[0]),
         float(top + rows[0]),
@@ -161,8 +154,8 @@ def gap(box: Box, other: Box) -> float:
 def relation(box: Box, other: Box) -> str | None:
     """Where `box` lies from `other`: "left of", "right of", "above", "below", or None if unclear.
 
-    Clear means: the centre lies beyond the other box in that direction, and the distance between
-    the centres is 1.5 times as long in that direction as across it.
+    A direction is clear if the centre lies beyond the other box, and the distance of the centres is
+    at least 1.5 times as long in that direction as across it.
 
     >>> relation((0, 0, 10, 10), (50, 2, 60, 12))
     'left of'
@@ -178,7 +171,7 @@ def relation(box: Box, other: Box) -> str | None:
 
 
 def location(box: Box) -> str | None:
-    """Where a box lies in the image, by thirds; None if its centre is near a border of thirds.
+    """Where a box lies in the image, by thirds; None if its centre is near a border of them.
 
     >>> location((0, 0, 40, 40)), location((200, 0, 280, 60)), location((220, 160, 260, 200))
     ('top left', 'top', 'middle')

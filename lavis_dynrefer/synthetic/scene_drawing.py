@@ -13,8 +13,8 @@ from lavis_dynrefer.synthetic.textures import ground
 from lavis_dynrefer.synthetic.world import HEIGHT, WIDTH
 
 _STREAM = 97  # of random numbers, apart from those that lay the scene out
-_SEAM = 12  # pixels to either side of the edge between two grounds that are blended
-_SHADOW = 0.42  # darkest share of light that a shadow takes away
+_SEAM = 12  # pixels on either side of the edge in which two grounds are blended
+_SHADOW = 0.42  # share of light that the darkest shadow removes
 
 
 def render(scene: Scene) -> Image.Image:
@@ -36,7 +36,7 @@ def _draw_ground(scene: Scene) -> np.ndarray:
     if len(cuts) == 1:
         return canvas
     upright, second = canvas, cuts[1]
-    if scene.sideways:  # columns take the part of rows
+    if scene.sideways:  # columns become rows
         upright, second = canvas.transpose(1, 0, 2), second.transpose(1, 0, 2)
     start = scene.edge - _SEAM
     over = second[start:] * np.float32(scene.zones[1].light)
@@ -52,7 +52,7 @@ def _draw_ground(scene: Scene) -> np.ndarray:
 
 
 def _waves(scene: Scene) -> np.ndarray:
-    """(WIDTH,) float32: how far the edge swings, at most 5 pixels either way."""
+    """(WIDTH,) float32: shift of the edge, at most 5 pixels either way."""
     cell = 40
     heights = 10 * Draws(scene.seed, scene.index, _STREAM).field(1, WIDTH // cell + 2)[0] - 5
     position = np.arange(WIDTH) / cell
@@ -89,7 +89,7 @@ def _draw_object(canvas: np.ndarray, item: SceneObject) -> None:
 
 
 def _darken(canvas: np.ndarray, shadow: np.ndarray, *, left: int, top: int) -> None:
-    """Lay a shadow on the canvas; what falls outside the image is cut off."""
+    """Draw a shadow, clipped to the image."""
     bottom, right = min(top + shadow.shape[0], HEIGHT), min(left + shadow.shape[1], WIDTH)
     first_row, first_column = max(top, 0), max(left, 0)
     part = shadow[first_row - top : bottom - top, first_column - left : right - left]

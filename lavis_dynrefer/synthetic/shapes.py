@@ -1,35 +1,31 @@
-"""The drawn things: one table from category to painted polygons.
+"""The shapes: a table from category to painted polygons.
 
-Coordinates are free units with y downwards; `outline_of` centres every shape and scales its longest
-side to 1. Parts are painted in order, later ones over earlier ones. The paint "body" takes the
-colour and the pattern of the object, "shade" a darker tone of the colour; the others are fixed.
+Coordinates are in any unit, y downwards; `outline_of` centres every shape and scales its longest
+side to 1. Parts are painted in order, later ones on top. The paint "body" has the colour and the
+pattern of the object, "shade" a darker tone of the colour; the others are fixed.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-
-from lavis_dynrefer.errors import InputError
 
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
 
-PAINTS = MappingProxyType(  # fixed RGB; None is the object's own colour
-    {
-        "body": None,
-        "shade": None,
-        "wood": (122, 82, 52),
-        "cream": (240, 225, 196),
-        "glass": (206, 231, 240),
-        "white": (252, 252, 250),
-        "ink": (38, 36, 44),
-        "metal": (150, 154, 160),
-        "leaf": (92, 140, 70),
-    }
-)
+PAINTS: Mapping[str, tuple[int, int, int] | None] = {  # fixed RGB; None: the object's own colour
+    "body": None,
+    "shade": None,
+    "wood": (122, 82, 52),
+    "cream": (240, 225, 196),
+    "glass": (206, 231, 240),
+    "white": (252, 252, 250),
+    "ink": (38, 36, 44),
+    "metal": (150, 154, 160),
+    "leaf": (92, 140, 70),
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ _HIND_WING = _smooth(((0.0, -0.1), (0.6, -0.06), (0.84, 0.3), (0.66, 0.82), (0.3
 _FEELER = ((0.0, -0.4), (0.2, -0.9), (0.27, -0.88), (0.05, -0.38))
 
 # fmt: off
-SHAPES: MappingProxyType[str, tuple[Part, ...]] = MappingProxyType({
+SHAPES: Mapping[str, tuple[Part, ...]] = {
     "house": (
         Part("shade", _box(0.38, -0.95, 0.62, -0.3)),
         Part("body", _box(-0.78, -0.1, 0.78, 0.95)),
@@ -238,19 +234,13 @@ SHAPES: MappingProxyType[str, tuple[Part, ...]] = MappingProxyType({
         Part("body", _oval(0.36, 0.12, 0.54, 0.7)),
         Part("body", _oval(0.0, 0.3, 0.55, 0.6)),
     ),
-})
+}
 # fmt: on
 
 
 @functools.cache
 def outline_of(category: str) -> tuple[Part, ...]:
-    """The parts of a category, centred on (0, 0) with the longest side scaled to 1.
-
-    Raises:
-        ValueError: no such category.
-    """
-    if category not in SHAPES:
-        raise InputError(f"no shape for {category!r}; expected one of {sorted(SHAPES)}")
+    """The parts of a category, centred on (0, 0) with the longest side scaled to 1."""
     parts = SHAPES[category]
     xs = [x for part in parts for x, _ in part.points]
     ys = [y for part in parts for _, y in part.points]

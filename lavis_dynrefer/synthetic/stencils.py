@@ -1,7 +1,7 @@
-"""From a shape to pixels without colour: what share of each pixel each paint covers.
+"""From a shape to the share of each pixel that each paint covers.
 
-Written in whole numbers and exactly rounded operations only, so that every machine gets the same
-pixels. Polygons are filled on a finer grid and averaged, which is the anti-aliasing.
+Uses only whole numbers and exactly rounded operations, so that every machine gets the same pixels.
+Anti-aliasing: polygons are filled on a finer grid and averaged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from lavis_dynrefer.synthetic.shapes import PAINTS, outline_of
 
-_GRID = 4096  # polygon corners are rounded to this part of a pixel: no doubt on which side they lie
+_GRID = 4096  # corners are rounded to this fraction of a pixel, so that all machines agree
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Stencil:
 
     Args:
         coverage: paint name -> (H, W) uint8, 255 where the paint covers the whole pixel.
-        rim: (H, W) uint8 coverage of the line round the object, all 0 without one.
+        rim: (H, W) uint8 coverage of the outline, all 0 without one.
         alpha: (H, W) uint8 coverage of the object with its rim.
         shadow: (H + 2 p, W + 2 p) uint8, `alpha` blurred; p is `padding`.
         padding: pixels the shadow reaches beyond the object on each side.
-        glint: (row, column) where light falls, at a thick place of the body up and left.
+        glint: (row, column) of the highlight, in a thick part of the body, up and left.
     """
 
     coverage: dict[str, np.ndarray]
@@ -88,7 +88,7 @@ def make_stencil(category: str, side: int, angle: int, outlined: bool) -> Stenci
         category: one of `world.CATEGORIES`.
         side: longest side of the upright object in pixels.
         angle: degrees clockwise.
-        outlined: whether a line runs round the object.
+        outlined: whether it has an outline.
     """
     fine = 4 if side >= 48 else 8  # sub-pixels per pixel and axis
     line = max(1.0, 0.032 * side) if outlined else 0.0
@@ -115,7 +115,7 @@ def make_stencil(category: str, side: int, angle: int, outlined: bool) -> Stenci
 
 
 def _index_map(category: str, side: int, angle: int, margin: float, multiple: int) -> np.ndarray:
-    """(H, W) uint8: 1 + number of the topmost paint, 0 outside; H and W are multiples."""
+    """(H, W) uint8: 1 + index of the topmost paint, 0 outside; H and W divide by `multiple`."""
     cos, sin = turn(angle)
     to_pixels = side * np.array([[cos, sin], [-sin, cos]])
     parts = []
@@ -153,7 +153,7 @@ def _shrink(mask: np.ndarray, fine: int) -> np.ndarray:
 
 
 def _glint(body: np.ndarray, side: int) -> tuple[int, int]:
-    """Row and column of a thick place of the body, preferably up and left."""
+    """Row and column of a thick part of the body, preferably up and left."""
     thickness = box_blur(body, max(1, side // 9))
     rows, columns = np.indices(body.shape)
     best = int(np.argmax(thickness * side - 100 * (rows + columns)))

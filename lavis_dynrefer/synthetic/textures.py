@@ -1,30 +1,22 @@
-"""The grounds that objects lie on: eight large images, from which scenes cut theirs."""
+"""The grounds that objects lie on: eight large images, from which scenes are cropped."""
 
 from __future__ import annotations
 
 import functools
-from types import MappingProxyType
 
 import numpy as np
 
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.world import HEIGHT, SURFACES, WIDTH
 
-MARGIN = 160  # pixels that a ground is larger than an image, so that scenes can cut anywhere
+MARGIN = 160  # pixels by which a ground is larger than an image
 _ROWS, _COLUMNS = HEIGHT + MARGIN, WIDTH + MARGIN
-_SEED = 7_301  # fixed: grounds belong to the world, not to a data set
+_SEED = 7_301  # fixed: grounds do not depend on the dataset
 
 
 @functools.cache
 def ground(surface: str) -> np.ndarray:
-    """(HEIGHT + MARGIN, WIDTH + MARGIN, 3) float32 in [0, 255], the same on every machine.
-
-    Raises:
-        ValueError: no such surface.
-    """
-    if surface not in _RECIPES:
-        raise InputError(f"no surface {surface!r}; expected one of {sorted(_RECIPES)}")
+    """(HEIGHT + MARGIN, WIDTH + MARGIN, 3) float32 in [0, 255], the same on every machine."""
     draws = Draws(_SEED, SURFACES.index(surface))
     image = _RECIPES[surface](draws)
     image.setflags(write=False)  # shared by all callers through the cache
@@ -32,7 +24,7 @@ def ground(surface: str) -> np.ndarray:
 
 
 def smooth_noise(draws: Draws, cell_rows: int, cell_columns: int) -> np.ndarray:
-    """(_ROWS, _COLUMNS) float64 in [-1, 1]: random heights every cell, smoothly joined."""
+    """(_ROWS, _COLUMNS) float64 in [-1, 1]: random heights per cell, smoothly interpolated."""
 
     def steps(length: int, cell: int) -> tuple[np.ndarray, np.ndarray]:
         position = (np.arange(length) + 0.5) / cell
@@ -147,15 +139,13 @@ def _carpet(draws: Draws) -> np.ndarray:
     return _tinted((138, 124, 140), (198, 184, 188), level + 0.08 * smooth_noise(draws, 2, 2))
 
 
-_RECIPES = MappingProxyType(
-    {
-        "grass": _grass,
-        "sand": _sand,
-        "water": _water,
-        "snow": _snow,
-        "wood": _wood,
-        "brick": _brick,
-        "stone": _stone,
-        "carpet": _carpet,
-    }
-)
+_RECIPES = {
+    "grass": _grass,
+    "sand": _sand,
+    "water": _water,
+    "snow": _snow,
+    "wood": _wood,
+    "brick": _brick,
+    "stone": _stone,
+    "carpet": _carpet,
+}

@@ -10,33 +10,21 @@ from typing import Any
 from lavis_dynrefer.synthetic.captions import NOUNS, PATTERN_PLURALS
 from lavis_dynrefer.synthetic.scene import Look
 from lavis_dynrefer.synthetic.world import (
-    BORDERS,
     CATEGORIES,
     COLOURS,
-    FINISHES,
     LOCATIONS,
-    PATTERNS,
-    POSES,
     RELATIONS,
-    SIZES,
+    SLOTS,
     SUPERCATEGORIES,
     SURFACES,
 )
 
-_SLOTS = {
-    "colour": COLOURS,
-    "pattern": PATTERNS,
-    "size": SIZES,
-    "finish": FINISHES,
-    "border": BORDERS,
-    "pose": POSES,
-}
 _HEAD, _MEDIUM = 1 / 3, 0.12  # share of the objects from which an attribute is head, or medium
 
 
 def attribute_rows() -> list[dict[str, Any]]:
     """The `attributes` list in OVAD's format; the frequency set follows from the world's shares."""
-    pairs = [(slot, word, share) for slot, words in _SLOTS.items() for word, share in words.items()]
+    pairs = [(slot, word, share) for slot, words in SLOTS.items() for word, share in words.items()]
     return [
         {
             "id": number,
@@ -54,14 +42,14 @@ def attribute_labels(facts: Mapping[str, Any]) -> dict[str, int]:
     """Name of the attribute -> 1 present, 0 absent, -1 undefined; ordered as `attribute_rows`."""
     return {
         f"{NOUNS[slot]}:{word}": -1 if facts[slot] is None else int(facts[slot] == word)
-        for slot, words in _SLOTS.items()
+        for slot, words in SLOTS.items()
         for word in words
     }
 
 
 def attribute_vector(look: Look) -> list[int]:
     """The values of `attribute_labels`."""
-    return list(attribute_labels({slot: getattr(look, slot) for slot in _SLOTS}).values())
+    return list(attribute_labels({slot: getattr(look, slot) for slot in SLOTS}).values())
 
 
 def category_rows() -> list[dict[str, Any]]:
@@ -74,10 +62,10 @@ def category_rows() -> list[dict[str, Any]]:
 
 
 def tags() -> list[str]:
-    """What the captions say about regions, singular, without repeats: words, and "left of"."""
+    """The words of the captions, singular, and "left of" and "right of"; without repeats."""
     words = [
         *CATEGORIES,
-        *(word for group in _SLOTS.values() for word in group),
+        *(word for group in SLOTS.values() for word in group),
         *(plural[:-1] for plural in PATTERN_PLURALS.values()),
         *SURFACES,
         *LOCATIONS,
@@ -87,17 +75,16 @@ def tags() -> list[str]:
 
 
 def truth_labels() -> list[str]:
-    """What the backbone learns to see: the tags, and what the colour and kind of a reference are.
+    """Labels of the backbone's pretraining: the tags, and colour and category of the reference.
 
-    The latter have names of their own, "by blue" and "by house", so that nothing confuses them
-    with the region's.
+    The latter are called "by blue" and "by house", to tell them from the region's own.
     """
     return [*tags(), *(f"by {word}" for word in (*COLOURS, *CATEGORIES))]
 
 
 def true_labels(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those `truth_labels` that hold, from a row of `read_truth`, said in a caption or not."""
-    own = [facts[slot] for slot in (*_SLOTS, "category", "surface")]
+    """The `truth_labels` of a region, from its facts in `read_truth`."""
+    own = [facts[slot] for slot in (*SLOTS, "category", "surface")]
     places = (facts["location"] or "").split()  # "top left" is two tags
     reference = [facts["reference_colour"], facts["reference_category"]]
     labels = [*own, *places, facts["relation"], *(f"by {word}" for word in reference if word)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_dynrefer.synthetic.captions import facts, full_caption, read_caption, short_caption
+from lavis_dynrefer.synthetic.captions import full_caption, short_caption
 from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject, Zone
@@ -12,7 +12,6 @@ from lavis_dynrefer.synthetic.world import WORLDS
 FUNCTION_WORDS = {"a", "an", "the", "is", "and", "on", "in", "at", "of", "with", "it"}
 PLAIN_NOUNS = {"object", "thing", "one"}
 SLOT_WORDS = {"color", "pattern", "size", "finish", "edge", "pose"}
-STATED = ("colour", "pattern", "size", "category", "relation", "reference_colour")
 
 
 def item(category, colour, pattern="solid", size="medium", **place):
@@ -39,44 +38,8 @@ SCENE = scene_of(
         (2, "a large blue apple above an orange umbrella"),
     ],
 )
-def test_full_captions_name_what_is_worth_naming(number, caption):
+def test_full_captions_leave_out_medium_and_solid(number, caption):
     assert full_caption(SCENE, number) == caption
-
-
-def test_reading_a_full_caption_gives_its_parts():
-    assert read_caption("a small striped red mug left of an orange umbrella") == {
-        "colour": "red",
-        "pattern": "striped",
-        "size": "small",
-        "category": "mug",
-        "surface": None,
-        "relation": "left of",
-        "reference_colour": "orange",
-        "reference_category": "umbrella",
-    }
-
-
-def test_silence_means_medium_and_solid():
-    read = read_caption("a red mug on the grass")
-    assert (read["size"], read["pattern"], read["surface"]) == ("medium", "solid", "grass")
-
-
-@pytest.mark.parametrize(
-    ("caption", "slot"),
-    [("", "colour"), ("a red blue mug", "colour"), ("a red mug house", "category")],
-)
-def test_what_is_missing_or_said_twice_is_not_read(caption, slot):
-    assert read_caption(caption)[slot] is None
-
-
-@pytest.mark.parametrize("world", WORLDS)
-def test_full_captions_say_what_is_true(world):
-    scenes = [make_scene(1, index, world) for index in range(1, 9)]
-    pairs = [(s, n) for s in scenes for n in range(len(s.objects))]
-    read = [read_caption(full_caption(s, n)) for s, n in pairs]
-    true = [facts(s, n) for s, n in pairs]
-    assert [[r[k] for k in STATED] for r in read] == [[t[k] for k in STATED] for t in true]
-    assert [r["surface"] for r in read] == [None if t["relation"] else t["surface"] for t in true]
 
 
 def test_short_captions_take_many_forms():
@@ -100,7 +63,7 @@ def test_short_captions_take_many_forms():
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_captions_use_tags_and_a_few_function_words(world):
+def test_captions_consist_of_tags_and_a_few_function_words(world):
     draws = Draws(0)
     scenes = [make_scene(1, index, world) for index in range(1, 20)]
     phrases = [

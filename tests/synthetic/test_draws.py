@@ -20,14 +20,14 @@ def test_integers_reach_both_ends_and_stay_inside():
     assert {draws.integer(3, 5) for _ in range(200)} == {3, 4, 5}
 
 
-def test_weights_decide_how_often_a_name_comes():
+def test_names_are_drawn_in_proportion_to_their_weights():
     draws = Draws(0)
     drawn = [draws.weighted({"often": 3.0, "never": 0.0, "seldom": 1.0}) for _ in range(2000)]
     assert "never" not in drawn
     assert drawn.count("often") / 2000 == pytest.approx(0.75, abs=0.04)  # 4 standard errors
 
 
-def test_a_field_has_the_asked_shape_and_range():
+def test_a_field_has_the_requested_shape():
     field = Draws(0).field(3, 5)
     assert field.shape == (3, 5)
     assert 0 <= field.min() <= field.max() < 1

@@ -17,7 +17,7 @@ def objects_of(world):
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_a_scene_depends_on_its_arguments_alone(world):
+def test_a_scene_depends_only_on_its_arguments(world):
     assert make_scene(3, INDICES[1], world) == SCENES[world][1]
 
 
@@ -69,14 +69,14 @@ def _with_objects(scene, objects):
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_at_most_a_third_of_an_object_is_hidden_and_some_is(world):
+def test_some_objects_are_hidden_by_at_most_30_percent(world):
     shares = [item.visible for _, item in objects_of(world)]
     assert min(shares) >= 0.7
     assert min(shares) < 1
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_what_covers_an_object_is_what_comes_later(world):
+def test_later_objects_lie_on_top(world):
     scene = SCENES[world][4]
     owner = owner_map(scene.objects)
     last = scene.objects[-1]
@@ -126,7 +126,7 @@ def holds(word, box, other):
     return main > half and main >= 1.5 * abs(cross)
 
 
-def test_the_landmark_comes_first_is_solid_and_the_largest():
+def test_the_landmark_is_first_solid_and_largest():
     landmarks = [scene.objects[0] for scene in SCENES["landmark"]]
     assert {mark.look.pattern for mark in landmarks} == {"solid"}
     assert min(mark.look.side for mark in landmarks) >= 95
@@ -137,7 +137,7 @@ def test_landmark_relations_point_at_the_landmark():
     assert {o.reference for _, o in objects_of("landmark")} == {None, 0}
 
 
-def test_neighbour_relations_point_at_the_nearest_object_by_a_clear_margin():
+def test_neighbour_relations_point_at_the_clearly_nearest_object():
     lead = []
     for scene, item in objects_of("neighbour"):
         if item.relation:
@@ -149,7 +149,7 @@ def test_neighbour_relations_point_at_the_nearest_object_by_a_clear_margin():
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_no_two_objects_of_a_scene_have_the_same_colour_and_category(world):
+def test_objects_of_a_scene_differ_in_colour_or_category(world):
     counts = [
         len(scene.objects) - len({(o.look.colour, o.look.category) for o in scene.objects})
         for scene in SCENES[world]
@@ -163,7 +163,7 @@ def test_no_object_is_between_two_sizes():
     assert 1.25 * max(SIDES["medium"]) < min(SIDES["large"])
 
 
-def test_an_unknown_world_is_named():
+def test_rejects_an_unknown_world():
     with pytest.raises(ValueError, match="no world 'moon'"):
         make_scene(0, 1, "moon")
 

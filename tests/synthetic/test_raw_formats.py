@@ -60,7 +60,7 @@ def test_region_boxes_are_the_objects_boxes_in_whole_pixels():
     assert {type(value) for value in corners} == {int}
 
 
-def test_every_object_is_described_once_in_full():
+def test_every_object_has_one_full_caption():
     rows = raw_formats.captions(TRAIN)
     full = [(number, phrase) for _, number, form, phrase in rows if form == "full"]
     assert full == [(n, full_caption(TRAIN, n)) for n in range(len(TRAIN.objects))]
@@ -68,7 +68,7 @@ def test_every_object_is_described_once_in_full():
 
 
 @pytest.mark.parametrize("split", ["val", "test", "val2017"])
-def test_outside_training_an_object_is_described_in_full_only(split):
+def test_other_splits_have_only_full_captions(split):
     rows = raw_formats.captions(make_scene(0, SPLIT_START[split]))
     assert {form for _, _, form, _ in rows} == {"full"}
 
@@ -99,7 +99,7 @@ def test_truth_belongs_to_the_regions_of_the_files():
     assert val2017 == {row["id"] for row in raw_formats.coco_annotations(VAL2017)}
 
 
-def test_training_says_no_held_out_pair_not_even_of_the_reference():
+def test_training_captions_never_name_a_held_out_pair():
     rows = [row for index in range(1, 40) for row in raw_formats.truth_rows(make_scene(0, index))]
     own = {(r["facts"]["colour"], r["facts"]["category"]) for r in rows}
     named = {(r["facts"]["reference_colour"], r["facts"]["reference_category"]) for r in rows}

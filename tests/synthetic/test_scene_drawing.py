@@ -7,17 +7,6 @@ import pytest
 
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene_drawing import render
-from lavis_dynrefer.synthetic.world import HEIGHT, WIDTH
-
-
-def test_an_image_is_rgb_of_the_fixed_size():
-    image = render(make_scene(0, 1))
-    assert (image.mode, image.size) == ("RGB", (WIDTH, HEIGHT))
-
-
-def test_drawing_twice_gives_the_same_pixels():
-    scene = make_scene(0, 2)
-    assert render(scene).tobytes() == render(scene).tobytes()
 
 
 @pytest.mark.parametrize(("index", "world"), [(1, "landmark"), (2, "landmark"), (1, "neighbour")])

@@ -48,13 +48,13 @@ def test_blur_is_the_mean_of_the_square():
 
 @pytest.mark.parametrize("category", CATEGORIES)
 @pytest.mark.parametrize("side", [12, 46, 104])
-def test_the_longest_side_is_as_asked(category, side):
+def test_the_longest_side_is_as_requested(category, side):
     x1, y1, x2, y2 = tight_box(make_stencil(category, side, 0, False).alpha >= 128)
     assert max(x2 - x1, y2 - y1) == pytest.approx(side, abs=2)  # a pixel at each end
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_paints_and_rim_share_out_the_object(category):
+def test_paints_and_rim_add_up_to_the_object(category):
     stencil = make_stencil(category, 46, 28, True)
     total = stencil.rim.astype(int) + sum(c.astype(int) for c in stencil.coverage.values())
     # each share is rounded down to 1/255, so their sum may fall short by one each

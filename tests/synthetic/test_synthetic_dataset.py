@@ -31,7 +31,7 @@ def test_sizes_are_four_fifths_and_two_tenths():
     assert split_sizes(10) == {"train": 8, "val": 1, "test": 1, "val2017": 4}
 
 
-def test_too_few_scenes_are_refused():
+def test_rejects_too_few_scenes():
     with pytest.raises(ValueError, match="at least 3 scenes"):
         split_sizes(2)
 
@@ -78,7 +78,7 @@ def test_images_are_the_scenes_up_to_jpeg(root):
     assert np.abs(stored - drawn).mean() < 3  # of 255, quality 95
 
 
-def test_images_keep_the_colours_of_single_pixels(root):
+def test_images_have_full_colour_resolution(root):
     with Image.open(root / "vg/images/VG_100K/1.jpg") as image:
         assert JpegImagePlugin.get_sampling(image) == 0  # 4:4:4, no smaller colour planes
 
@@ -96,7 +96,7 @@ def test_attribute_vectors_agree_with_the_captions(root):
     assert [row["phrase"] for row in truth if row["facts"]["colour"] not in row["phrase"]] == []
 
 
-def test_the_ordinary_reader_takes_every_region_of_visual_genome(root):
+def test_the_visual_genome_reader_accepts_every_region(root):
     vg = root / "vg"
     files = [
         vg / f"{name}.json" for name in ("region_descriptions", "image_data", "densecap_splits")
@@ -120,7 +120,7 @@ def test_the_ordinary_reader_takes_every_region_of_visual_genome(root):
         (read_ovad, "ovad/ovad2000.json"),
     ],
 )
-def test_the_ordinary_readers_take_every_object(root, read, annotations):
+def test_the_coco_and_ovad_readers_accept_every_object(root, read, annotations):
     found = read(root / annotations, root / "coco/val2017")
     truth = read_truth(root, "val2017").values()
     assert found.rejection_counts() == {}
@@ -130,25 +130,25 @@ def test_the_ordinary_readers_take_every_object(root, read, annotations):
     assert found.category_names == CATEGORIES
 
 
-def test_the_same_arguments_leave_the_folder_alone(root):
+def test_the_same_arguments_write_nothing(root):
     before = (root / "truth.jsonl").stat().st_mtime_ns
     write_dataset(root, scenes=10, seed=4)
     assert (root / "truth.jsonl").stat().st_mtime_ns == before
 
 
-def test_other_arguments_are_refused(root):
-    with pytest.raises(FileExistsError, match="name another folder"):
+def test_rejects_a_folder_of_another_dataset(root):
+    with pytest.raises(FileExistsError, match="choose another folder"):
         write_dataset(root, scenes=10, seed=5)
 
 
-def test_a_folder_with_other_files_is_refused(tmp_path):
+def test_rejects_a_folder_with_other_files(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="other files"):
         write_dataset(tmp_path, scenes=3, seed=0)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_a_run_that_was_cut_off_is_cleared_away(tmp_path):
+def test_leftovers_of_an_interrupted_run_are_removed(tmp_path):
     left_over = tmp_path / "data.partial" / "vg"
     left_over.mkdir(parents=True)
     write_dataset(tmp_path / "data", scenes=3, seed=0)
@@ -166,7 +166,7 @@ def test_the_number_of_processes_changes_nothing(root, tmp_path):
     assert same == files
 
 
-def test_a_larger_data_set_repeats_the_smaller_one(root):
+def test_a_larger_dataset_contains_the_smaller_one(root):
     larger = make_scene(4, 8)  # the last training scene of ten
     assert vg_rows(root)[7]["regions"][0]["x"] == larger.objects[0].box[0]
 
@@ -177,6 +177,6 @@ def test_truth_is_kept_for_each_split(root):
     assert {row["image_id"] for row in truth.values()} == set(splits["test"])
 
 
-def test_an_unknown_split_is_named(root):
+def test_rejects_an_unknown_split(root):
     with pytest.raises(ValueError, match="no split 'dev'"):
         read_truth(root, "dev")

@@ -30,7 +30,7 @@ FILES = [
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_shipped_vocabulary_is_what_the_code_gives(name, tmp_path):
+def test_the_shipped_vocabulary_is_up_to_date(name, tmp_path):
     write_vocabulary(tmp_path)
     shipped = Path(vocab.__file__).parent / "data" / name
     assert shipped.read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def test_the_pose_of_a_symmetric_shape_is_unknown():
     assert unknown == ["pose:upright", "pose:tilted"]
 
 
-def test_frequency_sets_follow_what_scenes_show():
+def test_frequency_sets_match_the_scenes():
     looks = [o.look for index in range(1, 80) for o in make_scene(0, index, "neighbour").objects]
     vectors = [attribute_vector(look) for look in looks]
     shares = [sum(v == 1 for v in column) / len(looks) for column in zip(*vectors)]
@@ -89,7 +89,7 @@ def test_tags_are_words_and_relations_without_repeats():
     assert [tag for tag in tags() if " " in tag] == ["left of", "right of"]
 
 
-def test_labels_of_the_backbone_keep_the_reference_apart_from_the_region():
+def test_labels_of_the_reference_have_names_of_their_own():
     scene = next(s for s in map(partial(make_scene, 0), range(1, 99)) if s.objects[1].relation)
     true = facts(scene, 1)
     labels = true_labels(true)
@@ -98,5 +98,5 @@ def test_labels_of_the_backbone_keep_the_reference_apart_from_the_region():
     assert set(labels) <= set(truth_labels())
 
 
-def test_an_object_without_reference_has_no_label_of_one():
+def test_an_object_without_reference_has_no_reference_labels():
     assert [label for label in true_labels(facts(make_scene(0, 1), 0)) if " " in label] == []
