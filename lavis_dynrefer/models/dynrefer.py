@@ -215,6 +215,11 @@ class DynRefer(BaseModel):
         """Where the weights are; LAVIS lists all of them each time it is asked."""
         return next(self.parameters()).device
 
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """The tag list; `tags` of a training batch are indices into it."""
+        return self.tagging.tags
+
     @classmethod
     def default_config_path(cls, model_type: str | None) -> str:
         """Yaml of a model type; None means the embedded model."""
