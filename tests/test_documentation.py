@@ -28,10 +28,10 @@ from lavis.common.registry import registry
 from torch.distributed.run import get_args_parser
 
 from lavis_dynrefer.cli import COMMANDS, main
-from lavis_dynrefer.cli.validate import validate
 from lavis_dynrefer.metrics import java_tools
 from lavis_dynrefer.models import llms
 from lavis_dynrefer.synthetic import make_scene, render, write_dataset
+from lavis_dynrefer.training.checks.file_checks import check_file
 from lavis_dynrefer.training.launch import evaluate_main, train_main
 from lavis_dynrefer.views.policies import POLICIES
 
@@ -173,7 +173,7 @@ def check_launch(words):
     parser.add_argument("--cfg-path", required=True)
     parser.add_argument("--options", nargs="+", default=[])
     arguments = parser.parse_args(words)
-    findings = validate(arguments.cfg_path, arguments.options)
+    findings = check_file(arguments.cfg_path, arguments.options)
     assert [finding.text for finding in findings if finding.fatal] == []
 
 
