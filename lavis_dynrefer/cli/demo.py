@@ -15,11 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lavis_dynrefer.cli.model_arguments import (
-    add_server_arguments,
-    load_predictor,
-    serve_settings,
-)
+from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor
 from lavis_dynrefer.demo import require_packages
 from lavis_dynrefer.serve import ServeSettings
 
@@ -36,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the page until stopped; returns the exit code."""
     require_packages()
-    settings = serve_settings(arguments, _LIMITS)
+    settings = ServeSettings(**{name: getattr(arguments, name) for name in _LIMITS})
     # Imported here, as below: they need the libraries of the extra.
     from lavis_dynrefer.serve.http_server import bind, warn_if_open
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lavis_dynrefer.predictor import RegionPredictor
+    from lavis_dynrefer.serve import ServeSettings
 
 HOST = "127.0.0.1"
 
@@ -37,14 +38,15 @@ def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
 
 
 def add_server_arguments(
-    parser: argparse.ArgumentParser, *, port: int, numbers: Mapping[str, tuple[float, str]]
+    parser: argparse.ArgumentParser, *, port: int, settings: ServeSettings, limits: Iterable[str]
 ) -> None:
-    """Address, model and numeric settings.
+    """Address, model and limits.
 
     Args:
         parser: gets the arguments.
         port: default.
-        numbers: setting -> default, of the setting's type, and meaning.
+        settings: defaults.
+        limits: the settings that become options.
     """
     parser.add_argument(
         "--host", default=HOST, help=f"address to listen on; default {HOST}, this machine only"
@@ -53,12 +55,13 @@ def add_server_arguments(
         "--port", type=int, default=port, help=f"default {port}; 0 takes a free one"
     )
     add_model_arguments(parser)
-    limits = parser.add_argument_group("limits")
-    for name, (default, meaning) in numbers.items():
-        limits.add_argument(
+    group = parser.add_argument_group("limits")
+    for name in limits:
+        default, field = getattr(settings, name), type(settings).model_fields[name]
+        group.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(default),
             default=default,
             metavar="NUMBER",
-            help=f"{meaning}; default {default:,}",
+            help=f"{field.description}; default {default:,}",
         )

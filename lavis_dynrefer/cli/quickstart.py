@@ -1,6 +1,6 @@
 """Draw synthetic scenes, grade the embedded model on them, train it further and grade it again.
 
-Everything happens through LAVIS's own commands, which are printed before they run.
+Everything is done by LAVIS's own commands, which are printed before they run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -25,12 +24,8 @@ from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.structures import RegionPrediction, RegionSet
 
-# What the table shows of each report.
-SHOWN = {
-    "test": ("map",),
-    "synthetic_attributes": ("map",),
-    "synthetic_categories": ("acc",),
-}
+RUN_FILE = "dynrefer/quickstart.yaml"
+SHOWN = {"test": "map", "synthetic_attributes": "map", "synthetic_categories": "acc"}
 REGIONS_PER_IMAGE = 4
 IMAGES = 6
 
@@ -46,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=int,
-        default=max(1, (os.cpu_count() or 1) - 1),  # one core cuts the views meanwhile
+        default=max(1, (os.cpu_count() or 1) - 1),  # one core crops views meanwhile
         help="CPU threads of the training",
     )
 
@@ -57,61 +52,60 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     start = time.time()
-    arguments.number_format = fastest_number_format()
+    options = [*_number_format(), *arguments.options]
     runs = {}
     for name, module in (("before", "lavis.evaluate"), ("after", "lavis.train")):
-        runs[name] = output / name
-        code = _command(console, module, runs[name], arguments)
+        folder = output / name
+        code = _run_lavis(console, module, folder, options, threads=arguments.threads)
         if code:
             return code
-    before, after = (_newest(folder) for folder in runs.values())
-    console.print(_comparison(before, after))
-    images = _images(after, output / "regions.png", arguments.options)
-    console.print(f"images of regions and answers: {images}")
+        # LAVIS names the folder of a run after the time.
+        runs[name] = max(path for path in folder.iterdir() if path.is_dir())
+    console.print(_comparison(**runs))
+    after = runs["after"]
+    _draw_answers(after, arguments.options).save(output / "regions.png")
+    console.print(f"regions and answers: {output / 'regions.png'}")
     console.print(f"reports, predictions, checkpoint: {after}")
     console.print(f"{time.time() - start:.0f} s")
     return 0
 
 
-def _command(console: Console, module: str, folder: Path, arguments: argparse.Namespace) -> int:
-    """Run a LAVIS command in a process of its own and show it; its log goes to the terminal."""
-    command = [
-        sys.executable,
-        "-m",
-        module,
-        "--cfg-path",
-        project_path("dynrefer/quickstart.yaml"),
-        "--options",
-        f"run.amp={str(arguments.number_format == 'bf16').lower()}",
-        "run.amp_dtype=bf16",
-        *arguments.options,
-        f"run.output_dir={folder}",
-    ]
+def _number_format() -> list[str]:
+    """Options that choose the fastest number format of this machine."""
+    from lavis_dynrefer.models.precision import choose_device, fastest_amp_dtype
+
+    fastest = fastest_amp_dtype(choose_device("auto", auto=("cuda",)))
+    return [f"run.amp={str(fastest is not None).lower()}", f"run.amp_dtype={fastest or 'bf16'}"]
+
+
+def _run_lavis(
+    console: Console, module: str, folder: Path, options: Sequence[str], *, threads: int
+) -> int:
+    """Run a LAVIS command in a process of its own; its log goes to the terminal."""
+    run_file = project_path(RUN_FILE)
+    command = [sys.executable, "-m", module, "--cfg-path", run_file, "--options", *options]
+    command.append(f"run.output_dir={folder}")
     console.print("$", shlex.join(["python", *command[1:]]), soft_wrap=True, highlight=False)
-    # Torch's threads fight the data loader's on small machines unless their number is set.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
-    console.print(f"number format: {arguments.number_format}, {arguments.threads} threads")
+    # Unlimited, torch's threads compete with the data loader on small machines.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def fastest_number_format() -> str:
-    """Name "bf16" where this machine multiplies matrices faster so, else "fp32"."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    seconds = {}
-    for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
-        matrix = torch.ones(512, 512, dtype=dtype)
-        matrix @ matrix  # the first product also sets the kernels up
-        start = time.perf_counter()
-        for _ in range(8):
-            matrix @ matrix
-        seconds[name] = time.perf_counter() - start
-    return "bf16" if seconds["bf16"] < 0.7 * seconds["fp32"] else "fp32"
-
-
-def _newest(folder: Path) -> Path:
-    """The run LAVIS made last under `folder`."""
-    return max((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.name)
+def _comparison(before: Path, after: Path) -> Table:
+    table = Table("split", "metric", title="synthetic scenes: before and after training")
+    for column in ("before", "after"):
+        table.add_column(column, justify="right")
+    first, last = _reports(before), _reports(after)
+    for split, name in SHOWN.items():
+        if split in first and split in last:
+            values = (report[split]["metrics"][name] for report in (first, last))
+            table.add_row(split, name, *(f"{value:.2f}" for value in values))
+    lines = (after / "log.txt").read_text().splitlines()
+    losses = [json.loads(line) for line in lines if line.startswith('{"') and "train_loss" in line]
+    for name in ("loss", "loss_caption", "loss_tag", "loss_contrast"):
+        ends = (float(row[f"train_{name}"]) for row in (losses[0], losses[-1]))
+        table.add_row("train", f"{name}, first and last epoch", *(f"{value:.3f}" for value in ends))
+    return table
 
 
 def _reports(run_folder: Path) -> dict[str, dict[str, Any]]:
@@ -119,31 +113,10 @@ def _reports(run_folder: Path) -> dict[str, dict[str, Any]]:
     return {document["split"]: document for document in documents}
 
 
-def _comparison(before: Path, after: Path) -> Table:
-    table = Table(title="synthetic scenes: before and after training")
-    for column in ("split", "metric", "before", "after"):
-        table.add_column(column, justify="right" if column in ("before", "after") else "left")
-    first, last = _reports(before), _reports(after)
-    for split in (split for split in SHOWN if split in first and split in last):
-        for name in SHOWN[split]:
-            values = (first[split]["metrics"][name], last[split]["metrics"][name])
-            table.add_row(split, name, *(f"{value:.2f}" for value in values))
-    log = [json.loads(line) for line in _json_lines(after / "log.txt")]
-    losses = [row for row in log if "train_loss" in row]
-    for name in ("loss", "loss_caption", "loss_tag", "loss_contrast"):
-        ends = (losses[0][f"train_{name}"], losses[-1][f"train_{name}"])
-        table.add_row("train", f"{name}, first and last epoch", *(f"{float(v):.3f}" for v in ends))
-    return table
-
-
-def _json_lines(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if line.startswith('{"')]
-
-
-def _images(run_folder: Path, path: Path, options: Sequence[str]) -> Path:
-    """Draw test regions with reference and answer."""
-    report = _reports(run_folder)["test"]
-    rows = [json.loads(line) for line in Path(report["predictions"]).read_text().splitlines()]
+def _draw_answers(run_folder: Path, options: Sequence[str]) -> Image.Image:
+    """Some test regions with reference and answer."""
+    predictions = Path(_reports(run_folder)["test"]["predictions"]).read_text()
+    rows = (json.loads(line) for line in predictions.splitlines())
     answers = {
         row["region_id"]: RegionPrediction.from_dict(row["prediction"])
         for row in rows
@@ -157,23 +130,22 @@ def _images(run_folder: Path, path: Path, options: Sequence[str]) -> Path:
             for region in reversed(region_set.regions)
             if region.image_id == image_id and region.region_id in answers
         }
-        regions = sorted(by_box.values(), key=lambda region: region.region_id)
-        regions = regions[:REGIONS_PER_IMAGE]
+        regions = sorted(by_box.values(), key=lambda region: region.region_id)[:REGIONS_PER_IMAGE]
         lines = [
             f"{answers[region.region_id].caption}\nreference: {region.caption}"
             for region in regions
         ]
         with Image.open(region_set.images[image_id].path) as image:
             sheets.append(draw_regions(image, [region.box for region in regions], lines))
-    contact_sheet(sheets, columns=3).save(path)
-    return path
+    return contact_sheet(sheets, columns=3)
 
 
 def _test_regions(options: Sequence[str]) -> RegionSet:
     """The test split of the run, read again with the same settings."""
-    from lavis_dynrefer.datasets.builders import SyntheticBuilder  # imports LAVIS: slow
+    from lavis_dynrefer.training.known_names import dataset_class
     from lavis_dynrefer.training.run_config import load_run_config
 
-    config = load_run_config(project_path("dynrefer/quickstart.yaml"), options, evaluate=True)
-    dataset = SyntheticBuilder(config.datasets_cfg.synthetic_region).build()["test"]
-    return dataset.region_set
+    config = load_run_config(project_path(RUN_FILE), options, evaluate=True)
+    name = "synthetic_region"
+    regions: RegionSet = dataset_class(name)(config.datasets_cfg[name]).read_splits()["test"]
+    return regions

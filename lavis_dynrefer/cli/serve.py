@@ -15,11 +15,7 @@ import logging
 import os
 import sys
 
-from lavis_dynrefer.cli.model_arguments import (
-    add_server_arguments,
-    load_predictor,
-    serve_settings,
-)
+from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor
 from lavis_dynrefer.serve import ServeSettings, require_packages
 
 EXIT_CUT_OFF = 1
@@ -35,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve; returns the exit code."""
     require_packages()
-    settings = serve_settings(arguments, _LIMITS)
+    settings = ServeSettings(**{name: getattr(arguments, name) for name in _LIMITS})
     # Imported here: they need the libraries of the extra.
     from lavis_dynrefer.serve import http_server
     from lavis_dynrefer.serve.http_app import create_app

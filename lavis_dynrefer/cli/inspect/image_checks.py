@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,41 +39,21 @@ UNUSUAL = {  # kind -> meaning; an image may have several
     "huge": "so many pixels that Pillow warns",
 }
 SMALL_SIDE = 8  # pixels
-EXAMPLES = 5  # of each kind in a report
 _SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 _SHOWN_BYTES = 24  # of a file that is not an image
 _CHUNK = 64  # images handed to a process at once
-_MODES = {
-    "RGB": (),
-    "RGBX": (),
-    "YCbCr": (),
-    "1": ("bilevel",),
-    "L": ("gray",),
-    "LA": ("gray", "alpha"),
-    "La": ("gray", "alpha"),
-    "P": ("palette",),
-    "PA": ("palette", "alpha"),
-    "RGBA": ("alpha",),
-    "RGBa": ("alpha",),
-    "CMYK": ("cmyk",),
-}
+_COLOURS = {"1": "bilevel", "L": "gray", "P": "palette", "CMYK": "cmyk"}  # mode -> kind
+_ORDINARY = ("RGB", "RGBX", "YCbCr")
 
 
 @dataclass(frozen=True)
 class ImageFinding:
-    """What was found about one image.
-
-    Args:
-        image_id: its id.
-        path: its file; empty if the dataset has none.
-        kinds: keys of `UNUSABLE` or `UNUSUAL`; empty for an ordinary image.
-        detail: one sentence for a person; empty without a kind.
-    """
+    """What was found about one image."""
 
     image_id: int
-    path: str
-    kinds: tuple[str, ...] = ()
-    detail: str = ""
+    path: str  # empty if the dataset has no file for it
+    kinds: tuple[str, ...] = ()  # keys of `UNUSABLE` or `UNUSUAL`; none for an ordinary image
+    detail: str = ""  # one sentence for a person
 
     @property
     def is_usable(self) -> bool:
@@ -83,21 +63,13 @@ class ImageFinding:
 
 @dataclass(frozen=True)
 class ImageReport:
-    """What was found in many images.
-
-    Args:
-        checked: number of images.
-        decoded: whether they were decoded, or only their headers read.
-        unusable: number of images that cannot be used.
-        counts: kind -> number of images, in the order of `UNUSABLE`, then `UNUSUAL`.
-        examples: kind -> its first images.
-    """
+    """What was found in many images."""
 
     checked: int
-    decoded: bool
+    decoded: bool  # or only their headers read
     unusable: int
-    counts: Mapping[str, int]
-    examples: Mapping[str, Sequence[ImageFinding]]
+    counts: Mapping[str, int]  # kind -> images, in the order of `UNUSABLE`, then `UNUSUAL`
+    examples: Mapping[str, ImageFinding]  # kind -> its first image
 
 
 def check_image(record: ImageRecord, *, decode: bool) -> ImageFinding:
@@ -143,17 +115,16 @@ def check_images(
 
 
 def summarise(findings: Iterable[ImageFinding], *, decoded: bool) -> ImageReport:
-    """Count the kinds of findings and keep the first examples of each."""
+    """Count the kinds of findings and keep the first example of each."""
     checked = unusable = 0
     counts: Counter[str] = Counter()
-    examples: dict[str, list[ImageFinding]] = {}
+    examples: dict[str, ImageFinding] = {}
     for finding in findings:
         checked += 1
         unusable += not finding.is_usable
         counts.update(finding.kinds)
         for kind in finding.kinds:
-            if counts[kind] <= EXAMPLES:
-                examples.setdefault(kind, []).append(finding)
+            examples.setdefault(kind, finding)
     ordered = {kind: counts[kind] for kind in (*UNUSABLE, *UNUSUAL) if kind in counts}
     return ImageReport(checked, decoded, unusable, ordered, examples)
 
@@ -164,12 +135,13 @@ def _check_header(record: ImageRecord) -> tuple[tuple[str, ...], str]:
         size, mode = image.size, image.mode
         orientation = exif_orientation(image)
         is_transparent = "transparency" in image.info
-    colours = ("deep",) if mode.startswith("I") else _MODES.get(mode, ("other_colours",))
+    base = mode.rstrip("Aa")
+    colours = "deep" if mode.startswith("I") else _COLOURS.get(base, "other_colours")
     annotated = (record.width, record.height)
     is_rotated = orientation in ROTATED
     found = {
-        **dict.fromkeys(colours, True),
-        "alpha": is_transparent or "alpha" in colours,
+        colours: base not in _ORDINARY,
+        "alpha": is_transparent or base != mode,
         "size_differs": size != annotated,
         "exif_rotated": is_rotated,
         "small": min(size) < SMALL_SIDE,

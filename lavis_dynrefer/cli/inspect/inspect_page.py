@@ -32,33 +32,20 @@ _MANY_BEYOND = 0.01  # of the regions kept
 
 @dataclass(frozen=True)
 class SplitView:
-    """What the page shows of one split.
-
-    Args:
-        statistics: its numbers.
-        samples: images with regions.
-        rejected: images with regions that were dropped.
-        images: what a check of the image files found, if there was one.
-    """
+    """What the page shows of one split."""
 
     statistics: SplitStatistics
     samples: Sequence[Sample] = ()
-    rejected: Sequence[Sample] = ()
-    images: ImageReport | None = None
+    rejected: Sequence[Sample] = ()  # images with regions that were dropped
+    images: ImageReport | None = None  # if the image files were checked
 
 
 class Chart(NamedTuple):
-    """A histogram as drawn.
+    """A histogram as drawn."""
 
-    Args:
-        bars: height as a fraction of the highest bar, and text, of each bin.
-        ticks: place as a fraction of the axis, and text.
-        whole: the bins are single numbers, written below their middle.
-    """
-
-    bars: list[tuple[float, str]]
-    ticks: list[tuple[float, str]]
-    whole: bool
+    bars: list[tuple[float, str]]  # height as a fraction of the highest, and text
+    ticks: list[tuple[float, str]]  # place as a fraction of the axis, and text
+    whole: bool  # the bins are single numbers, written below their middle
 
 
 def render_page(
@@ -67,14 +54,7 @@ def render_page(
     splits: Sequence[SplitView],
     warnings: Sequence[str] = (),
 ) -> str:
-    """The page as html.
-
-    Args:
-        title: name of the dataset.
-        facts: what was read, name and value.
-        splits: in the order shown.
-        warnings: sentences at the top.
-    """
+    """The page as html; `facts` are names and values of what was read."""
     return page_template("inspect.html").render(
         title=title,
         facts=facts,

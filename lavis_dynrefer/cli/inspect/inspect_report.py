@@ -37,16 +37,7 @@ def view_split(
     check: str | None,
     processes: int,
 ) -> SplitView:
-    """Count a split, check its images, and choose some to show.
-
-    Args:
-        region_set: the split.
-        console: shows the progress.
-        samples: number of images to show.
-        seed: decides which.
-        check: "header" or "decode": check all image files.
-        processes: how many check them.
-    """
+    """Count a split, check its images ("header" or "decode"), and choose some to show."""
     with console.status(f"counting {region_set.split}"):
         statistics = describe_split(region_set)
     report = None
@@ -168,7 +159,7 @@ def _images(split: str, report: ImageReport) -> Table:
     title = f"{split}: images {how}: {report.checked:,}, unusable: {report.unusable:,}"
     table = _counts_table("kind", "images", title=title)
     for kind, count in report.counts.items():
-        first = report.examples[kind][0]
+        first = report.examples[kind]
         example = f"{first.path or first.image_id}: {first.detail}"
         table.add_row(kind.replace("_", " "), f"{count:,}", Text(_plain(example)))
     return table

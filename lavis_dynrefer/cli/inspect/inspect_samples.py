@@ -22,42 +22,25 @@ _NO_IMAGE = "#c8ccd2"
 
 @dataclass(frozen=True)
 class Note:
-    """What is written about one region.
+    """What is written about one region."""
 
-    Args:
-        box: xyxy in pixels of the image file.
-        title: its caption, or what comes closest to one.
-        details: further facts, each a few words.
-        names: category, tags and attributes.
-    """
-
-    box: Box
-    title: str
-    details: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    box: Box  # in pixels of the image file
+    title: str  # its caption, or what comes closest to one
+    details: tuple[str, ...] = ()  # further facts, each a few words
+    names: tuple[str, ...] = ()  # category, tags and attributes
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and what is said about some of its regions.
-
-    Args:
-        record: what the annotations say about the image.
-        image: the image, at most `SIDE` pixels wide and high; gray if the file cannot be read.
-        size: width and height of the image file, which the boxes refer to, in pixels.
-        problem: why the boxes may not fit, or why there is no image; else empty.
-        notes: the regions shown.
-        regions: how many there are in the image.
-        rejected: whether they were dropped.
-    """
+    """One image and what is said about some of its regions."""
 
     record: ImageRecord
-    image: Image.Image
-    size: tuple[int, int]
-    problem: str
-    notes: tuple[Note, ...]
-    regions: int
-    rejected: bool = False
+    image: Image.Image  # at most `SIDE` pixels wide and high; gray if the file cannot be read
+    size: tuple[int, int]  # of the file in pixels, which the boxes refer to
+    problem: str  # why the boxes may not fit, or why there is no image; else empty
+    notes: tuple[Note, ...]  # the regions shown
+    regions: int  # of the image
+    rejected: bool = False  # the regions were dropped
 
 
 def choose_samples(region_set: RegionSet, count: int, rng: np.random.Generator) -> list[Sample]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer import __version__
-from lavis_dynrefer.cli.predict.predict_questions import split_words
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import FORMATS, ROWS, ResultLog
 
@@ -20,38 +19,19 @@ FAILURES = "failures.json"
 _LONGEST = 60  # characters of a file name; each may take 4 of the 255 bytes allowed
 
 
-@dataclass(frozen=True)
-class OutputOptions:
-    """The options of the command line about output, by their names.
+def check_formats(formats: Sequence[str], *, to_stdout: bool) -> None:
+    """Refuse formats that do not exist, or cannot be written to standard output.
 
     Raises:
-        InputError: an unknown format, or options that do not go together.
+        InputError: names them.
     """
-
-    output: Path | None
-    format: str
-    draw: bool
-    explain: bool
-    resume: bool
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.formats if name not in FORMATS]
-        if unknown:
-            raise InputError(f"--format: expected some of {', '.join(FORMATS)}, got {unknown}")
-        if self.output is not None:
-            return
-        for option in ("draw", "explain"):
-            if getattr(self, option):
-                raise InputError(f"--{option} needs --output")
-        if sum(len(FORMATS[name].files) for name in self.formats) > 1:
-            raise InputError(
-                f"--format {self.format}: without --output expected one format of one file"
-            )
-
-    @property
-    def formats(self) -> list[str]:
-        """Names of the formats asked for."""
-        return split_words(self.format)
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise InputError(f"--format: expected some of {', '.join(FORMATS)}, got {unknown}")
+    if to_stdout and sum(len(FORMATS[name].files) for name in formats) > 1:
+        raise InputError(
+            f"--format {','.join(formats)}: without --output expected one format of one file"
+        )
 
 
 @dataclass(frozen=True)

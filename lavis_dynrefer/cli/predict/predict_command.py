@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, fields
 from functools import cache
@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis_dynrefer.cli.model_arguments import add_model_arguments, load_predictor
+from lavis_dynrefer.errors import InputError
 
-# What needs torch is imported in `run`, so that --help is quick.
 if TYPE_CHECKING:
-    from lavis_dynrefer.predictor import RegionPredictor
-    from lavis_dynrefer.questions import Questions
+    from lavis_dynrefer.cli.predict.predict_images import ImageFile
+    from lavis_dynrefer.cli.predict.predict_run import PredictRun
 
 EXIT_SOME_FAILED = 3
 EXIT_STOPPED = 130  # as shells report a command ended by Ctrl-C
@@ -117,23 +117,24 @@ def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
+    # Imported here, so that --help does not wait for torch.
     from lavis_dynrefer.cli.predict import predict_report as report
-    from lavis_dynrefer.cli.predict.output_folder import (
-        ImageFiles,
-        OutputOptions,
-        keep_failures,
-        open_log,
-    )
+    from lavis_dynrefer.cli.predict.output_folder import ImageFiles, check_formats, open_log
     from lavis_dynrefer.cli.predict.predict_images import find_images
-    from lavis_dynrefer.cli.predict.predict_questions import read_questions
+    from lavis_dynrefer.cli.predict.predict_questions import read_questions, split_words
     from lavis_dynrefer.cli.predict.predict_regions import RegionOptions, region_finder
     from lavis_dynrefer.cli.predict.predict_run import PredictRun, still_to_do
-    from lavis_dynrefer.formats import write_results
 
-    output = OutputOptions(**_given(arguments, OutputOptions))
-    regions = RegionOptions(**_given(arguments, RegionOptions))
+    output, formats = arguments.output, split_words(arguments.format)
+    check_formats(formats, to_stdout=output is None)
+    for option in ("draw", "explain"):
+        if output is None and getattr(arguments, option):
+            raise InputError(f"--{option} needs --output")
+    regions = RegionOptions(
+        **{field.name: getattr(arguments, field.name) for field in fields(RegionOptions)}
+    )
     questions = read_questions({name: getattr(arguments, name) for name in _QUESTIONS})
-    images = find_images(arguments.images, recursive=arguments.recursive, leave_out=output.output)
+    images = find_images(arguments.images, recursive=arguments.recursive, leave_out=output)
     find, asked, notes = region_finder(regions, images, device=arguments.device)
     settings = {
         "model": arguments.model,
@@ -141,51 +142,46 @@ def run(arguments: argparse.Namespace) -> int:
         **asdict(questions),
         **regions.settings(),
     }
-    load = _loader(arguments, questions)
-    scratch = nullcontext(output.output) if output.output else tempfile.TemporaryDirectory()
+    scratch = tempfile.TemporaryDirectory() if output is None else nullcontext(output)
     with scratch as place:
         folder = Path(place)
-        log = open_log(folder, settings, resume=output.resume)
-        to_do = still_to_do(asked, log, find)
-        drawings = ImageFiles(folder / "annotated", ".jpg", output.draw)
-        pages = ImageFiles(folder / "explain", ".html", output.explain)
+        log = open_log(folder, settings, resume=arguments.resume)
+        drawings = ImageFiles(folder / "annotated", ".jpg", arguments.draw)
+        pages = ImageFiles(folder / "explain", ".html", arguments.explain)
+        load = cache(lambda: load_predictor(arguments))
         job = PredictRun(load, find, questions, log, drawings, pages)
-        try:
-            with redirect_stdout(sys.stderr):  # libraries print, and results may go to stdout
-                job.answer(to_do)
-                written = write_results(log, folder, output.formats)
-                job.complete()
-        except KeyboardInterrupt:
-            cure = "; run the same command again to continue" if output.output else ""
-            report.note(f"stopped: {len(log):,} of {len(asked):,} images are answered{cure}")
-            return EXIT_STOPPED
-        if output.output is None:
-            report.show(log, written)
-        else:
-            keep_failures(job.failures, folder)
-            written += [files.folder for files in (drawings, pages) if files.wanted]
-            report.summarise(log, folder, [log.path, *written])
-    for text in notes:
-        report.note(text)
-    report.list_failures(job.failures)
+        code = _answer(job, still_to_do(asked, log, find), formats, keep=output is not None)
+    if code != EXIT_STOPPED:
+        for text in notes:
+            report.note(text)
+        report.list_failures(job.failures)
+    return code
+
+
+def _answer(
+    job: PredictRun, images: Sequence[ImageFile], formats: Sequence[str], *, keep: bool
+) -> int:
+    """Answer, then report on the folder or print the results; returns the exit code."""
+    from lavis_dynrefer.cli.predict import predict_report as report
+    from lavis_dynrefer.cli.predict.output_folder import keep_failures
+    from lavis_dynrefer.formats import write_results
+
+    folder = job.log.path.parent
+    try:
+        with redirect_stdout(sys.stderr):  # libraries print, and results may go to stdout
+            job.answer(images)
+            written = write_results(job.log, folder, formats)
+            job.complete()
+    except KeyboardInterrupt:
+        cure = "; run the same command again to continue" if keep else ""
+        report.note(f"stopped: {len(job.log):,} images are answered{cure}")
+        return EXIT_STOPPED
+    if keep:
+        keep_failures(job.failures, folder)
+        report.summarise(job.log, written + job.folders())
+    else:
+        report.show(job.log, written)
     return EXIT_SOME_FAILED if job.failures else 0
-
-
-def _given(arguments: argparse.Namespace, kind: type[Any]) -> dict[str, Any]:
-    """The arguments that are fields of a dataclass."""
-    return {field.name: getattr(arguments, field.name) for field in fields(kind)}
-
-
-def _loader(arguments: argparse.Namespace, questions: Questions) -> Callable[[], RegionPredictor]:
-    """Loads the model when it is first needed, and checks that it can answer the questions."""
-
-    @cache
-    def load() -> RegionPredictor:
-        predictor = load_predictor(arguments)
-        predictor.check(questions)
-        return predictor
-
-    return load
 
 
 def _file_state(checkpoint: str | None) -> list[Any] | None:

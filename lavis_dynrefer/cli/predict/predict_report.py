@@ -106,10 +106,11 @@ def show(log: ResultLog, written: Sequence[Path]) -> None:
             note(f"{more:,} more regions; --output FOLDER keeps them")
 
 
-def summarise(log: ResultLog, folder: Path, written: Sequence[Path]) -> None:
+def summarise(log: ResultLog, written: Sequence[Path]) -> None:
     """Print how much was answered, and where it is."""
+    folder = log.path.parent
     count = _print_table(log, only_whole=True)
-    names = dict.fromkeys(path.relative_to(folder).as_posix() for path in written)
+    names = dict.fromkeys(path.relative_to(folder).as_posix() for path in (log.path, *written))
     print(f"images: {len(log):,}, regions: {count:,}")
     print(f"in {printable(str(folder))}: {', '.join(names)}")
 

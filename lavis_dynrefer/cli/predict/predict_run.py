@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -99,7 +100,7 @@ class PredictRun:
         """Answer questions about images, draw and explain them."""
         if not images:
             return
-        self.load()
+        self.load().check(self.questions)
         jobs = self._one_by_one(images) if self.pages.wanted else self._in_batches(images)
         with _progress() as progress:
             for job in progress.track(jobs, total=len(images), description="images"):
@@ -113,6 +114,10 @@ class PredictRun:
                 for result in progress.track(self.log, description="drawings and pages"):
                     if result.image not in self.failures:
                         self._illustrate(result)
+
+    def folders(self) -> list[Path]:
+        """The folders of the drawings and pages asked for."""
+        return [files.folder for files in (self.drawings, self.pages) if files.wanted]
 
     def _in_batches(self, images: Sequence[ImageFile]) -> Iterator[_ImageJob]:
         """Batches span images; reader threads open and crop them."""
