@@ -1,0 +1,65 @@
+"""Invalid calls of `dynrefer predict`."""
+
+from __future__ import annotations
+
+import pytest
+
+IMAGE = ["{image}", "--whole-image"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.png", "--whole-image"], "no image or folder nowhere.png"),
+        (["{empty}", "--whole-image"], "no file that ends in .avif"),
+        (["{image}", "--boxes", "nowhere.json"], "no file of boxes nowhere.json"),
+        (["{image}", "--boxes", "{others}"], "names none of the images: its first is 'x.jpg'"),
+        ([*IMAGE, "--format", "yolo"], "--format: expected some of jsonl"),
+        ([*IMAGE, "--format", "json,csv"], "without --output expected one format"),
+        ([*IMAGE, "--format", "fiftyone"], "without --output expected one format"),
+        ([*IMAGE, "--draw"], "--draw needs --output"),
+        ([*IMAGE, "--explain"], "--explain needs --output"),
+        ([*IMAGE, "--tasks", "ocr"], "tasks: "),
+        ([*IMAGE, "--tasks", ","], "--tasks: expected words"),
+        ([*IMAGE, "--categories", ","], "--categories: expected words"),
+        ([*IMAGE, "--attributes", "a/"], "attribute 'a/': expected a word"),
+        ([*IMAGE, "--controls", "@no.txt"], "no vocabulary no.txt"),
+        ([*IMAGE, "--tasks", "tags", "--categories", "a"], "a question that --tasks leaves out"),
+        ([*IMAGE, "--tasks", "categories", "--tags", "a"], "which --tasks leaves out"),
+        ([*IMAGE, "--views", "best"], "views: expected one of"),
+        ([*IMAGE, "--model", "huge"], "huge"),
+        ([*IMAGE, "--checkpoint", "no.pth"], "no.pth"),
+        ([*IMAGE, "--device", "nowhere"], "device: "),
+        ([*IMAGE, "--box-format", "xywh"], "go with --box or --boxes"),
+        ([*IMAGE, "--images-json", "a.json"], "--images-json goes with --boxes"),
+        ([*IMAGE, "--sam", "sam"], "and --sam needs --point"),
+        (["{image}", "--point", "3,4"], "--point needs --sam"),
+        ([*IMAGE, "--output", "{image}"], "expected a folder, got a file"),
+        ([*IMAGE, "--output", "{folder}"], "holds other files; name a new"),
+        (["{image}", "--proposals", "rpn"], "needs --proposal-weights"),
+        ([*IMAGE, "--proposal-weights", "x"], "goes with --proposals"),
+        (["{image}", "--proposals", "rpn", "--proposal-weights", "no.pth"], "no.pth"),
+    ],
+)
+def test_an_invalid_call_ends_with_one_line(image, predict, tmp_path, capsys, arguments, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "others.json").write_text('{"x.jpg": [[1, 2, 3, 4]]}')
+    places = {
+        "image": image,
+        "folder": image.parent,
+        "empty": tmp_path / "empty",
+        "others": tmp_path / "others.json",
+    }
+    assert predict(*(text.format(**places) for text in arguments)) == 2
+    error = capsys.readouterr().err.rstrip("\n").rsplit("\n", 1)[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--box", "1,2,3"], ["--box", "1,2,3,x"], ["--whole-image", "--box", "1,2,3,4"]],
+)
+def test_regions_come_from_one_source(image, predict, arguments):
+    with pytest.raises(SystemExit, match="2"):
+        predict(image, *arguments)

@@ -1,0 +1,22 @@
+"""Regions that a detector proposes."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+
+
+def test_proposed_regions_are_answered_once(image, predict, tmp_path):
+    detector = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    torch.save(detector.state_dict(), tmp_path / "detector.pth")
+    arguments = ["--proposals", "rpn", "--proposal-weights", tmp_path / "detector.pth"]
+    few = ["--proposal-count", "3", "--tasks", "tags", "--output", tmp_path / "out"]
+
+    assert predict(image, *arguments, *few) == 0
+    before = (tmp_path / "out" / "results.jsonl").read_text()
+    assert len(json.loads(before)["regions"]) == 3
+
+    assert predict(image, *arguments, *few) == 0
+    assert (tmp_path / "out" / "results.jsonl").read_text() == before

@@ -1,0 +1,168 @@
+"""Answers, drawings and pages of many images, each opened and answered once."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lavis_dynrefer.cli import main
+from lavis_dynrefer.cli.predict import predict_run
+from lavis_dynrefer.models.answering import Answerer
+from lavis_dynrefer.synthetic import make_scene, render
+
+DOCS = Path(__file__).parents[2] / "docs" / "why.md"
+FEW = ["--tasks", "categories", "--categories", "flower,tree"]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts opened images, encoded samples and answered samples."""
+    counts = Counter()
+
+    def counted(owner, name):
+        original = getattr(owner, name)
+
+        def call(*arguments):
+            counts[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(predict_run, "open_image")
+    counted(Answerer, "encode")
+    counted(Answerer, "answer")
+    return counts
+
+
+def test_draw_and_explain_open_and_answer_an_image_once(image, predict, tmp_path, calls):
+    output = ["--output", tmp_path, "--draw", "--explain"]
+
+    assert predict(image, "--box", "98,50,237,180", *FEW, *output) == 0
+
+    assert calls == {"open_image": 1, "encode": 1, "answer": 1}
+    assert (tmp_path / "annotated" / "scene 0.png.jpg").is_file()
+    page = (tmp_path / "explain" / "scene 0.png.html").read_text(encoding="utf-8")
+    assert page.count('<section class="region"') == 1
+
+
+def test_batches_span_images(scenes, predict, tmp_path, calls):
+    boxes = ["--boxes", scenes[0] / "boxes.json"]
+
+    assert predict(scenes[0], *boxes, *FEW, "--output", tmp_path, "--draw") == 0
+
+    assert calls == {"open_image": 3, "encode": 1, "answer": 1}
+
+
+def test_missing_drawing_and_page_are_made_from_the_kept_answers(image, predict, tmp_path, calls):
+    arguments = [image, "--box", "98,50,237,180", *FEW, "--output", tmp_path]
+    predict(*arguments)
+    row = json.loads((tmp_path / "results.jsonl").read_text())
+    row["regions"][0]["categories"][0][1] = 77.25  # as no model would answer
+    (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n")
+    calls.clear()
+
+    assert predict(*arguments, "--draw", "--explain") == 0
+
+    assert calls == {"open_image": 1, "encode": 1}
+    assert (tmp_path / "annotated" / "scene 0.png.jpg").is_file()
+    page = (tmp_path / "explain" / "scene 0.png.html").read_text(encoding="utf-8")
+    assert "77.25" in page
+
+
+def test_existing_pages_stay_and_no_model_is_loaded(image, predict, tmp_path):
+    arguments = [image, "--whole-image", *FEW, "--output", tmp_path, "--explain"]
+    predict(*arguments)
+    (tmp_path / "explain" / "scene 0.png.html").write_text("mine")
+
+    assert predict(*arguments, "--device", "nowhere") == 0
+
+    assert (tmp_path / "explain" / "scene 0.png.html").read_text() == "mine"
+
+
+def test_an_image_that_is_gone_cannot_be_drawn_later(scenes, predict, tmp_path):
+    for number in (0, 1):
+        copy = tmp_path / "in" / f"{number}.png"
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes((scenes[0] / f"scene {number}.png").read_bytes())
+    arguments = ["--whole-image", *FEW, "--output", tmp_path / "out"]
+    predict(tmp_path / "in", *arguments)
+    (tmp_path / "in" / "0.png").unlink()
+
+    assert predict(tmp_path / "in", *arguments, "--draw") == 3
+
+    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert failures["0.png"].startswith("cannot be drawn: no image ")
+    assert [path.name for path in (tmp_path / "out" / "annotated").iterdir()] == ["1.png.jpg"]
+
+
+def test_of_many_regions_some_are_explained_and_all_answered(image, predict, tmp_path, monkeypatch):
+    monkeypatch.setattr("lavis_dynrefer.explain.explain_page.MOST_REGIONS", 1)
+    boxes = ["--box", "98,50,237,180", "--box", "9,9,99,99"]
+
+    assert predict(image, *boxes, *FEW, "--output", tmp_path, "--explain") == 0
+
+    assert len(json.loads((tmp_path / "results.jsonl").read_text())["regions"]) == 2
+    page = (tmp_path / "explain" / "scene 0.png.html").read_text(encoding="utf-8")
+    assert page.count('<section class="region"') == 1
+    assert "1 more region is not explained here." in page
+
+
+@pytest.mark.parametrize("option", ["--draw", "--explain"])
+def test_a_model_that_fails_on_one_image_answers_the_others(
+    scenes, predict, tmp_path, monkeypatch, option
+):
+    folder, boxes = scenes
+    whole = Answerer.encode
+
+    def out_of_memory(self, sample):
+        if (sample["image_boxes"] == 77).any():
+            raise RuntimeError("out of memory")
+        return whole(self, sample)
+
+    monkeypatch.setattr(Answerer, "encode", out_of_memory)
+    (tmp_path / "boxes.json").write_text(json.dumps({**boxes, "scene 1.png": [[77, 7, 90, 90]]}))
+    output = ["--output", tmp_path / "out", option]
+
+    assert predict(folder, "--boxes", tmp_path / "boxes.json", *FEW, *output) == 3
+
+    rows = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(row)["image"] for row in rows] == ["scene 0.png", "scene 2.png"]
+    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert failures == {"scene 1.png": "RuntimeError: out of memory"}
+
+
+def test_views_the_model_cannot_fuse_stop_before_any_image(image, predict, monkeypatch, capsys):
+    monkeypatch.setattr(predict_run, "open_image", None)
+
+    assert predict(image, "--whole-image", *FEW, "--views", "fixed:0,0.2,0.5") == 2
+
+    assert "the model fuses 2 views, got 3" in capsys.readouterr().err
+
+
+def test_answers_with_a_page_are_those_without(image, predict, tmp_path):
+    boxes = ["--box", "98,50,237,180", "--box", "9,9,99,99"]
+    for folder, options in ((tmp_path / "a", []), (tmp_path / "b", ["--explain"])):
+        predict(image, *boxes, *FEW, "--output", folder, *options)
+
+    one, other = (json.loads((tmp_path / x / "results.jsonl").read_text()) for x in "ab")
+    for region, same in zip(one["regions"], other["regions"]):
+        assert dict(region.pop("categories")) == pytest.approx(
+            dict(same.pop("categories")), abs=1e-4
+        )
+        assert region == same
+
+
+def test_the_command_of_the_documentation_writes_a_page(tmp_path, monkeypatch):
+    (line,) = re.findall(r"```bash\n(.*)\n```", DOCS.read_text(encoding="utf-8"))
+    render(make_scene(0, 2_000_001)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+
+    assert main(shlex.split(line)[1:]) == 0
+
+    page = Path("answers/explain/photo.jpg.html").read_text(encoding="utf-8")
+    assert page.count('<section class="region"') == 2
