@@ -33,7 +33,7 @@ from lavis_dynrefer.models import llms
 from lavis_dynrefer.synthetic import make_scene, render, write_dataset
 from lavis_dynrefer.training.checks.file_checks import check_file
 from lavis_dynrefer.training.launch import evaluate_main, train_main
-from lavis_dynrefer.views.policies import POLICIES
+from lavis_dynrefer.views import POLICIES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
