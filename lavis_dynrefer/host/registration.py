@@ -40,7 +40,7 @@ MODULES = {
 }
 
 
-class PendingNames(UserDict):
+class PendingNames(UserDict[str, Any]):
     """A mapping of LAVIS's registry in which some names are still to be registered.
 
     Lookups and iteration know them all. `name in mapping` is False for them, so that LAVIS's
