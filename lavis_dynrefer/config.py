@@ -6,12 +6,11 @@ Defaults are those of the released DynRefer with Flan-T5-XL. "official" means ca
 
 from collections.abc import Mapping
 from dataclasses import field, fields
-from typing import Any, Optional
+from typing import Any, Literal, NamedTuple, Optional
 
 from pydantic import Field, model_validator
 
-from lavis_dynrefer.errors import did_you_mean
-from lavis_dynrefer.settings import Depth, Factor, Files, Listed, Section, Share, Size, settings
+from lavis_dynrefer.settings import Depth, Factor, Files, Share, Size, settings
 from lavis_dynrefer.settings import from_mapping as from_mapping  # both are looked for here, too
 from lavis_dynrefer.settings import validation_message as validation_message
 
@@ -109,7 +108,7 @@ class TaggingConfig:
 
     vocabulary: Optional[str] = None  # file with one tag per line
     threshold: Share = 0.7  # official; a tag is kept when strictly above
-    decoder: Section[QueryDecoderConfig] = field(default_factory=QueryDecoderConfig)
+    decoder: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
 
 
 @settings
@@ -118,7 +117,7 @@ class ContrastConfig:
 
     attributes: Optional[str] = None  # default attribute vocabulary, OVAD-style json
     categories: Optional[str] = None  # default category names, one per line
-    decoder: Section[QueryDecoderConfig] = field(default_factory=QueryDecoderConfig)
+    decoder: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
 
 
 @settings
@@ -143,9 +142,10 @@ class CaptioningConfig:
     max_text_length: Size = 32  # tokens, targets and control words; official
     control_drop_all: Share = 0.5  # training: chance that a caption gets no control words; official
     control_drop: Share = 0.5  # training: chance that a single control word is dropped; official
-    control_pos: Optional[str] = "textblob"  # training: finds noun phrases; None: only tags
+    # training: tagger that finds noun phrases to control with; None: only tags
+    control_pos: Optional[Literal["textblob"]] = "textblob"
     steer_by_tags: bool = True  # inference: tags found are control words too; official
-    generation: Section[GenerationConfig] = field(default_factory=GenerationConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
 
 
 @settings
@@ -160,27 +160,16 @@ class LossConfig:
     clip: Share = 0.05  # official
 
 
-PARTS = (
-    "backbone",
-    "region_encoder",
-    "qformer",
-    "text_encoder",
-    "tagging",
-    "contrast",
-    "captioning",
-)
-
-
 @settings
 class PretrainingConfig:
     """What the pretraining of a small model needs: all but captioning and its losses."""
 
-    vision: Section[VisionConfig] = field(default_factory=VisionConfig)
-    region: Section[RegionEncoderConfig] = field(default_factory=RegionEncoderConfig)
-    qformer: Section[QFormerConfig] = field(default_factory=QFormerConfig)
-    text: Section[TextEncoderConfig] = field(default_factory=TextEncoderConfig)
-    tagging: Section[TaggingConfig] = field(default_factory=TaggingConfig)
-    contrast: Section[ContrastConfig] = field(default_factory=ContrastConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    tagging: TaggingConfig = field(default_factory=TaggingConfig)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
 
     @model_validator(mode="after")
     def _check_offset_groups(self) -> "PretrainingConfig":
@@ -196,24 +185,15 @@ class PretrainingConfig:
 class DynReferConfig(PretrainingConfig):
     """Everything that `models.assembly.build_parts` needs."""
 
-    captioning: Section[CaptioningConfig] = field(default_factory=CaptioningConfig)
-    losses: Section[LossConfig] = field(default_factory=LossConfig)
-    trainable: Listed[str] = (  # modules with gradients; official: all that is not pretrained,
+    captioning: CaptioningConfig = field(default_factory=CaptioningConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    trainable: tuple[str, ...] = (  # modules with gradients; official: all that is not pretrained,
         "region_encoder",  # plus the Q-Former without its query tokens
         "qformer.bert",
         "tagging",
         "contrast",
         "captioning.prefix",
     )
-
-    @model_validator(mode="after")
-    def _check_trainable(self) -> "DynReferConfig":
-        for name in self.trainable:
-            part = name.split(".")[0]
-            if part and part not in PARTS:  # "" is the whole model
-                hint = did_you_mean(part, PARTS) or f"; there are {list(PARTS)}"
-                raise ValueError(f"trainable: no part {part!r}{hint}")
-        return self
 
 
 @settings
@@ -235,7 +215,36 @@ class ModelFiles:
     load_finetuned: bool = False
     finetuned: Optional[str] = None  # a DynRefer checkpoint, with load_finetuned: true
     load_pretrained: bool = True
-    pretrained: Optional[Section[PretrainedFiles]] = None
+    pretrained: Optional[PretrainedFiles] = None
 
 
 LAVIS_KEYS = tuple(item.name for item in fields(ModelFiles))
+
+
+class ModelFamily(NamedTuple):
+    """A model that LAVIS knows by name.
+
+    Args:
+        config: its numbers.
+        yamls: type -> default yaml below configs/.
+    """
+
+    config: type[PretrainingConfig]
+    yamls: Mapping[str, str]
+
+
+MODELS = {
+    "dynrefer": ModelFamily(
+        DynReferConfig,
+        {
+            "default": "models/dynrefer_tiny.yaml",
+            "tiny": "models/dynrefer_tiny.yaml",
+            "flant5xl": "models/dynrefer_flant5xl.yaml",
+            "vicuna7b": "models/dynrefer_vicuna7b.yaml",
+        },
+    ),
+    "dynrefer_pretraining": ModelFamily(
+        PretrainingConfig,
+        dict.fromkeys(("default", "tiny"), "models/dynrefer_pretraining.yaml"),
+    ),
+}

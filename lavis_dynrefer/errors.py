@@ -36,7 +36,10 @@ def text_for_user(error: BaseException) -> str | None:
     Besides our own errors these are what the system says about a file: no permission, disk full.
     """
     if isinstance(error, DynReferError):
-        return str(error)
+        text = str(error)
+        if "Original Traceback" in text:  # torch's, from the process of a data loader
+            text = text.rstrip().splitlines()[-1].partition(": ")[2]
+        return text
     if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_FULL):
         return str(error)
     return None

@@ -1,14 +1,19 @@
-"""How settings are declared, each number with its bounds, and read strictly from any mapping.
-
-@settings
-class ViewSettings:
-    num_views: int = Field(default=3, ge=1)
-"""
+"""How settings are declared, each number beside its bounds, and read strictly from any mapping."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, fields, is_dataclass
-from typing import Annotated, Any, TypeVar, Union, get_args, get_type_hints
+from dataclasses import MISSING, field, fields, is_dataclass
+from typing import (
+    Annotated,
+    Any,
+    Optional,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import BeforeValidator, ConfigDict, Field, Strict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -25,29 +30,47 @@ _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 def settings(cls: type[T]) -> type[T]:
     """Make a frozen dataclass that checks its values by its annotations.
 
-    Nothing is converted but an int to a float and a list to a tuple; unknown names are refused.
+    Unknown names are refused. Nothing is converted but an int to a float, a list to a tuple, and a
+    mapping to the settings that it stands for.
     """
-    return pydantic_dataclass(frozen=True, config=_STRICT)(cls)  # type: ignore[return-value]
+    return _declare(cls, frozen=True)
+
+
+def _declare(cls: type[T], *, frozen: bool) -> type[T]:
+    hints = get_type_hints(cls, include_extras=True)
+    own = vars(cls).get("__annotations__", {})
+    cls.__annotations__ = {name: _from_yaml(hints[name]) for name in own}
+    return pydantic_dataclass(frozen=frozen, config=_STRICT)(cls)  # type: ignore[return-value]
+
+
+def _from_yaml(hint: Any) -> Any:
+    """The annotation, also for what yaml has instead of a tuple or of settings."""
+    if is_dataclass(hint):
+        return Annotated[hint, _FromMapping()]
+    if get_origin(hint) is tuple:
+        return Annotated[hint, Strict(False)]
+    if get_origin(hint) is Union:
+        return Union[tuple(_from_yaml(kind) for kind in get_args(hint))]
+    return hint
 
 
 class _FromMapping:
-    """Lets a mapping stand for settings inside settings, which pydantic's strict mode does not."""
+    """Builds nested settings from a mapping, which pydantic's strict mode does not."""
 
     def __get_pydantic_core_schema__(
         self, source: type[Any], handler: Callable[[Any], CoreSchema]
     ) -> CoreSchema:
         def build(value: Any) -> Any:
-            named = isinstance(value, Mapping)
-            return source(**{str(name): item for name, item in value.items()}) if named else value
+            return _build(source, value) if isinstance(value, Mapping) else value
 
         return core_schema.no_info_before_validator_function(build, handler(source))
 
 
-Section = Annotated[T, _FromMapping()]
-Listed = Annotated[tuple[T, ...], Strict(False)]  # also from a list
 # One file, or several of which a later one wins.
 Files = Annotated[
-    Listed[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+    tuple[str, ...],
+    Strict(False),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
 ]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
 Depth = Annotated[int, Field(ge=1, le=1_000)]
@@ -82,18 +105,21 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "") ->
     if not isinstance(values, Mapping):
         raise SettingsError([f"{where}: expected a mapping, got {values!r}"])
     try:
-        return _checked(cls)(**{str(name): value for name, value in values.items()})
+        return cast(T, _build(cls, values))
     except ValidationError as error:
         raise SettingsError(validation_problems(error, where, cls)) from None
 
 
-def _checked(cls: type[T]) -> type[T]:
-    """The class itself where it checks its values, else a subclass that does."""
-    if "__pydantic_validator__" in vars(cls):
-        return cls
-    frozen = cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    child = type(cls.__name__, (cls,), {"__module__": cls.__module__})
-    return pydantic_dataclass(frozen=frozen, config=_STRICT)(child)  # type: ignore[return-value]
+def _build(cls: Any, values: Mapping[Any, Any]) -> Any:
+    if "__pydantic_validator__" not in vars(cls):  # a plain dataclass: a subclass checks
+        body: dict[str, Any] = {"__module__": cls.__module__}
+        body["__annotations__"] = {item.name: item.type for item in fields(cls)}
+        for item in fields(cls):
+            if item.default_factory is not MISSING:
+                body[item.name] = field(default_factory=item.default_factory)
+        child = type(cls.__name__, (cls,), body)
+        cls = _declare(child, frozen=cls.__dataclass_params__.frozen)
+    return cls(**{str(name): value for name, value in values.items()})
 
 
 def validation_message(error: ValidationError, where: str = "", model: Any = None) -> str:
@@ -101,15 +127,18 @@ def validation_message(error: ValidationError, where: str = "", model: Any = Non
     return "; ".join(validation_problems(error, where, model))
 
 
-def validation_problems(error: ValidationError, where: str = "", model: Any = None) -> list[str]:
+def validation_problems(
+    error: ValidationError, where: str = "", model: Any = None, *, most: Optional[int] = None
+) -> list[str]:
     """What pydantic found, a sentence for each: the place, what was expected and what came.
 
     Args:
         error: raised by a pydantic model or dataclass.
         where: name of the place the values came from.
         model: the model or dataclass; it tells which name a wrong one may have meant.
+        most: the first ones only; None means all.
     """
-    return [_problem(item, where, model) for item in error.errors(include_url=False)]
+    return [_problem(item, where, model) for item in error.errors(include_url=False)[:most]]
 
 
 # Pydantic's type of error -> what it expected.
@@ -132,6 +161,8 @@ _EXPECTED = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
+    "too_short": "at least {min_length} items",
+    "string_too_short": "at least {min_length} characters",
 }
 
 
@@ -148,14 +179,15 @@ def _problem(item: Mapping[str, Any], where: str, model: Any) -> str:
         text = str(item["ctx"]["error"])
         joint = "." if place and re.match(r"[\w.]+: ", text) else ": "
         return f"{place}{joint}{text}".removeprefix(": ")
-    expected = _EXPECTED.get(item["type"])
-    if expected is None:
-        expected = item["msg"].removeprefix("Input should be ").replace("{", "{{")
-    bounds = {
-        name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
-        for name, bound in item.get("ctx", {}).items()
-    }
-    return f"{place}: expected {expected.format(**bounds)}, got {item['input']!r:.200}"
+    expected = item["msg"].removeprefix("Input should be ")
+    if item["type"] in _EXPECTED:
+        bounds = {
+            name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+            for name, bound in item.get("ctx", {}).items()
+        }
+        expected = _EXPECTED[item["type"]].format(**bounds)
+    text = f"{place}: expected {expected}, got {item['input']!r:.200}"
+    return text.removeprefix(": ")
 
 
 def _place(where: str, steps: Sequence[Union[str, int]]) -> str:

@@ -27,18 +27,19 @@ from lavis.common.registry import registry
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import EXIT_BAD_INPUT, DynReferError, InputError, text_for_user
 from lavis_dynrefer.metrics.expected import render_comparison
+from lavis_dynrefer.models.precision import choose_device
 from lavis_dynrefer.training.checks.run_checks import load_checked_config
-from lavis_dynrefer.training.run_config import OWN_RUNNER, LaunchError, RunConfig
+from lavis_dynrefer.training.run_config import LaunchError, RunConfig
+from lavis_dynrefer.training.run_settings import OWN_RUNNER
 
 logger = logging.getLogger(__name__)
 
-EXIT_BAD_INPUT = 2  # as argparse
 EXIT_INTERRUPTED = 130  # as a shell
 DEBUG_VARIABLE = "DYNREFER_DEBUG"
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# Scoring on rank 0 may take long while the others wait; torchrun ends them if it fails.
+# Rank 0 may grade for long while the others wait; torchrun ends them if it fails.
 GROUP_TIMEOUT = datetime.timedelta(hours=1)
 
 
@@ -48,8 +49,8 @@ class RunSummary:
 
     Args:
         output_dir: folder of the log, checkpoints and results.
-        metrics: evaluated split -> what the task reported; empty for LAVIS's own runners, which
-            only log it, unless the run was an evaluation.
+        metrics: evaluated split -> what the task reported; empty after training with one of
+            LAVIS's own runners, which only log it.
     """
 
     output_dir: Path
@@ -57,12 +58,12 @@ class RunSummary:
 
 
 def train_main(argv: Sequence[str] | None = None) -> int:
-    """Train as the command line says; returns the exit code."""
+    """`python -m lavis.train`; returns the exit code."""
     return _main(argv, evaluate=False)
 
 
 def evaluate_main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate the validation and test splits as the command line says; returns the exit code."""
+    """`python -m lavis.evaluate`: validation and test splits; returns the exit code."""
     return _main(argv, evaluate=True)
 
 
@@ -76,22 +77,25 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
 
     Raises:
         LaunchError: the configuration, the data or the model's files are not usable.
-        ValueError: torchrun's variables are not usable.
+        InputError: torchrun's variables are not usable.
     """
     config, warnings = load_checked_config(cfg_path, options, evaluate=evaluate)
     # Tokenizers run in the main process while loaders fork; without this they warn each time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with _process_group(config.run_cfg):
+    run = config.run_cfg
+    run.device = str(choose_device(run.device, auto=("cuda",)))
+    with _process_group(run):
         setup_logger()
-        _seed_everything(config.run_cfg.seed + get_rank())
+        _seed_everything(run.seed + get_rank())
         for text in warnings if get_rank() == 0 else ():
             logger.warning(text)
         config.pretty_print()
         try:
             runner = _build_runner(config)
-        except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
+        # Found on every rank alike; OSError is what transformers raises about weights.
+        except (DynReferError, OSError, OmegaConfBaseException) as error:
             raise LaunchError(str(error)) from error
-        metrics = _run(runner, config.run_cfg, evaluate=evaluate) or {}
+        metrics = _run(runner, run, evaluate=evaluate) or {}
         if config.expected:
             logger.info(render_comparison(config.expected, metrics))
         return RunSummary(Path(runner.output_dir), metrics)
@@ -99,15 +103,17 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
 
 def _build_runner(config: RunConfig) -> Any:
     run = config.run_cfg
+    registry.register("configuration", config)  # as LAVIS's own does
     task = tasks.setup_task(config)
     datasets = task.build_datasets(config)
     model = task.build_model(config)
     if run.runner != OWN_RUNNER and run.get("load_ckpt_path"):  # ours loads it itself
-        model.load_checkpoint(run.load_ckpt_path)
+        paths = run.load_ckpt_path
+        model.load_checkpoint(paths if isinstance(paths, str) else paths[0])
     runner_class = registry.get_runner_class(run.runner)
     runner = runner_class(cfg=config, job_id=_job_id(), task=task, model=model, datasets=datasets)
     if run.runner == OWN_RUNNER:
-        runner.dataloaders  # noqa: B018  made now, so that an unusable split is found now
+        runner.dataloaders  # noqa: B018  made here, so that an unusable split is found before
     return runner
 
 
@@ -130,7 +136,7 @@ def _seed_everything(seed: int) -> None:
 
 
 def _job_id() -> str:
-    """Time to the second as rank 0 sees it: the name of the run's folder, alike on every rank."""
+    """Name of the run's folder: the time in seconds on rank 0, the same on every rank."""
     box = [datetime.datetime.now().strftime("%Y%m%d%H%M%S")]
     if dist.is_initialized():
         dist.broadcast_object_list(box, src=0)
@@ -141,8 +147,8 @@ def _job_id() -> str:
 def _process_group(run: DictConfig) -> Iterator[None]:
     """Join the processes that torchrun's environment variables describe, if there are any.
 
-    Without them the run has one process and no group, on CPU as on a GPU. SLURM's variables are
-    ignored: an interactive shell has them too.
+    Without them the run is a single process without a group, on a CPU as on a GPU. SLURM's
+    variables are ignored, because an interactive shell has them too.
     """
     if "RANK" not in os.environ:
         run.distributed, run.world_size = False, 1
@@ -151,15 +157,15 @@ def _process_group(run: DictConfig) -> Iterator[None]:
     _join_group(run)
     setup_for_distributed(run.rank == 0)  # LAVIS's meters print
     yield
-    dist.destroy_process_group()  # not after an error: with NCCL it would wait for the others
+    dist.destroy_process_group()  # not after an error: NCCL would wait for the other processes
 
 
 def _join_group(run: DictConfig) -> None:
     """Open the group.
 
     Raises:
-        ValueError: variables are missing or wrong, or the processes do not meet. On every rank
-            for itself, so not a `LaunchError`, which one of them prints for all.
+        InputError: variables are missing or wrong, or the processes do not meet. Not a
+            `LaunchError`, which only rank 0 prints: each rank may have another problem.
     """
     needed = TORCHRUN_VARIABLES if run.dist_url == "env://" else TORCHRUN_VARIABLES[:2]
     absent = [name for name in needed if not os.environ.get(name)]
@@ -188,7 +194,7 @@ def _join_group(run: DictConfig) -> None:
         )
     except (ValueError, RuntimeError) as error:
         place = os.environ.get("MASTER_ADDR") if run.dist_url == "env://" else run.dist_url
-        raise InputError(f"rank {run.rank} meets no other process at {place}: {error}") from error
+        raise InputError(f"rank {run.rank} cannot join the others at {place}: {error}") from error
 
 
 def _whole_number(variable: str) -> int:
@@ -205,14 +211,14 @@ def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run.resume_ckpt_path=auto continues after the last epoch\n")
         return EXIT_INTERRUPTED
-    except (ValueError, OSError) as error:
-        if arguments.debug or os.environ.get(DEBUG_VARIABLE) == "1" or not _is_for_user(error):
+    except Exception as error:
+        text = text_for_user(error)
+        if text is None or arguments.debug or os.environ.get(DEBUG_VARIABLE) == "1":
             raise
         if os.environ.get("RANK", "0") == "0" or not isinstance(error, LaunchError):
-            for line in _message(error).splitlines():
-                sys.stderr.write(f"error: {line}\n")
-            for line in getattr(error, "warnings", ()):
-                sys.stderr.write(f"warning: {line}\n")
+            lines = [f"error: {line}" for line in text.splitlines()]
+            lines += [f"warning: {line}" for line in getattr(error, "warnings", ())]
+            sys.stderr.write("\n".join([*lines, ""]))
         return EXIT_BAD_INPUT
     return 0
 
@@ -228,21 +234,3 @@ def _parse(argv: Sequence[str] | None, *, evaluate: bool) -> argparse.Namespace:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
-
-
-def _is_for_user(error: Exception) -> bool:
-    """Whether our own code raised it, with a message for the user, rather than a library."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    module = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
-    own = type(error).__module__.startswith("lavis_dynrefer")  # also from a loader process
-    return own or module.startswith("lavis_dynrefer")
-
-
-def _message(error: Exception) -> str:
-    """What went wrong, without the traceback torch adds to a loader process's error."""
-    text = str(error)
-    if "Original Traceback" not in text:
-        return text
-    return text.rstrip().splitlines()[-1].partition(": ")[2]

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import lavis.common.optims  # registers the learning rate schedules
-import lavis.runners  # noqa: F401  registers LAVIS's own runners
-import torch
 import yaml
-from lavis.common.config import Config
-from lavis.common.registry import registry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.config import MODELS
+from lavis_dynrefer.errors import InputError, did_you_mean
 from lavis_dynrefer.metrics.expected import Expected, parse_expected
-from lavis_dynrefer.paths import project_path
-from lavis_dynrefer.training.run_keys import fill_defaults, suggestion
+from lavis_dynrefer.paths import config_path, project_path
+from lavis_dynrefer.training.known_names import (
+    choice_problem,
+    dataset_class,
+    name_problem,
+    registered,
+)
+from lavis_dynrefer.training.run_settings import OWN_TASK, RunSettings, TaskSettings
 
-OWN_TASK = "dynrefer"
-OWN_RUNNER = "runner_dynrefer"
-NEEDED_SECTIONS = {"run", "model", "datasets"}
-SECTIONS = {*NEEDED_SECTIONS, "expected"}
+NEEDED_SECTIONS = ("run", "model", "datasets")
+SECTIONS = (*NEEDED_SECTIONS, "expected")
+_OWN_KEYS = {item.name for item in fields(TaskSettings)}
+
+logger = logging.getLogger(__name__)
 
 
 class LaunchError(InputError):
-    """A run cannot start; the message says what is wrong and how to cure it, a line for each.
+    """A run cannot start; the message has a line for each problem.
 
     Args:
         message: see above.
-        warnings: what else was found, which may be in order.
+        warnings: what else was found and may be in order.
     """
 
     def __init__(self, message: str, warnings: Sequence[str] = ()) -> None:
@@ -40,26 +45,44 @@ class LaunchError(InputError):
         self.warnings = tuple(warnings)
 
 
-class RunConfig(Config):
-    """LAVIS's `Config`, built from sections into which the options are merged already.
-
-    LAVIS merges them last, so that `model.model_type` or `datasets.x.type` given as an option
-    changes the label but not the default yaml that is loaded.
+class RunConfig:
+    """The merged configuration of a run, as LAVIS's `Config` shows it to tasks and runners.
 
     Args:
-        sections: `run`, `model` and `datasets`.
+        config: `run`, `model` and `datasets`, complete.
         expected: what the reports are compared with.
     """
 
-    def __init__(self, sections: DictConfig, expected: Expected | None = None) -> None:
-        self.args = None
+    def __init__(self, config: DictConfig, expected: Expected | None = None) -> None:
+        self.config = config
         self.expected = expected
-        registry.register("configuration", self)
-        self.config = OmegaConf.merge(
-            self.build_runner_config(sections),
-            self.build_model_config(sections),
-            self.build_dataset_config(sections),
-        )
+
+    @property
+    def run_cfg(self) -> DictConfig:
+        """How to run."""
+        return self.config.run
+
+    @property
+    def model_cfg(self) -> DictConfig:
+        """The model."""
+        return self.config.model
+
+    @property
+    def datasets_cfg(self) -> DictConfig:
+        """The datasets by name."""
+        return self.config.datasets
+
+    def get_config(self) -> DictConfig:
+        """All sections."""
+        return self.config
+
+    def to_dict(self) -> dict[str, Any]:
+        """All sections as plain containers, interpolations as they are written."""
+        return OmegaConf.to_container(self.config)
+
+    def pretty_print(self) -> None:
+        """Log all sections."""
+        logger.info("configuration of the run\n%s", OmegaConf.to_yaml(self.config, resolve=True))
 
 
 def load_run_config(
@@ -67,26 +90,32 @@ def load_run_config(
 ) -> RunConfig:
     """Read and complete the configuration of a run; `checks.run_checks` tells what is wrong in it.
 
+    LAVIS merges options last, so that `model.model_type` or `datasets.x.type` given as an option
+    would change the label but not the default yaml that is loaded; here they come first.
+
     Args:
         cfg_path: yaml file, from the current folder; else one of those shipped in projects/.
         options: "a.b=value", or "a.b" followed by "value", as LAVIS takes them.
         evaluate: evaluate only, whatever the yaml says.
 
     Raises:
-        LaunchError: the file, a section or a registered name is wrong, so that nothing can be
-            merged.
+        LaunchError: the file, a section or a name is wrong, so that nothing can be merged.
     """
     with readable(cfg_path):
         sections = read_sections(cfg_path, options)
         _check_sections(sections)
-        _check_model(sections.model)
         run = OmegaConf.to_container(sections.run, resolve=True)
-        sections.run = _completed_run(run, evaluate=evaluate)
-        sections.datasets = _checked_datasets(sections.datasets)
-        config = _merged_with_defaults(sections)
-        resolved = OmegaConf.to_container(config.get_config(), resolve=True)
-    _check_processors(resolved["datasets"])
-    return config
+        run = complete_run({**run, "evaluate": True} if evaluate else run)
+        parts = [{"run": run}, *_with_defaults(sections)]
+        try:
+            config = OmegaConf.merge(*parts)
+        except TypeError as error:  # OmegaConf's, without the place
+            raise LaunchError(
+                "a list stands where the default yaml of the model or a dataset has a mapping, or "
+                f"the other way round ({error})"
+            ) from error
+        OmegaConf.to_container(config, resolve=True)  # raises where an interpolation fails
+        return RunConfig(config, _expected(sections))
 
 
 def find_run_file(cfg_path: str) -> Path:
@@ -96,16 +125,16 @@ def find_run_file(cfg_path: str) -> Path:
         LaunchError: neither exists.
     """
     given = Path(cfg_path).expanduser()
-    shipped_root = Path(project_path("."))
+    root = Path(project_path("."))
     parts = given.parts[1:] if given.parts[:1] == ("projects",) else given.parts
-    for path in (given, shipped_root.joinpath(*parts)):
+    for path in (given, root.joinpath(*parts)):
         if path.is_file():
             return path
-    shipped = [
-        f"projects/{path.relative_to(shipped_root).as_posix()}"
-        for path in shipped_root.rglob("*.yaml")
-    ]
-    raise LaunchError(f"no file {cfg_path} from {Path.cwd()}; {suggestion(cfg_path, shipped)}")
+    shipped = sorted(
+        f"projects/{path.relative_to(root).as_posix()}" for path in root.rglob("*.yaml")
+    )
+    hint = did_you_mean(cfg_path, shipped) or f"; shipped are {', '.join(shipped)}"
+    raise LaunchError(f"no file {cfg_path} in {Path.cwd()}{hint}")
 
 
 def read_sections(cfg_path: str, options: Sequence[str] = ()) -> DictConfig:
@@ -114,14 +143,18 @@ def read_sections(cfg_path: str, options: Sequence[str] = ()) -> DictConfig:
     content = OmegaConf.load(path)
     if not content or not isinstance(content, DictConfig):
         found = "a list" if content else "an empty file"
-        raise LaunchError(f"{path}: expected the sections {sorted(NEEDED_SECTIONS)}, got {found}")
+        raise LaunchError(f"{path}: expected the sections {list(NEEDED_SECTIONS)}, got {found}")
     try:
-        return OmegaConf.merge(content, _read_options(options))
+        merged = OmegaConf.merge(content, _read_options(options))
     except TypeError as error:  # OmegaConf's, without the place
         raise LaunchError(
             f"--options {list(options)}: a list stands where {path} has a mapping, or the other "
             "way round"
         ) from error
+    unset = OmegaConf.missing_keys(merged)
+    if unset:
+        raise LaunchError(f"a value must be given for {', '.join(sorted(unset))}")
+    return merged
 
 
 @contextmanager
@@ -136,12 +169,81 @@ def readable(cfg_path: str) -> Iterator[None]:
         raise LaunchError(f"{cfg_path}: not a readable yaml file: {_one_line(error)}") from error
 
 
-def _read_options(options: Sequence[str]) -> DictConfig:
-    pairs = _dot_list(options)
+def complete_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The run section with the default of every key that it leaves out or sets to null.
+
+    Raises:
+        LaunchError: an unknown task.
+    """
+    given = {name: value for name, value in run.items() if value is not None}
+    _raise_if(name_problem("run.task", "task", given.get("task")))
+    defaults = asdict(RunSettings(evaluate=True))
+    defaults["evaluate"] = False
+    if given["task"] != OWN_TASK:  # its own keys may be called like those of ours
+        defaults = {name: value for name, value in defaults.items() if name not in _OWN_KEYS}
+        defaults = {**run, **defaults, "runner": "runner_base"}  # LAVIS takes a null for a value
+    complete = {**{name: value for name, value in defaults.items() if value is not None}, **given}
+    return {"max_epoch": 1, **complete} if complete["evaluate"] else complete
+
+
+def _with_defaults(sections: DictConfig) -> Iterator[DictConfig]:
+    """Default yamls, each before the section that changes it; in the order in which LAVIS merges.
+
+    Raises:
+        LaunchError: an unknown model, dataset or type.
+    """
+    model = sections.model
+    _raise_if(name_problem("model.arch", "model", model.get("arch")))
+    family = MODELS.get(model.arch)
+    model_class = None if family else registered("model", model.arch)
+    types = family.yamls if family else getattr(model_class, "PRETRAINED_MODEL_CONFIG_DICT", None)
+    if types is not None:  # else a plugin that finds its yaml in its own way
+        if model.get("model_type") is None and "default" in types:
+            model.model_type = "default"
+        _raise_if(choice_problem("model.model_type", model.get("model_type"), types))
+    kind = model.get("model_type")
+    path = config_path(family.yamls[kind]) if family else model_class.default_config_path(kind)
+    yield OmegaConf.load(path)
+    yield OmegaConf.create({"model": model})
+    for name, section in sections.datasets.items():
+        _raise_if(name_problem("datasets", "dataset", name))
+        section = {} if section is None else section  # all defaults
+        if not isinstance(section, Mapping):
+            raise LaunchError(f"datasets.{name}: expected a mapping, got {section!r}")
+        kind, source = section.get("type", "default"), dataset_class(name)
+        types = getattr(source, "DATASET_CONFIG_DICT", None)
+        if types is not None:
+            _raise_if(choice_problem(f"datasets.{name}.type", kind, types))
+        yield OmegaConf.load(source.default_config_path(kind))
+        yield OmegaConf.create({"datasets": {name: section}})
+
+
+def _check_sections(sections: DictConfig) -> None:
+    for name in NEEDED_SECTIONS:
+        if not isinstance(sections.get(name), DictConfig):
+            raise LaunchError(f"section {name!r} is missing or not a mapping")
+    if sections.run.get("task") == OWN_TASK:
+        for name in sections:
+            _raise_if(choice_problem("section", name, SECTIONS))
+    if not sections.datasets:
+        raise LaunchError("datasets: name at least one")
+
+
+def _expected(sections: DictConfig) -> Expected | None:
+    """The numbers to compare with; other tasks may use the word for something else."""
+    section = sections.get("expected")
+    if section is None or sections.run.task != OWN_TASK:
+        return None
+    plain = OmegaConf.to_object(section) if OmegaConf.is_config(section) else section
     try:
-        return OmegaConf.from_dotlist(pairs)
-    except yaml.YAMLError as error:
-        raise LaunchError(f"--options {pairs}: not yaml: {_one_line(error)}") from error
+        return parse_expected(plain)
+    except InputError as error:
+        raise LaunchError(str(error)) from None
+
+
+def _raise_if(problem: str | None) -> None:
+    if problem is not None:
+        raise LaunchError(problem)
 
 
 def _dot_list(options: Sequence[str]) -> list[str]:
@@ -159,101 +261,12 @@ def _dot_list(options: Sequence[str]) -> list[str]:
     return pairs
 
 
-def _check_sections(sections: DictConfig) -> None:
-    for name in sorted(NEEDED_SECTIONS):
-        if OmegaConf.is_missing(sections, name) or not isinstance(sections.get(name), DictConfig):
-            raise LaunchError(f"section {name!r} is missing or not a mapping")
-    unset = OmegaConf.missing_keys(sections)
-    if unset:
-        raise LaunchError(f"a value must be given for {', '.join(sorted(unset))}")
-    if sections.run.get("task") == OWN_TASK:
-        for name in set(sections) - SECTIONS:
-            raise LaunchError(f"unknown section {name!r}; {suggestion(name, SECTIONS)}")
-
-
-def _expected(sections: DictConfig) -> Expected | None:
-    """The numbers to compare with; other tasks may use the word for something else."""
-    section = sections.get("expected")
-    if section is None or sections.run.task != OWN_TASK:
-        return None
+def _read_options(options: Sequence[str]) -> DictConfig:
+    pairs = _dot_list(options)
     try:
-        return parse_expected(
-            OmegaConf.to_object(section) if OmegaConf.is_config(section) else section
-        )
-    except ValueError as error:
-        raise LaunchError(str(error)) from None
-
-
-def _merged_with_defaults(sections: DictConfig) -> RunConfig:
-    try:
-        return RunConfig(sections, _expected(sections))
-    except TypeError as error:  # OmegaConf's, without the place
-        raise LaunchError(
-            f"a list stands where the default yaml of the model or a dataset has a mapping, or the "
-            f"other way round ({error})"
-        ) from error
-
-
-def _completed_run(run: Mapping[str, Any], *, evaluate: bool) -> dict[str, Any]:
-    """The run section with defaults, checked."""
-    complete = fill_defaults({**run, "evaluate": True} if evaluate else run)
-    _check_registered("run.task", complete.get("task"), registry.list_tasks())
-    own = complete["task"] == OWN_TASK
-    complete["runner"] = complete.get("runner") or (OWN_RUNNER if own else "runner_base")
-    _check_registered("run.runner", complete["runner"], registry.list_runners())
-    _check_registered("run.lr_sched", complete["lr_sched"], registry.list_lr_schedulers())
-    if own:  # LAVIS takes a null for a value
-        complete = {name: value for name, value in complete.items() if value is not None}
-    if complete["evaluate"]:
-        complete["max_epoch"] = complete.get("max_epoch") or 1
-    if complete["device"] == "auto":
-        complete["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    return complete
-
-
-def _check_model(model: DictConfig) -> None:
-    _check_registered("model.arch", model.get("arch"), registry.list_models())
-    types = getattr(registry.get_model_class(model.arch), "PRETRAINED_MODEL_CONFIG_DICT", None)
-    if types is None:  # a plugin that finds its yaml in its own way
-        return
-    if model.get("model_type") is None and "default" in types:
-        model.model_type = "default"
-    _check_registered("model.model_type", model.get("model_type"), types)
-
-
-def _checked_datasets(datasets: DictConfig) -> DictConfig:
-    """The datasets section, `name: null` meaning "all defaults"."""
-    if not datasets:
-        raise LaunchError(f"datasets: none is named; known are {registry.list_datasets()}")
-    for name in datasets:
-        _check_registered("datasets", name, registry.list_datasets())
-        if datasets[name] is None:
-            datasets[name] = {}
-        if not isinstance(datasets[name], DictConfig):
-            raise LaunchError(f"datasets.{name}: expected a mapping, got {datasets[name]!r}")
-        types = getattr(registry.get_builder_class(name), "DATASET_CONFIG_DICT", None)
-        if types is not None:
-            _check_registered(f"datasets.{name}.type", datasets[name].get("type", "default"), types)
-    return datasets
-
-
-def _check_processors(datasets: Mapping[str, Any]) -> None:
-    for name, dataset in datasets.items():
-        for kind in ("vis_processor", "text_processor"):
-            phases = dataset.get(kind) or {}
-            if not isinstance(phases, Mapping):
-                raise LaunchError(f"datasets.{name}.{kind}: expected a mapping, got {phases!r}")
-            named = {phase: item for phase, item in phases.items() if item is not None}
-            for phase, processor in named.items():
-                place = f"datasets.{name}.{kind}.{phase}.name"
-                wanted = processor.get("name") if isinstance(processor, Mapping) else processor
-                _check_registered(place, wanted, registry.list_processors())
-
-
-def _check_registered(place: str, name: Any, known: Iterable[str]) -> None:
-    if name not in list(known):  # it may be a mapping
-        what = "is missing" if name is None else f"does not know {name!r}"
-        raise LaunchError(f"{place} {what}; {suggestion(str(name), known)}")
+        return OmegaConf.from_dotlist(pairs)
+    except yaml.YAMLError as error:
+        raise LaunchError(f"--options {pairs}: not yaml: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

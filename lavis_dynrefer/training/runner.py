@@ -1,8 +1,8 @@
 """LAVIS's epoch runner, repaired so that it also runs on a CPU, on one GPU and after a crash.
 
-Only overrides: whatever is not here is `lavis.runners.RunnerBase`. Keys under `run:` that the
-stock runner does not know: `find_unused_parameters`, `load_ckpt_path`, `resume_in_place`,
-`keep_checkpoints`; `resume_ckpt_path` also takes the word `auto`.
+Everything that is not overridden here is `lavis.runners.RunnerBase`. The stock runner does not know
+the keys `find_unused_parameters`, `load_ckpt_path`, `resume_in_place` and `keep_checkpoints` of
+`run:`, nor the word `auto` for `resume_ckpt_path`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ import torch
 import torch.distributed as dist
 from lavis.common.dist_utils import is_dist_avail_and_initialized, is_main_process, main_process
 from lavis.common.registry import registry
+from lavis.datasets.datasets.base_dataset import ConcatDataset
 from lavis.runners.runner_base import RunnerBase
 from lavis.tasks.base_task import BaseTask
+from omegaconf import OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.precision import choose_device
 from lavis_dynrefer.training import checkpoints, loaders
-from lavis_dynrefer.training.loaders import TRAIN
+from lavis_dynrefer.training.run_settings import RunSettings, read_settings
+from lavis_dynrefer.training.splits import TRAIN, select_splits
 
 logger = logging.getLogger(__name__)
 
@@ -52,30 +56,26 @@ class DynReferRunner(RunnerBase):
         datasets: dict[str, dict[str, Dataset]],
         job_id: str,
     ) -> None:
+        self.run = read_settings(RunSettings, OmegaConf.to_container(cfg.run_cfg, resolve=True))
         super().__init__(cfg, task, model, datasets, job_id)
         self.best_metric = -math.inf
         self.best_epoch: int | None = None
-        if not self.evaluate_only and not any(map(_is_trained, model.parameters())):
+        if not self.run.evaluate and not any(item.requires_grad for item in model.parameters()):
             raise InputError("no part of the model is trained; name some in model.trainable")
         self._load_initial_weights()
 
-    # ---- where things run -------------------------------------------------------------------
-
     @property
     def use_distributed(self) -> bool:
-        """Whether a process group is open, whatever the config says."""
+        """Whether a process group is open; the config is not asked."""
         return is_dist_avail_and_initialized()
 
     @property
     def device(self) -> torch.device:
         """`run.device`, with the index of this process's GPU."""
         if self._device is None:
-            run = self.config.run_cfg
-            device = torch.device(run.device)
+            device = choose_device(self.run.device, auto=("cuda",))
             if device.type == "cuda":
-                if not torch.cuda.is_available():
-                    raise InputError("run.device is cuda, but torch finds no GPU; set it to cpu")
-                index = run.get("gpu") if self.use_distributed else device.index
+                index = self.run.gpu if self.use_distributed else device.index
                 index = torch.cuda.current_device() if index is None else index
                 device = torch.device("cuda", index)
                 torch.cuda.set_device(device)  # LAVIS moves batches with a bare .cuda()
@@ -84,14 +84,14 @@ class DynReferRunner(RunnerBase):
 
     @property
     def model(self) -> nn.Module:
-        """The model on its device; wrapped for gradient exchange if this run trains in a group."""
+        """The model on its device, wrapped in DistributedDataParallel to train in a group."""
         if self._wrapped_model is None:
             self._model = self._wrapped_model = self._model.to(self.device)
-            if self.use_distributed and not self.evaluate_only:
+            if self.use_distributed and not self.run.evaluate:
                 self._wrapped_model = DistributedDataParallel(
                     self._model,
                     device_ids=[self.device.index] if self.cuda_enabled else None,
-                    find_unused_parameters=self.config.run_cfg.get("find_unused_parameters", False),
+                    find_unused_parameters=self.run.find_unused_parameters,
                 )
         return self._wrapped_model
 
@@ -102,8 +102,7 @@ class DynReferRunner(RunnerBase):
     @property
     def scaler(self) -> Any | None:
         """Gradient scaler; only fp16 on CUDA needs one."""
-        run = self.config.run_cfg
-        fp16 = run.get("amp", False) and run.get("amp_dtype", "fp16") == "fp16"
+        fp16 = self.run.amp and self.run.amp_dtype == "fp16"
         if self._scaler is None and fp16 and self.cuda_enabled:
             if hasattr(torch.amp, "GradScaler"):  # torch >= 2.3
                 self._scaler = torch.amp.GradScaler("cuda")
@@ -114,15 +113,14 @@ class DynReferRunner(RunnerBase):
     def setup_output_dir(self) -> None:
         """Make the folder of this run: `run.output_dir` (seen from the cwd) / job id.
 
-        With `run.resume_in_place` a resumed run goes on in the folder of its checkpoint.
+        With `run.resume_in_place` a resumed run continues in the folder of its checkpoint.
 
         Raises:
-            OSError: the folder cannot be made.
+            InputError: the folder cannot be made.
         """
-        run = self.config.run_cfg
-        root = Path(run.output_dir).expanduser().absolute()
-        self._resume_path = checkpoints.find_resumed(self.resume_ckpt_path, root)
-        in_place = run.get("resume_in_place", False) and not self.evaluate_only
+        root = Path(self.run.output_dir).expanduser().absolute()
+        self._resume_path = checkpoints.find_resumed(self.run.resume_ckpt_path, root)
+        in_place = self.run.resume_in_place and not self.run.evaluate
         if in_place and self._resume_path is not None:
             self.output_dir = self._resume_path.parent
         else:
@@ -131,72 +129,63 @@ class DynReferRunner(RunnerBase):
         try:
             self.result_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"run.output_dir: {root} cannot be written ({error})") from error
-        # register_path refuses a second runner in one process
+            raise InputError(f"run.output_dir: {root} cannot be written ({error})") from error
+        # Not by register_path, which refuses a second runner in one process.
         registry.mapping["paths"].update(
             output_dir=str(self.output_dir), result_dir=str(self.result_dir)
         )
-
-    # ---- data -------------------------------------------------------------------------------
-
-    @property
-    def seed(self) -> int:
-        """`run.seed`; 42, as in LAVIS's own configs, if there is none."""
-        return int(self.config.run_cfg.get("seed", 42))
 
     @property
     def dataloaders(self) -> dict[str, Any]:
         """Loader of each split this run uses.
 
         Raises:
-            ValueError: a split is unknown, provided twice, empty, or smaller than a batch.
+            InputError: a split is unknown, provided twice, empty, or smaller than a batch.
         """
         if self._dataloaders is None:
-            if list(self.train_splits) not in ([], [TRAIN]):
+            if self.run.train_splits not in ((), (TRAIN,)):
                 raise InputError(f"run.train_splits: expected [{TRAIN}], got {self.train_splits}")
-            chosen = loaders.select_splits(
+            chosen = select_splits(
                 self.datasets,
-                evaluated=[*self.valid_splits, *self.test_splits],
-                training=not self.evaluate_only,
+                evaluated=[*self.run.valid_splits, *self.run.test_splits],
+                training=not self.run.evaluate,
             )
-            self._dataloaders = {
-                split: self._create_loader(split, dataset) for split, dataset in chosen.items()
+            # From here on by split, as LAVIS's own runner keeps them.
+            self.datasets = {
+                split: ConcatDataset(parts) if split == TRAIN else parts[0]
+                for split, parts in chosen.items()
             }
-            self.datasets = chosen  # from here on by split, as LAVIS's own runner keeps them
+            self._dataloaders = {
+                split: self._create_loader(split, dataset)
+                for split, dataset in self.datasets.items()
+            }
         return self._dataloaders
 
     def _create_loader(self, split: str, dataset: Dataset) -> Any:
-        run = self.config.run_cfg
-        common = {"num_workers": int(run.num_workers), "cuda": self.cuda_enabled}
-        if split == TRAIN and not self.evaluate_only:
-            size = int(run.batch_size_train)
-            return loaders.training_loader(dataset, batch_size=size, seed=self.seed, **common)
-        size = int(run.batch_size_eval)
-        shared = self.use_dist_eval_sampler
-        return loaders.evaluation_loader(dataset, batch_size=size, shared=shared, **common)
-
-    # ---- training and evaluation ------------------------------------------------------------
+        if len(dataset) == 0:
+            raise InputError(f"split {split!r} is empty; check its annotations and filters")
+        make = loaders.training_loader if split == TRAIN else loaders.evaluation_loader
+        return make(dataset, self.run, cuda=self.cuda_enabled)
 
     def train(self) -> dict[str, Any]:
         """Train, or only evaluate if `run.evaluate`.
 
         Returns:
-            What the task reported, by evaluated split; None for a split whose metrics this
-            process does not hold.
+            Evaluated split -> what the task reported; None where only another process knows it.
 
         Raises:
-            ValueError: the splits or the checkpoint do not fit; the message says how.
+            InputError: the splits or the checkpoint do not fit.
         """
         started = time.monotonic()
         self.log_config()
         sizes = {split: len(self.datasets[split]) for split in self.dataloaders}
         logger.info("samples by split: %s", sizes)
-        if self.evaluate_only:
+        if self.run.evaluate:
             metrics = self.evaluate("evaluate")
         else:
             self._fit()
             best = self.output_dir / checkpoints.BEST
-            has_best = len(self.valid_splits) > 0 and best.is_file()
+            has_best = bool(self.run.valid_splits) and best.is_file()
             last_epoch = max(self.start_epoch, self.max_epoch) - 1
             metrics = self.evaluate("best" if has_best else last_epoch)
         logger.info("finished in %.0f s", time.monotonic() - started)
@@ -206,13 +195,13 @@ class DynReferRunner(RunnerBase):
         """Evaluate `run.test_splits`, and `run.valid_splits` before them if `run.evaluate`.
 
         Args:
-            cur_epoch: epoch handed to the task; "best" loads the best weights of this run first.
-            skip_reload: keep the weights in memory even then.
+            cur_epoch: epoch passed to the task; "best" loads the best weights of this run first.
+            skip_reload: do not load them.
 
         Returns:
             As `train`.
         """
-        splits = self.dataloaders if self.evaluate_only else self.test_splits
+        splits = self.dataloaders if self.run.evaluate else self.run.test_splits
         metrics = {}
         for split in splits:
             metrics[split] = self.eval_epoch(split, cur_epoch, skip_reload)
@@ -222,7 +211,7 @@ class DynReferRunner(RunnerBase):
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training data; its randomness depends on seed and epoch alone."""
-        loaders.start_epoch(self.train_loader, epoch=epoch, seed=self.seed)
+        loaders.start_epoch(self.train_loader, epoch=epoch, seed=self.run.seed)
         return super().train_epoch(epoch)
 
     @torch.no_grad()
@@ -258,9 +247,9 @@ class DynReferRunner(RunnerBase):
             self._barrier()
 
     def _validate(self, epoch: int) -> None:
-        for position, split in enumerate(self.valid_splits):
+        for position, split in enumerate(self.run.valid_splits):
             metrics = self.eval_epoch(split, epoch)
-            if metrics is None:  # LAVIS tasks may report in the main process only
+            if metrics is None:  # some LAVIS tasks report in the main process only
                 continue
             if position == 0:
                 self._keep_if_best(epoch, metrics)
@@ -281,12 +270,9 @@ class DynReferRunner(RunnerBase):
         if self.use_distributed:
             dist.barrier()
 
-    # ---- checkpoints ------------------------------------------------------------------------
-
     def _load_initial_weights(self) -> None:
-        paths = self.config.run_cfg.get("load_ckpt_path") or []
-        paths = [paths] if isinstance(paths, str) else list(paths)
-        if self.evaluate_only and self._resume_path is not None:
+        paths = list(self.run.load_ckpt_path or ())
+        if self.run.evaluate and self._resume_path is not None:
             paths.append(str(self._resume_path))
         if paths:
             weights = checkpoints.read_weights(paths)
@@ -305,7 +291,7 @@ class DynReferRunner(RunnerBase):
         if is_best:
             content["best_metric"] = self.best_metric
             names = [checkpoints.BEST]
-        elif self.config.run_cfg.get("keep_checkpoints", False):
+        elif self.run.keep_checkpoints:
             names.append(f"checkpoint_{cur_epoch}.pth")
         for name in names:
             checkpoints.write_checkpoint(self.output_dir / name, content)
@@ -317,7 +303,7 @@ class DynReferRunner(RunnerBase):
             weights = checkpoints.read_checkpoint(path)["model"]
             checkpoints.load_trained_weights(model, weights, source=path)
         else:
-            logger.warning("there is no %s; the weights in memory are evaluated", path)
+            logger.warning("no %s; the weights in memory are evaluated instead", path)
         return model
 
     def _load_checkpoint(self, url_or_filename: Path) -> None:
@@ -334,14 +320,10 @@ class DynReferRunner(RunnerBase):
         logger.info("resumed from %s; next epoch %d of %d", path, self.start_epoch, self.max_epoch)
 
     def _restore_best(self, path: Path) -> None:
-        """Take over the best epoch so far, with its file, unless it lies after the resumed one."""
+        """Take over the best epoch so far and its file, unless it is later than the resumed one."""
         best = checkpoints.read_checkpoint(path) if path.is_file() else {}
         if "best_metric" not in best or best["epoch"] >= self.start_epoch:
             return
         self.best_metric, self.best_epoch = best["best_metric"], best["epoch"]
         if path.parent != self.output_dir and is_main_process():
             shutil.copyfile(path, self.output_dir / checkpoints.BEST)
-
-
-def _is_trained(parameter: nn.Parameter) -> bool:
-    return parameter.requires_grad

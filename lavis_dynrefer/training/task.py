@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,48 +18,24 @@ from lavis.common.logger import MetricLogger, SmoothedValue
 from lavis.common.registry import registry
 from lavis.datasets.data_utils import prepare_sample
 from lavis.tasks.base_task import BaseTask
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics import EVALUATORS, render_table
-from lavis_dynrefer.structures import MetricReport, RegionPrediction
-
-# What must be asked to grade with an evaluator.
-TASKS_OF = {
-    "dense_caption": ("caption", "tags"),
-    "reg": ("caption", "tags"),
-    "attributes": ("attributes",),
-    "categories": ("categories",),
-}
-AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+from lavis_dynrefer.models.precision import AMP_DTYPES
+from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.settings import from_mapping
+from lavis_dynrefer.structures import MetricReport
+from lavis_dynrefer.training.run_settings import TASKS_OF, TaskSettings, read_settings
+from lavis_dynrefer.training.splits import TRAIN
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TaskOptions:
-    """Keys of `run:` that this task reads.
-
-    Args:
-        protocol_mode: "strict", where a missing answer is a wrong one, or "official".
-        max_grad_norm: largest gradient norm; 0 leaves gradients alone, as the released code does.
-        amp: autocast; on a CPU only with bf16.
-        amp_dtype: "fp16" or "bf16".
-        generation: beam search settings that replace the model's.
-        chunk: regions encoded at once in evaluation.
-    """
-
-    protocol_mode: str = "strict"
-    max_grad_norm: float = 0.0
-    amp: bool = False
-    amp_dtype: str = "fp16"
-    generation: Mapping[str, Any] | None = None
-    chunk: int = 64
-
-
 class _Batches:
-    """The next batches of a loader, which may never end, with the length LAVIS's log asks for."""
+    """The next batches of a loader that may be endless, with the length that LAVIS's log needs."""
 
     def __init__(self, loader: Iterable[Any], count: int) -> None:
         self._loader = loader
@@ -77,43 +53,46 @@ class DynReferTask(BaseTask):
     """Trains DynRefer and grades its answers.
 
     Args:
-        options: see `TaskOptions`.
+        settings: keys of `run:` that the task reads.
     """
 
-    def __init__(self, options: TaskOptions = TaskOptions()) -> None:
+    def __init__(self, settings: TaskSettings = TaskSettings()) -> None:  # noqa: B008  frozen
         super().__init__()
-        if options.protocol_mode not in ("strict", "official"):
-            raise InputError(
-                f"run.protocol_mode: expected strict or official, got {options.protocol_mode!r}"
-            )
-        if options.amp_dtype not in AMP_DTYPES:
-            raise InputError(f"run.amp_dtype: expected fp16 or bf16, got {options.amp_dtype!r}")
-        from_mapping(GenerationConfig, options.generation or {}, where="run.generation")
-        self.options = options
-        self.dataset: Any = None
+        self.settings = settings
+        self.dataset: Any = None  # what is being graded
+        self._tag_lists: dict[str, Sequence[str]] = {}  # dataset to train on -> its tags
 
     @classmethod
     def setup_task(cls, cfg: Any) -> DynReferTask:
         """Build from a LAVIS config."""
-        run = cfg.run_cfg
-        generation = run.get("generation")
-        return cls(
-            TaskOptions(
-                protocol_mode=run.get("protocol_mode", "strict"),
-                max_grad_norm=float(run.get("max_grad_norm") or 0),
-                amp=bool(run.get("amp", False)),
-                amp_dtype=run.get("amp_dtype", "fp16"),
-                generation=generation and dict(generation),
-                chunk=int(run.get("chunk", 64)),
-            )
-        )
+        return cls(read_settings(TaskSettings, OmegaConf.to_container(cfg.run_cfg, resolve=True)))
+
+    def build_datasets(self, cfg: Any) -> dict[str, Any]:
+        """As any task; remembers the tags of what is trained on."""
+        datasets = super().build_datasets(cfg)
+        for name, splits in datasets.items():
+            tags = getattr(splits.get(TRAIN), "tag_names", None)
+            if tags is not None and not cfg.run_cfg.get("evaluate"):
+                self._tag_lists[name] = tags
+        return datasets
+
+    def build_model(self, cfg: Any) -> nn.Module:
+        """As any task.
+
+        Raises:
+            InputError: a dataset to train on numbers its tags by another list than the model's.
+        """
+        model = super().build_model(cfg)
+        for name, tags in self._tag_lists.items():
+            _check_tags(name, tags, getattr(model, "tag_names", None))
+        return model
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        if not self.options.amp:
+        if not self.settings.amp:
             return nullcontext()
-        if device.type == "cpu" and self.options.amp_dtype != "bf16":
+        if device.type == "cpu" and self.settings.amp_dtype != "bf16":
             raise InputError("run.amp on a CPU needs run.amp_dtype: bf16; or set run.amp: false")
-        return torch.autocast(device.type, dtype=AMP_DTYPES[self.options.amp_dtype])
+        return torch.autocast(device.type, dtype=AMP_DTYPES[self.settings.amp_dtype])
 
     def _train_inner_loop(
         self,
@@ -129,7 +108,7 @@ class DynReferTask(BaseTask):
         cuda_enabled: bool = False,
         accum_grad_iters: int = 1,
     ) -> dict[str, str]:
-        """One epoch: LAVIS's loop with clipping, any autocast type, and every loss logged."""
+        """One epoch: LAVIS's loop plus clipping, any autocast type, and a log of every loss."""
         if start_iters is not None:
             raise InputError("the dynrefer task counts in epochs; use run.max_epoch")
         meters = MetricLogger(delimiter="  ")
@@ -150,7 +129,7 @@ class DynReferTask(BaseTask):
                     "lower run.init_lr, set run.max_grad_norm, or use run.amp_dtype: bf16"
                 )
             self._backward(loss / accum_grad_iters, scaler)
-            # The last batches of an epoch count too, also where they do not fill an accumulation.
+            # The last batches of an epoch make a step even if they do not fill an accumulation.
             if (step + 1) % accum_grad_iters == 0 or step + 1 == iters_per_epoch:
                 self._step(model, optimizer, scaler)
             meters.update(
@@ -168,10 +147,10 @@ class DynReferTask(BaseTask):
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
         if scaler is not None:
             scaler.unscale_(optimizer)
-        if self.options.max_grad_norm:
+        if self.settings.max_grad_norm:
             nn.utils.clip_grad_norm_(
                 [weight for weight in model.parameters() if weight.requires_grad],
-                self.options.max_grad_norm,
+                self.settings.max_grad_norm,
             )
         if scaler is None:
             optimizer.step()
@@ -181,7 +160,7 @@ class DynReferTask(BaseTask):
         optimizer.zero_grad()
 
     def before_evaluation(self, model: nn.Module, dataset: Any, **kwargs: Any) -> None:
-        """Remember what is being graded."""
+        """Remember the dataset that is graded."""
         del model, kwargs
         self.dataset = dataset
 
@@ -190,44 +169,47 @@ class DynReferTask(BaseTask):
     ) -> list[dict[str, Any]]:
         """Answer every batch of this process, which may have none."""
         rows: list[dict[str, Any]] = []
-        # LAVIS's log divides by the number of batches.
         meters = MetricLogger(delimiter="  ")
+        # LAVIS's log divides by the number of batches.
         batches = meters.log_every(data_loader, 10, "Evaluation") if len(data_loader) else ()
         for samples in batches:
             rows += self.valid_step(model, prepare_sample(samples, cuda_enabled=cuda_enabled))
         return rows
 
     def valid_step(self, model: Any, samples: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Answer one batch; one row per region, failed ones with their reason."""
+        """Answer one batch.
+
+        Returns:
+            A row per region: region_id, and prediction or the reason why there is none.
+        """
         rows = [dict(failure) for failure in samples.get("failed", ())]
         if len(samples["views"]) == 0:
             return rows
         region_set = self.dataset.region_set
+        questions = Questions(
+            tasks=TASKS_OF[self.dataset.evaluator],
+            attributes=region_set.attributes or None,
+            categories=region_set.category_names or None,
+            generation=self._generation(model),
+        )
         with self._autocast(samples["views"].device):
-            predictions = model.predict(
-                samples,
-                tasks=TASKS_OF[self.dataset.evaluator],
-                attributes=region_set.attributes or None,
-                categories=region_set.category_names or None,
-                generation=self._generation(model),
-                chunk=self.options.chunk,
-            )
-        rows += [
-            {"region_id": region_id, "prediction": prediction.to_dict()}
-            for region_id, prediction in zip(samples["region_ids"], predictions)
+            answers = model.predict(samples, questions=questions, chunk=self.settings.chunk)
+        return rows + [
+            {"region_id": region_id, "prediction": answer}
+            for region_id, answer in zip(samples["region_ids"], answers)
         ]
-        return rows
 
     def _generation(self, model: Any) -> GenerationConfig:
-        """The model's settings, but for those that the run names."""
+        """The model's beam search with the changes that the run names."""
         own = asdict(model.caption_config.generation)
-        changes = self.options.generation or {}
-        return from_mapping(GenerationConfig, {**own, **changes}, where="run.generation")
+        return from_mapping(
+            GenerationConfig, {**own, **self.settings.generation}, where="run.generation"
+        )
 
     def after_evaluation(
         self, val_result: Sequence[dict[str, Any]], split_name: str, epoch: Any
     ) -> dict[str, Any]:
-        """Collect all processes' rows, grade them, and write predictions and report.
+        """Collect the rows of all processes, write them, grade them and write the report.
 
         Returns:
             "agg_metrics", the number that ranks checkpoints, and every metric as a float.
@@ -243,57 +225,62 @@ class DynReferTask(BaseTask):
     def _report(
         self, rows: Sequence[Mapping[str, Any]], split_name: str, epoch: Any
     ) -> dict[str, Any]:
-        dataset = self.dataset
-        predictions = {
-            row["region_id"]: RegionPrediction.from_dict(row["prediction"])
-            for row in rows
-            if "prediction" in row
-        }
-        failed = [row for row in rows if "prediction" not in row]
+        dataset, output = self.dataset, Path(registry.get_path("output_dir"))
+        # Before grading, which may fail: the answers took longer.
+        written = output / "result" / f"{split_name}_epoch{epoch}.jsonl"
+        self._write_predictions(rows, written)
         report = EVALUATORS[dataset.evaluator](
-            dataset.region_set, predictions, mode=self.options.protocol_mode
+            dataset.region_set,
+            {row["region_id"]: row["prediction"] for row in rows if "prediction" in row},
+            mode=self.settings.protocol_mode,
         )
-        self._write(report, rows, failed, split_name, epoch)
+        details = {
+            "split": split_name,
+            "epoch": epoch,
+            "dataset": dataset.name,
+            "rejected_at_load": dataset.region_set.rejection_counts(),
+            "failed": [row for row in rows if "prediction" not in row],
+            "predictions": str(written),
+        }
+        _write_report(report, details, output / f"report_{split_name}_epoch{epoch}")
         metrics = {name: float(value) for name, value in report.metrics.items()}
         return {"agg_metrics": metrics[report.primary], **metrics}
 
-    def _write(
-        self,
-        report: MetricReport,
-        rows: Sequence[Mapping[str, Any]],
-        failed: Sequence[Mapping[str, Any]],
-        split_name: str,
-        epoch: Any,
-    ) -> None:
-        """Predictions as json lines, report as json and as a table."""
-        output = Path(registry.get_path("output_dir"))
+    def _write_predictions(self, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+        """One json line per region."""
         region_set = self.dataset.region_set
-        # Detections to be graded are no truth, and rejected truth is no region.
+        # Regions to grade, and detections, which are asked about but are no truth.
         asked = (*region_set.truth(), *region_set.regions)
         images = {region.region_id: region.image_id for region in asked}
-        predictions = output / "result" / f"{split_name}_epoch{epoch}.jsonl"
-        with predictions.open("w", encoding="utf-8") as file:
+        with path.open("w", encoding="utf-8") as file:
             for row in sorted(rows, key=lambda row: row["region_id"]):
                 line = {"image_id": images.get(row["region_id"]), **row}
+                if "prediction" in row:
+                    line["prediction"] = row["prediction"].to_dict()
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        table = render_table([report])
-        document = {
-            **report.to_dict(),
-            "split": split_name,
-            "epoch": epoch,
-            "dataset": self.dataset.name,
-            "rejected_at_load": self.dataset.region_set.rejection_counts(),
-            "failed": list(failed),
-            "predictions": str(predictions),
-        }
-        stem = output / f"report_{split_name}_epoch{epoch}"
-        stem.with_suffix(".json").write_text(json.dumps(document, indent=2), encoding="utf-8")
-        stem.with_suffix(".txt").write_text(table, encoding="utf-8")
-        logger.info("%s, epoch %s\n%s", split_name, epoch, table)
+
+
+def _write_report(report: MetricReport, details: Mapping[str, Any], stem: Path) -> None:
+    """The report as json and as a table, which is also logged."""
+    table = render_table([report])
+    document = json.dumps({**report.to_dict(), **details}, indent=2)
+    Path(f"{stem}.json").write_text(document, encoding="utf-8")
+    Path(f"{stem}.txt").write_text(table, encoding="utf-8")
+    logger.info("%s, epoch %s\n%s", details["split"], details["epoch"], table)
+
+
+def _check_tags(dataset: str, tags: Sequence[str], known: Sequence[str] | None) -> None:
+    """Refuse a dataset whose tags have other numbers than the model's."""
+    if known is None or list(tags) == list(known):
+        return
+    raise InputError(
+        f"datasets.{dataset}.build_info.tags has {len(tags)} tags and model.tagging.vocabulary "
+        f"{len(known)}, or in another order: both must name the same file"
+    )
 
 
 def _gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of every process in rank order, each region once."""
+    """The rows of all processes in rank order, each region once."""
     if is_dist_avail_and_initialized():
         parts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, rows)
@@ -302,7 +289,7 @@ def _gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _average_over_processes(meters: MetricLogger, device: torch.device) -> dict[str, float]:
-    """Mean of every meter over all steps of all processes."""
+    """The mean of every meter over all steps of all processes."""
     names = list(meters.meters)
     sums = torch.tensor(
         [[meters.meters[name].total, meters.meters[name].count] for name in names],

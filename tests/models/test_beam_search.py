@@ -1,4 +1,4 @@
-"""Our beam search and T5's decoder step by step, against Hugging Face's `generate`."""
+"""Our beam search and T5's decoder step by step, compared with Hugging Face's `generate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lavis_dynrefer.models.llms import build_llm
 from lavis_dynrefer.models.llms.beam_search import beam_search
 
 START, END, A, B = range(4)
-# What follows START is A (.6) or B (.4); A is followed by anything, B nearly always by the end.
+# After START comes A (.6) or B (.4); after A anything, after B nearly always the end.
 TABLE = torch.tensor(
     [[0, 0, 0.6, 0.4], [0.25, 0.25, 0.25, 0.25], [0.4, 0.2, 0.2, 0.2], [0.05, 0.9, 0.03, 0.02]]
 )
@@ -32,20 +32,20 @@ def test_one_beam_takes_the_best_token_each_time():
     assert scores.exp().tolist() == pytest.approx([0.6 * 0.4])
 
 
-def test_two_beams_find_what_is_better_as_a_whole():
+def test_two_beams_find_the_better_sequence():
     tokens, scores = search(num_beams=2)
 
     assert tokens[0, :3].tolist() == [START, B, END]
     assert scores.exp().tolist() == pytest.approx([0.4 * 0.9])
 
 
-def test_what_follows_the_end_is_filled_with_it():
+def test_the_end_token_also_fills_what_follows():
     tokens, _ = search(num_beams=2, min_length=1)
 
     assert set(tokens[0, 2:].tolist()) == {END}
 
 
-def test_no_sequence_ends_before_its_least_length():
+def test_no_sequence_ends_before_the_minimal_length():
     tokens, scores = search(num_beams=2, min_length=3)
 
     assert END not in tokens[0, :3].tolist()
@@ -73,7 +73,7 @@ def llm():
     with torch.no_grad():
         for weight in llm.parameters():
             weight.normal_(std=0.35, generator=generator)
-        llm.model.lm_head.weight[1] *= 2.5  # so that sentences end after different numbers of words
+        llm.model.lm_head.weight[1] *= 2.5  # sentences then have different lengths
     return llm
 
 
@@ -139,7 +139,7 @@ def test_sentences_and_scores_are_those_of_generate(llm, prompt, options):
 
 
 @torch.no_grad()
-def test_sentences_of_the_comparison_end_after_different_numbers_of_words(llm, prompt):
+def test_sentences_of_the_comparison_have_different_lengths(llm, prompt):
     texts, _ = llm.generate(*prompt, GenerationConfig(num_beams=2))
 
     assert len({len(text.split()) for text in texts}) > 3

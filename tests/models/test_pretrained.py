@@ -21,7 +21,7 @@ def filled_with(state, value):
 
 @pytest.fixture
 def published(smallest_model, tmp_path):
-    """The three published files for the smallest model, with what they hold besides."""
+    """The three published files for the smallest model, including tensors that it does not use."""
     state = smallest_model.state_dict()
 
     def part(prefix, new=""):
@@ -49,7 +49,7 @@ def published(smallest_model, tmp_path):
     return paths
 
 
-def test_of_several_files_a_later_one_wins(smallest_model, tmp_path):
+def test_a_later_file_wins(smallest_model, tmp_path):
     state = smallest_model.state_dict()
     eye = {
         k: torch.full_like(v, 0.25) for k, v in state.items() if k.startswith("qformer.bert.enc")
@@ -107,7 +107,7 @@ def test_a_partial_checkpoint_alone_is_refused(smallest_config, tmp_path):
     model = DynRefer.from_config(smallest_config)
     trained = {name: w.detach() for name, w in model.named_parameters() if w.requires_grad}
     save_file(trained, tmp_path / "trained.safetensors")
-    with pytest.raises(CheckpointError, match=r"backbone.*come from nowhere.*model\.pretrained"):
+    with pytest.raises(CheckpointError, match=r"backbone.*have no file.*model\.pretrained"):
         DynRefer.from_config(
             {
                 **smallest_config,
@@ -128,13 +128,15 @@ def test_missing_file_names_its_key(smallest_model):
 
 
 def test_unknown_kind_is_named(smallest_model):
-    with pytest.raises(ValueError, match=r"unknown \['eva'\]; expected some of \['eva_vit'"):
+    with pytest.raises(
+        ValueError, match=r"model\.pretrained: unknown \['eva'\]; did you mean eva_vit"
+    ):
         load_sources(smallest_model, {"eva": "x.pth"})
 
 
 @pytest.fixture
 def site():
-    """A server of weights, and the requests it got."""
+    """A server of weights, and the requests that it received."""
     asked = []
 
     class Weights(BaseHTTPRequestHandler):
@@ -155,7 +157,7 @@ def site():
     server.server_close()
 
 
-def test_weights_are_downloaded_once_whoever_asks(site, tmp_path, monkeypatch):
+def test_weights_are_downloaded_once_for_all_threads(site, tmp_path, monkeypatch):
     monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path))
     address, asked = site
     with ThreadPoolExecutor(8) as pool:

@@ -1,4 +1,4 @@
-"""Datasets whose files are elsewhere, prepared before, or somebody's own."""
+"""Datasets whose files are elsewhere or were prepared before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_prepared_folder_needs_no_raw_files(tmp_path):
 def test_a_prepared_folder_without_the_split_stops_the_run(tmp_path):
     (found,) = vg_region(prepared=prepared(tmp_path / "vg", "train"), splits=["test"])
 
-    assert "has no split 'test'; known are train" in found.text
+    assert "has no split 'test', only ['train']" in found.text
     assert (found.fatal, found.stops) == (False, True)
 
 
@@ -41,18 +41,18 @@ def test_a_folder_that_is_not_prepared_stops_the_run(tmp_path):
     assert found.stops
 
 
-def test_raw_files_are_those_the_type_reads(tmp_path):
+def test_missing_raw_files_are_those_that_the_type_reads(tmp_path):
     found = [finding.text for finding in vg_region(root=str(tmp_path), boxes="grit.json")]
 
     names = ["region_descriptions", "image_data", "densecap_splits", "boxes", "images.storage"]
     assert [text.split(": no ")[0].split("build_info.")[1] for text in found] == names
 
 
-def test_raw_files_that_are_not_there_may_have_been_prepared_before(tmp_path):
+def test_missing_raw_files_may_have_been_prepared_before(tmp_path):
     assert not any(finding.stops for finding in vg_region(root=str(tmp_path)))
 
 
-def test_settings_that_exclude_each_other_are_told():
+def test_settings_that_exclude_each_other_are_named():
     (found,) = vg_region(root="/data", boxes="grit.json", max_regions=3)
 
     assert found.text.startswith("datasets.vg_region.build_info: max_regions would leave truth")
@@ -65,10 +65,10 @@ def test_settings_that_exclude_each_other_are_told():
         ({"regions_per_image": 0}, "regions_per_image: expected at least 1, got 0"),
         ({"max_images": 0}, "max_images: expected at least 1, got 0"),
         ({"split_names": {"val": "test"}}, "split_names: two splits share a name"),
-        ({"on_error": "ignore"}, "on_error does not know 'ignore'"),
+        ({"on_error": "ignore"}, "on_error: expected 'raise' or 'skip', got 'ignore'"),
     ],
 )
-def test_numbers_and_names_of_a_dataset(info, complaint):
+def test_invalid_settings_of_a_dataset_are_named(info, complaint):
     section = {"type": "default", "build_info": {"scenes": 3, **info}}
 
     (found,) = check_dataset("synthetic_region", section)

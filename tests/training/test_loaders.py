@@ -7,6 +7,8 @@ import torch
 from torch.utils.data import Dataset
 
 from lavis_dynrefer.training import loaders
+from lavis_dynrefer.training.run_settings import RunSettings
+from lavis_dynrefer.training.splits import select_splits
 
 
 class Numbers(Dataset):
@@ -33,16 +35,20 @@ def as_rank(monkeypatch, rank, world_size):
     monkeypatch.setattr(loaders, "get_world_size", lambda: world_size)
 
 
+def settings(**run):
+    return RunSettings(max_epoch=1, init_lr=0.1, seed=5, **run)
+
+
 def training(size=10, batch_size=4, num_workers=0, dataset=Numbers):
-    return loaders.training_loader(
-        dataset(size), batch_size=batch_size, num_workers=num_workers, seed=5, cuda=False
-    )
+    run = settings(batch_size_train=batch_size, num_workers=num_workers)
+    return loaders.training_loader(dataset(size), run, cuda=False)
 
 
 def evaluation(size=7, shared=True):
-    return loaders.evaluation_loader(
-        Numbers(size), batch_size=2, num_workers=0, shared=shared, cuda=False
+    run = settings(
+        batch_size_train=1, batch_size_eval=2, num_workers=0, use_dist_eval_sampler=shared
     )
+    return loaders.evaluation_loader(Numbers(size), run, cuda=False)
 
 
 def epoch_of(loader, epoch):
@@ -70,14 +76,14 @@ def test_epochs_differ_in_order():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_randomness_of_the_samples_belongs_to_the_epoch(num_workers):
+def test_random_samples_depend_on_the_epoch_alone(num_workers):
     used = training(num_workers=num_workers, dataset=NoisyNumbers)
     fresh = training(num_workers=num_workers, dataset=NoisyNumbers)
     epoch_of(used, 0)
     assert epoch_of(used, 1) == epoch_of(fresh, 1)
 
 
-def test_processes_draw_different_randomness(monkeypatch):
+def test_processes_sample_different_random_numbers(monkeypatch):
     as_rank(monkeypatch, 0, 2)
     first = epoch_of(training(dataset=NoisyNumbers), 0)
     as_rank(monkeypatch, 1, 2)
@@ -115,29 +121,25 @@ def test_process_without_a_share_reads_nothing(monkeypatch):
     assert list(evaluation(size=2)) == []
 
 
-def test_training_splits_of_several_datasets_are_joined():
-    datasets = {"a": {"train": Numbers(2)}, "b": {"train": Numbers(3)}}
-    chosen = loaders.select_splits(datasets, evaluated=[], training=True)
-    assert len(chosen["train"]) == 5
+def test_training_splits_of_several_datasets_are_read_together():
+    datasets = {"a": {"train": 2}, "b": {"train": 3}}
+    assert select_splits(datasets, evaluated=[], training=True) == {"train": [2, 3]}
 
 
-def test_splits_that_are_not_asked_for_are_not_read():
-    datasets = {"a": {"train": Numbers(0), "val": Numbers(2), "test": Numbers(0)}}
-    chosen = loaders.select_splits(datasets, evaluated=["val", "val"], training=False)
-    assert list(chosen) == ["val"]
+def test_only_the_splits_of_the_run_are_read():
+    datasets = {"a": {"train": 0, "val": 2, "test": 0}}
+    assert select_splits(datasets, evaluated=["val", "val"], training=False) == {"val": [2]}
 
 
-def test_two_datasets_cannot_share_an_evaluated_split():
-    datasets = {"a": {"val": Numbers(2)}, "b": {"val": Numbers(2)}}
-    with pytest.raises(ValueError, match="2 datasets have a split 'val'"):
-        loaders.select_splits(datasets, evaluated=["val"], training=False)
-
-
-def test_training_without_a_training_split_says_what_there_is():
-    with pytest.raises(ValueError, match=r"no dataset has a split 'train'; there are \['val'\]"):
-        loaders.select_splits({"a": {"val": Numbers(2)}}, evaluated=["val"], training=True)
-
-
-def test_empty_training_split_is_named():
-    with pytest.raises(ValueError, match="'train' is empty"):
-        loaders.select_splits({"a": {"train": Numbers(0)}}, evaluated=[], training=True)
+@pytest.mark.parametrize(
+    ("datasets", "evaluated", "training", "complaint"),
+    [
+        ({"a": {"val": 2}, "b": {"val": 2}}, ["val"], False, "2 datasets have a split 'val'"),
+        ({"a": {"val": 2}}, ["val"], True, r"no dataset has a split 'train'; there are \['val'\]"),
+        ({"a": {"train": 2}}, ["train"], False, "rename it in a run of its own"),
+        ({"a": {"val": 2}}, [], False, "nothing to evaluate"),
+    ],
+)
+def test_splits_that_cannot_be_read_are_named(datasets, evaluated, training, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        select_splits(datasets, evaluated=evaluated, training=training)

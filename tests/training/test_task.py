@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from argparse import Namespace
+from contextlib import nullcontext
 
 import pytest
 import torch
+from lavis.common.registry import registry
+from lavis.tasks.base_task import BaseTask
 
-from lavis_dynrefer.training.task import DynReferTask, TaskOptions
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet
+from lavis_dynrefer.training.run_settings import TaskSettings
+from lavis_dynrefer.training.task import DynReferTask
 
 
 class Losses(torch.nn.Module):
@@ -29,7 +37,7 @@ class Steady:
         del cur_epoch, cur_step
 
 
-def train(batches, options=None, accum_grad_iters=1, slow=0.0):
+def train(batches, settings=None, accum_grad_iters=1, slow=0.0):
     model = Losses()
 
     def loader():
@@ -38,7 +46,7 @@ def train(batches, options=None, accum_grad_iters=1, slow=0.0):
             yield {"factor": torch.tensor(float(factor))}
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    stats = DynReferTask(options or TaskOptions())._train_inner_loop(
+    stats = DynReferTask(settings or TaskSettings())._train_inner_loop(
         epoch=0,
         iters_per_epoch=len(batches),
         model=model,
@@ -54,7 +62,7 @@ def test_every_batch_makes_a_step():
     assert train([1, 1])[0] == pytest.approx(0.0)  # 1 - .5 - .5
 
 
-def test_the_log_tells_how_long_batches_were_waited_for(caplog, capsys):
+def test_the_log_shows_the_time_spent_waiting_for_batches(caplog, capsys):
     train([1, 1], slow=0.05)
     waited = re.findall(r"data: (\d+\.\d+)", capsys.readouterr().out + caplog.text)
     assert waited
@@ -65,39 +73,93 @@ def test_accumulated_losses_are_averaged():
     assert train([2, 4], accum_grad_iters=2)[0] == pytest.approx(1 - 0.5 * 3)
 
 
-def test_batches_left_over_are_not_lost():
+def test_leftover_batches_make_a_step_too():
     # two batches make one step of the mean, the third a step of its half
     assert train([2, 2, 2], accum_grad_iters=2)[0] == pytest.approx(1 - 0.5 * 2 - 0.5 * 1)
 
 
 def test_gradients_are_clipped_to_their_norm():
-    assert train([10], TaskOptions(max_grad_norm=1.0))[0] == pytest.approx(0.5)
+    assert train([10], TaskSettings(max_grad_norm=1.0))[0] == pytest.approx(0.5)
 
 
 def test_losses_are_averaged_over_the_epoch():
     assert float(train([1, 3])[1]["loss"]) == pytest.approx((1 * 1 + 0.5 * 3) / 2)
 
 
-def test_a_loss_that_is_not_a_number_stops_training():
+def test_a_loss_of_nan_stops_training():
     with pytest.raises(ValueError, match="the loss is nan at epoch 0, step 1"):
         train([1, float("nan")])
 
 
-def test_half_precision_on_a_cpu_is_refused():
+def test_fp16_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match=r"needs run\.amp_dtype: bf16"):
-        train([1], TaskOptions(amp=True, amp_dtype="fp16"))
+        train([1], TaskSettings(amp=True, amp_dtype="fp16"))
+
+
+class Dataset:
+    """A split of three regions of one image."""
+
+    name, evaluator = "toy", "categories"
+
+    def __init__(self, tag_names=None):
+        regions = [RegionRecord(n, 1, (0.0, 0.0, 9.0, 9.0), category="dog") for n in (1, 2, 3)]
+        self.region_set = RegionSet("toy-3", "val", {}, regions, category_names=("dog", "cat"))
+        self.tag_names = tag_names
+
+
+@pytest.fixture
+def graded(tmp_path):
+    """A task that grades `Dataset`, writing below `tmp_path`."""
+    registry.mapping["paths"]["output_dir"] = str(tmp_path)
+    (tmp_path / "result").mkdir()
+    task = DynReferTask()
+    task.before_evaluation(model=None, dataset=Dataset())
+    return task
+
+
+def row(region_id, *categories):
+    answer = RegionPrediction((0.0, 0.0, 9.0, 9.0), categories=categories)
+    return {"region_id": region_id, "prediction": answer}
+
+
+def test_answers_are_written_and_graded(graded, tmp_path):
+    rows = [row(2, ("cat", 1.0), ("dog", 0.0)), row(1, ("dog", 1.0), ("cat", 0.0))]
+
+    metrics = graded.after_evaluation([*rows, {"region_id": 3, "reason": "image"}], "val", 0)
+
+    assert metrics["agg_metrics"] == metrics["acc"] == pytest.approx(100 / 3)
+    lines = (tmp_path / "result" / "val_epoch0.jsonl").read_text().splitlines()
+    assert [json.loads(line)["region_id"] for line in lines] == [1, 2, 3]
+    assert json.loads(lines[0])["prediction"]["categories"] == [["dog", 1.0], ["cat", 0.0]]
+    report = json.loads((tmp_path / "report_val_epoch0.json").read_text())
+    assert report["failed"] == [{"region_id": 3, "reason": "image"}]
+    assert "acc" in (tmp_path / "report_val_epoch0.txt").read_text()
+
+
+def test_answers_survive_a_grader_that_fails(graded, tmp_path):
+    with pytest.raises(ValueError, match="9"):
+        graded.after_evaluation([row(9, ("dog", 1.0))], "val", 0)  # no such region
+    assert (tmp_path / "result" / "val_epoch0.jsonl").read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"protocol_mode": "lenient"}, "expected strict or official, got 'lenient'"),
-        ({"amp_dtype": "fp8"}, "expected fp16 or bf16, got 'fp8'"),
-    ],
+    ("known", "evaluate", "refused"),
+    [(["a", "b"], False, False), (["b", "a"], False, True), (["b", "a"], True, False)],
 )
-def test_wrong_options_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        DynReferTask(TaskOptions(**options))
+def test_tags_to_train_on_are_those_of_the_model(monkeypatch, known, evaluate, refused):
+    splits = {"toy": {"train": Dataset(["a", "b"])}}
+    monkeypatch.setattr(BaseTask, "build_datasets", lambda self, cfg: splits)
+    monkeypatch.setattr(BaseTask, "build_model", lambda self, cfg: Namespace(tag_names=known))
+    config = Namespace(run_cfg={"evaluate": evaluate})
+    task = DynReferTask()
+    task.build_datasets(config)
+
+    with (
+        pytest.raises(InputError, match="both must name the same file")
+        if refused
+        else nullcontext()
+    ):
+        task.build_model(config)
 
 
 def test_a_process_without_samples_answers_nothing():
@@ -105,7 +167,7 @@ def test_a_process_without_samples_answers_nothing():
 
 
 def test_a_run_changes_only_the_beam_search_settings_it_names(smallest_model):
-    task = DynReferTask(TaskOptions(generation={"num_beams": 5}))
+    task = DynReferTask(TaskSettings(generation={"num_beams": 5}))
     own = smallest_model.caption_config.generation
     changed = task._generation(smallest_model)
     assert changed.num_beams == 5

@@ -1,4 +1,4 @@
-"""Environment variables of torchrun that are missing or wrong."""
+"""Missing or invalid environment variables of torchrun."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUICKSTART = "projects/dynrefer/quickstart.yaml"
         ),
     ],
 )
-def test_half_an_environment_of_torchrun_is_refused(monkeypatch, variables, complaint):
+def test_an_incomplete_torchrun_environment_is_refused(monkeypatch, variables, complaint):
     for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"RANK": "1", **variables}.items():
@@ -32,15 +32,15 @@ def test_half_an_environment_of_torchrun_is_refused(monkeypatch, variables, comp
         launch(QUICKSTART, ["run.device=cpu"])
 
 
-def test_processes_that_cannot_meet_are_told(monkeypatch):
+def test_a_group_that_cannot_be_joined_is_named(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
 
-    with pytest.raises(ValueError, match="rank 0 meets no other process at tea://house: "):
+    with pytest.raises(ValueError, match="rank 0 cannot join the others at tea://house: "):
         launch(QUICKSTART, ["run.device=cpu", "run.dist_url=tea://house"])
 
 
-def test_a_rank_that_cannot_join_says_so_itself(monkeypatch, capsys):
+def test_a_rank_that_cannot_join_reports_its_own_error(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
 

@@ -1,8 +1,9 @@
 """Language models as parts: one adapter file each, found by its module name.
 
 To add one, write `llms/<name>.py` with a class that satisfies `LanguageModel` and a function
-`build(options: Mapping[str, Any]) -> LanguageModel`; heavy imports go inside the file. Then
-`captioning.llm: <name>` uses it, with `captioning.llm_options` handed to `build`.
+`build(options: Mapping[str, Any]) -> LanguageModel`. Then `captioning.llm: <name>` uses it, and
+`captioning.llm_options` are handed to `build`. Where the module also names a dataclass as
+`OPTIONS`, `dynrefer validate` checks the options by it.
 """
 
 from __future__ import annotations
@@ -10,18 +11,24 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.llms.llm_options import CausalLMOptions, FlanT5Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NO_ADAPTERS = ("beam_search", "llm_options", "lora", "t5_steps")
+_OPTIONS: dict[str, type[Any]] = {"flan_t5": FlanT5Options, "causal_lm": CausalLMOptions}
 
 
 class LanguageModel(Protocol):
     """What the caption decoder needs from a language model; W is its embedding width.
 
-    `pretrained` says whether its weights were loaded, and are thus to be had again.
+    `pretrained` says whether the weights come from a published checkpoint, so that checkpoints of
+    runs need not hold them.
     """
 
     width: int
@@ -41,13 +48,29 @@ class LanguageModel(Protocol):
         """Best sentence per prefix and its sequence probability in [0, 1]."""
 
 
+def llm_names() -> list[str]:
+    """Names of the adapters."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name not in _NO_ADAPTERS)
+
+
+def options_class(name: str) -> type[Any] | None:
+    """The dataclass of an adapter's options; None for an adapter that names none.
+
+    Raises:
+        ImportError: the adapter does not import.
+    """
+    if name in _OPTIONS:
+        return _OPTIONS[name]
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "OPTIONS", None)
+
+
 def build_llm(name: str, options: Mapping[str, Any]) -> LanguageModel:
     """Build the adapter `name` with its own options.
 
     Raises:
-        ValueError: no such adapter; names those there are.
+        InputError: no such adapter, or options that it cannot use.
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    if name not in names:
-        raise InputError(f"captioning.llm: no language model {name!r}; there are {names}")
+    if name not in llm_names():
+        raise InputError(f"captioning.llm: no language model {name!r}; there are {llm_names()}")
     return importlib.import_module(f"{__name__}.{name}").build(options)

@@ -1,8 +1,7 @@
-"""Beam search over any model that scores the next token, all sentences of a batch at once.
+"""Beam search over any model that scores the next token, for all sentences of a batch at once.
 
-Finds what `generate` of Hugging Face finds with the same settings. That one goes through the
-sentences of a batch one by one, and around a small model its preparations alone take as long as
-the model.
+Finds what Hugging Face's `generate` finds with the same settings. `generate` processes the
+sentences of a batch one by one, and its preparations alone take as long as a small model does.
 """
 
 from __future__ import annotations
@@ -13,15 +12,11 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    MinLengthLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-)
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from lavis_dynrefer.config import GenerationConfig
 
-NEVER = -1e9  # log-probability of what must not be chosen; unlike -inf it can be added up
+NEVER = -1e9  # log-probability of what must not be chosen; unlike -inf it can be summed
 
 
 def beam_search(
@@ -29,36 +24,36 @@ def beam_search(
 ) -> tuple[Tensor, Tensor]:
     """Find the best sequence of each row.
 
-    The search of a row is over when K sequences have ended and no other can become better.
+    The search of a row ends when K sequences have ended and no open one can become better.
 
     Args:
-        step: logits (B * K, tokens) of what may come next, from the newest tokens (B * K,) and, for
-            each, which row of the step before it continues.
-        start: (B,) first tokens; lengths count them.
-        options: K is `num_beams`. The penalties are those of Hugging Face: of repetition and of too
-            early an end on log-probabilities, or on logits where K is 1; and sums of
+        step: logits (B * K, tokens) of the next token, from the newest tokens (B * K,) and, for
+            each, the row of the previous step that it continues.
+        start: (B,) first tokens; lengths include them.
+        options: K is `num_beams`. As in Hugging Face, the penalties for repetition and for ending
+            before `min_length` apply to log-probabilities, or to logits if K is 1, and sums of
             log-probabilities are divided by the length to the power of `length_penalty`.
-        end: token that ends a sequence; what follows it is filled with it.
+        end: token that ends a sequence; it also fills what follows.
 
     Returns:
-        Tokens (B, T), and log-probabilities (B,), divided as said.
+        Tokens (B, T), and log-probabilities (B,), divided by the length as above.
     """
     batch, beams = len(start), options.num_beams
     penalise = _penalties(options, end)
     rows = torch.arange(batch, device=start.device)[:, None]
     tokens = start[:, None, None].repeat(1, beams, 1)  # (B, K, t)
-    # Only one of the equal beams goes on at first.
+    # At first all beams are equal: only one continues.
     sums = torch.full((batch, beams), NEVER, device=start.device)
     sums[:, 0] = 0
     parents = torch.zeros_like(tokens[..., 0])
-    ended = tokens  # the best K that have ended, none yet
+    ended = tokens  # the best K that have ended; none yet
     scores = torch.full_like(sums, -torch.inf)
     done = torch.zeros_like(start, dtype=torch.bool)
     for length in range(1, options.max_new_tokens + 1):
         logits = step(tokens[..., -1].flatten(), (rows * beams + parents).flatten())
         steps = penalise(tokens.flatten(0, 1), logits.float())
         totals = (sums[..., None] + rearrange(steps, "(b k) w -> b k w", b=batch)).flatten(1)
-        # Twice as many as beams: however many of them end, K go on.
+        # Twice as many as beams: however many of them end, K continue.
         best, places = totals.topk(2 * beams)
         parents, words = places // steps.shape[1], places % steps.shape[1]
         tokens = torch.cat([tokens[rows, parents], words[..., None]], dim=-1)  # (B, 2K, t + 1)
@@ -89,11 +84,15 @@ def _best_of(
 
 def _penalties(options: GenerationConfig, end: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Log-probabilities (N, tokens) after penalties, from tokens so far (N, t) and logits."""
-    processors = LogitsProcessorList()
-    if options.repetition_penalty != 1:
-        processors.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
-    if options.min_length > 1:  # the start token counts
-        processors.append(MinLengthLogitsProcessor(options.min_length, end))
+    penalise = RepetitionPenaltyLogitsProcessor(options.repetition_penalty)
+
+    def apply(tokens: Tensor, scores: Tensor) -> Tensor:
+        if options.repetition_penalty != 1:
+            scores = penalise(tokens, scores)
+        if tokens.shape[1] < options.min_length:  # the start token counts
+            scores[:, end] = -torch.inf
+        return scores
+
     if options.num_beams > 1:
-        return lambda tokens, logits: processors(tokens, logits.log_softmax(dim=-1))
-    return lambda tokens, logits: processors(tokens, logits).log_softmax(dim=-1)
+        return lambda tokens, logits: apply(tokens, logits.log_softmax(dim=-1))
+    return lambda tokens, logits: apply(tokens, logits).log_softmax(dim=-1)

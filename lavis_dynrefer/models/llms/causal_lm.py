@@ -1,9 +1,10 @@
 """Decoder-only language models: OPT and, with newer transformers, Llama and Vicuna."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import transformers
@@ -22,36 +23,17 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
 from lavis_dynrefer.errors import InputError, MissingPackageError
-from lavis_dynrefer.models.llms.lora import LoraOptions, add_lora
+from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
+from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 
-IGNORED = -100  # label that cross-entropy leaves out
+IGNORED = -100  # label that cross-entropy ignores
 LORA_TARGETS = ("q_proj", "v_proj", "lm_head")  # what the released code adapts in its T5
 
 
-@dataclass(frozen=True)
-class CausalLMOptions:
-    """Where the weights come from, or how big a random model is.
-
-    Args:
-        pretrained: Hugging Face name or local folder with weights; None builds from `config`.
-        tokenizer: folder or tokenizer.json; None means the folder or name of `pretrained`.
-        config: `model_type` ("opt", "llama", ...) and arguments of its Hugging Face config, for a
-            model with random weights.
-        dtype: "float32" or "bfloat16", how weights are stored.
-        lora: train LoRA on the frozen model; None leaves it as it is.
-    """
-
-    pretrained: Optional[str] = None
-    tokenizer: Optional[str] = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str = "float32"
-    lora: Optional[LoraOptions] = None
-
-
 class _RepetitionPenalty(LogitsProcessor):
-    """The penalty of Hugging Face on the words of the caption, not on the prompt before it."""
+    """Hugging Face's penalty, applied to the words of the caption but not to the prompt."""
 
     def __init__(self, penalty: float, *, prompt_length: int) -> None:
         self.penalise = RepetitionPenaltyLogitsProcessor(penalty)
@@ -64,16 +46,16 @@ class _RepetitionPenalty(LogitsProcessor):
 class CausalLM(nn.Module):
     """Adapter from prefix embeddings to a decoder-only language model.
 
-    A row reads: region queries, start token, control words, "|", caption, end token. The control
-    words carry no end token, for a decoder-only model would take it for the end of the text. Unlike
-    the Vicuna variant of the released code, control tokens get the control embedding (there
-    `cem_memory` is unused) and `max_new_tokens` counts (there it is ignored): both belong to the
+    A row is: region queries, start token, control words, "|", caption, end token. No end token
+    follows the control words, because a decoder-only model would take it for the end of the text.
+    Unlike in the released Vicuna variant, control tokens get the control embedding (there
+    `cem_memory` is unused) and `max_new_tokens` applies (there it is ignored): both belong to the
     shared caption decoder.
 
     Args:
         model: any `AutoModelForCausalLM`.
         tokenizer: its tokenizer, with a start and an end token; they may be the same, as in OPT.
-        pretrained: whether its weights were loaded, and are thus to be had again.
+        pretrained: whether its weights come from a published checkpoint.
     """
 
     def __init__(
@@ -90,14 +72,14 @@ class CausalLM(nn.Module):
         self.width = model.get_input_embeddings().weight.shape[1]
 
     def _tokens(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
-        """Ids without start and end tokens, leaving room for one of them."""
+        """Ids without start and end tokens, cut so that one of them still fits."""
         tokens = self.tokenizer(
             list(texts), add_special_tokens=False, truncation=True, max_length=max_length - 1
         )
         return tokens["input_ids"]
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Ids (B, T) and mask (B, T), padded on the right with a token that the mask hides."""
+        """Ids (B, T) and mask (B, T), padded on the right."""
         longest = max(len(row) for row in rows)
         padding = self.tokenizer.eos_token_id
         ids = [[*row, *[padding] * (longest - len(row))] for row in rows]
@@ -106,7 +88,7 @@ class CausalLM(nn.Module):
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def embed(self, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
-        """See `LanguageModel.embed`; the start token comes first, and no end token last."""
+        """See `LanguageModel.embed`; with a start token and without an end token."""
         start = self.tokenizer.bos_token_id
         ids, mask = self._pad([[start, *row] for row in self._tokens(texts, max_length)])
         return self.model.get_input_embeddings()(ids), mask
@@ -122,8 +104,8 @@ class CausalLM(nn.Module):
         mask = torch.cat([mask.long(), target_mask], dim=1)
         unlabelled = torch.full_like(mask[:, : prefix.shape[1]], IGNORED)
         labels = torch.cat([unlabelled, ids.masked_fill(target_mask == 0, IGNORED)], dim=1)
-        # All real tokens of a row side by side from position 0: no gap between prompt and target,
-        # right positions in every architecture, and causal attention never sees the padding.
+        # All real tokens of a row come first: no gap between prompt and target, correct positions
+        # in every architecture, and causal attention never sees the padding.
         order = mask.argsort(dim=1, descending=True, stable=True)
         with bf16_instead_of_fp16(prefix.device):
             return self.model(
@@ -140,20 +122,22 @@ class CausalLM(nn.Module):
     ) -> tuple[list[str], list[float]]:
         """See `LanguageModel.generate`; the score is exp of the summed token log-probabilities."""
         mask = mask.long()
-        order = mask.argsort(dim=1, stable=True)  # padding to the left: words continue the prompt
+        order = mask.argsort(
+            dim=1, stable=True
+        )  # padding goes to the left: words continue the prompt
         prefix, mask = prefix.take_along_dim(order[..., None], dim=1), mask.gather(1, order)
         length, end = prefix.shape[1], self.tokenizer.eos_token_id
         padding = end if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
         penalty = _RepetitionPenalty(options.repetition_penalty, prompt_length=length)
         with bf16_instead_of_fp16(prefix.device), self._first_embedded(prefix, options.num_beams):
             output = self.model.generate(
-                # Stand for the prefix; any but the padding, which generate would warn about.
+                # Placeholders for the prefix; not the padding, about which generate would warn.
                 input_ids=torch.full_like(mask, int(padding == 0)),
                 attention_mask=mask,
                 do_sample=False,
                 num_beams=options.num_beams,
                 max_new_tokens=options.max_new_tokens,
-                # As in an encoder-decoder model, whose start token counts.
+                # As in an encoder-decoder model, where the start token counts.
                 min_length=length + options.min_length - 1,
                 length_penalty=options.length_penalty,
                 logits_processor=LogitsProcessorList([penalty]),
@@ -176,8 +160,8 @@ class CausalLM(nn.Module):
     def _first_embedded(self, prefix: Tensor, copies: int) -> Iterator[None]:
         """While entered, the first ids that the model embeds become `prefix`, once per beam.
 
-        `generate` takes embeddings of a decoder-only model only in newer transformers, and not
-        always the same way; this works in all of them.
+        For decoder-only models only newer versions of transformers pass embeddings to `generate`,
+        and they differ in how; this works in all of them.
         """
         pending = [prefix.repeat_interleave(copies, dim=0)]
 
@@ -191,7 +175,7 @@ class CausalLM(nn.Module):
             handle.remove()
 
     def _greedy_scores(self, output: Any, words: Tensor) -> Tensor:
-        """Summed log-probabilities (B,), which beam search reports by itself."""
+        """Summed log-probabilities (B,); only beam search reports them itself."""
         steps = self.model.compute_transition_scores(
             output.sequences, output.scores, normalize_logits=True
         )
@@ -204,14 +188,10 @@ def build(options: Mapping[str, Any]) -> CausalLM:
     """A decoder-only model with pretrained or random weights.
 
     Raises:
-        ValueError: an unknown option, or one that is missing or wrong.
-        ImportError: the installed transformers does not know this kind of model.
+        InputError: an unknown option, or one that is missing or wrong.
+        MissingPackageError: the installed transformers does not know this kind of model.
     """
     choice = from_mapping(CausalLMOptions, options, where="captioning.llm_options")
-    if choice.dtype not in ("float32", "bfloat16"):
-        raise InputError(
-            f"captioning.llm_options.dtype: expected float32 or bfloat16, got {choice.dtype!r}"
-        )
     source = choice.tokenizer or choice.pretrained
     if source is None or not (choice.pretrained or choice.config.get("model_type")):
         raise InputError(
@@ -242,8 +222,8 @@ def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreT
     settings = dict(choice.config)
     model_type = settings.pop("model_type")
     _check_known(model_type)
-    # The embedding of what the config calls padding is zero and stays so; its default is an id of
-    # some other tokenizer.
+    # The embedding of the config's padding token is zero and stays zero; the default id belongs to
+    # another tokenizer.
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
         settings.setdefault(token, getattr(tokenizer, token))
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
@@ -255,7 +235,7 @@ def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreT
     return model.to(getattr(torch, choice.dtype))
 
 
-def _check_known(model_type: Optional[str]) -> None:
+def _check_known(model_type: str | None) -> None:
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
     wanted = ">=4.28,<5" if model_type == "llama" else "<5"  # Llama, and Vicuna, came with 4.28

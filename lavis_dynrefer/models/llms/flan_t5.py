@@ -1,8 +1,10 @@
 """Flan-T5 of any size, from Hugging Face's class."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,51 +13,14 @@ from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGene
 from lavis_dynrefer.config import GenerationConfig, from_mapping
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.llms.beam_search import beam_search
-from lavis_dynrefer.models.llms.lora import LoraOptions, add_lora
+from lavis_dynrefer.models.llms.llm_options import FlanT5Options
+from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.llms.t5_steps import T5Steps
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 
-SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
-IGNORED = -100  # label that cross-entropy leaves out
-LORA_TARGETS = ("q", "v", "lm_head")  # official; it names embed_tokens too, which peft passes over
-
-
-@dataclass(frozen=True)
-class FlanT5Options:
-    """Where the weights come from, or how big a random model is.
-
-    Args:
-        pretrained: Hugging Face name or local folder with weights; None builds from `config`.
-        tokenizer: folder or tokenizer.json; None means the folder or name of `pretrained`.
-        config: arguments of T5Config for a model with random weights.
-        dtype: "float32" or "bfloat16", how weights are stored; float16 overflows in T5.
-        lora: train LoRA on the frozen model; None leaves it as it is.
-
-    Raises:
-        ValueError: an unknown dtype, or an unknown or impossible size in `config`.
-    """
-
-    pretrained: Optional[str] = None
-    tokenizer: Optional[str] = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str = "float32"
-    lora: Optional[LoraOptions] = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(
-                f"captioning.llm_options.dtype: expected float32 or bfloat16, got {self.dtype!r}"
-            )
-        known = T5Config()
-        for name, value in self.config.items():
-            place = f"captioning.llm_options.config.{name}"
-            if not isinstance(name, str) or not hasattr(known, name):
-                raise InputError(f"{place}: T5Config has no such argument")
-            if name in SIZES and (type(value) is not int or value < 1):
-                raise InputError(f"{place}: expected a whole number of at least 1, got {value!r}")
-            if name == "dropout_rate" and not (isinstance(value, (int, float)) and 0 <= value <= 1):
-                raise InputError(f"{place}: expected a number in [0, 1], got {value!r}")
+IGNORED = -100  # label that cross-entropy ignores
+LORA_TARGETS = ("q", "v", "lm_head")  # official; it also names embed_tokens, which peft skips
 
 
 class FlanT5(nn.Module):
@@ -63,8 +28,8 @@ class FlanT5(nn.Module):
 
     Args:
         model: encoder-decoder with untied lm_head.
-        tokenizer: its tokenizer, padding on the right and closing with </s>.
-        pretrained: whether its weights were loaded, and are thus to be had again.
+        tokenizer: its tokenizer; pads on the right and appends </s>.
+        pretrained: whether its weights come from a published checkpoint.
     """
 
     def __init__(
@@ -133,11 +98,11 @@ class FlanT5(nn.Module):
 def build(options: Mapping[str, Any]) -> FlanT5:
     """Flan-T5 with pretrained or random weights.
 
-    The gated feed-forward uses the exact GELU, not Flan-T5's tanh approximation: BLIP-2 was
-    trained so, and DynRefer after it.
+    The gated feed-forward uses the exact GELU, not Flan-T5's tanh approximation, because BLIP-2 and
+    DynRefer were trained that way.
 
     Raises:
-        ValueError: an unknown option, or one that is missing or wrong.
+        InputError: an unknown option, or one that is missing or wrong.
         OSError: no weights or tokenizer of that name.
     """
     choice = from_mapping(FlanT5Options, options, where="captioning.llm_options")
@@ -152,13 +117,8 @@ def build(options: Mapping[str, Any]) -> FlanT5:
             choice.pretrained, config=config, torch_dtype=getattr(torch, choice.dtype)
         )
     else:
-        settings = {
-            "feed_forward_proj": "gated-gelu",
-            "tie_word_embeddings": False,
-            "decoder_start_token_id": 0,
-            **choice.config,
-        }
-        config = T5Config(**settings)
+        sizes = {name: value for name, value in asdict(choice.config).items() if value is not None}
+        config = T5Config(**{"feed_forward_proj": "gated-gelu", **sizes})
         config.dense_act_fn = "gelu"
         model = T5ForConditionalGeneration(config).to(getattr(torch, choice.dtype))
     if model.config.vocab_size < len(tokenizer):

@@ -1,54 +1,38 @@
 """LoRA: small trainable matrices beside chosen linear layers of a model that stays frozen."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Optional
 
 import transformers
 from torch import nn
 
 from lavis_dynrefer.errors import InputError, MissingPackageError
+from lavis_dynrefer.models.llms.llm_options import LoraOptions
 
 _MARK = "lora_"  # in the name of every weight that peft adds
 
 
-@dataclass(frozen=True)
-class LoraOptions:
-    """How large the added matrices are and where they go.
-
-    Args:
-        rank: inner width of the added product.
-        alpha: the product is scaled by alpha / rank.
-        dropout: on the input of the added product, training only.
-        targets: last parts of the names of the layers to adapt; None means the adapter's own.
-    """
-
-    rank: int = 64  # official
-    alpha: int = 128  # official
-    dropout: float = 0.0  # official
-    targets: Optional[tuple[str, ...]] = None
-
-
 def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) -> nn.Module:
-    """Wrap `model` so that its target layers carry LoRA; it answers as before until trained.
+    """Wrap `model` so that its target layers carry LoRA; untrained, it changes no answer.
 
-    The wrapper forwards calls and attributes to `model`. Its names are those of the released code:
+    The wrapper forwards calls and attributes to `model`. Weights are named as in the released code:
     `base_model.model.` before each, `base_layer` in an adapted layer. The added weights are float32
     whatever the model is stored in, because small steps vanish in bfloat16.
 
     Args:
         model: changed in place.
         options: see `LoraOptions`.
-        targets: layers to adapt where the options name none.
+        targets: layers to adapt unless the options name others.
 
     Raises:
         ImportError: peft is missing or does not fit the installed transformers.
-        ValueError: no target, or one that no layer of the model is called.
+        InputError: no target, or one that matches no layer of the model.
     """
     chosen = targets if options.targets is None else options.targets
     _check_targets(model, chosen)
     try:
-        from peft import LoraConfig, get_peft_model  # heavy, and wanted by few
+        from peft import LoraConfig, get_peft_model  # heavy, and rarely used
     except ImportError as error:
         raise MissingPackageError(
             "captioning.llm_options.lora needs peft; pip install 'lavis_dynrefer[lora]', or "
@@ -65,7 +49,7 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
 
 
 def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
-    """Peft itself complains only where none of the targets is found."""
+    """Peft itself complains only if it finds none of the targets."""
     names = [name for name, _ in model.named_modules()]
     absent = [
         target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)
@@ -80,5 +64,5 @@ def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
 
 
 def lora_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The weights that `add_lora` put below `module`; none where it was not used."""
+    """The weights that `add_lora` added below `module`; empty without LoRA."""
     return [parameter for name, parameter in module.named_parameters() if _MARK in name]

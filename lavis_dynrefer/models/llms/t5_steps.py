@@ -1,7 +1,7 @@
 """T5's decoder, one token at a time.
 
-The arithmetic and the layers are those of Hugging Face's T5; left out is what it decides anew at
-every layer of every step, which takes longer than a small model's arithmetic.
+It uses the layers of Hugging Face's T5 and its arithmetic, without the checks and choices that T5
+repeats in every layer of every step; in a small model those take longer than the arithmetic.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class T5Steps:
 
     Args:
         model: a `T5ForConditionalGeneration`, with or without LoRA.
-        encoded: (B, P, W) what its encoder gave.
-        mask: (B, P) 1 for real places.
+        encoded: (B, P, W) output of its encoder.
+        mask: (B, P) 1 for tokens, 0 for padding.
         beams: K.
-        steps: most tokens.
+        steps: maximum number of tokens.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class T5Steps:
 
         Args:
             tokens: (B * K,) newest token of each beam.
-            rows: (B * K,) which beams of the step before these continue.
+            rows: (B * K,) beams of the previous step that these continue.
         """
         if self.beams > 1 and self.length:
             past = self.past[..., : self.length, :]
@@ -57,14 +57,14 @@ class T5Steps:
         self.length += 1
         states = self.decoder.embed_tokens(tokens)  # (B * K, W)
         for number, block in enumerate(self.decoder.block):
-            states = self._look_back(block.layer[0], states, number)
-            states = self._look_at_prompt(block.layer[1], states, number)
+            states = self._self_attention(block.layer[0], states, number)
+            states = self._cross_attention(block.layer[1], states, number)
             states = block.layer[2](states)
         states = self.decoder.final_layer_norm(states)
         return self.head(states if self.head_scale is None else states * self.head_scale)
 
-    def _look_back(self, layer: nn.Module, states: Tensor, number: int) -> Tensor:
-        """Self-attention to the tokens so far, this one included."""
+    def _self_attention(self, layer: nn.Module, states: Tensor, number: int) -> Tensor:
+        """Self-attention to all tokens so far, including the newest."""
         attention, normed, new = layer.SelfAttention, layer.layer_norm(states), self.length - 1
         keys, values = self.past[2 * number], self.past[2 * number + 1]  # (B * K, h, steps, d)
         shape = (len(states), self.heads, -1)
@@ -75,10 +75,10 @@ class T5Steps:
         mixed = _attend(queries, keys[:, :, : self.length], values[:, :, : self.length], bias)
         return states + attention.o(mixed.flatten(1))
 
-    def _look_at_prompt(self, layer: nn.Module, states: Tensor, number: int) -> Tensor:
-        """Attention to the encoder's output, which the beams of a sentence share."""
+    def _cross_attention(self, layer: nn.Module, states: Tensor, number: int) -> Tensor:
+        """Attention to the encoder's output; the beams of a sentence share it."""
         attention = layer.EncDecAttention
-        # Views, not rearrange: the loop is made of calls as short as its own.
+        # view, not rearrange: in this loop the overhead of rearrange would be noticeable.
         shape = (self.sentences, self.beams, self.heads, -1)
         queries = attention.q(layer.layer_norm(states)).view(shape).transpose(1, 2)
         mixed = _attend(queries, *self.memory[number], self.mask).transpose(1, 2)

@@ -1,7 +1,7 @@
 """Weights in and out: safe reading, strict key checks, and the official names.
 
-The released DynRefer stores its tensors under other names and only those it trained. The table
-below is the whole translation.
+The released DynRefer stores only the tensors that it trained, under names of its own. The table
+below is the complete translation.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _DERIVED = ("qformer.bert.embeddings.position_ids",)
 _LORA = ".lora_"
 _OFFICIAL_MARKS = ("cvem_mlp.0.weight", "cem_memory")
 
-# What torch and safetensors raise for files that are damaged or something else altogether.
+# What torch and safetensors raise for files that are damaged or of another kind.
 UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
@@ -76,8 +76,8 @@ class LoadReport:
     """What a checkpoint filled.
 
     Args:
-        loaded: names written.
-        missing: names of the model that the file does not have, all allowed to be missing.
+        loaded: names of the tensors that were loaded.
+        missing: names of the model that the file lacks; all of them may be missing.
     """
 
     loaded: tuple[str, ...]
@@ -85,11 +85,11 @@ class LoadReport:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read tensors from a .safetensors or torch file, without running code from it.
+    """Read tensors from a .safetensors or torch file without running code from it.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: the file holds something else than named tensors.
+        MissingFileError: there is no such file.
+        CheckpointError: the file does not hold named tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,7 +104,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        # Not torch's own words: they advise to load the file unsafely.
+        # Not torch's own words, which advise to load the file unsafely.
         raise CheckpointError(
             f"{path}: not a readable file of tensors, or one that would run code"
         ) from error
@@ -117,15 +117,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def is_official(names: Iterable[str]) -> bool:
-    """Whether these are the names of the released code."""
+    """Whether these are names of the released code."""
     return any(name in _OFFICIAL_MARKS for name in names)
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the released code to ours, leaving out what is derived.
+    """Rename a state dict of the released code to ours, without derived tensors.
 
     Raises:
-        CheckpointError: a name outside the table.
+        CheckpointError: a name that the table lacks.
     """
     return _rename(
         {name: value for name, value in state.items() if name not in OFFICIAL_DERIVED},
@@ -134,11 +134,7 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inverse of `from_official`.
-
-    Raises:
-        CheckpointError: a name outside the table.
-    """
+    """The inverse of `from_official`."""
     table = [(ours, official) for official, ours in OFFICIAL_NAMES]
     return _rename({name: value for name, value in state.items() if name not in _DERIVED}, table)
 
@@ -158,7 +154,7 @@ def _rename(state: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> di
 
 
 def _through_adapters(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
-    """Names of a model without LoRA turned into those of the same model with it."""
+    """The tensors of a model without LoRA under the names they have in the same model with it."""
     wrapped = {
         name.replace("base_model.model.", "").replace(".base_layer", ""): name
         for name in own
@@ -170,15 +166,15 @@ def _through_adapters(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[s
 def load_weights(
     model: nn.Module, state: Mapping[str, Tensor], *, may_miss: Sequence[str] = ()
 ) -> LoadReport:
-    """Copy tensors into `model`, refusing every surprise.
+    """Copy tensors into `model` after checking every name and shape.
 
     Args:
         model: target.
-        state: our names, or official ones (translated).
-        may_miss: name prefixes that the file need not have, e.g. frozen parts from elsewhere.
+        state: tensors under our names or the official ones.
+        may_miss: prefixes of names that the file may lack, e.g. of frozen parts.
 
     Raises:
-        CheckpointError: unexpected names, names missing outside `may_miss`, or other shapes.
+        CheckpointError: unexpected names, other names missing than `may_miss`, or other shapes.
     """
     if is_official(state):
         state = from_official(state)
@@ -186,7 +182,7 @@ def load_weights(
     state = _through_adapters(state, own)
     unexpected = sorted(set(state) - set(own))
     missing = sorted(set(own) - set(state) - set(_DERIVED))
-    if not any(_LORA in name for name in state):  # low-rank additions may start afresh
+    if not any(_LORA in name for name in state):  # LoRA may start untrained
         may_miss = [*may_miss, *(name for name in missing if _LORA in name)]
     forbidden = [name for name in missing if not name.startswith(tuple(may_miss))]
     shapes = [
@@ -200,8 +196,8 @@ def load_weights(
             f"{len(unexpected)} unexpected {unexpected[:5]}, "
             f"{len(forbidden)} missing {forbidden[:5]}, "
             f"{len(shapes)} of another shape {shapes[:5]}; "
-            "check that the model type is the one the checkpoint was trained with"
+            "is it a checkpoint of this model type?"
         )
     model.load_state_dict(dict(state), strict=False)
-    logger.info("Loaded %d tensors, %d stay as they were", len(state), len(missing))
+    logger.info("Loaded %d tensors, %d stay unchanged", len(state), len(missing))
     return LoadReport(loaded=tuple(sorted(state)), missing=tuple(missing))

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
-from lavis_dynrefer.config import from_mapping
 from lavis_dynrefer.datasets.prepared import read_manifest
-from lavis_dynrefer.datasets.region_builder import KEYS, RegionDatasetBuilder
-from lavis_dynrefer.datasets.region_dataset import EVALUATORS, ON_ERROR
+
+try:
+    from lavis_dynrefer.datasets.region_source import KEYS, RegionSource
+except ImportError:
+    from lavis_dynrefer.datasets.region_builder import KEYS
+    from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder as RegionSource
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.metrics.expected import METRIC_NAMES, Expected
 from lavis_dynrefer.training.checks.findings import (
@@ -20,56 +22,51 @@ from lavis_dynrefer.training.checks.findings import (
     Findings,
     Section,
     absent_file,
-    check_numbers,
+    each,
     missing,
+    read_checked,
     warning,
 )
-from lavis_dynrefer.training.run_keys import suggestion
+from lavis_dynrefer.training.known_names import choice_problem, dataset_class
 
 
 def is_ours(name: str) -> bool:
     """Whether a registered dataset is one of regions."""
-    return issubclass(registry.get_builder_class(name), RegionDatasetBuilder)
+    return issubclass(dataset_class(name), RegionSource)
 
 
 def check_dataset(name: str, section: Section) -> Findings:
     """A dataset of ours, merged with the yaml of its type or that yaml itself."""
-    builder_class, place = registry.get_builder_class(name), f"datasets.{name}"
-    for key in section:
-        if key not in KEYS:
-            yield Finding(f"{place}: unknown {key!r}; {suggestion(key, KEYS)}")
-    kind, kinds = section.get("type", "default"), builder_class.DATASET_CONFIG_DICT
-    if kind not in list(kinds):
-        yield Finding(f"{place}.type does not know {kind!r}; {suggestion(str(kind), kinds)}")
+    source_class, place = dataset_class(name), f"datasets.{name}"
+    yield from each(choice_problem(place, key, KEYS) for key in section)
+    types = source_class.DATASET_CONFIG_DICT
+    problem = choice_problem(f"{place}.type", section.get("type", "default"), types)
+    if problem is not None:
+        yield Finding(problem)
         return
     place = f"{place}.build_info"
+    info, wrong = read_checked(source_class.info_type, section.get("build_info") or {}, place)
+    yield from wrong
+    if info is None:
+        return
+    source = _source(name, section)
     try:
-        info = from_mapping(builder_class.info_type, section.get("build_info") or {}, where=place)
-        builder = _builder(name, section)
-        known = builder.available_splits()
-    except ValueError as error:
+        known = source.available_splits()
+    except DatasetError as error:
         yield Finding(str(error))
         return
-    yield from check_numbers(info, place)
     yield from _check_splits(info, known, place)
-    for key, value, choices in (
-        ("on_error", info.on_error, ON_ERROR),
-        ("evaluator", info.evaluator or EVALUATORS[0], EVALUATORS),
-    ):
-        if value not in choices:
-            yield Finding(f"{place}.{key} does not know {value!r}; {suggestion(value, choices)}")
     if info.tags != "auto":
         yield from absent_file(info.tags, f"{place}.tags")
     if info.prepared is not None:
         yield from _check_prepared(info, place)
-    elif builder_class.make_raw_files is RegionDatasetBuilder.make_raw_files:
-        yield from _check_raw_files(builder, info, place)
+    elif source_class.make_raw_files is RegionSource.make_raw_files:
+        yield from _check_raw_files(source, info, place)
 
 
 def _check_splits(info: Any, known: tuple[str, ...], place: str) -> Findings:
-    for split in dict.fromkeys([*(info.splits or ()), *info.split_names]):
-        if split not in known:
-            yield Finding(f"{place}: no split {split!r}; {suggestion(str(split), known)}")
+    named = dict.fromkeys([*(info.splits or ()), *info.split_names])
+    yield from each(choice_problem(f"{place}.splits", split, known) for split in named)
     names = [str(info.split_names.get(split, split)) for split in info.splits or known]
     if len(set(names)) < len(names):
         yield Finding(f"{place}.split_names: two splits share a name: {names}")
@@ -84,21 +81,21 @@ def _check_prepared(info: Any, place: str) -> Findings:
         return
     for split in info.splits or ():
         if split not in manifest["splits"]:
-            hint = suggestion(split, manifest["splits"])
-            yield missing(f"{place}.prepared: {info.prepared} has no split {split!r}; {hint}")
+            known = sorted(manifest["splits"])
+            yield missing(f"{place}.prepared: {info.prepared} has no split {split!r}, only {known}")
 
 
-def _check_raw_files(builder: RegionDatasetBuilder, info: Any, place: str) -> Findings:
+def _check_raw_files(source: RegionSource, info: Any, place: str) -> Findings:
     """Raw files that are not where the config says; they may have been prepared before."""
     try:
-        files = {**builder.sources(info), "images.storage": builder.images(info)}
-    except NotImplementedError:  # a builder that reads in its own way
+        files = {**source.sources(info), "images.storage": source.images(info)}
+    except NotImplementedError:  # a dataset that is read in its own way
         return
     except DatasetError as error:
-        if info.root is not None or not builder.root_variable:
+        if info.root is not None or not source.root_variable:
             yield Finding(str(error) if str(error).startswith(place) else f"{place}.{error}")
             return
-        hint = f"give it as an option or export {builder.root_variable}"
+        hint = f"give it as an option or export {source.root_variable}"
         yield missing(f"{place}.root: not set; {hint}")
         return
     root = Path(info.root or ".").expanduser()
@@ -115,13 +112,13 @@ def evaluators_by_split(name: str, section: Section) -> dict[str, str | None]:
 
     None where only the data tell.
     """
-    builder = _builder(name, section)
-    info = from_mapping(builder.info_type, section.get("build_info") or {})
+    source = _source(name, section)
+    info = source.info()
     by_data = hasattr(info, "evaluators")  # the user's own annotations: what fits them
     return {
         str(info.split_names.get(split, split)): info.evaluator
-        or (info.evaluators.get(split) if by_data else builder.evaluator_of(split))
-        for split in info.splits or builder.available_splits()
+        or (info.evaluators.get(split) if by_data else source.evaluator_of(split))
+        for split in info.splits or source.available_splits()
     }
 
 
@@ -134,19 +131,21 @@ def check_expected(expected: Expected, evaluators: Mapping[str, str | None]) -> 
     """
     for number in expected.numbers:
         place = f"expected.{number.split}"
-        if number.split not in evaluators:
-            text = f"{place}: not evaluated; {suggestion(number.split, evaluators)}"
-            yield Finding(text, stops=False)
+        problem = choice_problem(place, number.split, evaluators)
+        if problem is not None:
+            yield Finding(f"{problem}; the run does not evaluate it", stops=False)
             continue
         evaluator = evaluators[number.split]
-        if evaluator is not None and number.metric not in METRIC_NAMES[evaluator]:
-            hint = suggestion(number.metric, METRIC_NAMES[evaluator])
+        if evaluator is None:
+            continue
+        problem = choice_problem(f"{place} ({evaluator})", number.metric, METRIC_NAMES[evaluator])
+        if problem is not None:
             group = evaluator == "attributes" and number.metric.startswith("map_")
             more = "; or is it a parent type of the vocabulary?" if group else ""
-            text = f"{place}: {evaluator} reports no {number.metric!r}; {hint}{more}"
-            yield Finding(text, fatal=not group, stops=False)
+            yield Finding(problem + more, fatal=not group, stops=False)
 
 
-def _builder(name: str, section: Section) -> RegionDatasetBuilder:
-    defaults = {"data_type": "images", "type": "default"}
-    return registry.get_builder_class(name)(OmegaConf.create({**defaults, **section}))
+def _source(name: str, section: Section) -> RegionSource:
+    defaults = {"data_type": "images", "type": "default", "build_info": {}}
+    given = {key: value for key, value in section.items() if value is not None}
+    return dataset_class(name)(OmegaConf.create({**defaults, **given}))

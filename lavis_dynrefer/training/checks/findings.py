@@ -1,22 +1,17 @@
-"""What a check finds, and the questions asked of every section."""
+"""What a check finds."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from lavis_dynrefer.paths import find_resource
+from lavis_dynrefer.settings import SettingsError, from_mapping
 
 Section = Mapping[str, Any]
-
-# Of whole numbers; 1 of all others. A sampling ratio of 0 or less adapts to the size of the region.
-LEAST = {"min_length": 0, "sampling_ratio": -1, "seed": 0, "context_length": 3}
-SHARES = ("dropout", "threshold", "control_drop", "control_drop_all")  # in [0, 1]
-ABOVE_ZERO = ("repetition_penalty", "mlp_ratio")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,40 +42,31 @@ def warning(text: str) -> Finding:
     return Finding(text, fatal=False, stops=False)
 
 
+def each(problems: Iterable[str | None]) -> Findings:
+    """Findings that stop every run."""
+    return (Finding(problem) for problem in problems if problem is not None)
+
+
+def read_checked(cls: type[T], values: Any, place: str) -> tuple[T | None, list[Finding]]:
+    """Settings as `from_mapping` reads them, or None and what is wrong with them."""
+    try:
+        return from_mapping(cls, values, where=place), []
+    except SettingsError as error:
+        return None, list(each(error.problems))
+
+
 def not_a_mapping(value: Any, place: str) -> Findings:
     """A section that is neither a mapping nor left out."""
     if value is not None and not isinstance(value, Mapping):
         yield Finding(f"{place}: expected a mapping, got {value!r}")
 
 
-def absent_file(name: Any, place: str) -> Findings:
+def absent_file(name: str | None, place: str) -> Findings:
     """A file that a config names and that is neither here nor in the package."""
-    if name is None or name == "":
-        return
-    if not isinstance(name, str):
-        yield Finding(f"{place}: expected a path or a URL, got {name!r}")
+    if not name or urlparse(name).scheme in ("http", "https"):
         return
     path = find_resource(name)
-    if urlparse(name).scheme in ("http", "https"):
-        return
     if path is None:
         yield missing(f"{place}: no file {name!r} here or in the package")
     elif not path.is_file():
         yield missing(f"{place}: expected a file, {name!r} is a folder")
-
-
-def check_numbers(config: Any, place: str) -> Findings:
-    """Counts and sizes below 1, shares outside [0, 1] and the like, in a config dataclass."""
-    for item in dataclasses.fields(config):
-        value, where = getattr(config, item.name), f"{place}.{item.name}"
-        least = LEAST.get(item.name, 1)
-        if dataclasses.is_dataclass(value):
-            yield from check_numbers(value, where)
-        elif type(value) is int and value < least:
-            yield Finding(f"{where}: expected at least {least}, got {value}")
-        elif isinstance(value, float) and not math.isfinite(value):
-            yield Finding(f"{where}: expected a finite number, got {value}")
-        elif item.name in SHARES and not 0 <= value <= 1:
-            yield Finding(f"{where}: expected a number in [0, 1], got {value}")
-        elif item.name in ABOVE_ZERO and value <= 0:
-            yield Finding(f"{where}: expected a number above 0, got {value}")

@@ -2,100 +2,57 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import inspect
-import pkgutil
-from collections.abc import Mapping
-from typing import Union
+from dataclasses import fields
 
-from lavis_dynrefer.config import DynReferConfig, from_mapping
-from lavis_dynrefer.lab.pretraining import PretrainingConfig
-from lavis_dynrefer.models import llms
-from lavis_dynrefer.models.dynrefer import LAVIS_KEYS, DynRefer
-from lavis_dynrefer.models.weights.pretrained import SOURCES
+from lavis_dynrefer.config import LAVIS_KEYS, MODELS, DynReferConfig, ModelFiles, PretrainingConfig
+from lavis_dynrefer.models.llms import llm_names, options_class
 from lavis_dynrefer.paths import find_resource
 from lavis_dynrefer.training.checks.findings import (
     Finding,
     Findings,
     Section,
     absent_file,
-    check_numbers,
+    each,
     missing,
+    read_checked,
     warning,
 )
-from lavis_dynrefer.training.run_keys import suggestion
+from lavis_dynrefer.training.known_names import choice_problem
 
-CONFIGS = {"dynrefer": DynReferConfig, "dynrefer_pretraining": PretrainingConfig}
+PARTS = (  # of a DynRefer, which `trainable` names
+    *("backbone", "region_encoder", "qformer", "text_encoder"),
+    *("tagging", "contrast", "captioning"),
+)
 
-ModelConfig = Union[DynReferConfig, PretrainingConfig]
 
-
-def read_model(model: Section) -> ModelConfig | None:
-    """The numbers of a model section, merged with the yaml of its type; None if not of ours.
-
-    Raises:
-        ValueError: an unknown key or a value of the wrong kind.
-    """
-    config_class = CONFIGS.get(str(model.get("arch")))
-    if config_class is None:
-        return None
-    own = {key: value for key, value in model.items() if key not in LAVIS_KEYS}
-    return from_mapping(config_class, own, where="model")
+def read_model(model: Section) -> tuple[PretrainingConfig | None, list[Finding]]:
+    """The numbers of a model section, merged with the yaml of its type; None if not of ours."""
+    family = MODELS.get(str(model.get("arch")))
+    if family is None:
+        return None, []
+    numbers = {key: value for key, value in model.items() if key not in LAVIS_KEYS}
+    return read_checked(family.config, numbers, "model")
 
 
 def check_model(model: Section) -> Findings:
     """The `model` section, merged with the yaml of its type."""
-    try:
-        config = read_model(model)
-    except ValueError as error:
-        yield Finding(str(error))
-        return
-    if config is None:
-        return
-    wrong = list(check_numbers(config, "model"))
-    yield from wrong or _check_divisors(config)
-    if config.tagging.vocabulary is None:
-        yield missing("model.tagging.vocabulary: not set; name a file of tags")
-    yield from absent_file(config.tagging.vocabulary, "model.tagging.vocabulary")
+    config, wrong = read_model(model)
+    yield from wrong
+    if config is not None:
+        if config.tagging.vocabulary is None:
+            yield missing("model.tagging.vocabulary: not set; name a file of tags")
+        yield from absent_file(config.tagging.vocabulary, "model.tagging.vocabulary")
     if isinstance(config, DynReferConfig):
-        yield from _check_parts(config)
+        yield from _check_names(config)
         yield from _check_llm(config.captioning.llm, config.captioning.llm_options)
+    if model.get("arch") == "dynrefer":
         yield from _check_weights(model)
 
 
-def _check_divisors(config: ModelConfig) -> Findings:
-    """Numbers that have to be multiples of others."""
-    vision, region = config.vision, config.region
-    multiples = [
-        ("vision.image_size", vision.image_size, "patch_size", vision.patch_size),
-        ("vision.width", vision.width, "heads", vision.heads),
-    ]
-    if isinstance(config, DynReferConfig):
-        parts = {
-            "qformer": config.qformer,
-            "text": config.text,
-            "tagging.decoder": config.tagging.decoder,
-            "contrast.decoder": config.contrast.decoder,
-        }
-        multiples += [
-            (f"{name}.width", part.width, "heads", part.heads) for name, part in parts.items()
-        ]
-        if region.num_views > 1:  # else nothing is aligned
-            multiples.append(
-                ("vision.width", vision.width, "region.offset_groups", region.offset_groups)
-            )
-    for name, value, of, divisor in multiples:
-        if value % divisor:
-            yield Finding(f"model.{name}: expected a multiple of {of} {divisor}, got {value}")
-
-
-def _check_parts(config: DynReferConfig) -> Findings:
-    known = inspect.signature(DynRefer).parameters
-    for name in config.trainable:
-        part = name.split(".")[0]
-        if part and part not in known:  # "" is the whole model
-            yield Finding(f"model.trainable: no part {part!r}; {suggestion(part, known)}")
+def _check_names(config: DynReferConfig) -> Findings:
+    parts = [name.split(".")[0] for name in config.trainable]
+    # "" is the whole model.
+    yield from each(choice_problem("model.trainable", part, PARTS) for part in parts if part)
     for key in ("attributes", "categories"):
         yield from absent_file(getattr(config.contrast, key), f"model.contrast.{key}")
     if config.text.tokenizer != "clip":
@@ -103,51 +60,37 @@ def _check_parts(config: DynReferConfig) -> Findings:
 
 
 def _check_llm(name: str, options: Section) -> Findings:
-    """The language model's adapter, and its options: the dataclass `...Options` of its module."""
-    names = [module.name for module in pkgutil.iter_modules(llms.__path__)]
-    if name not in names:
-        yield Finding(f"model.captioning.llm: no adapter {name!r}; {suggestion(name, names)}")
+    """The language model's adapter and its options."""
+    problem = choice_problem("model.captioning.llm", name, llm_names())
+    if problem is not None:
+        yield Finding(problem)
         return
     place = "model.captioning.llm_options"
     try:
-        adapter = importlib.import_module(f"{llms.__name__}.{name}")
+        kind = options_class(name)
     except ImportError as error:
         yield missing(f"model.captioning.llm: {name} does not import: {error}")
         return
-    classes = [
-        item
-        for key, item in vars(adapter).items()
-        if dataclasses.is_dataclass(item)
-        and item.__module__ == adapter.__name__
-        and key.endswith("Options")
-    ]
-    if len(classes) == 1:
-        try:
-            from_mapping(classes[0], options, where=place)
-        except ValueError as error:
-            yield Finding(str(error))
+    if kind is not None:
+        yield from read_checked(kind, options, place)[1]
     tokenizer = options.get("tokenizer")
     if isinstance(tokenizer, str) and tokenizer and find_resource(tokenizer) is None:
         yield warning(f"{place}.tokenizer: no file {tokenizer!r}; is it a name of Hugging Face?")
 
 
 def _check_weights(model: Section) -> Findings:
-    pretrained = model.get("pretrained") or {}
-    if not isinstance(pretrained, Mapping):
-        yield Finding(f"model.pretrained: expected some of {list(SOURCES)}, got {pretrained!r}")
+    given = {key: model[key] for key in LAVIS_KEYS if key in model}
+    files, wrong = read_checked(ModelFiles, given, "model")
+    yield from wrong
+    if files is None:
         return
-    for kind, name in pretrained.items():
-        place = f"model.pretrained.{kind}"
-        if kind not in SOURCES:
-            yield Finding(f"{place}: unknown; {suggestion(kind, SOURCES)}")
-        elif name is None:
+    for item in fields(files.pretrained) if files.pretrained else ():
+        place, names = f"model.pretrained.{item.name}", getattr(files.pretrained, item.name)
+        if names is None and item.name in given["pretrained"]:
             yield warning(f"{place}: not set; that part begins with random weights")
-        for one in name if isinstance(name, (list, tuple)) else [name]:
-            yield from absent_file(one, place)
-    asked = model.get("load_finetuned", False)
-    if not isinstance(asked, bool):
-        yield Finding(f"model.load_finetuned: expected true or false, got {asked!r}")
-    elif asked and not model.get("finetuned"):
+        for name in names or ():
+            yield from absent_file(name, place)
+    if files.load_finetuned and not files.finetuned:
         yield missing("model.finetuned: not set; name a checkpoint")
-    elif asked:
-        yield from absent_file(model["finetuned"], "model.finetuned")
+    elif files.load_finetuned:
+        yield from absent_file(files.finetuned, "model.finetuned")

@@ -1,4 +1,4 @@
-"""What can be wrong with processors, found by making them; they hold no weights."""
+"""What can be wrong with processors, found by making those of ours; they hold no weights."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Collection, Mapping
 from typing import Union
 
 import torch
-from lavis.common.registry import registry
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lavis_dynrefer.models.answering import TASKS
-from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, not_a_mapping
+from lavis_dynrefer.questions import TASKS
+from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
 from lavis_dynrefer.training.checks.model_checks import read_model
-from lavis_dynrefer.training.run_keys import suggestion
+from lavis_dynrefer.training.known_names import choice_problem, name_problem, registered
 from lavis_dynrefer.views.policies import ViewPolicy
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
 # Kind of processor -> what it is called with.
 PROCESSORS = {"vis_processor": ("an image", "boxes"), "text_processor": ("a caption",)}
 PHASES = ("train", "eval")
+# Processors that a check knows without LAVIS: what they are called with and their default policy.
+_KNOWN = {
+    "dynrefer_train": (PROCESSORS["vis_processor"], "random"),
+    "dynrefer_eval": (PROCESSORS["vis_processor"], ViewProcessor.default_policy),
+    "blip_caption": (PROCESSORS["text_processor"], None),
+}
 # Phase -> tasks asked about its views: none in training, where the model looks at all views; None
 # where only the data tell.
 Uses = Mapping[str, Union[Collection[str], None]]
@@ -43,12 +48,25 @@ def check_processors(
         yield from not_a_mapping(phases, f"{place}.{kind}")
         for phase, processor in phases.items() if isinstance(phases, Mapping) else ():
             where = f"{place}.{kind}.{phase}"
-            if phase not in PHASES:
-                yield Finding(f"{where}: unknown; expected some of {list(PHASES)}")
+            problem = choice_problem(where, phase, PHASES)
+            if problem is not None:
+                yield Finding(problem)
             elif isinstance(processor, Mapping):
                 yield from _check_processor(processor, where, given, model, uses.get(phase))
             elif processor is not None:
                 yield Finding(f"{where}: expected a name and options, got {processor!r}")
+
+
+def check_processor_names(section: Section, place: str) -> Findings:
+    """The processors of a dataset that is not ours: whether LAVIS knows them."""
+    for kind in PROCESSORS:
+        phases = section.get(kind)
+        yield from not_a_mapping(phases, f"{place}.{kind}")
+        for phase, processor in phases.items() if isinstance(phases, Mapping) else ():
+            if processor is not None:
+                name = processor.get("name") if isinstance(processor, Mapping) else processor
+                where = f"{place}.{kind}.{phase}.name"
+                yield from each([name_problem(where, "processor", name)])
 
 
 def check_presence(section: Section, place: str, uses: Uses) -> Findings:
@@ -68,21 +86,23 @@ def _check_processor(
     model: Section,
     tasks: Collection[str] | None,
 ) -> Findings:
-    name, known = options.get("name"), registry.list_processors()
-    if name not in known:
-        yield Finding(f"{where}.name does not know {name!r}; {suggestion(str(name), known)}")
+    name = options.get("name")
+    problem = name_problem(f"{where}.name", "processor", name)
+    if problem is not None:
+        yield Finding(problem)
         return
-    processor_class = registry.get_processor_class(name)
-    if not _takes(processor_class, len(given)):
-        yield Finding(
-            f"{where}.name: expected a processor that is called with {' and '.join(given)}, "
-            f"got {name!r}"
-        )
+    if not _takes(name, given):
+        yield Finding(f"{where}.name: {name!r} cannot be called with {' and '.join(given)}")
         return
-    if not issubclass(processor_class, ViewProcessor):
+    kind = ViewProcessor
+    if name in _KNOWN:
+        options = {"policy": _KNOWN[name][1], **options}
+    else:
+        kind = registered("processor", name)
+    if given != PROCESSORS["vis_processor"] or not issubclass(kind, ViewProcessor):
         return
     try:
-        processor = processor_class.from_config(OmegaConf.create(dict(options)))
+        processor = kind.from_config(OmegaConf.create(dict(options)))
     except (ValueError, TypeError) as error:
         yield Finding(f"{where}: {error}")
         return
@@ -90,10 +110,12 @@ def _check_processor(
         yield from _check_fit(processor, where, model, tasks)
 
 
-def _takes(processor_class: type, count: int) -> bool:
-    """Whether such a processor can be called with so many arguments."""
+def _takes(name: str, given: tuple[str, ...]) -> bool:
+    """Whether the processor can be called with these arguments."""
+    if name in _KNOWN:
+        return _KNOWN[name][0] == given
     try:
-        inspect.signature(processor_class.__call__).bind(None, *range(count))
+        inspect.signature(registered("processor", name).__call__).bind(None, *given)
     except TypeError:
         return False
     return True
@@ -103,10 +125,7 @@ def _check_fit(
     processor: ViewProcessor, where: str, model: Section, tasks: Collection[str]
 ) -> Findings:
     """Views that are not those the model is made for."""
-    try:
-        config = read_model(model)
-    except ValueError:  # `check_model` says so
-        return
+    config, _ = read_model(model)  # `check_model` tells what is wrong with it
     if config is None:
         return
     size = config.vision.image_size
@@ -116,7 +135,7 @@ def _check_fit(
         )
     policy = processor.policy
     if not type(policy).__module__.startswith("lavis_dynrefer."):
-        return  # it may need more than an image of nothing
+        return  # it may need more than a blank image
     views, wanted = views_of(policy, tasks), config.region.num_views
     if views != {wanted}:
         found = " or ".join(map(str, sorted(views)))

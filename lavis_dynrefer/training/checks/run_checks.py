@@ -1,16 +1,16 @@
-"""What can be wrong with a whole run: its sections, what they say of each other, this machine."""
+"""What can be wrong with a whole run: its sections, how they fit each other, this machine."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
-from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.expected import Expected
 from lavis_dynrefer.training.checks.dataset_checks import (
     check_dataset,
@@ -23,21 +23,21 @@ from lavis_dynrefer.training.checks.findings import (
     Findings,
     Section,
     absent_file,
-    check_numbers,
+    each,
     missing,
+    read_checked,
 )
 from lavis_dynrefer.training.checks.model_checks import check_model
-from lavis_dynrefer.training.checks.processor_checks import Uses, check_presence, check_processors
-from lavis_dynrefer.training.loaders import TRAIN, select_splits
-from lavis_dynrefer.training.run_config import (
-    OWN_RUNNER,
-    OWN_TASK,
-    LaunchError,
-    RunConfig,
-    load_run_config,
+from lavis_dynrefer.training.checks.processor_checks import (
+    Uses,
+    check_presence,
+    check_processor_names,
+    check_processors,
 )
-from lavis_dynrefer.training.run_keys import key_problems
-from lavis_dynrefer.training.task import TASKS_OF
+from lavis_dynrefer.training.known_names import name_problem
+from lavis_dynrefer.training.run_config import LaunchError, RunConfig, load_run_config
+from lavis_dynrefer.training.run_settings import OWN_RUNNER, OWN_TASK, TASKS_OF, RunSettings
+from lavis_dynrefer.training.splits import TRAIN, select_splits
 
 Evaluators = Mapping[str, Mapping[str, Any]]  # dataset -> split -> evaluator, None if not known
 
@@ -63,76 +63,70 @@ def load_checked_config(
 
 
 def check_run(config: RunConfig) -> Findings:
-    """A run, merged with the yaml of its model and datasets; what is LAVIS's own is let be."""
-    content = OmegaConf.to_container(config.get_config(), resolve=True)
-    run, datasets = content["run"], content["datasets"]
-    yield from check_model(content["model"])
+    """A run, merged with the yaml of its model and datasets; LAVIS's own parts are not checked."""
+    content = OmegaConf.to_container(config.config, resolve=True)
+    run, model, datasets = content["run"], content["model"], content["datasets"]
+    own_task = run["task"] == OWN_TASK
+    yield from check_model(model)
     yield from _check_device(run["device"])
-    wrong = list(_check_run_section(run)) if run["task"] == OWN_TASK else []
+    for key, kind in (("runner", "runner"), ("lr_sched", "lr_sched")):
+        yield from each([name_problem(f"run.{key}", kind, run[key])])
+    wrong = list(_check_run_section(run)) if own_task else []
     ours = {name: section for name, section in datasets.items() if is_ours(name)}
     for name, section in ours.items():
         wrong += check_dataset(name, section)
     yield from wrong
-    if any(finding.fatal for finding in wrong) or run["task"] != OWN_TASK:
-        for name, section in ours.items():
-            yield from check_processors(section, f"datasets.{name}", content["model"], {})
-        return
-    if content["model"]["arch"] == "dynrefer_pretraining" and _evaluated(run):
-        yield Finding(
-            "model.arch: dynrefer_pretraining answers nothing; empty run.test_splits and such"
-        )
-    evaluators = {name: evaluators_by_split(name, section) for name, section in ours.items()}
-    for name, section in ours.items():
-        uses = _uses(run, evaluators[name])
-        yield from check_processors(section, f"datasets.{name}", content["model"], uses)
-        yield from check_presence(section, f"datasets.{name}", uses)
-    if run["runner"] == OWN_RUNNER and len(ours) == len(datasets):
+    known = own_task and not any(finding.fatal for finding in wrong)
+    evaluators: Evaluators = {}
+    if known:
+        evaluators = {name: evaluators_by_split(name, section) for name, section in ours.items()}
+    for name, section in datasets.items():
+        place = f"datasets.{name}"
+        if name not in ours:
+            yield from check_processor_names(section, place)
+            continue
+        uses = _uses(run, evaluators[name]) if known else {}
+        yield from check_processors(section, place, model, uses)
+        yield from check_presence(section, place, uses)
+    if known and run["runner"] == OWN_RUNNER and len(ours) == len(datasets):
         yield from _check_splits(run, evaluators, config.expected)
+    if own_task and model["arch"] == "dynrefer_pretraining" and _evaluated(run):
+        yield Finding(
+            "model.arch: dynrefer_pretraining cannot be evaluated; empty run.valid_splits and "
+            "run.test_splits"
+        )
 
 
 def _check_run_section(run: Section) -> Findings:
-    problems = list(key_problems(run))
-    yield from (Finding(problem) for problem in problems)
-    if problems:
+    settings, wrong = read_checked(RunSettings, run, "run")
+    yield from wrong
+    if settings is None:
         return
-    try:
-        generation = from_mapping(
-            GenerationConfig, run.get("generation") or {}, where="run.generation"
-        )
-        yield from check_numbers(generation, "run.generation")
-    except ValueError as error:
-        yield Finding(str(error))
-    yield from _check_paths(run)
-    if run["runner"] != OWN_RUNNER:
-        yield from _check_stock_runner(run)
+    for path in settings.load_ckpt_path or ():
+        yield from absent_file(path, "run.load_ckpt_path")
+    if settings.resume_ckpt_path != "auto":
+        yield from absent_file(settings.resume_ckpt_path, "run.resume_ckpt_path")
+    if settings.runner == OWN_RUNNER:
+        yield from _check_output(Path(settings.output_dir))
+    else:
+        yield from _check_stock_runner(settings)
 
 
 def _check_device(name: Any) -> Findings:
-    try:
-        device = torch.device(name) if isinstance(name, str) else None
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         yield Finding(f"run.device: expected auto, cpu, cuda or cuda:1 and so on, got {name!r}")
-        return
-    if device.type == "cpu":
-        return
-    if not torch.cuda.is_available():
-        yield missing("run.device is cuda, but torch finds no GPU here; set run.device=cpu or auto")
-    elif device.index is not None and device.index >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        yield missing(f"run.device: there is no {name} here, the last GPU is cuda:{last}")
+    elif name.startswith("cuda"):
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            yield missing("run.device is cuda, but torch finds no GPU here; use cpu or auto")
+        elif int(name.partition(":")[2] or 0) >= count:
+            yield missing(f"run.device: there is no {name} here, the last GPU is cuda:{count - 1}")
 
 
-def _check_paths(run: Section) -> Findings:
-    given = run.get("load_ckpt_path") or []
-    for path in given if isinstance(given, list) else [given]:
-        yield from absent_file(path, "run.load_ckpt_path")
-    if run.get("resume_ckpt_path") != "auto":
-        yield from absent_file(run.get("resume_ckpt_path"), "run.resume_ckpt_path")
-    if run["runner"] != OWN_RUNNER:  # LAVIS's write below their own folder
-        return
-    folder = Path(run["output_dir"]).expanduser().absolute()
+def _check_output(output_dir: Path) -> Findings:
+    folder = output_dir.expanduser().absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir():
         yield missing(f"run.output_dir: {nearest} is not a folder")
@@ -140,20 +134,20 @@ def _check_paths(run: Section) -> Findings:
         yield missing(f"run.output_dir: {nearest} cannot be written; name another folder")
 
 
-def _check_stock_runner(run: Section) -> Findings:
+def _check_stock_runner(run: RunSettings) -> Findings:
     """LAVIS's runners with our task: by epoch, on GPUs, and training under torchrun only."""
-    name, cure = run["runner"], f"set run.runner: {OWN_RUNNER}"
+    name, cure = run.runner, f"set run.runner: {OWN_RUNNER}"
     if name == "runner_iter":
         yield Finding(f"run.runner: {name} counts in iterations, task dynrefer in epochs; {cure}")
     if name != "runner_base":
         return
-    if run["device"] == "cpu":
+    if run.device == "cpu":
         yield missing(f"run.runner: {name} needs a GPU, run.device is cpu; {cure}")
-    elif not run["evaluate"] and "RANK" not in os.environ:
+    elif not run.evaluate and "RANK" not in os.environ:
         yield missing(f"run.runner: {name} trains under torchrun only; start with it, or {cure}")
-    if isinstance(run.get("load_ckpt_path"), list):
+    if len(run.load_ckpt_path or ()) > 1:
         yield Finding(f"run.load_ckpt_path: {name} takes one file, not a list; {cure}")
-    if run.get("resume_ckpt_path") == "auto":
+    if run.resume_ckpt_path == "auto":
         yield Finding(f"run.resume_ckpt_path: {name} does not know auto; name a file, or {cure}")
 
 
@@ -175,16 +169,14 @@ def _evaluated(run: Section) -> list[str]:
 
 def _check_splits(run: Section, evaluators: Evaluators, expected: Expected | None) -> Findings:
     """The splits the run names, and the numbers expected of them."""
-    evaluated = _evaluated(run)
-    if run["train_splits"] not in ([], [TRAIN]):
+    if list(run["train_splits"]) not in ([], [TRAIN]):
         yield Finding(f"run.train_splits: expected [{TRAIN}], got {run['train_splits']}")
-    # One sample stands for the data.
-    placeholders = {name: dict.fromkeys(splits, (None,)) for name, splits in evaluators.items()}
     try:
-        select_splits(placeholders, evaluated=evaluated, training=not run["evaluate"])
-    except ValueError as error:
+        chosen = select_splits(evaluators, evaluated=_evaluated(run), training=not run["evaluate"])
+    except InputError as error:
         yield Finding(str(error))
         return
     if expected is not None:
-        known = {split: item for found in evaluators.values() for split, item in found.items()}
-        yield from check_expected(expected, {split: known[split] for split in evaluated})
+        yield from check_expected(
+            expected, {split: parts[0] for split, parts in chosen.items() if split != TRAIN}
+        )

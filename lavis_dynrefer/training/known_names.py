@@ -1,0 +1,70 @@
+"""Registered names, of which ours and a few of LAVIS's are known without importing LAVIS.
+
+Importing LAVIS takes seconds, and a run file mostly names what this package brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+try:
+    from lavis_dynrefer.datasets.catalog import SOURCES
+except ImportError:
+    SOURCES = {}
+from lavis_dynrefer.errors import did_you_mean
+from lavis_dynrefer.host.registration import MODULES
+
+# Kind -> LAVIS's mapping of its registry, and names of LAVIS 1.0.2 itself.
+_KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "model": ("model_name_mapping", ()),
+    "dataset": ("builder_name_mapping", ()),
+    "processor": ("processor_name_mapping", ("blip_caption",)),
+    "task": ("task_name_mapping", ()),
+    "runner": ("runner_name_mapping", ("runner_base",)),
+    "lr_sched": (
+        "lr_scheduler_name_mapping",
+        ("linear_warmup_cosine_lr", "linear_warmup_step_lr"),
+    ),
+}
+
+
+def registered(kind: str, name: str) -> Any:
+    """The class of that name, from LAVIS's registry; None if there is none."""
+    return _mapping(kind).get(name)
+
+
+def name_problem(place: str, kind: str, name: Any) -> str | None:
+    """What is wrong with a name that should be registered, if anything."""
+    mapping, of_lavis = _KINDS[kind]
+    if isinstance(name, str) and (name in MODULES.get(mapping, ()) or name in of_lavis):
+        return None
+    return choice_problem(place, name, list(_mapping(kind)))
+
+
+def choice_problem(place: str, name: Any, known: Iterable[str]) -> str | None:
+    """What is wrong with a name that should be one of `known`, if anything.
+
+    >>> choice_problem("run.task", "dynrefr", ["dynrefer"])
+    "run.task: unknown 'dynrefr'; did you mean dynrefer?"
+    """
+    choices = sorted(known)
+    if name in choices:
+        return None
+    if name is None:
+        return f"{place}: is missing; expected one of {choices}"
+    hint = did_you_mean(str(name), choices) or f"; expected one of {choices}"
+    return f"{place}: unknown {name!r}{hint}"
+
+
+def dataset_class(name: str) -> Any:
+    """What is known of a registered dataset: ours without LAVIS, else the builder."""
+    return SOURCES.get(name) or registered("dataset", name)
+
+
+def _mapping(kind: str) -> Any:
+    import lavis.common.optims  # registers the schedules
+    import lavis.runners  # noqa: F401
+    from lavis.common.registry import registry
+
+    return registry.mapping[_KINDS[kind][0]]
