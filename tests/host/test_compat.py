@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import transformers.modeling_utils
+from fresh_interpreter import run_python
 
 from lavis_dynrefer.host import compat
 from lavis_dynrefer.host.autoload import lavis_dynrefer_autoload
@@ -32,7 +33,7 @@ def pretended_transformers(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["5.0.0", "5.23.0", "4.25.1"])
-def test_unsupported_transformers_is_refused(pretended_transformers, version, run_python):
+def test_unsupported_transformers_is_refused(pretended_transformers, version):
     result = run_python("import lavis_dynrefer", pretended_transformers(version))
 
     assert result.returncode == 1
@@ -42,7 +43,7 @@ def test_unsupported_transformers_is_refused(pretended_transformers, version, ru
     )
 
 
-def test_lavis_survives_unsupported_transformers_with_a_warning(pretended_transformers, run_python):
+def test_lavis_survives_unsupported_transformers_with_a_warning(pretended_transformers):
     code = (
         "from importlib.util import module_from_spec, spec_from_file_location as at\n"
         f"spec = at('hook', {HOOK!r}); hook = module_from_spec(spec)\n"

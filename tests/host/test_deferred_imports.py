@@ -6,6 +6,7 @@ import importlib
 import sys
 
 import pytest
+from fresh_interpreter import run_python
 
 from lavis_dynrefer.host.deferred_imports import UNUSED_PACKAGES, deferred_imports
 
@@ -103,7 +104,7 @@ sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 """
 
 
-def test_plugin_works_without_the_packages_it_does_not_use(run_python):
+def test_plugin_works_without_the_packages_it_does_not_use():
     hidden = set(UNUSED_PACKAGES) - {"pycocoevalcap"}  # the caption metrics do use it
     code = f"""hidden = {hidden}
 {HIDE}
@@ -146,7 +147,7 @@ print(lavis.models.vit.checkpoint_wrapper(torch.nn.Linear(2, 2)))
 """
 
 
-def test_torch_torchvision_and_lavis_work_as_always(run_python):
+def test_torch_torchvision_and_lavis_work_as_always():
     result = run_python(AFTER_LAVIS)
 
     first, *others, wrapped = result.stdout.splitlines()

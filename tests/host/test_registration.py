@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fresh_interpreter import run_python
 from lavis.common.registry import registry
 from lavis.models import BaseModel
 
@@ -113,7 +114,7 @@ LOADED = "DynRefer EvalProcessor ['default', 'tiny', 'flant5xl', 'vicuna7b']"
         "from lavis_dynrefer.models.dynrefer import DynRefer; import lavis",
     ],
 )
-def test_model_loads_by_name_whatever_is_imported_first(run_python, first):
+def test_model_loads_by_name_whatever_is_imported_first(first):
     result = run_python(first + LOAD)
 
     assert result.stdout.splitlines()[-1] == LOADED, result.stderr
@@ -134,7 +135,7 @@ if __name__ == "__main__":
 """
 
 
-def test_spawned_worker_loads_the_model_by_name(run_python, tmp_path):
+def test_spawned_worker_loads_the_model_by_name(tmp_path):
     (tmp_path / "program.py").write_text(SPAWN)
     code = f"import runpy; runpy.run_path({str(tmp_path / 'program.py')!r}, run_name='__main__')"
 
