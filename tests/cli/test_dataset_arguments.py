@@ -26,16 +26,16 @@ def builder(*words):
         ("synthetic", "synthetic_region"),
     ],
 )
-def test_short_and_registered_names(name, registered):
+def test_datasets_have_short_and_registered_names(name, registered):
     assert builder(name).dataset_name == registered
 
 
-def test_the_default_yaml_comes_first_then_the_arguments():
+def test_arguments_override_the_default_yaml():
     info = builder("vg", "--root", "/data/vg", "--split", "val", "test").info()
     assert (info.root, info.splits, info.on_error) == ("/data/vg", ("val", "test"), "raise")
 
 
-def test_a_type_is_that_of_the_builder():
+def test_the_type_is_set():
     assert builder("vg", "--type", "v1.0").config.type == "v1.0"
     assert builder("vg").config.type == "v1.2"
 
@@ -49,34 +49,34 @@ def test_a_path_with_brackets_is_a_path():
     assert builder("vg", "--root", "[1]").info().root == "[1]"
 
 
-def test_images_may_be_named_from_the_current_folder(tmp_path, monkeypatch):
+def test_an_image_folder_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     assert builder("coco", "--images", "photos").info().images.storage == str(tmp_path / "photos")
 
 
-def test_images_that_are_not_here_lie_below_the_root():
+def test_other_image_folders_are_relative_to_the_root():
     assert builder("coco", "--images", "photos").info().images.storage == "photos"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["vh"], "no dataset 'vh'; "),
-        (["vg", "--type", "v3"], "'v3' is unknown; choose from"),
-        (["vg", "--split", "tets"], "--split tets: did you mean 'test'?"),
+        (["vgg"], "no dataset 'vgg'; did you mean vg"),
+        (["vg", "--type", "v3"], "v3"),
+        (["vg", "--split", "tets"], "--split: unknown 'tets'; did you mean test"),
         (["vg", "--set", "max_images"], "--set max_images: expected KEY=VALUE"),
-        (["vg", "--set", "max_image=5"], r"unknown \['max_image'\]"),
-        (["vg", "--set", "max_images=five"], "max_images: expected int, got 'five'"),
+        (["vg", "--set", "max_image=5"], "max_image"),
+        (["vg", "--set", "max_images=five"], "max_images: expected an integer"),
         (["vg", "--set", "splits=["], r"--set splits=\[: while parsing"),
     ],
 )
-def test_mistakes_are_named(words, message):
+def test_invalid_arguments_are_named(words, message):
     with pytest.raises(ValueError, match=message):
         builder(*words)
 
 
-def test_a_dataset_that_makes_its_files_is_read_at_once(tmp_path):
+def test_a_synthetic_dataset_is_generated_and_read(tmp_path):
     options = ["--root", str(tmp_path / "scenes"), "--set", "scenes=3", "--split", "val"]
     made = builder("synthetic", *options)
     found = read_splits(made)

@@ -64,7 +64,7 @@ def test_the_terminal_shows_numbers_and_no_markup_of_the_data(coco, capsys):
     assert "empty box" in shown
     assert "[red]<script> [31m 1" in shown
     assert "\x1b" not in shown
-    assert "2 images, all usual" in shown
+    assert "2 images, nothing unusual" in shown
 
 
 def test_a_label_that_looks_like_markup_is_shown_as_it_is(coco, capsys):
@@ -90,7 +90,7 @@ def test_a_run_without_samples_leaves_no_sheet_of_an_earlier_one(coco):
     inspect(coco)
     inspect(coco, "--samples", "0")
     assert not (coco / "out/regions.png").exists()
-    assert "drawn by lot" not in (coco / "out/inspect.html").read_text(encoding="utf-8")
+    assert "chosen at random" not in (coco / "out/inspect.html").read_text(encoding="utf-8")
 
 
 def test_a_trial_is_inspected_as_such(coco):

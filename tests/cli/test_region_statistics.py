@@ -1,16 +1,16 @@
+"""The numbers of a split, the same from lists and from a table."""
+
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from lavis_dynrefer.cli.inspect.region_statistics import SHARES, describe_split, frequent_words
-from lavis_dynrefer.datasets.sources.collector import MemoryStore
-from lavis_dynrefer.datasets.table_store import TableStore
-from lavis_dynrefer.datasets.tables import RegionTable, TagTable
-from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, Rejection
+from lavis_dynrefer.datasets.tables import IMAGE_SCHEMA, ImageTable, RegionTable
+from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, RegionSet, Rejection
 
 ATTRIBUTES = tuple(
     AttributeInfo(f"color:{name}", "color", "color", "is", "head") for name in ("red", "blue")
@@ -29,33 +29,47 @@ REJECTED = [
 ]
 
 
-def filled(store):
-    for image in IMAGES:
-        store.add_image(image)
-    for region in REGIONS:
-        store.add_region(region)
-    for rejection in REJECTED:
-        store.add_rejection(rejection)
-    return store.finish("demo", "val", ATTRIBUTES, ("dog", "house", "tree"))
-
-
-@pytest.fixture
-def table(tmp_path):
-    return filled(TableStore(tmp_path, "/images"))
-
-
 @pytest.fixture
 def memory():
-    return filled(MemoryStore())
+    return RegionSet(
+        "demo",
+        "val",
+        {image.image_id: image for image in IMAGES},
+        REGIONS,
+        REJECTED,
+        ATTRIBUTES,
+        ("dog", "house", "tree"),
+    )
+
+
+def as_table(region_set, path):
+    """The same split, its regions and images in an Arrow table."""
+    rows = [
+        {
+            "image_id": image.image_id,
+            "file_name": f"{image.image_id}.jpg",
+            "width": image.width,
+            "height": image.height,
+            "regions": [
+                asdict(region) for region in region_set.regions if region.image_id == image.image_id
+            ],
+        }
+        for image in region_set.images.values()
+    ]
+    with pa.ipc.new_file(str(path), IMAGE_SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, IMAGE_SCHEMA))
+    return replace(region_set, images=ImageTable(path, "/images"), regions=RegionTable(path))
 
 
 @pytest.fixture
-def numbers(table):
-    return describe_split(table)
+def numbers(memory):
+    return describe_split(memory)
 
 
-def test_a_table_and_lists_give_the_same_numbers(table, memory):
-    assert describe_split(table) == describe_split(memory)
+def test_a_table_and_lists_give_the_same_numbers(memory, tmp_path):
+    table = as_table(memory, tmp_path / "regions.arrow")
+    grouped = replace(memory, regions=list(table.regions))  # image after image
+    assert describe_split(table) == describe_split(grouped)
 
 
 def test_regions_and_images_are_counted(numbers):
@@ -65,7 +79,7 @@ def test_regions_and_images_are_counted(numbers):
     assert numbers.graded_on == 0
 
 
-def test_what_was_dropped_is_counted_with_the_first_example(numbers):
+def test_drops_are_counted_with_their_first_example(numbers):
     found = [(drop.reason, drop.count, drop.example, drop.is_region) for drop in numbers.drops]
     assert found == [
         ("empty_box", 2, "box of region 8", True),
@@ -81,7 +95,7 @@ def test_boxes_are_measured(numbers):
     assert numbers.quantiles["regions per image"][-1] == 3
 
 
-def test_only_the_part_inside_counts_as_share_of_the_image(numbers):
+def test_share_of_image_counts_the_part_inside(numbers):
     # 1, 500 / 5000, 63 / 5000, and 200 of the last box's 400 / 5000
     assert numbers.quantiles["share of image"] == pytest.approx(
         np.quantile([1, 0.1, 0.0126, 0.04], SHARES)
@@ -96,7 +110,7 @@ def test_notable_boxes_are_counted(numbers):
     }
 
 
-def test_a_box_beyond_the_edge_by_rounding_is_none(memory):
+def test_rounding_is_not_beyond_the_edge(memory):
     region = replace(REGIONS[0], box=(-0.5, 0.0, 100.4, 50.0))
     found = describe_split(replace(memory, regions=[region]))
     assert found.box_counts["beyond the image's edge"] == 0
@@ -109,12 +123,12 @@ def test_captions_are_described(numbers):
     assert numbers.quantiles["words per caption"][-1] == 4
 
 
-def test_words_are_those_of_the_tagger_without_stop_words(numbers):
+def test_words_are_split_as_by_the_tagger_without_stop_words(numbers):
     assert numbers.words.top == (("dog", 2), ("cafe", 1))
     assert (numbers.words.total, numbers.words.distinct) == (3, 2)
 
 
-def test_names_are_ranked_and_the_unseen_ones_listed(numbers):
+def test_names_are_ranked_and_unseen_ones_listed(numbers):
     assert numbers.categories.top == (("dog", 2), ("house", 1))
     assert numbers.categories.unseen == ("tree",)
     assert numbers.tags.top == (("dog", 2), ("cafe", 1))
@@ -126,15 +140,14 @@ def test_attribute_labels_are_counted(numbers):
     assert numbers.labels == {"present": 2, "absent": 1, "unknown": 1}
 
 
-def test_words_fall_into_bins_of_their_own(numbers):
+def test_each_word_count_has_its_own_bin(numbers):
     histogram = numbers.histograms["words"]
-    assert histogram.is_whole
     assert histogram.edges[:5] == (0, 1, 2, 3, 4)
     assert histogram.counts[:5] == (1, 1, 0, 0, 1)
     assert histogram.median == 1
 
 
-def test_sizes_fall_between_their_edges(numbers):
+def test_sizes_are_binned_by_their_edges(numbers):
     sizes = numbers.histograms["pixel_size"]  # square roots of 5000, 500, 63, 400
     found = {edge: count for edge, count in zip(sizes.edges, sizes.counts) if count}
     assert found == {6: 1, 16: 2, 64: 1}
@@ -147,21 +160,10 @@ def test_long_captions_share_bins(memory):
     regions = [replace(REGIONS[0], caption="word " * length) for length in range(1, 101)]
     histogram = describe_split(replace(memory, regions=regions)).histograms["words"]
     assert histogram.edges[1] == 5
-    assert not histogram.is_whole
     assert sum(histogram.counts) == 100
 
 
-def test_prepared_tags_replace_those_of_the_table(table, tmp_path):
-    schema = pa.schema([pa.field("tags", pa.list_(pa.int32()))])
-    with pa.ipc.new_file(str(tmp_path / "tags.arrow"), schema) as writer:
-        writer.write_table(pa.table({"tags": [[1], [], [1, 2], []]}, schema))
-    tags = TagTable(tmp_path / "tags.arrow", ["unseen", "red", "blue"])
-    tagged = replace(table, regions=RegionTable(table.regions.path, tags))
-
-    assert describe_split(tagged).tags.top == (("red", 2), ("blue", 1))
-
-
-def test_what_was_noted_and_is_not_counted_anyway_is_passed_on(memory):
+def test_notes_are_passed_on_unless_counted_here(memory):
     noted = {"box_partly_outside": 3, "crowd": 1, "non_ascii_caption": 2}
     assert describe_split(replace(memory, noted=noted)).noted == {"box_partly_outside": 3}
 
@@ -179,11 +181,11 @@ def test_a_split_without_captions_or_categories_has_no_such_numbers(memory):
 @pytest.mark.parametrize("images", [0, 1])
 @pytest.mark.parametrize("is_table", [False, True])
 def test_a_split_without_regions_is_described(tmp_path, is_table, images):
-    store = TableStore(tmp_path, "/images") if is_table else MemoryStore()
-    for image in IMAGES[:images]:
-        store.add_image(image)
+    empty = RegionSet("demo", "val", {image.image_id: image for image in IMAGES[:images]}, [])
+    if is_table:
+        empty = as_table(empty, tmp_path / "regions.arrow")
 
-    found = describe_split(store.finish("demo", "val", (), ()))
+    found = describe_split(empty)
 
     assert (found.images, found.regions_kept, found.histograms) == (images, 0, {})
     assert found.quantiles == ({"regions per image": (0.0,) * len(SHARES)} if images else {})
