@@ -4,7 +4,7 @@
       source: where the numbers were published
       test: {map: [47.6, 0.3]} # split of the run: metric: [value, tolerance], all in percent
 
-A run compares its reports with them and says what was met; it never fails because of them.
+A run compares its reports with them and shows which were met; it never fails because of them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.dense_caption import IOU_THRESHOLDS, SIMILARITY_THRESHOLDS
+from lavis_dynrefer.metrics.report_table import plain_table
 
 SOURCE = "source"
 _ROUNDING = 1e-9  # 47.6 - 0.3 is a little more than 47.3
 _FREQUENCIES = ("map", "map_head", "map_medium", "map_tail")
 
-# What each evaluator reports. Attributes also have a "map_<group>" for every parent type of their
+# Metrics of each evaluator; attributes also have "map_<group>" for every parent type of their
 # vocabulary.
 METRIC_NAMES: dict[str, tuple[str, ...]] = {
     "dense_caption": (
@@ -48,10 +49,10 @@ class ExpectedNumber:
     """One number.
 
     Args:
-        split: name of the split in the run.
-        metric: name in its report.
+        split: its name in the run.
+        metric: its name in the report.
         value: in percent.
-        tolerance: difference, in percentage points, up to which the number counts as met.
+        tolerance: largest difference in percentage points at which the number counts as met.
     """
 
     split: str
@@ -86,10 +87,10 @@ class Expected:
 
 
 def parse_expected(section: Mapping[str, Any] | None) -> Expected | None:
-    """Read the section; None stands for "nothing was published".
+    """Read the section; None means that nothing was published.
 
     Raises:
-        ValueError: no source, or something else than numbers in pairs; names the place.
+        InputError: no source, or other values than pairs of numbers; names the place.
     """
     if section is None:
         return None
@@ -109,7 +110,7 @@ def parse_expected(section: Mapping[str, Any] | None) -> Expected | None:
             for metric, pair in metrics.items()
         ]
     if not numbers:
-        raise InputError("expected: names no number; write null where none is known")
+        raise InputError("expected: names no number; write null if none is known")
     return Expected(source, tuple(numbers))
 
 
@@ -120,19 +121,15 @@ def render_comparison(expected: Expected, found: Mapping[str, Mapping[str, Any] 
         expected: the numbers.
         found: split -> metric -> value, as a run returns them.
     """
-    rows = [("split", "metric", "expected", "found", "")]
+    rows = []
     for number in expected.numbers:
         value = (found.get(number.split) or {}).get(number.metric)
         reached = float(value) if isinstance(value, (int, float)) else None
-        rows.append(
-            (
-                *(number.split, number.metric, f"{number.value:.2f} +- {number.tolerance:.2f}"),
-                *("-" if reached is None else f"{reached:.2f}", number.verdict(reached)),
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
-    return "\n".join([f"expected: {expected.source}", *(line.rstrip() for line in lines)])
+        wanted = f"{number.value:.2f} +- {number.tolerance:.2f}"
+        shown = "-" if reached is None else f"{reached:.2f}"
+        rows.append((number.split, number.metric, wanted, shown, number.verdict(reached)))
+    heads = ("split", "metric", "expected", "found", "verdict")
+    return f"expected: {expected.source}\n{plain_table(heads, rows)}"
 
 
 def _pair(value: Any, where: str) -> tuple[float, float]:

@@ -168,7 +168,7 @@ def test_a_run_ends_with_the_numbers_it_met_and_missed(tmp_path, caplog):
         launch("dynrefer/quickstart.yaml", options, evaluate=True)
 
     (table,) = [line for line in caplog.messages if line.startswith("expected: a test")]
-    verdicts = {line.split()[1]: line.split("  ")[-1].strip() for line in table.splitlines()[2:]}
+    verdicts = {line.split()[1]: line.split("  ")[-1].strip() for line in table.splitlines()[3:]}
     assert verdicts == {
         "acc": "met",
         "accuracy": "missed, not reported",
