@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.serve.json_bodies import RegionFields
 from lavis_dynrefer.serve.request_errors import RequestError
@@ -21,48 +22,16 @@ from lavis_dynrefer.serve.sent_images import open_sent_image
 from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.structures import Box
 
+WORD_FIELDS = ("attributes", "categories", "tags", "controls")
 OWN_POLICY = "own"  # the page's name for the model's own view policy
 _COLOUR = re.compile(r"rgba?\((\d{1,3}), ?(\d{1,3}), ?(\d{1,3})")
 _NO_COLOUR = "rgb(120, 128, 140)"
 _ORIENTATION = 0x0112  # EXIF tag
-_QUARTER_TURNS = (
-    None,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.ROTATE_180,
-    Image.Transpose.ROTATE_90,
-)
-
-
-@dataclass(frozen=True)
-class Fields:
-    """What a visitor typed and chose.
-
-    Args:
-        attributes: words with commas between them; empty for the model's own list.
-        categories: likewise.
-        tags: likewise.
-        controls: words that every caption should mention.
-        views: a view policy, see `Questions`, or `OWN_POLICY`.
-    """
-
-    attributes: str = ""
-    categories: str = ""
-    tags: str = ""
-    controls: str = ""
-    views: str = OWN_POLICY
-
-
-@dataclass(frozen=True)
-class DrawnBox:
-    """A box as drawn.
-
-    Args:
-        box: xyxy in pixels of the image as the visitor sees it.
-        colour: in which it is drawn, as css writes it.
-    """
-
-    box: Box
-    colour: str
+_CLOCKWISE = {
+    1: Image.Transpose.ROTATE_270,
+    2: Image.Transpose.ROTATE_180,
+    3: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +47,7 @@ class VisitorQuestion:
     """
 
     image: Image.Image
-    boxes: Sequence[Sequence[float]]
+    boxes: Sequence[Box]
     colours: Sequence[str]
     questions: Questions
     key: Hashable
@@ -86,7 +55,7 @@ class VisitorQuestion:
 
 def read_question(
     drawing: Mapping[str, Any] | None,
-    fields: Fields,
+    typed: Mapping[str, str],
     limits: ServeSettings,
     *,
     whole: bool = False,
@@ -95,7 +64,8 @@ def read_question(
 
     Args:
         drawing: what the drawing board sends: image, boxes, quarter turns.
-        fields: the other fields.
+        typed: text of each of `WORD_FIELDS`, empty for the model's own; and views, a view policy
+            or `OWN_POLICY`.
         limits: of the image, its boxes and words.
         whole: ask about the whole image instead of the boxes.
 
@@ -103,36 +73,31 @@ def read_question(
         RequestError, InputError: no image, no box, or anything else that cannot be answered.
     """
     if not drawing or not drawing.get("image"):
-        raise RequestError(
-            "invalid_request", "There is no image yet: upload one, or click one of the examples."
+        raise InputError("There is no image yet: upload one, or click one of the examples.")
+    boxes, colours = ([], []) if whole else drawn_boxes(drawing.get("boxes") or ())
+    if not boxes and not whole:
+        raise InputError(
+            "There is no box yet: drag on the image to draw one, or ask about the whole image."
         )
-    drawn = [] if whole else drawn_boxes(drawing.get("boxes") or ())
-    if not drawn and not whole:
-        raise RequestError(
-            "invalid_request",
-            "There is no box yet: drag on the image to draw one, or ask about the whole image.",
-        )
-    body = _body(fields, drawn)
+    document: dict[str, Any] = {name: typed_words(name, typed[name]) for name in WORD_FIELDS}
+    document["boxes"] = boxes
+    document["controls"] = document["controls"] or []
+    document["views"] = None if typed["views"] == OWN_POLICY else typed["views"]
+    body = parse_body(RegionFields, json.dumps(document).encode())
     check_limits(body, limits)
     questions = body.questions()
-    data = _file_of(drawing, limits)
-    image = _as_seen(data, drawing, limits)
-    boxes = [[0, 0, *image.size]] if whole else [list(one.box) for one in drawn]
-    digest = hashlib.sha256(data).digest()
-    return VisitorQuestion(
-        image=image,
-        boxes=boxes,
-        colours=[_NO_COLOUR] if whole else [one.colour for one in drawn],
-        questions=questions,
-        key=(digest, image.size, _turns(drawing), tuple(map(tuple, boxes)), questions.views),
-    )
+    image, digest = read_image(drawing, limits)
+    if whole:
+        boxes, colours = [(0, 0, *image.size)], [_NO_COLOUR]
+    key = (digest, image.size, tuple(boxes), questions.views)
+    return VisitorQuestion(image, boxes, colours, questions, key)
 
 
 def typed_words(name: str, text: str) -> list[str] | None:
     """Words separated by commas or line ends, each once; None if nothing is typed.
 
     Raises:
-        RequestError: only commas.
+        InputError: only commas.
 
     >>> typed_words("attributes", "wet, striped,wet")
     ['wet', 'striped']
@@ -141,34 +106,67 @@ def typed_words(name: str, text: str) -> list[str] | None:
         return None
     words = list(dict.fromkeys(word.strip() for word in re.split(r"[,\n]", text) if word.strip()))
     if not words:
-        raise RequestError(
-            "unprocessable",
+        raise InputError(
             f"{name}: expected words with commas between them, or nothing for the model's own, "
-            f"got {text!r:.60}",
+            f"got {text!r:.60}"
         )
     return words
 
 
-def drawn_boxes(boxes: Sequence[Any]) -> list[DrawnBox]:
-    """Boxes in the order they were drawn; the drawing board sends the last one first.
+def drawn_boxes(entries: Sequence[Any]) -> tuple[list[Box], list[str]]:
+    """Boxes and their colours in the order they were drawn; the board sends the last one first.
 
     Raises:
-        RequestError: an entry that is not a box.
+        InputError: an entry that is not a box.
     """
-    return [_drawn_box(entry) for entry in reversed(boxes)]
+    boxes: list[Box] = []
+    colours = []
+    for entry in reversed(entries):
+        try:
+            scale = float(entry.get("scaleFactor") or 1)  # screen pixels per pixel of the image
+            x1, y1, x2, y2 = (
+                round(float(entry[side]) / scale) for side in ("xmin", "ymin", "xmax", "ymax")
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(
+                f"boxes: expected xmin, ymin, xmax and ymax, got {entry!r:.80}"
+            ) from error
+        named = _COLOUR.match(str(entry.get("color", "")))
+        boxes.append((x1, y1, x2, y2))
+        colours.append("rgb({}, {}, {})".format(*named.groups()) if named else _NO_COLOUR)
+    return boxes, colours
 
 
-def read_image(drawing: Mapping[str, Any], limits: ServeSettings) -> Image.Image:
+def read_image(drawing: Mapping[str, Any], limits: ServeSettings) -> tuple[Image.Image, Hashable]:
     """The image as the visitor sees it: upright by its EXIF data, turned by the page's buttons.
 
     Args:
         drawing: what the drawing board sends.
         limits: its max_body and max_pixels are checked before anything is decoded.
 
+    Returns:
+        The image, and a digest that is equal for equal images.
+
     Raises:
-        RequestError: no image, or a damaged or too large one.
+        RequestError, InputError: no image, or a damaged or too large one.
     """
-    return _as_seen(_file_of(drawing, limits), drawing, limits)
+    try:
+        data = Path(drawing["image"]["path"]).read_bytes()
+    except FileNotFoundError as error:  # the page may have been open for hours
+        raise InputError(
+            "image: it was sent long ago and has been deleted; upload it again"
+        ) from error
+    if len(data) > limits.max_body:
+        raise RequestError(
+            "too_large", f"image: expected at most {limits.max_body:,} bytes, got {len(data):,}"
+        )
+    image = open_sent_image(data, max_pixels=limits.max_pixels).image
+    with Image.open(io.BytesIO(data)) as stored:  # the conversion may drop the orientation
+        image.getexif()[_ORIENTATION] = stored.getexif().get(_ORIENTATION, 1)
+    image = ImageOps.exif_transpose(image)
+    turns = int(drawing.get("orientation") or 0) % 4
+    digest = hashlib.sha256(data).digest(), turns
+    return (image.transpose(_CLOCKWISE[turns]) if turns else image), digest
 
 
 def board(path: str, boxes: Sequence[Box] = ()) -> dict[str, Any]:
@@ -178,58 +176,3 @@ def board(path: str, boxes: Sequence[Box] = ()) -> dict[str, Any]:
         "image": path,
         "boxes": [dict(zip(corners, map(round, box))) for box in reversed(boxes)],
     }
-
-
-def _body(fields: Fields, drawn: Sequence[DrawnBox]) -> RegionFields:
-    document = {
-        "boxes": [list(one.box) for one in drawn],
-        "attributes": typed_words("attributes", fields.attributes),
-        "categories": typed_words("categories", fields.categories),
-        "tags": typed_words("tags", fields.tags),
-        "controls": typed_words("control words", fields.controls) or [],
-        "views": None if fields.views == OWN_POLICY else fields.views,
-    }
-    return parse_body(RegionFields, json.dumps(document).encode())
-
-
-def _file_of(drawing: Mapping[str, Any], limits: ServeSettings) -> bytes:
-    try:
-        data = Path(drawing["image"]["path"]).read_bytes()
-    except FileNotFoundError as error:  # the page may have been open for hours
-        raise RequestError(
-            "unprocessable", "image: it was sent long ago and has been deleted; upload it again"
-        ) from error
-    if len(data) > limits.max_body:
-        raise RequestError(
-            "too_large", f"image: expected at most {limits.max_body:,} bytes, got {len(data):,}"
-        )
-    return data
-
-
-def _as_seen(data: bytes, drawing: Mapping[str, Any], limits: ServeSettings) -> Image.Image:
-    image = open_sent_image(data, max_pixels=limits.max_pixels).image
-    with Image.open(io.BytesIO(data)) as stored:  # converting may have dropped the orientation
-        image.getexif()[_ORIENTATION] = stored.getexif().get(_ORIENTATION, 1)
-    image = ImageOps.exif_transpose(image)
-    turn = _QUARTER_TURNS[_turns(drawing)]
-    return image if turn is None else image.transpose(turn)
-
-
-def _turns(drawing: Mapping[str, Any]) -> int:
-    """Clockwise quarter turns, 0 to 3."""
-    return int(drawing.get("orientation") or 0) % 4
-
-
-def _drawn_box(entry: Any) -> DrawnBox:
-    try:
-        scale = float(entry.get("scaleFactor") or 1)  # screen pixels per pixel of the image
-        x1, y1, x2, y2 = (
-            round(float(entry[side]) / scale) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RequestError(
-            "unprocessable", f"boxes: expected xmin, ymin, xmax and ymax, got {entry!r:.80}"
-        ) from error
-    named = _COLOUR.match(str(entry.get("color", "")))
-    colour = "rgb({}, {}, {})".format(*named.groups()) if named else _NO_COLOUR
-    return DrawnBox((x1, y1, x2, y2), colour)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,13 +34,11 @@ class PageGuard:
     Args:
         app: the page.
         folders: uploaded files and examples lie in them.
-        max_body: bytes of a request that is not an upload.
     """
 
-    def __init__(self, app: ASGIApp, folders: Sequence[Path], max_body: int) -> None:
+    def __init__(self, app: ASGIApp, folders: Sequence[Path]) -> None:
         self._app = app
         self._folders = [folder.resolve() for folder in folders]
-        self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -53,7 +52,7 @@ class PageGuard:
         if not posted or scope["path"] == _UPLOAD:
             await self._app(scope, receive, send_with_headers)
             return
-        body = await self._body(receive)
+        body = await Request(scope, receive).body()
         refusal = self._refusal(body)
         if refusal:
             response = JSONResponse({"detail": refusal}, 403)
@@ -66,18 +65,7 @@ class PageGuard:
 
         await self._app(scope, receive_checked, send_with_headers)
 
-    async def _body(self, receive: Receive) -> bytes:
-        """The body, or as much of it as shows that it is too long."""
-        body, more = b"", True
-        while more and len(body) <= self._max_body:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        return body
-
     def _refusal(self, body: bytes) -> str | None:
-        if len(body) > self._max_body:
-            return f"expected a request of at most {self._max_body:,} bytes"
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):

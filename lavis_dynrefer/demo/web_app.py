@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from lavis_dynrefer.demo import page_texts
 from lavis_dynrefer.demo.example_scenes import Example, write_examples
 from lavis_dynrefer.demo.form_reading import (
     OWN_POLICY,
-    Fields,
-    VisitorQuestion,
+    WORD_FIELDS,
     board,
     read_image,
     read_question,
@@ -43,6 +43,22 @@ element.addEventListener("click", event => {
 """
 
 
+def _or_notice(answer: Callable[..., str]) -> Callable[..., str]:
+    """Answers, or a notice that says what is wrong; the page stays usable either way."""
+
+    @wraps(answer)
+    def told(*arguments: Any) -> str:
+        try:
+            return answer(*arguments)
+        except DynReferError as error:
+            return page_texts.notice(str(error))
+        except Exception:
+            logger.exception("no answer")
+            return page_texts.notice("The server failed, not you; its log says why.")
+
+    return told
+
+
 class Answers:
     """What the page's buttons do; gradio calls it for one visitor at a time.
 
@@ -58,35 +74,27 @@ class Answers:
         self._limits = limits
         self._encoded: dict[Hashable, EncodedRegions] = {}  # the last used is last
 
-    def boxes(self, drawing: Mapping[str, Any] | None, *fields: str) -> str:
-        """Describe the boxes drawn."""
-        return self._answer(drawing, fields, whole=False)
+    @_or_notice
+    def boxes(self, drawing: Mapping[str, Any] | None, *typed: str | None) -> str:
+        """Describe the boxes drawn; `typed` as `_fields` lists them."""
+        return self._answer(drawing, typed, whole=False)
 
-    def whole(self, drawing: Mapping[str, Any] | None, *fields: str) -> str:
+    @_or_notice
+    def whole(self, drawing: Mapping[str, Any] | None, *typed: str | None) -> str:
         """Describe the whole image."""
-        return self._answer(drawing, fields, whole=True)
+        return self._answer(drawing, typed, whole=True)
 
+    @_or_notice
     def uploaded(self, drawing: Mapping[str, Any] | None) -> str:
         """Say at once whether an image can be used."""
-
-        def look() -> str:
-            read_image(drawing or {}, self._limits)
-            return page_texts.welcome()
-
-        return _or_notice(look)
+        read_image(drawing or {}, self._limits)
+        return page_texts.welcome()
 
     def _answer(
-        self, drawing: Mapping[str, Any] | None, fields: tuple[str, ...], *, whole: bool
+        self, drawing: Mapping[str, Any] | None, typed: Sequence[str | None], *, whole: bool
     ) -> str:
-        def ask() -> str:
-            typed = Fields(*(field or "" for field in fields))
-            asked = read_question(drawing, typed, self._limits, whole=whole)
-            explanations = explain(self._predictor, self._encode(asked), questions=asked.questions)
-            return page_texts.answers(asked.image, explanations, asked.colours)
-
-        return _or_notice(ask)
-
-    def _encode(self, asked: VisitorQuestion) -> EncodedRegions:
+        texts = {name: text or "" for name, text in zip((*WORD_FIELDS, "views"), typed)}
+        asked = read_question(drawing, texts, self._limits, whole=whole)
         encoded = self._encoded.pop(asked.key, None)
         if encoded is None:
             encoded = self._predictor.encode(
@@ -95,7 +103,8 @@ class Answers:
         self._encoded[asked.key] = encoded
         while len(self._encoded) > _KEEP_ENCODED:
             del self._encoded[next(iter(self._encoded))]
-        return encoded
+        explanations = explain(self._predictor, encoded, questions=asked.questions)
+        return page_texts.answers(asked.image, explanations, asked.colours)
 
 
 def create_app(
@@ -114,9 +123,7 @@ def create_app(
     images = write_examples(folder)
     blocks = build_page(predictor, images, name=name, settings=settings)
     app = FastAPI(openapi_url=None)
-    app.add_middleware(
-        PageGuard, folders=[Path(get_upload_folder()), folder], max_body=settings.max_body
-    )
+    app.add_middleware(PageGuard, folders=[Path(get_upload_folder()), folder])
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         blocks,
@@ -225,44 +232,28 @@ def _board(first: Example) -> image_annotator:
 
 
 def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
-    """Inputs in the order of `Fields`."""
+    """Inputs for `WORD_FIELDS`, in its order, and for the view policy."""
     model = predictor.model
-    with gr.Group():
-        with gr.Row():
-            attributes = gr.Textbox(
-                label="Attributes to score",
-                placeholder=_own(len(model.attributes), "striped, wet"),
-                min_width=200,
-                elem_id="attributes",
-            )
-            categories = gr.Textbox(
-                label="Categories to choose from",
-                placeholder=_own(len(model.categories), "house, boat"),
-                min_width=200,
-                elem_id="categories",
-            )
-            tags = gr.Textbox(
-                label="Tags to find",
-                placeholder=_own(len(model.tagging.tags), "mug, table"),
-                min_width=200,
-                elem_id="tags",
-            )
-        with gr.Row():
-            controls = gr.Textbox(
-                label="Control words for captions",
-                placeholder="red, boat",
-                min_width=200,
-                elem_id="controls",
-            )
-            views = gr.Dropdown(
-                _policies(model.region_encoder.num_views),
-                value=OWN_POLICY,
-                label="How views are chosen",
-                allow_custom_value=True,
-                min_width=200,
-                elem_id="views",
-            )
-    return [attributes, categories, tags, controls, views]
+    texts = (
+        ("Attributes to score", _own(len(model.attributes), "striped, wet")),
+        ("Categories to choose from", _own(len(model.categories), "house, boat")),
+        ("Tags to find", _own(len(model.tagging.tags), "mug, table")),
+        ("Control words for captions", "red, boat"),
+    )
+    with gr.Group(), gr.Row():
+        words = [
+            gr.Textbox(label=label, placeholder=example, min_width=200, elem_id=name)
+            for name, (label, example) in zip(WORD_FIELDS, texts)
+        ]
+        views = gr.Dropdown(
+            _policies(model.region_encoder.num_views),
+            value=OWN_POLICY,
+            label="How views are chosen",
+            allow_custom_value=True,
+            min_width=200,
+            elem_id="views",
+        )
+    return [*words, views]
 
 
 def _own(count: int, such_as: str) -> str:
@@ -278,14 +269,3 @@ def _policies(num_views: int) -> list[tuple[str, str]]:
         ("by question (task)", "task"),
         (f"always the same ({fixed})", fixed),
     ]
-
-
-def _or_notice(answer: Callable[[], str]) -> str:
-    """The answer, or a notice that says what is wrong; the page stays usable either way."""
-    try:
-        return answer()
-    except DynReferError as error:
-        return page_texts.notice(str(error))
-    except Exception:
-        logger.exception("no answer")
-        return page_texts.notice("The server failed, not you; its log says why.")

@@ -13,16 +13,13 @@ from itertools import islice
 from typing import Any
 
 from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.serve.request_errors import RequestError
 from lavis_dynrefer.serve.request_reading import CroppedRequest
 from lavis_dynrefer.structures import RegionPrediction
 
 logger = logging.getLogger(__name__)
 
 Answer = Callable[[Sequence[dict[str, Any]], Questions], list[RegionPrediction]]
-
-
-class QueueFull(RuntimeError):
-    """The queue takes no more requests."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +111,15 @@ class Batcher:
         """Put a request into the queue; cancelling its future removes it.
 
         Raises:
-            QueueFull: too many are waiting, or the batcher is closed.
+            RequestError: too many are waiting, or the batcher is closed.
         """
         with self._changed:
             self._waiting = [job for job in self._waiting if not job.future.cancelled()]
             if self._closed or len(self._waiting) >= self._most_waiting:
-                raise QueueFull(f"{len(self._waiting)} requests are waiting for the model")
+                raise RequestError(
+                    "overloaded",
+                    f"{len(self._waiting)} requests are waiting for the model; try again later",
+                )
             job = _Job(request, time.monotonic())
             self._waiting.append(job)
             self._changed.notify_all()

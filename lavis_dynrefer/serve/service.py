@@ -27,7 +27,7 @@ from lavis_dynrefer.serve.openai_chat import (
     event_stream,
     read_chat,
 )
-from lavis_dynrefer.serve.request_batching import Answered, Batcher, QueueFull
+from lavis_dynrefer.serve.request_batching import Answered, Batcher
 from lavis_dynrefer.serve.request_errors import RequestError
 from lavis_dynrefer.serve.request_gate import Traffic
 from lavis_dynrefer.serve.request_reading import CroppedRequest, RequestReader
@@ -179,11 +179,8 @@ class Service:
         return await self._in_thread(write)
 
     def _submit(self, request: Request, asked: CroppedRequest) -> Future[Answered]:
-        request.state.regions = len(asked)
-        try:
-            return self.batcher.submit(asked)
-        except QueueFull as error:
-            raise RequestError("overloaded", f"{error}; try again later") from error
+        request.state.regions = len(asked)  # for the log
+        return self.batcher.submit(asked)
 
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)

@@ -100,9 +100,7 @@ def test_no_other_field_takes_a_url(page):
     assert "nothing but what is uploaded" in page.ask(None, [[{"x": url}]], "", "", "", "own")
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"path=/etc/hostname", b"[" * 100_000, b"\xff", b"1" * 3_000_000]
-)
+@pytest.mark.parametrize("body", [b"", b"path=/etc/hostname", b"[" * 100_000, b"\xff"])
 def test_bodies_that_are_not_json_are_refused(page, body):
     assert page.post("queue/join", body)[0] == 403
 

@@ -9,22 +9,22 @@ import pytest
 from PIL import Image
 
 from lavis_dynrefer.demo.form_reading import (
-    Fields,
+    WORD_FIELDS,
     board,
     drawn_boxes,
     read_image,
     read_question,
     typed_words,
 )
-from lavis_dynrefer.errors import DynReferError
+from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.serve import ServeSettings
-from lavis_dynrefer.serve.request_errors import RequestError
 
 BOX = {"xmin": 2, "ymin": 1, "xmax": 8, "ymax": 5, "color": "rgb(255, 168, 77)"}
 
 
 LIMITS = ServeSettings(max_pixels=500, max_boxes=2, max_words=3, max_body=10_000)
+EMPTY = {**dict.fromkeys(WORD_FIELDS, ""), "views": "own"}
 
 
 @pytest.fixture
@@ -52,22 +52,20 @@ def test_words_are_split_at_commas_and_line_ends(text, words):
 
 
 def test_only_commas_are_refused():
-    with pytest.raises(RequestError, match="attributes: expected words with commas between them"):
+    with pytest.raises(InputError, match="attributes: expected words with commas between them"):
         typed_words("attributes", " , ,")
 
 
 def test_boxes_are_in_the_order_they_were_drawn():
     first, second = {**BOX, "xmin": 0}, {**BOX, "xmin": 3}
 
-    boxes = drawn_boxes([second, first])  # the board puts the newest first
+    boxes, _ = drawn_boxes([second, first])  # the board sends the newest first
 
-    assert [one.box for one in boxes] == [(0, 1, 8, 5), (3, 1, 8, 5)]
+    assert boxes == [(0, 1, 8, 5), (3, 1, 8, 5)]
 
 
 def test_boxes_are_scaled_to_pixels_of_the_image():
-    (box,) = drawn_boxes([{**BOX, "scaleFactor": 0.5}])
-
-    assert box.box == (4, 2, 16, 10)
+    assert drawn_boxes([{**BOX, "scaleFactor": 0.5}])[0] == [(4, 2, 16, 10)]
 
 
 @pytest.mark.parametrize(
@@ -80,9 +78,7 @@ def test_boxes_are_scaled_to_pixels_of_the_image():
     ],
 )
 def test_colour_is_three_numbers_and_nothing_else(named, colour):
-    (box,) = drawn_boxes([{**BOX, "color": named}])
-
-    assert box.colour == colour
+    assert drawn_boxes([{**BOX, "color": named}])[1] == [colour]
 
 
 @pytest.mark.parametrize(
@@ -90,25 +86,28 @@ def test_colour_is_three_numbers_and_nothing_else(named, colour):
     [None, 3, {}, {**BOX, "xmin": "left"}, {**BOX, "xmax": float("inf")}, {**BOX, "ymin": None}],
 )
 def test_invalid_box_is_named(entry):
-    with pytest.raises(RequestError, match="boxes: expected xmin, ymin, xmax and ymax, got"):
+    with pytest.raises(InputError, match="boxes: expected xmin, ymin, xmax and ymax, got"):
         drawn_boxes([entry])
 
 
 def test_board_keeps_its_boxes():
     boxes = [(1.2, 2, 30, 40), (5, 6, 7, 8)]
 
-    assert [one.box for one in drawn_boxes(board("a.png", boxes)["boxes"])] == [
-        (1, 2, 30, 40),
-        (5, 6, 7, 8),
-    ]
+    assert drawn_boxes(board("a.png", boxes)["boxes"])[0] == [(1, 2, 30, 40), (5, 6, 7, 8)]
 
 
 def test_typed_fields_become_questions(drawing):
-    fields = Fields("wet, striped", "mug", "mug, table", "red", "fixed:0,0.5")
+    typed = {
+        "attributes": "wet, striped",
+        "categories": "mug",
+        "tags": "mug, table",
+        "controls": "red",
+        "views": "fixed:0,0.5",
+    }
 
-    asked = read_question(drawing, fields, LIMITS)
+    asked = read_question(drawing, typed, LIMITS)
 
-    assert asked.boxes == [[2, 1, 8, 5]]
+    assert asked.boxes == [(2, 1, 8, 5)]
     assert asked.colours == ["rgb(255, 168, 77)"]
     assert asked.questions == Questions(
         attributes=["wet", "striped"],
@@ -120,19 +119,19 @@ def test_typed_fields_become_questions(drawing):
 
 
 def test_empty_fields_leave_everything_to_the_model(drawing):
-    assert read_question(drawing, Fields(), LIMITS).questions == Questions()
+    assert read_question(drawing, EMPTY, LIMITS).questions == Questions()
 
 
 @pytest.mark.parametrize("boxes", [[], [BOX]])
 def test_whole_image_is_asked_about_instead_of_boxes(drawing, boxes):
-    asked = read_question({**drawing, "boxes": boxes}, Fields(), LIMITS, whole=True)
+    asked = read_question({**drawing, "boxes": boxes}, EMPTY, LIMITS, whole=True)
 
-    assert asked.boxes == [[0, 0, 20, 10]]
+    assert asked.boxes == [(0, 0, 20, 10)]
     assert len(asked.colours) == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "fields", "message"),
+    ("change", "typed", "message"),
     [
         ({"boxes": []}, {}, "There is no box yet: .* or ask about the whole image"),
         ({"image": None}, {}, "There is no image yet"),
@@ -142,20 +141,20 @@ def test_whole_image_is_asked_about_instead_of_boxes(drawing, boxes):
         ({}, {"attributes": "color:"}, "expected a word"),
         ({}, {"categories": ","}, "categories: expected words"),
         ({}, {"tags": ","}, "tags: expected words"),
-        ({}, {"controls": ","}, "control words: expected words"),
+        ({}, {"controls": ","}, "controls: expected words"),
         ({}, {"controls": "x" * 101}, "at most 100 characters"),
         ({}, {"views": "sideways"}, "views: expected one of"),
         ({}, {"views": "fixed:0,2"}, "expected scales as in fixed:0,0.5"),
     ],
 )
-def test_invalid_questions_are_named(drawing, change, fields, message):
+def test_invalid_questions_are_named(drawing, change, typed, message):
     with pytest.raises(DynReferError, match=message):
-        read_question({**drawing, **change}, Fields(**fields), LIMITS)
+        read_question({**drawing, **change}, {**EMPTY, **typed}, LIMITS)
 
 
 def test_missing_drawing_is_a_missing_image():
-    with pytest.raises(RequestError, match="There is no image yet"):
-        read_question(None, Fields(), LIMITS)
+    with pytest.raises(InputError, match="There is no image yet"):
+        read_question(None, EMPTY, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_missing_drawing_is_a_missing_image():
     ],
 )
 def test_quarter_turns_are_clockwise(drawing, turns, size, red):
-    image = read_image({**drawing, "orientation": turns}, LIMITS)
+    image, _ = read_image({**drawing, "orientation": turns}, LIMITS)
 
     assert image.size == size
     assert image.getpixel(red) == (255, 0, 0)
@@ -182,7 +181,7 @@ def test_photo_is_read_upright(tmp_path):
     exif[0x0112] = 6  # to be shown turned clockwise
     stored.save(tmp_path / "photo.jpg", exif=exif, quality=95)
 
-    image = read_image({"image": {"path": tmp_path / "photo.jpg"}}, ServeSettings())
+    image, _ = read_image({"image": {"path": tmp_path / "photo.jpg"}}, ServeSettings())
 
     assert image.size == (20, 40)
     assert np.asarray(image)[:15, :, 0].min() > 200
@@ -209,10 +208,10 @@ def encoded(size, kind="PNG"):
 def test_invalid_file_is_named(tmp_path, content, message):
     (tmp_path / "file.png").write_bytes(content)
 
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(DynReferError, match=message):
         read_image({"image": {"path": tmp_path / "file.png"}}, LIMITS)
 
 
 def test_deleted_image_must_be_uploaded_again(tmp_path):
-    with pytest.raises(RequestError, match="upload it again"):
+    with pytest.raises(InputError, match="upload it again"):
         read_image({"image": {"path": tmp_path / "gone.png"}}, LIMITS)

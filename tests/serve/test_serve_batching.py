@@ -13,7 +13,8 @@ pytest.importorskip("pydantic", reason="needs the extra `serve`")
 import torch
 
 from lavis_dynrefer.questions import Questions
-from lavis_dynrefer.serve.request_batching import Batcher, QueueFull
+from lavis_dynrefer.serve.request_batching import Batcher
+from lavis_dynrefer.serve.request_errors import RequestError
 from lavis_dynrefer.serve.request_reading import CroppedRequest
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -116,7 +117,7 @@ def test_full_queue_refuses(busy_batcher):
     batcher = busy_batcher(most_waiting=2)
     batcher.submit(request())
     batcher.submit(request())
-    with pytest.raises(QueueFull, match="2 requests are waiting"):
+    with pytest.raises(RequestError, match="2 requests are waiting"):
         batcher.submit(request())
 
 
@@ -167,7 +168,7 @@ def test_closed_batcher_answers_what_waits_and_refuses_the_rest(batcher_of, mode
         future = batcher.submit(request())
         assert batcher.close(20)
     assert future.result(0)
-    with pytest.raises(QueueFull):
+    with pytest.raises(RequestError):
         batcher.submit(request())
 
 
