@@ -53,7 +53,7 @@ def open_image(image: ImageInput) -> Image.Image:
             return _checked_rgb(image, "an image")
         if not Path(image).is_file():
             raise MissingFileError(f"no image {image}")
-        with Image.open(image) as opened:
+        with whole_files_only, Image.open(image) as opened:
             rgb = _checked_rgb(opened, os.fspath(image))
     except MissingFileError:
         raise
