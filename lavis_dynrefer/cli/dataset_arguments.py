@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lavis_dynrefer.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
+    from lavis_dynrefer.datasets.region_source import RegionSource
     from lavis_dynrefer.structures import RegionSet
 
 # Short name -> registered name; others are looked up in LAVIS's registry.
@@ -42,7 +42,7 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, nargs: str | None = N
     )
 
 
-def builder_from(arguments: argparse.Namespace) -> RegionDatasetBuilder:
+def builder_from(arguments: argparse.Namespace) -> RegionSource:
     """The builder of the dataset: its default yaml, then what the arguments say.
 
     Raises:
@@ -66,7 +66,7 @@ def builder_from(arguments: argparse.Namespace) -> RegionDatasetBuilder:
     except (yaml.YAMLError, OmegaConfBaseException, TypeError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"--set {' '.join(arguments.settings)}: {problem}") from error
-    builder: RegionDatasetBuilder = builder_class(config.datasets[name])
+    builder: RegionSource = builder_class(config.datasets[name])
     builder.info()
     known = builder.available_splits()
     for split in arguments.split or ():
@@ -76,7 +76,7 @@ def builder_from(arguments: argparse.Namespace) -> RegionDatasetBuilder:
     return builder
 
 
-def read_splits(builder: RegionDatasetBuilder) -> dict[str, RegionSet]:
+def read_splits(builder: RegionSource) -> dict[str, RegionSet]:
     """The splits asked for, generated first if the dataset is synthetic.
 
     Raises:

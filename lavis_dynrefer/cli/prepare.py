@@ -25,7 +25,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.vocab import TAG_METHODS, build_pos_tagger
 
 if TYPE_CHECKING:
-    from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
+    from lavis_dynrefer.datasets.region_source import RegionSource
     from lavis_dynrefer.structures import RegionSet
 
 TAGS = "tags"
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _convert(
-    output: Path | None, builder: RegionDatasetBuilder, progress: Progress
+    output: Path | None, builder: RegionSource, progress: Progress
 ) -> tuple[Path, dict[str, RegionSet]]:
     """The prepared folder and its splits, converted if they are not there."""
     from lavis_dynrefer.datasets.prepared import prepare
@@ -92,13 +92,13 @@ def _convert(
 
 def _prepare_tags(
     arguments: argparse.Namespace,
-    builder: RegionDatasetBuilder,
+    builder: RegionSource,
     found: Mapping[str, RegionSet],
     console: Console,
     progress: Progress,
 ) -> None:
     from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
-    from lavis_dynrefer.datasets.region_builder import TRAIN
+    from lavis_dynrefer.datasets.sources.collector import TRAIN
 
     builder.config.build_info.tags = arguments.tags
     names = builder.tag_names(builder.info(), found.get(TRAIN))
@@ -120,7 +120,8 @@ def _prepare_tags(
 def _write_tag_list(
     arguments: argparse.Namespace, found: Mapping[str, RegionSet], console: Console
 ) -> None:
-    from lavis_dynrefer.datasets.region_builder import TRAIN, tag_list_of
+    from lavis_dynrefer.datasets.region_source import tag_list_of
+    from lavis_dynrefer.datasets.sources.collector import TRAIN
 
     if TRAIN not in found:
         raise InputError(f"the tags are made of the captions of {TRAIN}; name it in --split")

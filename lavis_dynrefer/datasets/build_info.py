@@ -1,41 +1,55 @@
-"""The `build_info` of every builder as a frozen dataclass, read strictly.
+"""The `build_info` of every builder, read strictly.
 
 Paths of annotation files and image folders are absolute or relative to `root`; None means the
 name the file has on its own site.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import field
+from typing import Literal, Optional
+
+from pydantic import Field
+
+from lavis_dynrefer.metrics import EVALUATORS
+from lavis_dynrefer.settings import Share, settings
+from lavis_dynrefer.synthetic.world import WORLDS
+from lavis_dynrefer.vocab import TAG_METHODS
+
+Evaluator = Literal[tuple(EVALUATORS)]
+TagMethod = Literal[TAG_METHODS]
+World = Literal[WORLDS]
 
 
-@dataclass(frozen=True)
+@settings
 class ImageStorage:
-    """LAVIS's own place for the folder of images, which `load_dataset(vis_path=...)` sets."""
+    """LAVIS's own place for the image folder, which `load_dataset(vis_path=...)` sets."""
 
     storage: Optional[str] = None
 
 
-@dataclass(frozen=True)
+@settings
 class RegionInfo:
-    """What every dataset can be told."""
+    """Settings of every dataset."""
 
     root: Optional[str] = None  # folder of the dataset
     images: ImageStorage = field(default_factory=ImageStorage)
-    splits: Optional[tuple[str, ...]] = None  # None: all there are
-    split_names: Mapping[str, Any] = field(default_factory=dict)  # split -> its name in the run
-    evaluator: Optional[str] = None  # None: the one that fits
+    splits: Optional[tuple[str, ...]] = None  # None: all
+    split_names: Mapping[str, str] = field(default_factory=dict)  # split -> its name in the run
+    evaluator: Optional[Evaluator] = None  # None: the one that fits
     protocol: Optional[str] = None  # label of the reports; None: the dataset's own
     prepared: Optional[str] = None  # folder of `dynrefer prepare`; None: prepared in the cache
     tags: Optional[str] = None  # file with one tag per line, "auto": frequent words, None: no tags
-    tag_method: str = "match"  # or "match+pos", "scene_graph": how captions are tagged
-    on_error: str = "raise"  # or "skip": an image that cannot be read is counted and left out
-    regions_per_image: int = 1  # in training: regions of an image that share its decoding
-    max_images: Optional[int] = None  # for trials: the first images of each split
-    max_regions: Optional[int] = None  # for trials: the first regions of each split
+    tag_method: TagMethod = "match"  # how captions are tagged
+    control_pos: Optional[Literal["textblob"]] = "textblob"  # None: only tags are control words
+    control_drop_all: Share = 0.5  # training: chance that a caption gets no control words
+    control_drop: Share = 0.5  # training: chance that a single control word is dropped
+    on_error: Literal["raise", "skip"] = "raise"  # skip: count an unreadable image and go on
+    regions_per_image: int = Field(default=1, ge=1)  # in training: of one decoded image
+    max_images: Optional[int] = Field(default=None, ge=1)  # for trials: the first of a split
+    max_regions: Optional[int] = Field(default=None, ge=1)  # for trials: the first of a split
 
 
-@dataclass(frozen=True)
+@settings
 class VisualGenomeInfo(RegionInfo):
     """Visual Genome, all types."""
 
@@ -46,14 +60,14 @@ class VisualGenomeInfo(RegionInfo):
     boxes: Optional[str] = None  # GRiT's vg_instances_results.json, captioned in evaluation
 
 
-@dataclass(frozen=True)
+@settings
 class AnnotationsInfo(RegionInfo):
     """Datasets of one annotation file: OVAD, COCO."""
 
     annotations: Optional[str] = None
 
 
-@dataclass(frozen=True)
+@settings
 class RefcocogInfo(RegionInfo):
     """RefCOCOg."""
 
@@ -61,19 +75,19 @@ class RefcocogInfo(RegionInfo):
     instances: Optional[str] = None
 
 
-@dataclass(frozen=True)
+@settings
 class SyntheticInfo(RegionInfo):
     """Generated scenes; `root` None means the cache folder."""
 
-    scenes: int = 400  # images in train, val and test together
-    seed: int = 0
-    world: str = "landmark"  # or "neighbour": what the captions relate a region to
-    labels: str = "captions"  # tags of a region from its captions, or all that is true: "truth"
+    scenes: int = Field(default=400, ge=1)  # images in train, val and test together
+    seed: int = Field(default=0, ge=0)
+    world: World = "landmark"  # what the captions relate a region to
+    labels: Literal["captions", "truth"] = "captions"  # tags: of the captions, or all that is true
 
 
-@dataclass(frozen=True)
+@settings
 class CustomInfo(RegionInfo):
     """Your own regions; `root` None means the current folder."""
 
-    annotations: Mapping[str, Any] = field(default_factory=dict)  # split -> json in COCO's layout
-    evaluators: Mapping[str, Any] = field(default_factory=dict)  # split -> evaluator of that split
+    annotations: Mapping[str, Optional[str]] = field(default_factory=dict)  # split -> COCO json
+    evaluators: Mapping[str, Evaluator] = field(default_factory=dict)  # split -> its evaluator

@@ -1,11 +1,11 @@
-"""Prepared datasets: raw files converted once into tables, and a manifest that accounts for it.
+"""Prepared datasets: raw files converted once into tables, with a manifest that accounts for it.
 
 A prepared folder:
 
     manifest.json        sources with sha256, protocol, what was kept and dropped and why
     <split>/             regions.arrow, rejected.arrow, truth.arrow
 
-The folder is complete at any moment: splits are written elsewhere and moved in when finished.
+The folder is complete at any moment: splits are written elsewhere and moved in once finished.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lavis_dynrefer.structures import AttributeInfo, RegionSet
 logger = logging.getLogger(__name__)
 FORMAT = 1  # of the manifest and the tables
 MANIFEST = "manifest.json"
-# Reasons that are about an image or a row that is no region; the others drop one region each.
+# Reasons about an image or a row that is not a region; the others drop one region each.
 IMAGE_REASONS = frozenset({"no_regions", "in_two_splits", "unreadable_entry", "duplicate_entry"})
 
 Reader = Callable[[Sequence[str], Stores, Opener], Mapping[str, RegionSet]]
@@ -39,14 +39,14 @@ Reader = Callable[[Sequence[str], Stores, Opener], Mapping[str, RegionSet]]
 
 @dataclass(frozen=True)
 class RawDataset:
-    """One dataset as its raw files give it.
+    """The raw files of one dataset and how they are read.
 
     Args:
         dataset: registered name, such as "vg_region".
         type: type of the dataset, such as "v1.2".
-        protocol: label of the reports where it is not the dataset's own.
+        protocol: label of the reports; None for the dataset's own.
         sources: setting -> raw file.
-        images: folder of the images.
+        images: the image folder.
         read: (splits, stores, opener) -> split -> regions.
     """
 
@@ -58,7 +58,7 @@ class RawDataset:
     read: Reader
 
     def default_folder(self) -> Path:
-        """Where it is prepared unless told otherwise: one place in the cache for each choice."""
+        """Where it is prepared by default: a folder of the cache for each choice of files."""
         choice = [
             FORMAT,
             self.protocol,
@@ -69,7 +69,7 @@ class RawDataset:
         return cache_dir() / "prepared" / f"{self.dataset}-{self.type}-{digest}"
 
     def state(self) -> dict[str, Any]:
-        """What shows without reading that a file or the list of images has changed."""
+        """What tells without reading that a file or the list of images has changed."""
         folders = [self.images, self.images / "VG_100K", self.images / "VG_100K_2"]
         return {
             "sources": {
@@ -87,7 +87,7 @@ def prepare(
     folder: Path | None = None,
     opener: Opener = open_binary,
 ) -> dict[str, RegionSet]:
-    """The splits from their tables, converted first where that has not been done yet.
+    """The splits from their tables, converted first if that has not been done yet.
 
     Processes that prepare the same folder wait for each other; one of them converts.
 
@@ -95,7 +95,7 @@ def prepare(
         raw: the dataset.
         splits: the splits wanted.
         folder: where to prepare; None for the cache.
-        opener: opens the raw files, so that a caller can watch the progress.
+        opener: opens the raw files; lets a caller watch the progress.
 
     Raises:
         DatasetError: a raw file is missing or of another kind, or the folder cannot be written.
@@ -107,7 +107,7 @@ def prepare(
         lock.acquire()
     except OSError as error:
         raise DatasetError(
-            f"{folder} cannot be written ({error}); set DYNREFER_CACHE to a folder of yours"
+            f"{folder} cannot be written ({error}); set DYNREFER_CACHE to a folder of your own"
         ) from error
     try:
         manifest = _manifest_in_use(raw, folder)
@@ -122,12 +122,12 @@ def prepare(
 def open_prepared(
     folder: str | Path, splits: Sequence[str], images: str | Path | None = None
 ) -> dict[str, RegionSet]:
-    """Splits of a prepared folder; the raw files are not needed any more.
+    """Splits of a prepared folder; the raw files are no longer needed.
 
     Args:
         folder: holds `manifest.json`.
         splits: the splits wanted.
-        images: folder of the images; None for where they were.
+        images: the image folder; None for where it was.
 
     Raises:
         DatasetError: the folder is not prepared, or lacks a split.
@@ -147,7 +147,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a prepared folder.
 
     Raises:
-        DatasetError: there is none, or one of another version.
+        DatasetError: it is missing, damaged or of another version.
     """
     path = Path(folder).expanduser() / MANIFEST
     try:
@@ -162,7 +162,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def _manifest_in_use(raw: RawDataset, folder: Path) -> dict[str, Any]:
-    """The manifest of the folder, or the beginning of one where the raw files are others now."""
+    """The manifest of the folder, or the start of a new one if the raw files have changed."""
     state = raw.state()
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
@@ -191,7 +191,7 @@ def _convert(
     manifest: dict[str, Any],
     opener: Opener,
 ) -> None:
-    """Read the raw files into tables, then move these in and write the manifest."""
+    """Convert the raw files, then move the tables in and write the manifest."""
     unfinished = folder / ".unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from lavis_dynrefer.datasets.sources.collector import MemoryStore
 from lavis_dynrefer.datasets.tables import (
     IMAGE_SCHEMA,
     REGION_FIELDS,
@@ -19,96 +20,56 @@ from lavis_dynrefer.datasets.tables import (
     RecordList,
     RegionTable,
 )
-from lavis_dynrefer.structures import (
-    AttributeInfo,
-    ImageRecord,
-    RegionRecord,
-    RegionSet,
-    Rejection,
-)
+from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet, Rejection
 
 ROWS = 16384  # regions held before they are written
 IMAGES = 2048  # in a batch of the final table
 _SPOOL = "spool.arrow"
 
 
-class TableStore:
-    """Where the regions of one split go on their way into a table; see `RegionStore`.
+class TableStore(MemoryStore):
+    """Keeps the records of one split on disk, so that memory does not grow with the dataset.
 
-    Regions are spooled to disk in the order they come and brought together by image in the end,
-    so that memory does not grow with the dataset.
+    Regions are spooled in the order they come and grouped by image in the end.
 
     Args:
         folder: an empty folder for `regions.arrow`, `rejected.arrow` and `truth.arrow`.
-        images: absolute path of the folder of images; all images lie below it.
+        image_folder: absolute path of the folder that all images lie below.
     """
 
-    def __init__(self, folder: Path, images: Path) -> None:
+    def __init__(self, folder: Path, image_folder: Path) -> None:
         self.folder = folder
-        self.images = images
-        self._images: dict[int, ImageRecord] = {}
-        self._spool = _Spool(folder / _SPOOL, TRUTH_SCHEMA, _region_row)
-        self._truth = _Spool(folder / "truth.arrow", TRUTH_SCHEMA, _region_row)
-        self._rejected = _Spool(folder / "rejected.arrow", REJECTION_SCHEMA, _rejection_row)
+        self.image_folder = image_folder
+        self.regions = _Spool(folder / _SPOOL, TRUTH_SCHEMA, _region_row)
+        self.truth = _Spool(folder / "truth.arrow", TRUTH_SCHEMA, _region_row)
+        self.rejected = _Spool(folder / "rejected.arrow", REJECTION_SCHEMA, _rejection_row)
 
-    def add_image(self, image: ImageRecord) -> None:
-        """Keep the first image of each id."""
-        self._images.setdefault(image.image_id, image)
-
-    def add_region(self, region: RegionRecord) -> None:
-        """Spool a region."""
-        self._spool.add(region)
-
-    def add_truth(self, region: RegionRecord) -> None:
-        """Write a region that is graded only."""
-        self._truth.add(region)
-
-    def add_rejection(self, rejection: Rejection) -> None:
-        """Write what cannot be used."""
-        self._rejected.add(rejection)
-
-    def finish(
-        self,
-        name: str,
-        split: str,
-        attributes: tuple[AttributeInfo, ...],
-        category_names: tuple[str, ...],
-        noted: Mapping[str, int] | None = None,
-    ) -> RegionSet:
+    def finish(self, images: Mapping[int, ImageRecord], **about: Any) -> RegionSet:
         """The split, read from its tables."""
-        for spool in (self._spool, self._truth, self._rejected):
+        for spool in (self.regions, self.truth, self.rejected):
             spool.close()
         spooled = pa.ipc.open_file(pa.memory_map(str(self.folder / _SPOOL))).read_all()
         with pa.ipc.new_file(str(self.folder / "regions.arrow"), IMAGE_SCHEMA) as writer:
-            for batch in _by_image(spooled, list(self._images.values()), self.images):
+            for batch in _by_image(spooled, list(images.values()), self.image_folder):
                 writer.write_batch(batch)
         del spooled
         (self.folder / _SPOOL).unlink()
-        return read_split(
-            self.folder,
-            self.images,
-            name=name,
-            split=split,
-            attributes=attributes,
-            category_names=category_names,
-            noted=dict(noted or {}),
-        )
+        return read_split(self.folder, self.image_folder, **about)
 
 
-def read_split(folder: Path, images: str | Path, **about: Any) -> RegionSet:
+def read_split(folder: Path, image_folder: str | Path, **about: Any) -> RegionSet:
     """A split from the three tables of a `TableStore`.
 
     Args:
         folder: holds the tables.
-        images: absolute path of the folder of images.
-        about: the other fields of the `RegionSet`: name, split, attributes, category_names,
-            noted.
+        image_folder: absolute path of the image folder.
+        about: the other fields of the `RegionSet`.
 
     Raises:
-        ValueError: a table is damaged, missing or of another version.
+        InputError: a table is damaged, missing or of another version.
     """
     return RegionSet(
-        images=ImageTable(folder / "regions.arrow", images),
+        images=ImageTable(folder / "regions.arrow", image_folder),
         regions=RegionTable(folder / "regions.arrow"),
         rejected=RecordList(folder / "rejected.arrow", REJECTION_SCHEMA),
         truth_regions=RecordList(folder / "truth.arrow", TRUTH_SCHEMA),
@@ -133,7 +94,7 @@ class _Spool:
         self._writer = pa.ipc.new_file(str(path), schema)
         self._rows: list[Mapping[str, Any]] = []
 
-    def add(self, record: Any) -> None:
+    def append(self, record: Any) -> None:
         self._rows.append(self._row_of(record))
         if len(self._rows) >= ROWS:
             self._flush()
@@ -144,7 +105,7 @@ class _Spool:
 
     def _flush(self) -> None:
         if self._rows:
-            # All columns at once: a third of the time that one after the other takes.
+            # All columns at once: takes a third of the time of one after the other.
             rows = pa.array(self._rows, self._type)
             self._writer.write_batch(pa.RecordBatch.from_struct_array(rows))
             self._rows = []
@@ -160,7 +121,7 @@ def _rejection_row(rejection: Rejection) -> dict[str, Any]:
 
 
 def _by_image(
-    spooled: pa.Table, images: list[ImageRecord], folder: Path
+    spooled: pa.Table, images: list[ImageRecord], image_folder: Path
 ) -> Iterator[pa.RecordBatch]:
     """Batches of `IMAGE_SCHEMA`: images as listed, regions of each in the order they came."""
     ids = np.array([image.image_id for image in images], dtype=np.int64)
@@ -177,31 +138,24 @@ def _by_image(
         rows = regions.slice(start, end - start)
         if not is_ordered:
             rows = regions.take(pa.array(order[start:end]))
-        yield _image_batch(some, counts[first : first + len(some)], rows, folder)
+        yield _image_batch(some, counts[first : first + len(some)], rows, image_folder)
 
 
 def _image_batch(
-    images: list[ImageRecord], counts: np.ndarray, regions: pa.Table, folder: Path
+    images: list[ImageRecord], counts: np.ndarray, regions: pa.Table, image_folder: Path
 ) -> pa.RecordBatch:
     columns = [regions[name].combine_chunks() for name in regions.column_names]
     nested = pa.ListArray.from_arrays(
         pa.array(np.append(0, np.cumsum(counts)).astype(np.int32)),
-        pa.StructArray.from_arrays(_whole(columns), fields=list(REGION_FIELDS)),
+        pa.StructArray.from_arrays(columns, fields=list(REGION_FIELDS)),
     )
     return pa.RecordBatch.from_arrays(
         [
             pa.array([image.image_id for image in images], pa.int64()),
-            pa.array([os.path.relpath(image.path, folder) for image in images], pa.string()),
+            pa.array([os.path.relpath(image.path, image_folder) for image in images], pa.string()),
             pa.array([image.width for image in images], pa.int32()),
             pa.array([image.height for image in images], pa.int32()),
             nested.cast(IMAGE_SCHEMA.field("regions").type),
         ],
         schema=IMAGE_SCHEMA,
     )
-
-
-def _whole(columns: Iterable[Any]) -> list[pa.Array]:
-    """Chunked columns of at most one chunk as arrays."""
-    return [
-        column.chunk(0) if isinstance(column, pa.ChunkedArray) else column for column in columns
-    ]

@@ -1,4 +1,4 @@
-"""Regions of a prepared split, read from a memory-mapped Arrow table as they are asked for.
+"""Regions of a prepared split, read on demand from memory-mapped Arrow tables.
 
 One row per image, its regions nested in the row. Opening a table reads its index only; all
 processes on a machine share the pages they touch.
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet, Rejection
+from lavis_dynrefer.structures import ImageRecord, RegionRecord, Rejection
 
 REGION_FIELDS = pa.struct(
     [
@@ -33,7 +33,7 @@ REGION_FIELDS = pa.struct(
 IMAGE_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("file_name", pa.string(), nullable=False),  # relative to the folder of images
+        pa.field("file_name", pa.string(), nullable=False),  # relative to the image folder
         pa.field("width", pa.int32(), nullable=False),  # pixels
         pa.field("height", pa.int32(), nullable=False),
         pa.field("regions", pa.list_(pa.field("item", REGION_FIELDS, nullable=False))),
@@ -45,10 +45,10 @@ REJECTION_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
         pa.field("image_id", pa.int64()),
-        pa.field("region", REGION_FIELDS),  # null where it is no truth
+        pa.field("region", REGION_FIELDS),  # null if it is not graded
     ]
 )
-TAGS_SCHEMA = pa.schema([pa.field("tags", pa.list_(pa.int32()))])  # rows of the tag list
+TAGS_SCHEMA = pa.schema([pa.field("tags", pa.list_(pa.int32()))])  # indices into the tag list
 
 
 class RegionTable(Sequence[RegionRecord]):
@@ -56,18 +56,14 @@ class RegionTable(Sequence[RegionRecord]):
 
     Args:
         path: Arrow file of `IMAGE_SCHEMA`.
-        tags: tags of the same regions, for those that have none in the table.
     """
 
-    def __init__(self, path: str | Path, tags: TagTable | None = None) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.tags = tags
-        self._batches = [_RegionBatch(batch) for batch in _read_batches(path, IMAGE_SCHEMA)]
+        self._batches = [_RegionBatch(batch) for batch in read_batches(path, IMAGE_SCHEMA)]
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + len(batch))
-        if tags is not None and len(tags) != len(self):
-            raise InputError(f"{tags.path} has tags of {len(tags)} regions, {path} has {len(self)}")
 
     def __len__(self) -> int:
         """Number of regions."""
@@ -87,21 +83,21 @@ class RegionTable(Sequence[RegionRecord]):
         if not 0 <= position < len(self):
             raise IndexError(f"row {row} of {len(self)} regions")
         number = bisect_right(self._starts, position) - 1
-        tags = () if self.tags is None else self.tags[position]
-        return self._batches[number].record(position - self._starts[number], tags)
+        return self._batches[number].record(position - self._starts[number])
 
     def __iter__(self) -> Iterator[RegionRecord]:
         """All regions in order."""
         return (self[row] for row in range(len(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A process that gets a copy maps the file itself."""
-        return RegionTable, (self.path, self.tags)
+        """Another process maps the file itself."""
+        return RegionTable, (self.path,)
 
-    def captions(self) -> Iterator[str | None]:
-        """All captions in order, many times faster than by region."""
-        for batch in self._batches:
-            yield from batch.captions()
+    def captions(self, first: int = 0) -> Iterator[str | None]:
+        """All captions from a row on, many times faster than region by region."""
+        for batch, start in zip(self._batches, self._starts):
+            if start + len(batch) > first:
+                yield from batch.captions()[max(first - start, 0) :]
 
     def image_starts(self) -> np.ndarray:
         """(images + 1,) int64: row of the first region of each image, and the end."""
@@ -113,13 +109,13 @@ class RegionTable(Sequence[RegionRecord]):
 
 
 class _RegionBatch:
-    """Columns of some images' regions, without a copy of them."""
+    """The regions of some images as columns, without copying them."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         nested = batch.column("regions")
         regions = nested.flatten()
         self.offsets = _numbers(nested.offsets, np.int32)
-        # Single elements of a memoryview are Python numbers, and quicker to get than an array's.
+        # Single elements of a memoryview are Python numbers, and faster to get than an array's.
         self._first_rows = memoryview(self.offsets)
         self._image_ids = memoryview(_numbers(batch.column("image_id"), np.int64))
         self._region_ids = memoryview(_numbers(regions.field("region_id"), np.int64))
@@ -140,16 +136,12 @@ class _RegionBatch:
         column = self._optional.get("caption")
         return [None] * len(self) if column is None else column.to_pylist()
 
-    def record(self, row: int, tags: tuple[str, ...]) -> RegionRecord:
-        optional = {name: column[row].as_py() for name, column in self._optional.items()}
-        optional["tags"] = tuple(optional.get("tags") or tags)
-        if optional.get("attributes") is not None:
-            optional["attributes"] = tuple(optional["attributes"])
-        return RegionRecord(
-            region_id=self._region_ids[row],
-            image_id=self._image_ids[bisect_right(self._first_rows, row) - 1],
-            box=tuple(self._boxes[4 * row : 4 * row + 4]),
-            **optional,
+    def record(self, row: int) -> RegionRecord:
+        return _record(
+            self._region_ids[row],
+            self._image_ids[bisect_right(self._first_rows, row) - 1],
+            self._boxes[4 * row : 4 * row + 4],
+            **{name: column[row].as_py() for name, column in self._optional.items()},
         )
 
 
@@ -158,13 +150,13 @@ class ImageTable(Mapping[int, ImageRecord]):
 
     Args:
         path: Arrow file of `IMAGE_SCHEMA`.
-        folder: absolute path of the folder of images.
+        folder: absolute path of the image folder.
     """
 
     def __init__(self, path: str | Path, folder: str | Path) -> None:
         self.path = Path(path)
         self.folder = str(folder)
-        batches = _read_batches(path, IMAGE_SCHEMA)
+        batches = read_batches(path, IMAGE_SCHEMA)
         self._ids = _joined(batches, "image_id", np.int64)
         self._widths = memoryview(_joined(batches, "width", np.int32))
         self._heights = memoryview(_joined(batches, "height", np.int32))
@@ -192,54 +184,47 @@ class ImageTable(Mapping[int, ImageRecord]):
         return ImageRecord(image_id, path, self._widths[row], self._heights[row])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A process that gets a copy maps the file itself."""
+        """Another process maps the file itself."""
         return ImageTable, (self.path, self.folder)
 
 
-class TagTable(Sequence[tuple[str, ...]]):
-    """Tags of every region of a `RegionTable`, by row.
+class TagTable(Sequence[list[int]]):
+    """The tags of every region of a `RegionTable` as indices into a tag list, by row.
 
     Args:
         path: Arrow file of `TAGS_SCHEMA`.
-        names: the tag list.
     """
 
-    def __init__(self, path: str | Path, names: Sequence[str]) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.names = tuple(names)
-        columns = [batch.column("tags") for batch in _read_batches(path, TAGS_SCHEMA)]
-        self._starts = np.cumsum([0, *map(len, columns)]).tolist()
-        self._ends = [memoryview(_numbers(column.offsets, np.int32)) for column in columns]
-        self._tags = [memoryview(_numbers(column.values, np.int32)) for column in columns]
+        columns = [batch.column("tags") for batch in read_batches(path, TAGS_SCHEMA)]
+        self._column = pa.chunked_array(columns, TAGS_SCHEMA.field("tags").type)
 
     def __len__(self) -> int:
         """Number of regions."""
-        return int(self._starts[-1])
+        return len(self._column)
 
     def __getitem__(self, row: Any) -> Any:
         """Tags of one region."""
-        number = bisect_right(self._starts, row) - 1
-        within, ends = row - self._starts[number], self._ends[number]
-        chosen = self._tags[number][ends[within] : ends[within + 1]]
-        return tuple([self.names[index] for index in chosen])
+        return self._column[row].as_py()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A process that gets a copy maps the file itself."""
-        return TagTable, (self.path, self.names)
+        """Another process maps the file itself."""
+        return TagTable, (self.path,)
 
 
 class RecordList(Sequence[Any]):
-    """Records that are read when first asked for, and kept: there are few, or all are wanted.
+    """Truth or rejections: all of them are read when the first one is asked for, and kept.
 
     Args:
         path: Arrow file of `TRUTH_SCHEMA` or `REJECTION_SCHEMA`.
-        schema: which of them.
+        schema: which of the two.
     """
 
     def __init__(self, path: str | Path, schema: pa.Schema) -> None:
         self.path = Path(path)
         self.schema = schema
-        self._batches = _read_batches(path, schema)
+        self._batches = read_batches(path, schema)
         self._records: list[Any] | None = None
 
     def __len__(self) -> int:
@@ -249,74 +234,20 @@ class RecordList(Sequence[Any]):
     def __getitem__(self, row: Any) -> Any:
         """One record, or a list of them; the same object each time."""
         if self._records is None:
-            make = _truth if self.schema is TRUTH_SCHEMA else _rejection
-            self._records = [make(row) for batch in self._batches for row in batch.to_pylist()]
+            make = _record if self.schema is TRUTH_SCHEMA else _rejection
+            self._records = [make(**row) for batch in self._batches for row in batch.to_pylist()]
         return self._records[row]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A process that gets a copy maps the file itself."""
+        """Another process maps the file itself."""
         return RecordList, (self.path, self.schema)
 
 
-def rows_by_image(region_set: RegionSet, most: int | None = None) -> Sequence[Sequence[int]]:
-    """Rows of `region_set.regions` that share an image, images in order.
-
-    Args:
-        region_set: the regions.
-        most: longest group; the rows of an image with more are cut into several. None: no limit.
-    """
-    regions = region_set.regions
-    if isinstance(regions, RegionTable):
-        starts = regions.image_starts()
-        if most is None:
-            return _Ranges(starts[np.append(np.diff(starts) > 0, True)])
-        groups = -(np.diff(starts) // -most)  # (images,) rounded up
-        within = np.arange(groups.sum()) - np.repeat(np.cumsum(groups) - groups, groups)
-        return _Ranges(np.append(np.repeat(starts[:-1], groups) + most * within, starts[-1]))
-    rows: dict[int, list[int]] = {}
-    for row, region in enumerate(regions):
-        rows.setdefault(region.image_id, []).append(row)
-    return [
-        group[first : first + (most or len(group))]
-        for group in rows.values()
-        for first in range(0, len(group), most or len(group))
-    ]
-
-
-def captions_of(region_set: RegionSet) -> Iterator[str]:
-    """The captions of all regions that have one."""
-    regions = region_set.regions
-    found = (
-        regions.captions()
-        if isinstance(regions, RegionTable)
-        else (region.caption for region in regions)
-    )
-    return (caption for caption in found if caption is not None)
-
-
-class _Ranges(Sequence[Sequence[int]]):
-    """Neighbouring ranges, as compact as an array."""
-
-    def __init__(self, starts: np.ndarray) -> None:
-        self._starts = starts
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        index %= len(self)
-        return range(int(self._starts[index]), int(self._starts[index + 1]))
-
-
-def _read_batches(path: str | Path, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """The batches of a file, mapped into memory.
+def read_batches(path: str | Path, schema: pa.Schema) -> list[pa.RecordBatch]:
+    """The batches of an Arrow file, mapped into memory.
 
     Raises:
-        ValueError: the file is damaged or of another kind.
+        InputError: the file is damaged or has another schema.
     """
     try:
         # The file stays mapped as long as one of its batches is in use.
@@ -332,7 +263,7 @@ def _read_batches(path: str | Path, schema: pa.Schema) -> list[pa.RecordBatch]:
 
 
 def _numbers(column: pa.Array, dtype: type[np.generic]) -> np.ndarray:
-    """A column of numbers without nulls, in place; pyarrow's own way imports pandas first."""
+    """A column of numbers without nulls, not copied; pyarrow's own way imports pandas first."""
     if not len(column):
         return np.empty(0, dtype)
     return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
@@ -344,30 +275,26 @@ def _joined(batches: Sequence[pa.RecordBatch], name: str, dtype: type[np.generic
     return np.concatenate([np.empty(0, dtype), *columns])
 
 
-def _record(row: Mapping[str, Any], image_id: int) -> RegionRecord:
-    attributes = row["attributes"]
+def _record(
+    region_id: int,
+    image_id: int,
+    box: Sequence[float],
+    tags: Sequence[str] | None = None,
+    attributes: Sequence[int] | None = None,
+    **fields: Any,
+) -> RegionRecord:
+    """A region as it was before Arrow made lists of its tuples."""
     return RegionRecord(
-        region_id=row["region_id"],
-        image_id=image_id,
-        box=tuple(row["box"]),
-        caption=row["caption"],
-        tags=tuple(row["tags"] or ()),
+        region_id,
+        image_id,
+        tuple(box),
+        tags=tuple(tags or ()),
         attributes=None if attributes is None else tuple(attributes),
-        category=row["category"],
-        score=row["score"],
-        iscrowd=row["iscrowd"],
+        **fields,
     )
 
 
-def _truth(row: Mapping[str, Any]) -> RegionRecord:
-    return _record(row, row["image_id"])
-
-
-def _rejection(row: Mapping[str, Any]) -> Rejection:
-    region = row["region"]
-    return Rejection(
-        row["reason"],
-        row["detail"],
-        row["image_id"],
-        None if region is None else _record(region, row["image_id"]),
-    )
+def _rejection(region: Mapping[str, Any] | None, **fields: Any) -> Rejection:
+    if region is not None:
+        return Rejection(region=_record(image_id=fields["image_id"], **region), **fields)
+    return Rejection(**fields)

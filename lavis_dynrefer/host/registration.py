@@ -33,7 +33,7 @@ MODULES = {
         "coco_region": "lavis_dynrefer.datasets.builders",
         "refcocog_region": "lavis_dynrefer.datasets.builders",
         "synthetic_region": "lavis_dynrefer.datasets.builders",
-        "custom_region": "lavis_dynrefer.datasets.custom_builder",
+        "custom_region": "lavis_dynrefer.datasets.builders",
     },
     "task_name_mapping": {"dynrefer": "lavis_dynrefer.training.task"},
     "runner_name_mapping": {"runner_dynrefer": "lavis_dynrefer.training.runner"},

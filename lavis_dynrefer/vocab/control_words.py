@@ -1,17 +1,16 @@
-"""Control words: what the user, or in training the caption itself, tells the captioner to mention.
+"""Control words: what the user, or in training the caption itself, asks the captioner to mention.
 
-A prompt is the words joined by commas and closed by a bar; no words give the bar alone.
+A prompt is the words joined by commas and closed by a bar; without words it is the bar alone.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from lavis_dynrefer.vocab.pos import PosTagger, is_content, is_noun
-
-_SEPARATOR = ","
-_END = "|"
+from lavis_dynrefer.vocab.pos import PosTagger, build_pos_tagger, is_content, is_noun
 
 
 def control_prompt(words: Iterable[str]) -> str:
@@ -20,17 +19,40 @@ def control_prompt(words: Iterable[str]) -> str:
     >>> control_prompt(["red dog", "bench"])
     'red dog,bench|'
     """
-    return _SEPARATOR.join(words) + _END
+    return ",".join(words) + "|"
 
 
-def parse_controls(text: str) -> list[str]:
-    """Words typed by a user: split at commas and bars, blanks and empty words dropped.
+@dataclass(frozen=True)
+class ControlSampler:
+    """Samples control prompts for training captions.
 
-    >>> parse_controls(" red dog, bench,|")
-    ['red dog', 'bench']
+    Args:
+        pos: part-of-speech tagger that finds noun phrases; without one only tags are used.
+        drop_all: probability that a caption gets no control words; 0.5 in the released code.
+        drop: probability that a single word is dropped otherwise; 0.5 in the released code.
     """
-    words = text.replace(_END, _SEPARATOR).split(_SEPARATOR)
-    return [word.strip() for word in words if word.strip()]
+
+    pos: PosTagger | None = None
+    drop_all: float = 0.5
+    drop: float = 0.5
+
+    @classmethod
+    def of(cls, config: Any) -> ControlSampler:
+        """From `control_pos`, `control_drop_all` and `control_drop` of a config.
+
+        Raises:
+            InputError: an unknown part-of-speech tagger.
+            MissingPackageError: its package is not installed.
+        """
+        pos = build_pos_tagger(config.control_pos) if config.control_pos else None
+        return cls(pos, config.control_drop_all, config.control_drop)
+
+    def prompt(self, caption: str, tags: Iterable[str], rng: random.Random) -> str:
+        """A prompt for one caption with these tags."""
+        if rng.random() < self.drop_all:
+            return control_prompt([])
+        words = training_words(caption, tags, self.pos)
+        return control_prompt(sample_control_words(words, rng=rng, drop=self.drop))
 
 
 def training_words(caption: str, tags: Iterable[str], pos: PosTagger | None = None) -> list[str]:
@@ -66,18 +88,15 @@ def content_phrases(tokens: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def sample_control_words(
-    words: Sequence[str], *, rng: random.Random, drop_all: float = 0.5, drop: float = 0.5
+    words: Sequence[str], *, rng: random.Random, drop: float = 0.5
 ) -> list[str]:
-    """Random subset in random order, so that the captioner learns to do with any number of words.
+    """Random subset in random order, so that the captioner learns to use any number of words.
 
     Args:
         words: candidates from `training_words`.
         rng: source of randomness.
-        drop_all: chance that no word is kept; 0.5 in the released code.
-        drop: chance that a single word is dropped otherwise; 0.5 in the released code.
+        drop: probability that a word is dropped.
     """
-    if rng.random() < drop_all:
-        return []
     kept = [word for word in words if rng.random() >= drop]
     rng.shuffle(kept)
     return kept

@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
-from lavis_dynrefer.datasets.sources.coco_layout import read_coco_captions, read_coco_instances
+from lavis_dynrefer.datasets.sources.coco_layout import (
+    crowd_box,
+    is_crowd,
+    read_coco_captions,
+    read_coco_instances,
+)
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.structures import ImageRecord
 
 NAN, INFINITY = float("nan"), float("inf")
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 90, "name": "toothbrush"}]
@@ -15,14 +23,17 @@ def annotation(number, bbox=(10, 20, 30, 40), **keys):
     return {"id": number, "image_id": 1, "category_id": 18, "bbox": list(bbox), **keys}
 
 
+def image(number, **keys):
+    return {"id": number, "file_name": f"{number}.jpg", "width": 100, "height": 80, **keys}
+
+
 @pytest.fixture
 def write(tmp_path):
     """Writes a file about image 1, 100 x 80 pixels, and the image's place."""
     (tmp_path / "1.jpg").touch()
 
     def _write(rows, **keys):
-        images = [{"id": 1, "file_name": "1.jpg", "width": 100, "height": 80}]
-        document = {"images": images, "annotations": rows, "categories": CATEGORIES, **keys}
+        document = {"images": [image(1)], "annotations": rows, "categories": CATEGORIES, **keys}
         path = tmp_path / "annotations.json"
         path.write_text(json.dumps(document), encoding="utf-8")
         return path, tmp_path
@@ -40,104 +51,74 @@ def test_boxes_become_corners_and_categories_names(write):
     assert found.category_names == ("dog", "toothbrush")
 
 
-def test_a_crowd_is_marked_and_has_the_inclusive_extent_of_its_mask(write):
-    # 4 x 5 pixels, columns first: rows 1-2 of columns 1-2 are set
-    mask = {"size": [4, 5], "counts": [5, 2, 2, 2, 9]}
-    images = [{"id": 1, "file_name": "1.jpg", "width": 5, "height": 4}]
-
-    found = read_coco_instances(
-        *write([annotation(9e11, iscrowd=1, segmentation=mask)], images=images)
-    )
-
-    (region,) = found.regions
-    assert region.iscrowd
-    assert region.box == (1, 1, 2, 2)
-    assert region.region_id == 900000000000
-    assert found.noted == {"crowd": 1, "box_below_2_px": 1, "id_beyond_32_bits": 1}
+GOOD = [
+    annotation(2, category_id="18"),
+    annotation(2, iscrowd="0"),
+    annotation(2, image_id="1"),
+    annotation("2"),
+    annotation(2, (1, 2, 1e308, 1e308)),
+]
+MALFORMED = [
+    *(None, 5, [], {}),
+    *(annotation(number) for number in (None, 2.5, True, [2], INFINITY, 2**63)),
+    *(annotation(2, category_id=number) for number in (7, None, [18], True)),
+    *(annotation(2, image_id=number) for number in (None, [1], True, NAN)),
+    *(annotation(2, bbox) for bbox in ((1, 2, 3), (1, 2, 3, 4, 5), (1, 2, NAN, 4))),
+    *(annotation(2, bbox) for bbox in ((INFINITY, 2, 3, 4), (1, 2, 10**400, 4), (1, 2, 3, None))),
+    *({**annotation(2), "bbox": bbox} for bbox in ("1234", None)),
+    annotation(2, iscrowd="no"),
+    annotation(2, iscrowd=1),  # a crowd without a mask
+    annotation(2, iscrowd=1, segmentation={"size": [2, 2], "counts": [4]}),
+]
+REJECTED = [  # and remain truth
+    (annotation(2, (296.65, 38.33, 1.03, 0.0)), "empty_box"),
+    (annotation(2, (300, 20, 10, 10)), "outside_image"),
+    (annotation(2, (1e308, 2, 1e308, 5)), "invalid_box"),
+    (annotation(2, image_id=4), "no_image_data"),
+    (annotation(2, iscrowd=1, image_id=4), "no_image_data"),
+    (annotation(1, (1, 1, 5, 5)), "duplicate_id"),
+]
 
 
 @pytest.mark.parametrize(
-    ("row", "reason", "truths"),
+    ("row", "counts", "truths"),
     [
-        (annotation(2, bbox=(296.65, 38.33, 1.03, 0.0)), "empty_box", 2),
-        (annotation(2, bbox=(300, 20, 10, 10)), "outside_image", 2),
-        (annotation(2, category_id=7), "unreadable_record", 1),
-        (annotation(2, bbox=(1, 2, 3)), "unreadable_record", 1),
-        (annotation(2, bbox=(1, 2, 3, 4, 5)), "unreadable_record", 1),
-        ({**annotation(2), "bbox": "1234"}, "unreadable_record", 1),
-        ({**annotation(2), "bbox": None}, "unreadable_record", 1),
-        (annotation(2, bbox=(1, 2, NAN, 4)), "unreadable_record", 1),
-        (annotation(2, bbox=(INFINITY, 2, 3, 4)), "unreadable_record", 1),
-        (annotation(2, bbox=(1, 2, 10**400, 4)), "unreadable_record", 1),
-        (annotation(2, bbox=(1, 2, 3, None)), "unreadable_record", 1),
-        (annotation(2, bbox=(1, 2, 1e308, 1e308)), None, 2),
-        (annotation(2, bbox=(1e308, 2, 1e308, 5)), "invalid_box", 2),
-        (annotation(2, category_id=None), "unreadable_record", 1),
-        (annotation(2, category_id=[18]), "unreadable_record", 1),
-        (annotation(2, category_id=True), "unreadable_record", 1),
-        (annotation(2, category_id="18"), None, 2),
-        (annotation(2, iscrowd="0"), None, 2),
-        (annotation(2, iscrowd="no"), "unreadable_record", 1),
-        (annotation(2, iscrowd=1), "unreadable_record", 1),  # a crowd without a mask
-        (annotation(2, iscrowd=1, image_id=4), "no_image_data", 2),
-        (annotation(2, image_id=None), "unreadable_record", 1),
-        (annotation(2, image_id=[1]), "unreadable_record", 1),
-        (annotation(2, image_id=True), "unreadable_record", 1),
-        (annotation(2, image_id=NAN), "unreadable_record", 1),
-        (annotation(2, image_id="1"), None, 2),
-        (annotation("2"), None, 2),
-        (annotation(2.5), "unreadable_record", 1),
-        (annotation(True), "unreadable_record", 1),
-        (annotation([2]), "unreadable_record", 1),
-        (annotation(INFINITY), "unreadable_record", 1),
-        (annotation(2**63), "unreadable_record", 1),
-        (None, "unreadable_record", 1),
-        (5, "unreadable_record", 1),
-        ([], "unreadable_record", 1),
-        ({}, "unreadable_record", 1),
-        (annotation(2, image_id=4), "no_image_data", 2),
-        (annotation(None), "unreadable_record", 1),
-        (annotation(1, bbox=(1, 1, 5, 5)), "duplicate_id", 2),
-        (
-            annotation(2, iscrowd=1, segmentation={"size": [2, 2], "counts": [4]}),
-            "unreadable_record",
-            1,
-        ),
+        *((row, {}, 2) for row in GOOD),
+        *((row, {"unreadable_record": 1}, 1) for row in MALFORMED),
+        *((row, {reason: 1}, 2) for row, reason in REJECTED),
     ],
+    ids=lambda value: f"{value!r:.60}",
 )
-def test_annotations_are_kept_or_counted(write, row, reason, truths):
+def test_annotations_are_kept_or_counted(write, row, counts, truths):
     found = read_coco_instances(*write([annotation(1), row]))
 
-    assert found.rejection_counts() == ({reason: 1} if reason else {})
+    assert found.rejection_counts() == counts
     assert len(found.truth()) == truths
 
 
 @pytest.mark.parametrize(
-    "image",
+    "row",
     [
         {"id": 2, "width": 100, "height": 80},
-        {"id": 2, "file_name": None, "width": 100, "height": 80},
-        {"id": 2, "file_name": "\ud83d.jpg", "width": 100, "height": 80},
         {"id": 2, "file_name": "1.jpg"},
-        {"id": 2, "file_name": "1.jpg", "width": "wide", "height": 80},
-        {"id": 2, "file_name": "1.jpg", "width": 100, "height": 0},
-        {"id": 2, "file_name": "1.jpg", "width": 100, "height": NAN},
-        {"id": 2, "file_name": "1.jpg", "width": 2**31, "height": 80},
+        *(image(2, file_name=name) for name in (None, "\ud83d.jpg")),
+        *(image(2, width=width) for width in ("wide", 2**31)),
+        *(image(2, height=height) for height in (0, NAN)),
     ],
 )
-def test_regions_of_an_unusable_entry_of_images_are_counted_and_stay_truth(write, image):
-    images = [{"id": 1, "file_name": "1.jpg", "width": 100, "height": 80}, image]
+def test_regions_of_an_unusable_entry_of_images_are_counted_and_stay_truth(write, row):
+    rows = [annotation(1), annotation(2, image_id=2)]
 
-    found = read_coco_instances(*write([annotation(1), annotation(2, image_id=2)], images=images))
+    found = read_coco_instances(*write(rows, images=[image(1), row]))
 
     assert found.rejection_counts() == {"no_image_data": 1}
     assert [item.region_id for item in found.truth()] == [1, 2]
-    assert "image 2 has no usable entry in 'images'" in found.rejected[0].detail
+    assert "image 2 has no usable entry" in found.rejected[0].detail
 
 
-@pytest.mark.parametrize("image", [None, 5, {}, {"id": None}, {"id": [1]}, {"file_name": "1.jpg"}])
-def test_an_entry_of_images_without_an_id_is_counted(write, image):
-    images = [image, {"id": "1", "file_name": "1.jpg", "width": "100", "height": 80.0}]
+@pytest.mark.parametrize("row", [None, 5, {}, {"id": None}, {"id": [1]}, {"file_name": "1.jpg"}])
+def test_an_entry_of_images_without_an_id_is_counted(write, row):
+    images = [row, image(1, id="1", width="100", height=80.0)]
 
     found = read_coco_instances(*write([annotation(1)], images=images))
 
@@ -146,7 +127,7 @@ def test_an_entry_of_images_without_an_id_is_counted(write, image):
 
 
 def test_an_image_listed_twice_is_the_first_one_and_counted(write):
-    images = [{"id": 1, "file_name": "1.jpg", "width": 100 * n, "height": 80} for n in (1, 2, 3)]
+    images = [image(1, width=100 * n) for n in (1, 2, 3)]
 
     found = read_coco_instances(*write([annotation(1)], images=images))
 
@@ -155,10 +136,9 @@ def test_an_image_listed_twice_is_the_first_one_and_counted(write):
 
 
 def test_a_missing_image_is_counted_per_region_and_stays_truth(write):
-    images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (1, 2)]
     rows = [annotation(1), annotation(2, image_id=2), annotation(3, image_id=2)]
 
-    found = read_coco_instances(*write(rows, images=images))
+    found = read_coco_instances(*write(rows, images=[image(1), image(2)]))
 
     assert found.rejection_counts() == {"missing_image": 2}
     assert len(found.truth()) == 3
@@ -184,6 +164,98 @@ def test_a_missing_image_is_counted_per_region_and_stays_truth(write):
 def test_another_layout_is_named(write, keys, message):
     with pytest.raises(DatasetError, match=message):
         read_coco_instances(*write([annotation(1)], **keys))
+
+
+# ---- crowds -------------------------------------------------------------------------------------
+
+SMALL = ImageRecord(1, "1.jpg", width=5, height=4)
+RUNS = [5, 2, 2, 2, 9]  # columns first: rows 1-2 of columns 1-2 are set
+
+
+def crowd(counts, size=(4, 5)):
+    return {"iscrowd": 1, "segmentation": {"size": list(size), "counts": counts}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "answer"),
+    [
+        ([{}, *({"iscrowd": value} for value in (None, 0, "0", False))], False),
+        ([{"iscrowd": value} for value in (1, "1", True)], True),
+    ],
+)
+def test_crowds_are_told_from_objects(rows, answer):
+    assert [is_crowd(row) for row in rows] == len(rows) * [answer]
+
+
+@pytest.mark.parametrize("value", [2, -1, "yes", [1], {}, 0.5])
+def test_invalid_values_of_iscrowd_are_refused(value):
+    with pytest.raises(ValueError, match=r"expected (0 or 1|an integer)"):
+        is_crowd({"iscrowd": value})
+
+
+def test_a_crowd_is_marked_and_ends_at_the_index_of_its_last_pixel(write):
+    images = [image(1, width=5, height=4)]
+
+    found = read_coco_instances(*write([annotation(9e11, **crowd(RUNS))], images=images))
+
+    (region,) = found.regions
+    assert region.iscrowd
+    assert region.box == (1, 1, 2, 2)
+    assert region.region_id == 900000000000
+    assert found.noted == {"crowd": 1, "box_below_2_px": 1, "id_beyond_32_bits": 1}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_compressed_counts_of_any_mask_are_read(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 80, 2).tolist()
+    pixels = np.asfortranarray(rng.random((height, width)) < 0.01 + 0.2 * seed, dtype=np.uint8)
+    pixels[0, 0] = 1  # never empty
+    counts = coco_mask.encode(pixels)["counts"].decode()
+    columns, rows = pixels.any(axis=0).nonzero()[0], pixels.any(axis=1).nonzero()[0]
+
+    box = crowd_box(crowd(counts, (height, width)), ImageRecord(1, "", width, height))
+
+    assert box == (columns[0], rows[0], columns[-1], rows[-1])
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        *({"size": [4, 5]}, {"counts": RUNS}, [[1, 1, 3, 1, 3, 3]], None),
+        {"size": [5, 4], "counts": RUNS},  # width and height swapped
+        {"size": [10**9, 10**9], "counts": "05"},  # pycocotools itself crashes
+        {"size": [4, 5, 1], "counts": RUNS},
+        {"size": 20, "counts": RUNS},
+        *(
+            {"size": [4, 5], "counts": counts}
+            for counts in (
+                *([], [20], [5, 2], [5, 200], [-5, 25], [2**32 + 5, 15 - 2**32], [5.5, 14.5]),
+                *(None, 20, "", "0", "no mask", "5o"),
+            )
+        ),
+    ],
+)
+def test_an_invalid_mask_is_an_error_before_it_is_decoded(segmentation):
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        crowd_box({"iscrowd": 1, "segmentation": segmentation}, SMALL)
+
+
+def test_boxes_of_real_crowds_are_those_of_the_file(shared):
+    path = shared / "fixtures/tricky/boxes_real.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["coco_crowd_real"]
+    sizes = [row["segmentation"]["size"] for row in rows]
+
+    found = [
+        crowd_box(row, ImageRecord(row["image_id"], "", width, height))
+        for row, (height, width) in zip(rows, sizes)
+    ]
+
+    assert len(rows) == 5
+    assert found == [(x, y, x + w, y + h) for x, y, w, h in (row["bbox"] for row in rows)]
+
+
+# ---- captions -----------------------------------------------------------------------------------
 
 
 def test_captions_are_taken_as_written(write):
@@ -221,13 +293,15 @@ def test_regions_without_a_caption_are_counted(write, keys, reason, truths):
 @pytest.mark.parametrize("archive", ["VG_100K", "VG_100K_2"])
 def test_images_are_found_in_the_folders_of_visual_genome(write, archive):
     path, folder = write([annotation(1, caption="a dog")])
-    image = next(item for item in folder.iterdir() if item.is_file())
     (folder / archive).mkdir()
-    image.rename(folder / archive / image.name)
+    (folder / "1.jpg").rename(folder / archive / "1.jpg")
 
     found = read_coco_captions(path, folder, name="vg-reg-5k", split="test")
 
     assert len(found.regions) == 1
+
+
+# ---- real files ---------------------------------------------------------------------------------
 
 
 def test_every_real_object_is_read(shared):
@@ -247,22 +321,18 @@ def test_every_real_object_is_read(shared):
     assert len(found.category_names) == 80
 
 
-def test_the_tiny_real_boxes_are_kept_and_the_flat_one_rejected(shared, tmp_path):
+def test_tiny_real_boxes_are_kept_and_the_flat_one_is_rejected(shared, write):
     boxes = json.loads((shared / "fixtures/tricky/boxes_real.json").read_text(encoding="utf-8"))
     rows = [*boxes["coco_real"], *boxes["coco_crowd_real"]]
-    numbers = sorted({row["image_id"] for row in rows})
-    sizes = {row["image_id"]: row["segmentation"]["size"] for row in boxes["coco_crowd_real"]}
+    sizes = {row["image_id"]: (480, 640) for row in rows}
+    sizes.update((row["image_id"], row["segmentation"]["size"]) for row in boxes["coco_crowd_real"])
     images = [
-        {"id": n, "file_name": "1.jpg", "width": width, "height": height}
-        for n in numbers
-        for height, width in [sizes.get(n, (480, 640))]
+        image(n, file_name="1.jpg", width=width, height=height)
+        for n, (height, width) in sizes.items()
     ]
     categories = [{"id": n, "name": str(n)} for n in range(91)]
-    document = {"images": images, "annotations": rows, "categories": categories}
-    (tmp_path / "1.jpg").touch()
-    (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
 
-    found = read_coco_instances(tmp_path / "a.json", tmp_path)
+    found = read_coco_instances(*write(rows, images=images, categories=categories))
 
     assert found.rejection_counts() == {"empty_box": 1}
     assert len(found.regions) == len(rows) - 1

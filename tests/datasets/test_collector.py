@@ -16,6 +16,16 @@ def region(region_id, box=(10, 10, 30, 30), caption="a dog"):
     return RegionRecord(region_id, 7, box, caption)
 
 
+def collect(*regions, split="val", **options):
+    collector = RegionCollector("demo", split)
+    for item in regions:
+        collector.add(item, IMAGE, **options)
+    return collector.finish()
+
+
+OUTSIDE = region(2, box=(200, 0, 210, 10))
+
+
 @pytest.mark.parametrize(
     ("box", "reason"),
     [
@@ -37,95 +47,57 @@ def test_boxes_without_a_pixel_in_the_image_are_named(box, reason):
 
 
 def test_usable_regions_and_their_image_are_kept():
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1), IMAGE)
-    collector.add(region(2), IMAGE)
+    found = collect(region(1), region(908400553664))
 
-    found = collector.finish()
-
-    assert found.regions == [region(1), region(2)]
+    assert found.regions == [region(1), region(908400553664)]
     assert found.images == {7: IMAGE}
     assert (found.name, found.split, found.rejected) == ("demo", "val", [])
 
 
-def test_a_rejected_region_stays_truth_outside_of_training():
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1), IMAGE)
-    collector.add(region(2, box=(200, 0, 210, 10)), IMAGE)
+@pytest.mark.parametrize(("split", "truth"), [("val", [1, 2]), ("train", [1])])
+def test_a_rejected_region_stays_truth_except_in_training(split, truth):
+    found = collect(region(1), OUTSIDE, split=split)
 
-    found = collector.finish()
-
-    assert [item.region_id for item in found.truth()] == [1, 2]
+    assert [item.region_id for item in found.truth()] == truth
     assert found.rejection_counts() == {"outside_image": 1}
 
 
-def test_a_rejected_region_is_gone_in_training():
-    collector = RegionCollector("demo", "train")
-    collector.add(region(1), IMAGE)
-    collector.add(region(2, box=(200, 0, 210, 10)), IMAGE)
+def test_a_repeated_id_is_truth_under_an_id_that_no_other_region_has():
+    found = collect(region(1), region(-1), region(1, caption="a cat"), region(1))
 
-    found = collector.finish()
-
-    assert found.truth() == [region(1)]
-    assert found.rejection_counts() == {"outside_image": 1}
-
-
-def test_a_repeated_id_is_truth_that_no_prediction_can_answer():
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1), IMAGE)
-    collector.add(region(1, caption="a cat"), IMAGE)
-
-    found = collector.finish()
-
-    assert found.rejection_counts() == {"duplicate_id": 1}
+    assert found.rejection_counts() == {"duplicate_id": 2}
     assert [(item.region_id, item.caption) for item in found.truth()] == [
         (1, "a dog"),
-        (-1, "a cat"),
+        (-1, "a dog"),
+        (-2, "a cat"),
+        (-3, "a dog"),
     ]
 
 
-def test_ids_beyond_32_bits_are_ids():
-    collector = RegionCollector("demo", "val")
-    collector.add(region(908400553664), IMAGE)
-
-    assert collector.finish().regions[0].region_id == 908400553664
-
-
-def test_a_region_of_a_missing_file_is_rejected():
+@pytest.mark.parametrize(
+    ("image", "reason"), [(replace(IMAGE, path=""), "missing_image"), (None, "no_image_data")]
+)
+def test_a_region_without_an_image_is_rejected(image, reason):
     collector = RegionCollector("demo", "val")
     collector.add(region(1), IMAGE)
-    collector.add(region(2), ImageRecord(8, "", 100, 80))
+    collector.add(region(2), image)
 
-    assert collector.finish().rejection_counts() == {"missing_image": 1}
+    found = collector.finish()
+
+    assert found.rejection_counts() == {reason: 1}
+    assert [item.region_id for item in found.truth()] == [1, 2]
 
 
 @pytest.mark.parametrize("caption", ["", "  ", "\t\n", "\u00a0"])
 def test_a_caption_without_a_word_is_rejected(caption):
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1), IMAGE)
-    collector.add(region(2, caption=caption), IMAGE)
-
-    found = collector.finish()
+    found = collect(region(1), region(2, caption=caption))
 
     assert found.rejection_counts() == {"empty_caption": 1}
     assert [item.region_id for item in found.truth()] == [1, 2]
 
 
 def test_regions_of_a_source_without_captions_need_none():
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1, caption=None), IMAGE)
-
-    assert len(collector.finish().regions) == 1
-
-
-def test_a_repeated_id_is_given_no_id_that_another_region_has():
-    collector = RegionCollector("demo", "val")
-    for number in (1, -1, 1, 1):
-        collector.add(region(number), IMAGE)
-
-    found = collector.finish()
-
-    assert [item.region_id for item in found.truth()] == [1, -1, -2, -3]
+    assert len(collect(region(1, caption=None)).regions) == 1
 
 
 @pytest.mark.parametrize(
@@ -146,10 +118,7 @@ def test_a_repeated_id_is_given_no_id_that_another_region_has():
     ],
 )
 def test_odd_boxes_are_kept_and_noted(box, given, noted):
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1, box=box), IMAGE, given=given)
-
-    found = collector.finish()
+    found = collect(region(1, box=box), given=given)
 
     assert [item.box for item in found.regions] == [box]
     assert found.noted == noted
@@ -165,58 +134,33 @@ def test_odd_boxes_are_kept_and_noted(box, given, noted):
         (replace(region(1), iscrowd=True), {"crowd": 1}),
     ],
 )
-def test_other_oddities_are_kept_and_noted(odd, noted):
-    collector = RegionCollector("demo", "val")
-    collector.add(odd, IMAGE)
-
-    assert collector.finish().noted == noted
+def test_other_odd_regions_are_kept_and_noted(odd, noted):
+    assert collect(odd).noted == noted
 
 
 def test_what_is_rejected_is_not_noted_as_well():
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1), IMAGE)
-    collector.add(region(2**40, caption="\u00e9", box=(-9, 0, 0, 1)), IMAGE)
+    odd = region(2**40, caption="\u00e9", box=(-9, 0, 0, 1))
 
-    assert collector.finish().noted == {}
-
-
-def test_a_reader_notes_what_it_finds_odd():
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1), IMAGE)
-    collector.note("v1.0_keys")
-    collector.note("v1.0_keys", 4)
-
-    assert collector.finish().noted == {"v1.0_keys": 5}
+    assert collect(region(1), odd).noted == {}
 
 
 def test_an_empty_split_says_what_was_left_out():
-    collector = RegionCollector("demo", "val")
-    collector.add(region(2, box=(1, 1, 1, 1)), IMAGE)
-
-    with pytest.raises(DatasetError, match=r"demo, split 'val': no usable region.*empty_box': 1"):
-        collector.finish()
+    with pytest.raises(DatasetError, match=r"demo, split 'val': no usable region.*outside_image':"):
+        collect(OUTSIDE)
 
 
-def test_one_line_in_the_log_sums_a_split_up(caplog):
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1), IMAGE)
-    collector.add(region(2, box=(1, 1, 1, 1)), IMAGE)
-
+@pytest.mark.parametrize(
+    ("other", "summary"),
+    [
+        (OUTSIDE, "1 regions in 1 images; left out {'outside_image': 1}"),
+        (
+            region(2, caption="caf\u00e9"),
+            "2 regions in 1 images; left out nothing; noted {'non_ascii_caption': 1}",
+        ),
+    ],
+)
+def test_one_line_in_the_log_sums_up_a_split(caplog, other, summary):
     with caplog.at_level(logging.INFO):
-        collector.finish()
+        collect(region(1), other)
 
-    assert caplog.messages == [
-        "demo, split 'val': 1 regions in 1 images; left out {'empty_box': 1}"
-    ]
-
-
-def test_the_log_names_what_was_noted(caplog):
-    collector = RegionCollector("demo", "val")
-    collector.add(region(1, caption="caf\u00e9"), IMAGE)
-
-    with caplog.at_level(logging.INFO):
-        collector.finish()
-
-    assert caplog.messages == [
-        "demo, split 'val': 1 regions in 1 images; left out nothing; noted {'non_ascii_caption': 1}"
-    ]
+    assert caplog.messages == [f"demo, split 'val': {summary}"]

@@ -14,13 +14,18 @@ from lavis_dynrefer.datasets.sources.raw_files import (
 )
 
 SOURCE = RawFile("regions", "regions.json", "example.org")
+LONG, DEEP = "9" * 5000, "[" * 10**5
+
+
+def read_list(path, source):
+    return list(iter_json_list(path, source))
 
 
 @pytest.fixture
 def write(tmp_path):
-    def _write(text):
+    def _write(text, encoding="utf-8"):
         path = tmp_path / "regions.json"
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(text.encode(encoding))
         return path
 
     return _write
@@ -28,70 +33,59 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("text", ["[]", " [ ] \n", '[{"id": 1}]', '\ufeff[{"id": 1},\n {"id": 2}]'])
 def test_items_of_a_list_come_one_by_one(write, text):
-    items = list(iter_json_list(write(text), SOURCE))
+    items = read_list(write(text), SOURCE)
 
     assert [item["id"] for item in items] == list(range(1, len(items) + 1))
     assert len(items) == text.count("id")
 
 
+def test_items_of_another_kind_after_the_first_are_left_to_the_reader(write):
+    text = '[{"id": 1}, null, 5, "x", []]'
+
+    assert read_list(write(text), SOURCE)[1:] == [None, 5, "x", []]
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("read", "text", "message"),
     [
-        ("<html>not here</html>", "is not json, it begins with '<html>"),
-        ("", "is not json"),
-        ("version https://git-lfs", "is not json"),
-        ('{"id": 1}', "expected a list"),
-        ("[1, 2]", "list of objects"),
-        ('[{"id": 1}, {"id": ', "damaged from character 12"),
-        ('[{"id": 1}', "cut short"),
-        ('[{"id": 1}, {"id"; 2}, {"id": 3}]', "damaged from character 12"),
-        ('[{"id": 1}, 2 3', "cut short"),
-        ('[{"id": 1}] [{"id": 2}]', r"goes on after the end of its list: '\[\{\"id\": 2\}\]'"),
-        ('[{"id": 1}]]', "goes on after the end"),
-        ('[{"id": ' + "9" * 5000 + "}]", "damaged from character 1 "),
-        ('[{"id": ' + "[" * 10**5, "damaged from character 1 "),
+        (read_list, "<html>not here</html>", "is not json, it begins with '<html>"),
+        (read_list, "", "is not json"),
+        (read_list, "version https://git-lfs", "is not json"),
+        (read_list, '{"id": 1}', "expected a list"),
+        (read_list, "[1, 2]", "list of objects"),
+        (read_list, '[{"id": 1}, {"id": ', "damaged from character 12"),
+        (read_list, '[{"id": 1}', "cut short"),
+        (read_list, '[{"id": 1}, {"id"; 2}, {"id": 3}]', "damaged from character 12"),
+        (read_list, '[{"id": 1}, 2 3', "cut short"),
+        (
+            read_list,
+            '[{"id": 1}] [{"id": 2}]',
+            r"goes on after the end of its list: '\[\{\"id\": 2\}\]'",
+        ),
+        (read_list, '[{"id": 1}]]', "goes on after the end"),
+        (read_list, f'[{{"id": {LONG}}}]', "damaged from character 1 "),
+        (read_list, f'[{{"id": {DEEP}', "damaged from character 1 "),
+        (read_json, "[]", "expected an object, got a list"),
+        (read_json, '{"a": ', "damaged json"),
+        (read_json, "<html>", "not json"),
+        (read_json, '{"a": 1} {"b": 2}', "damaged json"),
+        (read_json, f'{{"a": {LONG}}}', "damaged json"),
+        (read_json, f'{{"a": {DEEP}', "damaged json"),
     ],
 )
-def test_files_that_are_no_list_are_named(write, text, message):
+def test_files_of_another_kind_are_named(write, read, text, message):
     path = write(text)
 
     with pytest.raises(DatasetError, match=message) as caught:
-        list(iter_json_list(path, SOURCE))
+        read(path, SOURCE)
 
     assert "regions.json" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[]", "expected an object, got a list"),
-        ('{"a": ', "damaged json"),
-        ("<html>", "not json"),
-        ('{"a": 1} {"b": 2}', "damaged json"),
-        ('{"a": ' + "9" * 5000 + "}", "damaged json"),
-        ('{"a": ' + "[" * 10**5, "damaged json"),
-    ],
-)
-def test_files_that_are_no_object_are_named(write, text, message):
-    with pytest.raises(DatasetError, match=message):
-        read_json(write(text), SOURCE)
-
-
-def test_items_of_another_kind_after_the_first_are_left_to_the_reader(write):
-    assert list(iter_json_list(write('[{"id": 1}, null, 5, "x", []]'), SOURCE))[1:] == [
-        None,
-        5,
-        "x",
-        [],
-    ]
-
-
-def test_text_in_another_encoding_is_named(tmp_path):
-    path = tmp_path / "regions.json"
-    path.write_bytes('[{"id": "caf\u00e9"}]'.encode("latin-1"))
-
+@pytest.mark.parametrize("read", [read_list, read_json])
+def test_a_file_that_is_not_utf_8_is_named(write, read):
     with pytest.raises(DatasetError, match="cannot be read as text"):
-        list(iter_json_list(path, SOURCE))
+        read(write('[{"id": "caf\u00e9"}]', "latin-1"), SOURCE)
 
 
 def test_a_missing_file_names_itself_the_setting_and_the_origin(tmp_path):
@@ -111,7 +105,7 @@ def test_an_archive_asks_to_be_unpacked(tmp_path):
         read_json(path, SOURCE)
 
 
-def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+def test_a_folder_instead_of_a_file_is_named(tmp_path):
     with pytest.raises(DatasetError, match="cannot be read"):
         read_json(tmp_path, SOURCE)
 
@@ -130,7 +124,7 @@ def test_images_are_found_by_the_first_name_that_exists(tmp_path):
 @pytest.mark.parametrize(
     "name", ["a\0b/1.jpg", "\ud83d/1.jpg", "x" * 5000 + "/1.jpg", "", "/", "2.jpg/1"]
 )
-def test_a_name_that_no_file_can_have_is_not_found(tmp_path, name):
+def test_impossible_file_names_are_not_found(tmp_path, name):
     (tmp_path / "2.jpg").touch()
 
     assert ImageFolder(tmp_path, SOURCE).find(name) is None

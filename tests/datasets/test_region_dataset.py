@@ -7,14 +7,23 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from lavis_dynrefer.datasets.region_dataset import RegionDataset, SampleError, read_image
+from lavis_dynrefer.datasets.region_dataset import (
+    RegionDataset,
+    RegionTags,
+    SampleError,
+    read_image,
+)
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
+from lavis_dynrefer.views.policies import FixedScales
+from lavis_dynrefer.views.view_processor import ViewProcessor
+from lavis_dynrefer.vocab.control_words import ControlSampler
 
 VIEWS, SIDE = 2, 4
+NAMES = ("pet", "a", "two", "dog", "cat")
 
 
-def cut(image, boxes):
-    """Stands where a LAVIS processor stands: every view is the mean colour of the image."""
+def crop(image, boxes):
+    """Replaces a LAVIS processor: every view is the mean colour of the image."""
     assert image.mode == "RGB"
     colour = torch.from_numpy(np.asarray(image).reshape(-1, 3).mean(axis=0)).to(torch.uint8)
     count = len(boxes)
@@ -22,6 +31,7 @@ def cut(image, boxes):
         "views": colour.view(1, 1, 3, 1, 1).expand(count, VIEWS, 3, SIDE, SIDE),
         "boxes": boxes[:, None].expand(count, VIEWS, 4),
         "scales": torch.zeros(count, VIEWS),
+        "image_boxes": boxes,
         "routes": {"caption": torch.zeros(count, 1, dtype=torch.long)},
     }
 
@@ -44,9 +54,10 @@ def region_set(tmp_path):
 
 @pytest.fixture
 def build(region_set):
-    def _build(**options):
-        defaults = {"train": False, "tagger": lambda caption: caption.split()[:1]}
-        return RegionDataset(region_set, cut, str.lower, **{**defaults, **options})
+    def _build(processor=crop, **options):
+        tags = RegionTags(NAMES, tagger=lambda caption: caption.lower().split()[:1])
+        defaults = {"train": False, "tags": tags}
+        return RegionDataset(region_set, processor, str.lower, **{**defaults, **options})
 
     return _build
 
@@ -59,33 +70,89 @@ def test_training_serves_one_region_per_sample(build):
     assert dataset[1]["views"].shape == (1, VIEWS, 3, SIDE, SIDE)
 
 
-def test_evaluation_serves_one_image_with_all_its_regions(build):
-    dataset = build()
+def test_training_may_serve_several_regions_of_an_image(build):
+    dataset = build(train=True, regions_per_image=2)
 
-    assert len(dataset) == 2
-    assert dataset[0]["region_ids"] == [10, 11]
-    assert dataset[1]["region_ids"] == [20]
+    assert [dataset[row]["region_ids"] for row in range(len(dataset))] == [[10, 11], [20]]
 
 
-def test_evaluation_decodes_an_image_once(region_set):
+def test_evaluation_decodes_an_image_once_for_all_its_regions(build):
     seen = []
-    dataset = RegionDataset(
-        region_set, lambda *parts: seen.append(parts) or cut(*parts), str, train=False
-    )
+    dataset = build(lambda *parts: seen.append(parts) or crop(*parts))
 
-    _ = dataset[0]
+    assert [dataset[row]["region_ids"] for row in range(len(dataset))] == [[10, 11], [20]]
+    assert [boxes.tolist() for _, boxes in seen] == [
+        [[0, 0, 10, 10], [10, 10, 40, 30]],
+        [[5, 5, 20, 20]],
+    ]
 
-    assert len(seen) == 1
-    assert seen[0][1].tolist() == [[0, 0, 10, 10], [10, 10, 40, 30]]
 
-
-def test_captions_are_prepared_for_training_only(build):
+def test_captions_are_processed_in_training_only(build):
     assert build(train=True)[0]["captions"] == ["a dog!"]
     assert build()[0]["captions"] == ["A Dog!", "two dogs"]
 
 
 def test_tags_come_from_the_region_or_else_from_its_caption(build):
-    assert build()[0]["tags"] == [["A"], ["pet"]]
+    dataset = build(train=True)
+
+    assert [dataset[row]["tags"] for row in range(3)] == [[[1]], [[1]], [[0]]]
+    assert dataset.tag_names == NAMES
+    assert "tags" not in build()[0]
+
+
+def test_tags_found_ahead_of_time_are_taken_by_row(build):
+    tags = RegionTags(NAMES, table=[[3], [4, 1], [2]])
+    dataset = build(train=True, tags=tags, regions_per_image=2)
+
+    assert [dataset[row]["tags"] for row in (0, 1)] == [[[3], [0]], [[4, 1]]]  # region 11 has "pet"
+
+
+def test_a_tag_that_the_list_lacks_is_named(build):
+    with pytest.raises(ValueError, match="'pet' is not in the list of 1 tags"):
+        build(train=True, tags=RegionTags(["dog"]))[2]
+
+
+def test_controls_are_sampled_from_the_tags_of_the_caption(build):
+    dataset = build(
+        train=True,
+        tags=RegionTags(NAMES, table=[[3, 4], [], []]),
+        controls=ControlSampler(None, 0, 0),
+    )
+
+    assert sorted(dataset[0]["controls"][0].strip("|").split(",")) == ["cat", "dog"]
+    assert [dataset[row]["controls"] for row in (1, 2)] == [["|"], ["pet|"]]
+    assert "controls" not in build()[0]
+
+
+class ManyWords(torch.utils.data.Dataset):
+    """Twelve times the first region of a dataset, and which worker served it."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return self.dataset[0]["controls"][0], torch.utils.data.get_worker_info().id
+
+
+def test_one_seed_governs_the_controls_of_all_workers_and_epochs(build):
+    many = RegionTags([f"tag {number}" for number in range(20)], table=[list(range(20))] * 3)
+    dataset = ManyWords(build(train=True, tags=many, controls=ControlSampler(None, 0)))
+
+    def epochs(seed):
+        loader = torch.utils.data.DataLoader(
+            dataset, num_workers=2, batch_size=None, generator=torch.Generator().manual_seed(seed)
+        )
+        return [list(loader) for _ in range(2)]
+
+    first, second = epochs(3)
+
+    assert epochs(3) == [first, second]
+    prompts = [prompt for prompt, _ in [*first, *second, *epochs(4)[0]]]
+    assert {worker for _, worker in first} == {0, 1}
+    assert len(set(prompts)) == len(prompts) == 36  # no worker, epoch or seed repeats another
 
 
 def test_a_batch_joins_images_along_the_regions(build):
@@ -104,6 +171,15 @@ def test_a_batch_joins_images_along_the_regions(build):
     assert batch["region_ids"] == [10, 11, 20]
     assert batch["image_ids"] == [1, 1, 2]
     assert batch["failed"] == []
+
+
+def test_boxes_checked_when_read_are_not_checked_again_by_the_processor(build, monkeypatch):
+    processor = ViewProcessor(FixedScales([0.0, 1.0]), image_size=SIDE)
+    monkeypatch.setattr(ViewProcessor, "__call__", None)  # it checks
+
+    sample = build(processor)[0]
+
+    assert sample["views"].shape == (2, VIEWS, 3, SIDE, SIDE)
 
 
 def test_a_loader_with_workers_serves_every_region(build):
@@ -162,7 +238,7 @@ def test_a_training_batch_without_any_region_stops(build, region_set):
         dataset.collater([dataset[0], dataset[2]])
 
 
-def test_a_region_outside_of_the_real_image_fails_alone(build, region_set):
+def test_a_region_outside_of_the_actual_image_fails_alone(build, region_set):
     Image.new("RGB", (9, 9), "red").save(region_set.images[1].path)
 
     sample = build(on_error="skip")[0]
@@ -175,13 +251,13 @@ def test_a_region_outside_of_the_real_image_fails_alone(build, region_set):
         _ = build()[0]
 
 
-def test_a_processor_that_refuses_an_image_is_a_failed_image(region_set):
+def test_an_image_that_the_processor_refuses_is_a_failed_image(build):
     def refuse(image, boxes):
         if len(boxes):
             raise ValueError("too small")
-        return cut(image, boxes)
+        return crop(image, boxes)
 
-    sample = RegionDataset(region_set, refuse, str, train=False, on_error="skip")[0]
+    sample = build(refuse, on_error="skip")[0]
 
     assert [row["reason"] for row in sample["failed"]] == ["unusable_view", "unusable_view"]
 
@@ -199,61 +275,41 @@ def test_lavis_finds_what_it_asks_a_dataset_for(build, region_set):
     assert (dataset.name, dataset.evaluator) == ("demo", "reg")
 
 
-@pytest.mark.parametrize("options", [{"evaluator": "bleu"}, {"on_error": "ignore"}])
-def test_unknown_options_are_refused(build, options):
-    with pytest.raises(ValueError, match="expected one of"):
-        build(**options)
+ODD_IMAGES = {  # name -> size, of the other files 160 x 115
+    "one_pixel.jpg": (1, 1),
+    "width1.jpg": (1, 115),
+    "panorama_600x4.jpg": (600, 4),
+    "gray16.png": (64, 48),
+    **dict.fromkeys(["gray.jpg", "cmyk.jpg", "palette.png", "bilevel.png"]),
+    **dict.fromkeys(["progressive.jpg", "png_rgba_named.jpg", "exif_orient6.jpg"]),
+}
+
+
+@pytest.mark.parametrize("name", ODD_IMAGES)
+def test_odd_images_are_read_as_stored(shared, name):
+    image = read_image(ImageRecord(1, str(shared / "fixtures/tricky/images" / name), 1, 1))
+
+    assert image.mode == "RGB"
+    assert image.size == (ODD_IMAGES[name] or (160, 115))
 
 
 @pytest.mark.parametrize(
-    ("name", "size"),
+    ("name", "reason"),
     [
-        ("gray.jpg", (160, 115)),
-        ("cmyk.jpg", (160, 115)),
-        ("palette.png", (160, 115)),
-        ("bilevel.png", (160, 115)),
-        ("progressive.jpg", (160, 115)),
-        ("png_rgba_named.jpg", (160, 115)),
-        ("exif_orient6.jpg", (160, 115)),
-        ("one_pixel.jpg", (1, 1)),
-        ("width1.jpg", (1, 115)),
-        ("panorama_600x4.jpg", (600, 4)),
+        ("truncated.jpg", "unreadable_image"),
+        ("zero_bytes.jpg", "unreadable_image"),
+        ("not_an_image.jpg", "unreadable_image"),
+        ("vanished.jpg", "missing_image"),
     ],
 )
-def test_odd_images_are_read_as_stored(shared, name, size):
-    image = read_image(ImageRecord(1, str(shared / "fixtures/tricky/images" / name), *size))
-
-    assert image.mode == "RGB"
-    assert image.size == size
-
-
-def test_a_16_bit_image_keeps_its_shades(shared):
-    path = shared / "fixtures/tricky/images/gray16.png"
-
-    image = read_image(ImageRecord(1, str(path), 1, 1))
-
-    expected = np.asarray(Image.open(path)) >> 8
-    assert np.array_equal(np.asarray(image)[..., 0], expected)
-    assert np.asarray(image).min() < 255
-
-
-@pytest.mark.parametrize("name", ["truncated.jpg", "zero_bytes.jpg", "not_an_image.jpg"])
-def test_damaged_images_are_named(shared, name, monkeypatch):
+def test_damaged_and_missing_images_are_named(shared, name, reason, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing LAVIS leaves it
-    record = ImageRecord(1, str(shared / "fixtures/tricky/images" / name), 160, 115)
 
     with pytest.raises(SampleError, match=name) as caught:
-        read_image(record)
+        read_image(ImageRecord(1, str(shared / "fixtures/tricky/images" / name), 160, 115))
 
-    assert caught.value.reason == "unreadable_image"
+    assert caught.value.reason == reason
     assert ImageFile.LOAD_TRUNCATED_IMAGES
-
-
-def test_an_image_that_vanished_is_missing():
-    with pytest.raises(SampleError) as caught:
-        read_image(ImageRecord(1, "/nowhere/1.jpg", 160, 115))
-
-    assert caught.value.reason == "missing_image"
 
 
 def test_an_image_of_absurd_size_is_refused(tmp_path, monkeypatch):

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pickle
 
+import pyarrow as pa
 import pytest
 
+from lavis_dynrefer.datasets.region_sets import captions_of, rows_by_image, tags_of
 from lavis_dynrefer.datasets.sources.collector import MemoryStore
 from lavis_dynrefer.datasets.table_store import TableStore
-from lavis_dynrefer.datasets.tables import captions_of, rows_by_image
+from lavis_dynrefer.datasets.tables import TAGS_SCHEMA, TagTable
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, Rejection
 
 IMAGES = [ImageRecord(number, f"/images/a/{number}.jpg", 40, 30) for number in (9, 4, 908)]
@@ -36,42 +38,36 @@ ABOUT = {
     "split": "val",
     "attributes": (AttributeInfo("color:red", "color", "color", "is", "head"),),
     "category_names": ("person",),
+    "noted": {"crowd": 1},
 }
 
 
-def filled(store):
-    for image in IMAGES:
-        store.add_image(image)
-    for region in REGIONS:
-        store.add_region(region)
-    for region in TRUTH:
-        store.add_truth(region)
-    for rejection in REJECTED:
-        store.add_rejection(rejection)
-    return store.finish(*ABOUT.values())
+def finish(store, regions, images=IMAGES, truth=(), rejected=()):
+    for records, kept in (
+        (regions, store.regions),
+        (truth, store.truth),
+        (rejected, store.rejected),
+    ):
+        for record in records:
+            kept.append(record)
+    return store.finish({image.image_id: image for image in images}, **ABOUT)
 
 
 @pytest.fixture
 def table(tmp_path):
-    return filled(TableStore(tmp_path, "/images"))
+    return finish(TableStore(tmp_path, "/images"), REGIONS, truth=TRUTH, rejected=REJECTED)
 
 
 @pytest.fixture
 def memory():
-    return filled(MemoryStore())
+    return finish(MemoryStore(), REGIONS, truth=TRUTH, rejected=REJECTED)
 
 
-def test_every_field_comes_back_as_it_was(table):
-    by_id = {region.region_id: region for region in table.regions}
-
-    assert by_id == {region.region_id: region for region in REGIONS}
+def test_every_field_comes_back_with_the_regions_of_an_image_side_by_side(table):
+    assert list(table.regions) == [REGIONS[0], REGIONS[2], REGIONS[1]]
 
 
-def test_regions_of_an_image_are_brought_together_in_their_order(table):
-    assert [region.region_id for region in table.regions] == [908400553664, 3, 2]
-
-
-def test_images_keep_order_place_and_size_even_without_regions(table, memory):
+def test_images_keep_order_path_and_size_even_without_regions(table, memory):
     assert list(table.images.items()) == list(memory.images.items())
     assert table.images[908] == IMAGES[2]
 
@@ -82,27 +78,25 @@ def test_an_unknown_image_is_a_key_error(table):
     assert 10**15 not in table.images
 
 
-def test_what_was_rejected_and_what_is_graded_come_back(table, memory):
+def test_rejections_and_truth_come_back(table, memory):
     assert list(table.rejected) == REJECTED
     assert list(table.truth_regions) == TRUTH
     assert table.truth() == memory.truth()
-    assert table.rejection_counts() == memory.rejection_counts()
+    assert table.truth()[-1] is table.rejected[1].region  # the same object each time
 
 
-def test_a_rejected_region_is_the_same_object_wherever_it_is_asked_for(table):
-    assert table.truth()[-1] is table.rejected[1].region
+def test_a_split_is_described_as_told(table, memory):
+    for found in (table, memory):
+        assert {key: getattr(found, key) for key in ABOUT} == ABOUT
 
 
-def test_the_split_is_described_as_in_memory(table, memory):
-    assert (table.name, table.split, table.attributes, table.category_names) == tuple(
-        ABOUT.values()
-    )
-    assert memory.name == table.name
+def test_rows_and_slices_count_as_in_a_list(table):
+    regions = list(table.regions)
 
-
-@pytest.mark.parametrize("row", [0, 2, -1, -3])
-def test_rows_count_as_in_a_list(table, row):
-    assert table.regions[row] == list(table.regions)[row]
+    assert [table.regions[row] for row in (0, 2, -1, -3)] == [
+        regions[row] for row in (0, 2, -1, -3)
+    ]
+    assert table.regions[1:] == regions[1:]
 
 
 @pytest.mark.parametrize("row", [3, -4])
@@ -111,20 +105,24 @@ def test_a_row_beyond_the_end_is_an_index_error(table, row):
         table.regions[row]
 
 
-def test_a_slice_is_a_list(table):
-    assert table.regions[1:] == list(table.regions)[1:]
+def test_a_copy_in_another_process_reads_the_same_files(table):
+    sent = pickle.dumps(table)
+    copy = pickle.loads(sent)
 
-
-def test_a_copy_in_another_process_reads_the_same_file(table):
-    copy = pickle.loads(pickle.dumps(table))
-
+    assert len(sent) < 2000  # paths, not records
     assert list(copy.regions) == list(table.regions)
     assert dict(copy.images) == dict(table.images)
     assert list(copy.rejected) == REJECTED
 
 
-def test_a_copy_costs_no_more_than_its_paths(table):
-    assert len(pickle.dumps((table.regions, table.images, table.rejected))) < 2000
+def test_tags_of_every_region_are_indices(tmp_path):
+    with pa.ipc.new_file(str(tmp_path / "tags.arrow"), TAGS_SCHEMA) as writer:
+        for part in ([[1], []], [[2, 0]]):
+            writer.write_table(pa.table({"tags": part}, TAGS_SCHEMA))
+
+    tags = pickle.loads(pickle.dumps(TagTable(tmp_path / "tags.arrow")))
+
+    assert list(tags) == [[1], [], [2, 0]]
 
 
 def test_rows_are_grouped_by_image_without_empty_groups(table, memory):
@@ -133,15 +131,15 @@ def test_rows_are_grouped_by_image_without_empty_groups(table, memory):
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
-def test_groups_cover_every_row_once_within_one_image(tmp_path, most):
-    store = TableStore(tmp_path, "/images")
-    for image in IMAGES:
-        store.add_image(image)
-    sizes = {9: 5, 4: 0, 908: 3}
-    for image_id, size in sizes.items():
-        for number in range(size):
-            store.add_region(RegionRecord(10 * image_id + number, image_id, (0.0, 0.0, 1.0, 1.0)))
-    region_set = store.finish("demo", "train", (), ())
+@pytest.mark.parametrize("is_table", [True, False])
+def test_groups_cover_every_row_once_within_one_image(tmp_path, is_table, most):
+    box = (0.0, 0.0, 1.0, 1.0)
+    regions = [
+        RegionRecord(10 * image_id + number, image_id, box)
+        for image_id, count in ((9, 5), (4, 0), (908, 3))
+        for number in range(count)
+    ]
+    region_set = finish(TableStore(tmp_path, "/images") if is_table else MemoryStore(), regions)
 
     groups = rows_by_image(region_set, most=most)
 
@@ -151,26 +149,34 @@ def test_groups_cover_every_row_once_within_one_image(tmp_path, most):
     assert all(len({region_set.regions[row].image_id for row in group}) == 1 for group in groups)
 
 
-def test_captions_leave_out_regions_without_one(table, memory):
-    assert list(captions_of(table)) == [EVERYTHING.caption, "a dog"]
-    assert list(captions_of(memory)) == [EVERYTHING.caption, "a dog"]
+def test_captions_and_tags_are_those_of_the_regions_that_have_any(table, memory):
+    for found in (table, memory):
+        assert list(captions_of(found)) == [EVERYTHING.caption, "a dog"]
+        assert tags_of(found) == {"woman", "hat"}
+
+
+def test_captions_can_be_read_from_any_row(table):
+    captions = [EVERYTHING.caption, "a dog", None]
+
+    assert [list(table.regions.captions(row)) for row in range(4)] == [
+        captions[row:] for row in range(4)
+    ]
 
 
 def test_more_regions_than_one_batch_come_back_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr("lavis_dynrefer.datasets.table_store.ROWS", 7)
     monkeypatch.setattr("lavis_dynrefer.datasets.table_store.IMAGES", 3)
-    store = TableStore(tmp_path, "/images")
     regions = [
         RegionRecord(number, number % 10, (0.0, 0.0, 1.0 + number, 1.0), f"caption {number}")
         for number in range(100)
     ]
-    for region in regions:
-        store.add_image(ImageRecord(region.image_id, f"/images/{region.image_id}.jpg", 9, 9))
-        store.add_region(region)
+    images = [ImageRecord(number, f"/images/{number}.jpg", 9, 9) for number in range(10)]
 
-    table = store.finish("demo", "train", (), ())
+    table = finish(TableStore(tmp_path, "/images"), regions, images)
 
-    assert list(table.regions) == sorted(regions, key=lambda region: region.image_id)
+    by_image = sorted(regions, key=lambda region: region.image_id)
+    assert list(table.regions) == by_image
+    assert list(table.regions.captions(45)) == [region.caption for region in by_image[45:]]
 
 
 def test_a_damaged_table_says_to_prepare_again(table, tmp_path):

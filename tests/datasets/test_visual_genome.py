@@ -1,9 +1,12 @@
+"""Captions, boxes and splits of Visual Genome as the protocol has them."""
+
 from __future__ import annotations
 
 import json
-import logging
+from functools import partial
 
 import pytest
+from vg_rows import HEIGHT, WIDTH, image, kept, one_each, region, touch_images, write_and_read
 
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.datasets.sources.visual_genome import (
@@ -13,41 +16,13 @@ from lavis_dynrefer.datasets.sources.visual_genome import (
 )
 
 
-def region(region_id, phrase="a dog", box=(10, 10, 20, 20), **keys):
-    x, y, width, height = box
-    sides = {"x": x, "y": y, "width": width, "height": height}
-    return {"region_id": region_id, "image_id": 1, "phrase": phrase, **sides, **keys}
-
-
 @pytest.fixture
-def dataset(tmp_path):
-    """Writes raw files: images 1 (train), 2 (val), 3 (test) of 100 x 80 pixels."""
+def read(tmp_path):
+    touch_images(tmp_path)
+    return partial(write_and_read, tmp_path)
 
-    def _write(regions, splits=None, image_data=None):
-        images = tmp_path / "images"
-        (images / "VG_100K").mkdir(parents=True, exist_ok=True)
-        for number in (1, 2, 3):
-            (images / "VG_100K" / f"{number}.jpg").touch()
-        rows = [
-            {
-                "image_id": n,
-                "width": 100,
-                "height": 80,
-                "coco_id": None,
-                "url": f"http://x/VG_100K/{n}.jpg",
-            }
-            for n in (3, 1, 2)
-        ]
-        files = {
-            "regions.json": [{"id": key, "regions": value} for key, value in regions.items()],
-            "image_data.json": image_data or rows,
-            "splits.json": splits or {"train": [1], "val": [2], "test": [3]},
-        }
-        for name, content in files.items():
-            (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
-        return [*(tmp_path / name for name in files), images]
 
-    return _write
+# ---- captions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,252 +45,228 @@ def dataset(tmp_path):
         ("!!!", ""),
     ],
 )
-def test_captions_are_cleaned_as_dense_captioning_does(phrase, caption):
+def test_captions_are_cleaned_as_in_dense_captioning(phrase, caption):
     assert clean_caption(phrase) == caption
 
 
+def test_cleaned_captions_need_no_text_processor():
+    from lavis.processors.blip_processors import BlipCaptionProcessor
+
+    phrases = ['The "STOP" sign.', "a (red)  dog~", "caf\u00e9\u2026 #1", "\u0130stanbul", " * "]
+    captions = [clean_caption(phrase) for phrase in phrases]
+
+    assert [BlipCaptionProcessor()(caption) for caption in captions] == captions
+
+
+TRICKY_CAPTIONS = {  # index in tricky/captions.json -> caption, or the reason it is left out
+    0: "empty_caption",
+    1: "empty_caption",
+    2: "empty_caption",
+    3: "empty_caption",
+    4: "half eaten cafe cr\u00eape",
+    5: "90 degree angle \u201cstop\u201d sign",
+    6: "a mans tshirt",
+    7: "5cent u e c e",
+    8: "walkdont walk",
+    9: "\u65e5\u672c\u8a9e",
+    10: "\U0001f436 dog",
+    11: "na\u00efve co\u00f6peration",
+    12: "long_caption",
+    13: "the word stop is on a sign",
+    14: "two men",
+    15: "\ufb01re hydrant",  # a ligature
+    16: "wooden table",  # the space between was a no-break space
+    17: "e\u0301clair",  # a combining accent
+    18: "\ufeffdog",  # a byte order mark
+    19: "x" * 300,
+}
+
+
+def test_tricky_captions_are_cleaned_or_counted(shared, read):
+    path = shared / "fixtures/tricky/captions.json"
+    captions = json.loads(path.read_text(encoding="utf-8"))["captions"]
+    rows = {index: region(2, caption) for index, caption in enumerate(captions)}
+
+    found = {index: read([row]) for index, row in rows.items()}
+
+    results = {
+        index: (
+            [item.caption for item in part.regions[1:]] or list(part.rejection_counts()),
+            part.noted,
+        )
+        for index, part in found.items()
+    }
+    assert results == {
+        index: ([result], {} if result.isascii() else {"non_ascii_caption": 1})
+        for index, result in TRICKY_CAPTIONS.items()
+    }
+
+
+def test_evaluation_keeps_empty_captions_as_truth_but_no_long_caption(read):
+    found = read([region(2, "..."), region(3, "a " * 16), region(4, "a " * 15)])
+
+    assert found.rejection_counts() == {"empty_caption": 1, "long_caption": 1}
+    assert [(item.region_id, item.caption) for item in found.truth()] == [
+        (1, "a dog"),
+        (4, "a " * 14 + "a"),
+        (2, ""),
+    ]
+
+
+# ---- boxes --------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    ("xywh", "xyxy"),
+    ("box", "clamped"),
     [
-        ((421, 57, 82, 30), (421, 57, 503, 87)),
+        ((421, 57, 503, 87), (421, 57, 503, 87)),
         ((0, 0, 800, 600), (1, 1, 800, 600)),
-        ((480, -2, 10, 35), (480, 1, 490, 33)),
-        ((179, -904, 55, 25), (179, 1, 234, -879)),
-        ((900, 10, 5, 5), (799, 10, 800, 15)),
-        ((790, 10, 500, 5), (790, 10, 800, 15)),
+        ((480, -2, 490, 33), (480, 1, 490, 33)),
+        ((179, -904, 234, -879), (179, 1, 234, -879)),
+        ((900, 10, 905, 15), (799, 10, 800, 15)),
+        ((790, 10, 1290, 15), (790, 10, 800, 15)),
     ],
 )
-def test_boxes_are_clamped_as_dense_captioning_does(xywh, xyxy):
-    assert clamp_box(*xywh, 800, 600) == xyxy
-
-
-def test_an_image_one_pixel_wide_has_a_box():
-    assert clamp_box(0, 0, 1, 10, 1, 10) == (0, 1, 1, 10)
-
-
-def test_each_image_goes_to_its_split(dataset):
-    found = read_visual_genome(*dataset({n: [region(n)] for n in (2, 3, 1)}))
-
-    assert {split: list(part.images) for split, part in found.items()} == {
-        "train": [1],
-        "val": [2],
-        "test": [3],
-    }
-    assert found["val"].name == "vg1.2-densecap-gt"
-    assert found["val"].images[2].path.endswith("images/VG_100K/2.jpg")
-
-
-def test_only_the_splits_asked_for_are_read(dataset):
-    found = read_visual_genome(*dataset({n: [region(n)] for n in (1, 2)}), splits=["val"])
-
-    assert list(found) == ["val"]
-
-
-def test_training_drops_what_cannot_be_learned_from(dataset):
-    rows = [
-        region(1),
-        region(2, phrase="..."),
-        region(3, box=(179, -904, 5, 25)),
-        region(4, phrase="a " * 16),
-        region(5, box=(-5, 10, 6, 10)),
-    ]
-
-    (found,) = read_visual_genome(*dataset({1: rows}), splits=["train"]).values()
-
-    assert [item.region_id for item in found.regions] == [1]
-    assert found.truth() == list(found.regions)
-    assert found.rejection_counts() == {
-        "empty_caption": 1,
-        "outside_image": 1,
-        "long_caption": 1,
-        "empty_box": 1,
-    }
-
-
-def test_evaluation_keeps_empty_captions_and_boxes_as_truth_but_no_long_caption(dataset):
-    rows = [
-        region(1),
-        region(2, phrase="..."),
-        region(3, box=(179, -904, 5, 25)),
-        region(4, phrase="a " * 16),
-    ]
-
-    (found,) = read_visual_genome(*dataset({2: rows}), splits=["val"]).values()
-
-    assert [item.region_id for item in found.regions] == [1]
-    assert sorted(item.region_id for item in found.truth()) == [1, 2, 3]
-
-
-def test_a_caption_of_fifteen_words_is_kept(dataset):
-    (found,) = read_visual_genome(
-        *dataset({1: [region(1, phrase="a " * 15)]}), splits=["train"]
-    ).values()
-
-    assert len(found.regions) == 1
+def test_boxes_are_clamped_as_in_dense_captioning(box, clamped):
+    assert clamp_box(box, WIDTH, HEIGHT) == clamped
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("box", "expected", "noted"),
     [
-        {"region_id": 2, "phrase": "a dog", "x": 1, "y": 1, "width": 5},
-        {"region_id": 2, "phrase": None, "x": 1, "y": 1, "width": 5, "height": 5},
-        {"phrase": "a dog", "x": 1, "y": 1, "width": 5, "height": 5},
-        {"region_id": "two", "phrase": "a dog", "x": 1, "y": 1, "width": 5, "height": 5},
-        {"region_id": 2, "phrase": "a dog", "x": "left", "y": 1, "width": 5, "height": 5},
+        ((0, 0, WIDTH, HEIGHT), (1, 1, 800, 600), {}),  # the whole image
+        ((700, 10, 100, 50), (700, 10, 800, 60), {}),  # ends at the edge
+        ((480, -2, 10, 35), (480, 1, 490, 33), {"box_partly_outside": 1}),
+        ((795, 10, 50, 50), (795, 10, 800, 60), {"box_partly_outside": 1}),
+        ((799, 10, 1, 50), (799, 10, 800, 60), {"box_below_2_px": 1}),
+        ((10, 10, 0.5, 50), (10, 10, 10.5, 60), {"box_below_2_px": 1}),
+        ((-3, 10, 5, 50), (1, 10, 2, 60), {"box_partly_outside": 1, "box_below_2_px": 1}),
+        # Right of the image or below it, dense captioning keeps a strip of one pixel.
+        ((800, 10, 20, 20), (799, 10, 800, 30), {"box_outside": 1, "box_below_2_px": 1}),
+        ((10, 700, 20, 20), (10, 599, 30, 600), {"box_outside": 1, "box_below_2_px": 1}),
+        (("10", "10", "20", "20"), (10, 10, 30, 30), {}),
     ],
 )
-def test_a_record_without_sense_is_counted(dataset, row):
-    (found,) = read_visual_genome(*dataset({1: [region(1), row]}), splits=["train"]).values()
+def test_a_box_is_kept(read, box, expected, noted):
+    found = read([region(2, box=box)])
 
-    assert found.rejection_counts() == {"unreadable_record": 1}
-
-
-def test_ids_may_be_texts(dataset):
-    files = dataset({"1": [region("12")]}, splits={"train": ["1"], "val": [], "test": []})
-
-    (found,) = read_visual_genome(*files, splits=["train"]).values()
-
-    assert found.regions[0].region_id == 12
+    assert kept(found)[2] == expected
+    assert found.noted == noted
+    assert found.rejected == []
 
 
-def test_an_image_in_two_splits_is_tested_on_only(dataset):
-    files = dataset(
-        {n: [region(n)] for n in (1, 2, 3)}, splits={"train": [1, 3], "val": [2], "test": [3]}
-    )
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((296, 388, 10, 0), "empty_box"),
+        ((296, 388, -5, 10), "empty_box"),
+        ((0, 10, 1, 10), "empty_box"),  # nothing is left right of x = 1
+        ((179, -904, 55, 25), "outside_image"),
+        ((-50, 10, 50, 20), "outside_image"),
+    ],
+)
+def test_a_box_without_a_pixel_is_rejected_and_stays_truth_except_in_training(read, box, reason):
+    rows, entries = [region(2, box=box)], [{"id": 1, "regions": [region(1), region(2, box=box)]}]
 
-    found = read_visual_genome(*files)
+    found = read(rows)
+    trained = read(entries=entries, splits={"train": [1], "val": []}, asked=["train"])
 
-    assert list(found["train"].images) == [1]
-    assert list(found["test"].images) == [3]
+    assert found.rejection_counts() == trained.rejection_counts() == {reason: 1}
+    assert [item.region_id for item in found.truth()] == [1, 2]
+    assert trained.truth() == list(trained.regions)
+
+
+def test_an_image_one_pixel_wide_has_one_box(read):
+    rows = [region(1, box=(0, 5, 1, 10)), region(2, box=(0, 5, 0, 10)), region(3, box=(9, 5, 3, 9))]
+
+    found = read(entries=[{"id": 1, "regions": rows}], images=[image(1, width=1)])
+
+    assert kept(found) == {1: (0, 5, 1, 15), 3: (0, 5, 1, 14)}
+    assert found.rejection_counts() == {"empty_box": 1}
+    assert found.noted == {"box_below_2_px": 2, "box_outside": 1}
+
+
+@pytest.mark.parametrize(
+    ("region_id", "reason"),
+    [
+        (5851305, "outside_image"),  # y = -904
+        (5455943, "outside_image"),
+        (5456063, "outside_image"),
+        (5503839, None),  # y = -2
+    ],
+)
+def test_real_boxes_above_their_images(shared, read, region_id, reason):
+    path = shared / "fixtures/tricky/boxes_real.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["vg_regions_real"]
+    (row,) = (row for row in rows if row["region_id"] == region_id)
+
+    found = read([{**row, "image_id": 1}])
+
+    assert found.rejection_counts() == ({reason: 1} if reason else {})
+    assert found.noted == ({} if reason else {"box_partly_outside": 1})
+
+
+# ---- splits and versions ------------------------------------------------------------------------
+
+EACH = {"train": [1], "val": [2], "test": [3]}
+
+
+def test_each_image_goes_to_its_split(read):
+    found = read(entries=one_each(2, 3, 1), splits=EACH, asked=("train", "val", "test"))
+
+    assert {split: list(part.images) for split, part in found.items()} == EACH
+    assert found["val"].name == "vg1.2-densecap-gt"
+    assert found["val"].images[2].path.endswith("images/VG_100K_2/2.jpg")
+
+
+def test_an_image_in_two_splits_is_tested_on_only(read):
+    splits = {"train": [1, 3], "val": [2], "test": [3]}
+
+    found = read(entries=one_each(1, 2, 3), splits=splits, asked=("train", "val", "test"))
+
+    assert {split: list(part.images) for split, part in found.items()} == EACH
     assert found["train"].rejection_counts() == {"in_two_splits": 1}
+    assert found["test"].rejected == []
 
 
-def test_an_image_of_the_split_without_regions_is_counted(dataset):
-    files = dataset({1: [region(1)], 2: []}, splits={"train": [1, 2, 3], "val": [], "test": []})
-
-    (found,) = read_visual_genome(*files, splits=["train"]).values()
-
-    assert found.rejection_counts() == {"no_regions": 2}
+def test_a_split_without_regions_is_an_error(read):
+    with pytest.raises(DatasetError, match=r"split 'test': no usable region.*no_regions"):
+        read(splits={"test": [3]}, asked=["test"])
 
 
-def test_an_image_without_a_file_is_counted_per_region(dataset):
-    files = dataset(
-        {1: [region(1)], 2: [region(2), region(3)], 3: [region(4)]},
-        splits={"train": [], "val": [2, 3], "test": []},
-    )
-    (files[-1] / "VG_100K" / "2.jpg").unlink()
+@pytest.mark.parametrize("coco_id", [None, float("nan"), "", "null", True])
+def test_vgcoco_takes_images_with_a_coco_id(read, coco_id):
+    images = [image(1, coco_id=61512), image(2, coco_id=coco_id)]
 
-    (found,) = read_visual_genome(*files, splits=["val"]).values()
+    found = read(entries=one_each(1, 2), images=images, splits={"val": [1, 2]}, version="vgcoco")
 
-    assert found.rejection_counts() == {"missing_image": 2}
-    assert len(found.truth()) == 3
-
-
-def test_an_image_without_image_data_is_counted_per_region(dataset):
-    files = dataset(
-        {1: [region(1)], 2: [region(2)]},
-        splits={"train": [1, 2], "val": [], "test": []},
-        image_data=[{"id": 1, "width": 100, "height": 80, "url": None}],
-    )
-
-    (found,) = read_visual_genome(*files, splits=["train"]).values()
-
-    assert found.rejection_counts() == {"no_image_data": 1}
     assert list(found.images) == [1]
-
-
-def test_vgcoco_takes_coco_images_only(dataset):
-    rows = [
-        {"image_id": n, "width": 100, "height": 80, "url": f"VG_100K/{n}.jpg", "coco_id": coco}
-        for n, coco in ((1, None), (2, 99))
-    ]
-    files = dataset(
-        {1: [region(1)], 2: [region(2)]},
-        splits={"train": [1, 2], "val": [], "test": []},
-        image_data=rows,
-    )
-
-    (found,) = read_visual_genome(*files, version="vgcoco", splits=["train"]).values()
-
-    assert list(found.images) == [2]
     assert found.name == "vgcoco-densecap-gt"
     assert found.rejected == []
 
 
-def test_version_1_0_keys_are_read_and_the_mixture_is_said(dataset, caplog):
-    old = {"id": 5, "image": 1, "phrase": "a dog", "x": 1, "y": 2, "width": 3, "height": 4}
-    files = dataset({1: [old]})
+def test_vgcoco_needs_image_data_with_coco_ids(read):
+    row = image(1)
+    del row["coco_id"]
 
-    with caplog.at_level(logging.WARNING):
-        (found,) = read_visual_genome(*files, splits=["train"]).values()
-
-    assert found.regions[0].box == (1, 2, 4, 6)
-    assert found.noted == {"v1.0_keys": 1}
-    assert "1 regions have the keys of version 1.0, asked for v1.2" in caplog.text
+    with pytest.raises(DatasetError, match=r"image_data\.json: no image has a 'coco_id'.*Set `im"):
+        read(images=[row], version="vgcoco")
 
 
-def test_a_split_without_regions_is_an_error(dataset):
-    with pytest.raises(DatasetError, match=r"split 'test': no usable region.*no_regions"):
-        read_visual_genome(*dataset({1: [region(1)]}), splits=["test"])
+def test_vgcoco_counts_regions_of_images_it_knows_nothing_about(read):
+    splits = {"val": [1, 2]}
 
-
-def test_a_splits_file_without_a_split_is_an_error(dataset):
-    files = dataset({1: [region(1)]}, splits={"train": [1], "val": [2]})
-
-    with pytest.raises(DatasetError, match="image ids under 'test'"):
-        read_visual_genome(*files)
-
-
-def golden(shared, name):
-    path = shared / f"fixtures/golden/{name}_dynrefer.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["annotations"]
-    return [(row["image_id"], row["caption"], tuple(row["bbox"])) for row in rows]
-
-
-def found_rows(region_sets):
-    rows = [item for part in region_sets.values() for item in part.regions]
-    return [(item.image_id, item.caption, item.box) for item in rows]
-
-
-def test_the_real_regions_of_five_images_convert_as_officially(shared, tmp_path):
-    raw = shared / "fixtures/vg_raw_5images/vg1.2"
-    for number in range(1, 6):
-        (tmp_path / f"{number}.jpg").touch()
-    splits = tmp_path / "splits.json"
-    splits.write_text('{"train": [1, 2, 3, 4, 5], "val": [], "test": []}', encoding="utf-8")
-
-    found = read_visual_genome(
-        raw / "region_descriptions.json",
-        raw / "image_data.json",
-        splits,
-        tmp_path,
-        splits=["train"],
+    found = read(
+        entries=one_each(1, 2), images=[image(1, coco_id=7)], splits=splits, version="vgcoco"
     )
 
-    assert found_rows(found) == golden(shared, "vg1.2_5images")
-    assert found["train"].rejected == []
+    assert found.rejection_counts() == {"no_image_data": 1}
 
 
-@pytest.mark.parametrize("version", ["v1.0", "v1.2"])
-def test_a_whole_dataset_converts_as_officially(shared, version):
-    root = shared / "fixtures/vg_format_e2e"
-    folder = root / f"vg{version[1:]}"
-
-    found = read_visual_genome(
-        folder / "region_descriptions.json",
-        folder / "image_data.json",
-        root / "densecap_splits.json",
-        root / "images",
-        version=version,
-    )
-
-    assert sorted(found_rows(found)) == sorted(golden(shared, "vg_format_e2e"))
-    assert [len(part.images) for part in found.values()] == [5, 1, 3]
-
-
-def test_the_real_split_file_is_read(shared, dataset):
-    files = dataset({1: [region(1)]})
-    files[2] = shared / "fixtures/densecap/densecap_splits.json"
+def test_the_real_split_file_is_read(shared, tmp_path, read):
+    read()
+    files = [tmp_path / f"{name}.json" for name in ("region_descriptions", "image_data")]
+    splits = shared / "fixtures/densecap/densecap_splits.json"
 
     with pytest.raises(DatasetError, match="'no_regions': 5000"):
-        read_visual_genome(*files, splits=["test"])
+        read_visual_genome(*files, splits, tmp_path, splits=["test"])

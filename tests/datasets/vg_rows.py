@@ -1,4 +1,4 @@
-"""Rows of Visual Genome's raw files, good ones unless told otherwise, and a way to read them."""
+"""Rows of Visual Genome's raw files, valid by default, and ways to write and read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 
 WIDTH, HEIGHT = 800, 600  # of every image
+NAMES = ("region_descriptions", "image_data", "densecap_splits")
 
 
 def region(region_id, phrase="a dog", box=(10, 10, 20, 20), **keys):
@@ -30,6 +31,20 @@ def old_image(image_id):
     return row
 
 
+def one_each(*image_ids):
+    """Entries of `region_descriptions` with one valid region of the same number."""
+    return [{"id": number, "regions": [region(number)]} for number in image_ids]
+
+
+def write_raw(folder, entries, images, splits):
+    """Write the three files; returns name -> path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.json" for name in NAMES}
+    for path, content in zip(paths.values(), (entries, images, splits)):
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return paths
+
+
 def write_and_read(
     folder,
     rows=(),
@@ -40,16 +55,14 @@ def write_and_read(
     asked=("val",),
     **options,
 ):
-    """Read split "val" of image 1, whose region 1 is a good one; `rows` are its other regions."""
-    files = {
-        "regions": entries or [{"id": 1, "regions": [region(1), *rows]}],
-        "images": images or [image(n) for n in (1, 2, 3)],
-        "splits": {"train": [], "val": [1], "test": [], **(splits or {})},
-    }
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    paths = [folder / f"{name}.json" for name in files]
-    found = read_visual_genome(*paths, folder / "images", splits=asked, **options)
+    """Read split "val" of image 1, whose region 1 is valid; `rows` are its other regions."""
+    paths = write_raw(
+        folder,
+        entries or [{"id": 1, "regions": [region(1), *rows]}],
+        images or [image(n) for n in (1, 2, 3)],
+        {"train": [], "val": [1], "test": [], **(splits or {})},
+    )
+    found = read_visual_genome(*paths.values(), folder / "images", splits=asked, **options)
     return found if len(asked) > 1 else found[asked[0]]
 
 

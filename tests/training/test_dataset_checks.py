@@ -55,7 +55,7 @@ def test_missing_raw_files_may_have_been_prepared_before(tmp_path):
 def test_settings_that_exclude_each_other_are_named():
     (found,) = vg_region(root="/data", boxes="grit.json", max_regions=3)
 
-    assert found.text.startswith("datasets.vg_region.build_info: max_regions would leave truth")
+    assert found.text.startswith("datasets.vg_region.build_info: max_regions would drop boxes")
     assert found.fatal
 
 

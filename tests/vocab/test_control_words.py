@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from lavis_dynrefer.config import CaptioningConfig
 from lavis_dynrefer.vocab.control_words import (
+    ControlSampler,
     content_phrases,
     control_prompt,
     sample_control_words,
@@ -57,7 +59,7 @@ def test_a_caption_without_content_words_adds_nothing():
 def test_dropping_is_governed_by_the_generator():
     words = [str(number) for number in range(20)]
 
-    first, again = (sample_control_words(words, rng=random.Random(3), drop_all=0) for _ in "ab")
+    first, again = (sample_control_words(words, rng=random.Random(3)) for _ in "ab")
 
     assert first == again
     assert set(first) < set(words)
@@ -66,7 +68,7 @@ def test_dropping_is_governed_by_the_generator():
 def test_nothing_dropped_is_everything_in_another_order():
     words = [str(number) for number in range(20)]
 
-    kept = sample_control_words(words, rng=random.Random(0), drop_all=0, drop=0)
+    kept = sample_control_words(words, rng=random.Random(0), drop=0)
 
     assert sorted(kept) == sorted(words)
     assert kept != words
@@ -74,11 +76,34 @@ def test_nothing_dropped_is_everything_in_another_order():
 
 def test_half_of_the_captions_get_no_words_and_the_others_half_of_them():
     rng = random.Random(0)
-    draws = [sample_control_words(list("abcdefgh"), rng=rng) for _ in range(4000)]
+    prompts = [ControlSampler().prompt("", "abcdefgh", rng) for _ in range(4000)]
 
-    empty = sum(not draw for draw in draws) / len(draws)
-    kept = sum(len(draw) for draw in draws) / len(draws) / 8
+    empty = prompts.count("|") / len(prompts)
+    kept = sum(char.isalpha() for prompt in prompts for char in prompt) / len(prompts) / 8
 
     # 3 standard errors of a share of one half over 4000 draws are 0.024
     assert empty == pytest.approx(0.5, abs=0.03)
     assert kept == pytest.approx(0.25, abs=0.03)
+
+
+def sampler(**changes):
+    """A sampler that drops nothing."""
+    return ControlSampler.of(CaptioningConfig(control_drop_all=0.0, control_drop=0.0, **changes))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["boat", "house", "old boat", "red house"]),
+        ({"control_pos": None}, ["boat", "house"]),
+    ],
+)
+def test_tags_and_noun_phrases_of_a_caption_are_control_words(options, words):
+    if options == {}:
+        pytest.importorskip("textblob")
+
+    prompt = sampler(**options).prompt(
+        "a red house by the old boat", ["house", "boat"], random.Random(0)
+    )
+
+    assert sorted(prompt.rstrip("|").split(",")) == words

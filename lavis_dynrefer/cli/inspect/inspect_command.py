@@ -15,7 +15,7 @@ from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, builder_
 from lavis_dynrefer.errors import InputError
 
 if TYPE_CHECKING:
-    from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
+    from lavis_dynrefer.datasets.region_source import RegionSource
     from lavis_dynrefer.structures import RegionSet
 
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from lavis_dynrefer.cli.inspect import inspect_report  # imports torch: slow
-    from lavis_dynrefer.datasets.region_builder import first_regions
+    from lavis_dynrefer.datasets.region_sets import first_regions
 
     for option, least in (("samples", 0), ("processes", 1), ("seed", 0)):
         if getattr(arguments, option) < least:
@@ -84,14 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _image_folder(builder: RegionDatasetBuilder, found: Mapping[str, RegionSet]) -> Path:
+def _image_folder(builder: RegionSource, found: Mapping[str, RegionSet]) -> Path:
     images = next(iter(found.values())).images
     # A prepared dataset knows where its images were.
     folder = getattr(images, "folder", None)
     return builder.images(builder.info()).absolute() if folder is None else Path(folder)
 
 
-def _sources(builder: RegionDatasetBuilder) -> list[tuple[str, str]]:
+def _sources(builder: RegionSource) -> list[tuple[str, str]]:
     """Name and path of what was read."""
     info = builder.info()
     if info.prepared:

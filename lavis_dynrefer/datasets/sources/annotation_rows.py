@@ -1,7 +1,7 @@
-"""Rows of annotation files, taken strictly: ids, numbers, texts, boxes.
+"""Rows of annotation files, read strictly: ids, numbers, strings, boxes.
 
-json gives whatever somebody wrote: ids as texts, numbers as `NaN`, rows that are no objects. What
-has one meaning is taken, the rest is a `ValueError` that says what came.
+json holds whatever somebody wrote: ids as strings, numbers as `NaN`, rows that are not objects. A
+value with one possible meaning is taken; the rest is an `InputError` that says what came.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lavis_dynrefer.structures import Box
 
 Row = Mapping[str, Any]
 
-ROW_ERRORS = (KeyError, TypeError, ValueError)  # what reading a row of the wrong kind raises
+ROW_ERRORS = (KeyError, TypeError, ValueError)  # what reading a malformed row raises
 LARGEST_ID = 2**63 - 1  # of the tables
 LARGEST_SIDE = 2**31 - 1  # pixels, of the tables
-_EXACT = 2**53  # whole numbers are exact as floats below
-_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_EXACT = 2**53  # integers below are exact as floats
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 _SHORT = reprlib.Repr()
@@ -42,32 +42,32 @@ def shown(value: Any) -> str:
 
 
 def whole_number(value: Any) -> int:
-    """An id or a count, also as a text or as a float without a fraction.
+    """An id or a count, also as a string or as a float without a fraction.
 
     Raises:
-        ValueError: anything else, or more than 64 bits.
+        InputError: anything else, or more than 64 bits.
 
     >>> whole_number("12"), whole_number(900100184613.0)
     (12, 900100184613)
     """
     if type(value) is int:
         number = value
-    elif isinstance(value, str) and _WHOLE.fullmatch(value):
+    elif isinstance(value, str) and _INTEGER.fullmatch(value):
         number = int(value)
     elif isinstance(value, float) and value.is_integer() and -_EXACT < value < _EXACT:
         return int(value)
     else:
-        raise InputError(f"expected a whole number, got {shown(value)}")
+        raise InputError(f"expected an integer, got {shown(value)}")
     if -LARGEST_ID <= number <= LARGEST_ID:
         return number
-    raise InputError(f"expected a whole number of at most 64 bits, got {shown(value)}")
+    raise InputError(f"expected an integer of at most 64 bits, got {shown(value)}")
 
 
 def finite_number(value: Any) -> float:
-    """A coordinate or a score, also as a text.
+    """A coordinate or a score, also as a string.
 
     Raises:
-        ValueError: anything else, NaN or infinity.
+        InputError: anything else, NaN or infinity.
     """
     kind = type(value)
     if kind is int and -_EXACT < value < _EXACT:  # nearly all are
@@ -86,7 +86,7 @@ def side_length(value: Any) -> int:
     """A side of an image in pixels.
 
     Raises:
-        ValueError: no whole number, or none that an image can have.
+        InputError: not an integer, or not the side of any image.
     """
     number = whole_number(value)
     if not 0 < number <= LARGEST_SIDE:
@@ -95,28 +95,29 @@ def side_length(value: Any) -> int:
 
 
 def text_of(value: Any) -> str:
-    """A text that can be written to a file.
+    """A string that can be written to a file.
 
     Raises:
-        ValueError: no text, or half a character, as cutting an emoji in two leaves it.
+        InputError: not a string.
+        UnicodeEncodeError: half a character, as is left when an emoji is cut in two.
     """
     if not isinstance(value, str):
-        raise InputError(f"expected a text, got {shown(value)}")
+        raise InputError(f"expected a string, got {shown(value)}")
     if not value.isascii():
         value.encode("utf-8")
     return value
 
 
 def xyxy(bbox: Any) -> Box:
-    """COCO's corner and size to two corners.
+    """COCO's x, y, width, height as two corners.
 
     Raises:
-        ValueError: not a list of four finite numbers.
+        InputError: not a list of four finite numbers.
 
     >>> xyxy([10, 20, 4, 3])
     (10.0, 20.0, 14.0, 23.0)
     """
-    if not isinstance(bbox, Sequence) or isinstance(bbox, str) or len(bbox) != 4:
+    if not isinstance(bbox, (list, tuple)) or len(bbox) != 4:
         raise InputError(f"expected a box of x, y, width, height, got {shown(bbox)}")
     x, y, w, h = map(finite_number, bbox)
     return x, y, x + w, y + h
@@ -129,14 +130,14 @@ def with_ids(
     collectors: Sequence[RegionCollector],
     keys: Sequence[str] = ("id",),
 ) -> Iterator[tuple[int, Row]]:
-    """Each row and its id; a row without one is counted.
+    """Each row with its id; a row without one is counted.
 
     Args:
         rows: as read from the file.
-        what: what the rows are, for messages.
+        what: what a row is, for messages.
         source: what the file is, for errors.
-        collectors: all splits of the file, as it cannot be known which of them misses the row.
-        keys: where the id may be, the first one present counts.
+        collectors: of all splits of the file, since any of them may miss the row.
+        keys: where the id may be; the first one present counts.
 
     Raises:
         DatasetError: there are rows, and none has an id.
@@ -163,7 +164,7 @@ def rows_by_id(
     collectors: Sequence[RegionCollector],
     keys: Sequence[str] = ("id",),
 ) -> dict[int, Row]:
-    """Id -> row; the first row of an id counts, further ones are counted. Arguments: `with_ids`."""
+    """Id -> row; the first row of an id is used, others are counted. Arguments: `with_ids`."""
     found: dict[int, Row] = {}
     for number, row in with_ids(rows, what, source, collectors, keys):
         if found.setdefault(number, row) is not row:

@@ -17,10 +17,10 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     xyxy,
 )
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
-from lavis_dynrefer.datasets.sources.crowds import crowd_box, is_crowd
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
+from lavis_dynrefer.images.masks import box_from_rle
+from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
 _SITE = "https://cocodataset.org/#download"
 INSTANCES = RawFile("annotations", "annotations/instances_val2017.json", _SITE)
@@ -29,7 +29,7 @@ VG_REG_CAPTIONS = RawFile(
     "annotations", "test_caption.json", "the GLaMM project (VG region captions, test_caption.json)"
 )
 Describe = Callable[[Row, Optional[ImageRecord]], dict[str, Any]]
-"""Annotation and its image -> further fields of its `RegionRecord`; may replace the box."""
+"""Annotation and its image -> more fields of its `RegionRecord`; may replace the box."""
 
 
 def read_coco_instances(
@@ -40,17 +40,14 @@ def read_coco_instances(
     split: str = "val",
     stores: Stores = in_memory,
 ) -> RegionSet:
-    """Every annotated object with the name of its category, crowds marked as such.
-
-    A crowd's box is the extent of its mask as the released DynRefer code takes it, which is one
-    pixel short on the right and at the bottom.
+    """Every annotated object with the name of its category; crowds are marked.
 
     Args:
         annotations: instances json.
         images: folder of the images.
         name: protocol id.
         split: split name.
-        stores: where the regions go.
+        stores: where the regions are kept.
 
     Raises:
         DatasetError: a file is missing or of another kind, or no region is usable.
@@ -75,18 +72,16 @@ def read_coco_captions(
     *,
     name: str,
     split: str,
-    source: RawFile = VG_REG_CAPTIONS,
     stores: Stores = in_memory,
 ) -> RegionSet:
-    """Boxes with a caption each, taken as written: GLaMM's VG test file, or a user's own.
+    """Boxes with a caption each, taken as written: GLaMM's VG test file.
 
     Args:
         annotations: json in COCO's layout whose annotations have a `caption`.
         images: folder of the images.
         name: protocol id.
         split: split name.
-        source: what the file is, for errors.
-        stores: where the regions go.
+        stores: where the regions are kept.
 
     Raises:
         DatasetError: a file is missing or of another kind, or no region is usable.
@@ -96,9 +91,9 @@ def read_coco_captions(
         del image
         return {"caption": text_of(row["caption"])}
 
-    document = read_json(annotations, source)
+    document = read_json(annotations, VG_REG_CAPTIONS)
     collector = RegionCollector(name, split, stores)
-    collect_regions(document, ImageFolder(images, IMAGES), collector, describe, source)
+    collect_regions(document, ImageFolder(images, IMAGES), collector, describe, VG_REG_CAPTIONS)
     return collector.finish()
 
 
@@ -106,7 +101,7 @@ def category_names(document: Row, source: RawFile) -> dict[int, str]:
     """Category id -> name, in file order.
 
     Raises:
-        DatasetError: the document lists no categories, or one id or name for two of them.
+        DatasetError: the document lists no categories, or two with the same id or name.
     """
     rows = list_of_rows(document, "categories", source)
     names: dict[int, str] = {}
@@ -130,7 +125,7 @@ def category_of(row: Row, categories: Mapping[int, str]) -> str:
     """Name of an annotation's category.
 
     Raises:
-        ValueError: the file does not list it.
+        InputError: the file does not list it.
     """
     try:
         return categories[whole_number(row["category_id"])]
@@ -138,11 +133,44 @@ def category_of(row: Row, categories: Mapping[int, str]) -> str:
         raise InputError(f"category {shown(row.get('category_id'))} is not listed") from error
 
 
-def list_of_rows(document: Row, key: str, source: RawFile) -> list[Any]:
-    """The list that a document has under a key; its items are not looked at.
+def is_crowd(row: Row) -> bool:
+    """Whether an annotation is a crowd: many objects of a category under one mask.
 
     Raises:
-        DatasetError: it has none.
+        InputError: `iscrowd` is neither 0 nor 1.
+    """
+    value = row.get("iscrowd")
+    number = int(value or 0) if value is None or isinstance(value, bool) else whole_number(value)
+    if number not in (0, 1):
+        raise InputError(f"iscrowd: expected 0 or 1, got {shown(value)}")
+    return bool(number)
+
+
+def crowd_box(row: Row, image: ImageRecord) -> Box:
+    """The extent of a crowd's mask in pixels, as the released DynRefer code takes it.
+
+    It is one pixel short on the right and at the bottom; so is the `bbox` of COCO's own crowds.
+
+    Raises:
+        KeyError, TypeError, ValueError: no mask, or one of another kind or size, or whose runs do
+            not fill it.
+    """
+    size = [whole_number(side) for side in row["segmentation"]["size"]]
+    if size != [image.height, image.width]:
+        raise InputError(
+            f"the mask has {shown(size)} pixels (height, width), the image has "
+            f"{[image.height, image.width]}"
+        )
+    counts = row["segmentation"]["counts"]
+    runs = counts if isinstance(counts, str) else list(map(whole_number, counts))
+    return box_from_rle({"size": size, "counts": runs}, rule="official")
+
+
+def list_of_rows(document: Row, key: str, source: RawFile) -> list[Any]:
+    """The list under a key of a document; its items are not checked.
+
+    Raises:
+        DatasetError: there is no list.
     """
     rows = document.get(key)
     if not isinstance(rows, list):
@@ -159,13 +187,13 @@ def collect_regions(
     describe: Describe,
     source: RawFile,
 ) -> None:
-    """Hand every annotation of a COCO-style document to the collector.
+    """Give every annotation of a COCO-style document to the collector.
 
     Args:
         document: with `images` and `annotations`.
-        folder: where the images lie.
+        folder: of the images.
         collector: takes or rejects each region.
-        describe: what an annotation says beside its ids and its box.
+        describe: what an annotation says besides its ids and its box.
         source: what the document is, for errors.
 
     Raises:
@@ -185,10 +213,7 @@ def collect_regions(
             detail = f"annotation {shown(row)}: {error!r}"
             collector.leave_out("unreadable_record", detail, image_id)
             continue
-        if image is None:
-            collector.reject("no_image_data", images.problem(image_id), region)
-        else:
-            collector.add(region, image)
+        collector.add(region, image)
 
 
 class ImageRows:
@@ -196,33 +221,27 @@ class ImageRows:
 
     Args:
         rows: entries of `images` by their id.
-        folder: where the files lie.
+        folder: of the image files.
     """
 
     def __init__(self, rows: Mapping[int, Row], folder: ImageFolder) -> None:
         self._rows = rows
         self._folder = folder
         self._found: dict[int, ImageRecord | None] = {}
-        self._problems: dict[int, str] = {}
 
     def get(self, image_id: int) -> ImageRecord | None:
-        """An image, with an empty path where its file is missing; None without its size."""
+        """An image, with an empty path if its file is missing; None without name and size."""
         if image_id not in self._found:
-            self._found[image_id] = None
-            try:
-                self._found[image_id] = self._read(image_id)
-            except ROW_ERRORS as error:
-                self._problems[image_id] = f"{error!r}"
+            self._found[image_id] = self._read(image_id)
         return self._found[image_id]
 
-    def problem(self, image_id: int) -> str:
-        """Why `get` gave None."""
-        return f"image {image_id} has no usable entry in 'images': {self._problems[image_id]}"
-
-    def _read(self, image_id: int) -> ImageRecord:
-        row = self._rows[image_id]
-        name = text_of(row["file_name"])
-        width, height = side_length(row["width"]), side_length(row["height"])
-        # GLaMM's file names Visual Genome images without the folder their archive puts them in.
+    def _read(self, image_id: int) -> ImageRecord | None:
+        try:
+            row = self._rows[image_id]
+            name = text_of(row["file_name"])
+            width, height = side_length(row["width"]), side_length(row["height"])
+        except ROW_ERRORS:
+            return None
+        # GLaMM's file names Visual Genome images without the folder of their archive.
         path = self._folder.find(name, f"VG_100K/{name}", f"VG_100K_2/{name}") or ""
         return ImageRecord(image_id, path, width, height)

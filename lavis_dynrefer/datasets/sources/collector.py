@@ -1,4 +1,4 @@
-"""Gathers the regions of one split and keeps count of everything that cannot be used."""
+"""Gathers the regions of one split and counts everything that cannot be used."""
 
 from __future__ import annotations
 
@@ -8,104 +8,54 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
-from typing import Protocol
+from typing import Any
 
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
-from lavis_dynrefer.structures import (
-    AttributeInfo,
-    Box,
-    ImageRecord,
-    RegionRecord,
-    RegionSet,
-    Rejection,
-)
+from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet, Rejection
 
 logger = logging.getLogger(__name__)
 TRAIN = "train"
-TINY_SIDE = 2  # pixels; the crop of a region with a shorter side shows next to nothing
-EDGE = 1e-3  # pixels; further outside than x + width is off by rounding
+TINY_SIDE = 2  # pixels; a crop of a region with a shorter side shows next to nothing
+EDGE = 1e-3  # pixels by which x + width may pass the edge because of rounding
 INT32 = 2**31
 
 
-class RegionStore(Protocol):
-    """Where the regions of one split go as they are read: into memory, or into a table on disk."""
-
-    def add_image(self, image: ImageRecord) -> None:
-        """Take an image; one that is known already changes nothing."""
-
-    def add_region(self, region: RegionRecord) -> None:
-        """Take a usable region of an image taken before."""
-
-    def add_truth(self, region: RegionRecord) -> None:
-        """Take a region that answers are graded on without being asked about."""
-
-    def add_rejection(self, rejection: Rejection) -> None:
-        """Take what cannot be used."""
-
-    def finish(
-        self,
-        name: str,
-        split: str,
-        attributes: tuple[AttributeInfo, ...],
-        category_names: tuple[str, ...],
-        noted: Mapping[str, int] | None = None,
-    ) -> RegionSet:
-        """The split; called once, last."""
-
-
 class MemoryStore:
-    """Plain lists: right for up to some hundred thousand regions."""
+    """Keeps the records of one split in lists; `table_store.TableStore` keeps them on disk.
+
+    Attributes:
+        regions: usable regions.
+        truth: regions that answers are graded on, if those are not the regions asked about.
+        rejected: what cannot be used.
+    """
 
     def __init__(self) -> None:
-        self._images: dict[int, ImageRecord] = {}
-        self._regions: list[RegionRecord] = []
-        self._truth: list[RegionRecord] = []
-        self._rejected: list[Rejection] = []
+        self.regions: Any = []  # anything with `append`, as are the others
+        self.truth: Any = []
+        self.rejected: Any = []
 
-    def add_image(self, image: ImageRecord) -> None:
-        """Keep the first image of each id."""
-        self._images.setdefault(image.image_id, image)
+    def finish(self, images: Mapping[int, ImageRecord], **about: Any) -> RegionSet:
+        """The split; called once, last.
 
-    def add_region(self, region: RegionRecord) -> None:
-        """Append."""
-        self._regions.append(region)
-
-    def add_truth(self, region: RegionRecord) -> None:
-        """Append."""
-        self._truth.append(region)
-
-    def add_rejection(self, rejection: Rejection) -> None:
-        """Append."""
-        self._rejected.append(rejection)
-
-    def finish(
-        self,
-        name: str,
-        split: str,
-        attributes: tuple[AttributeInfo, ...],
-        category_names: tuple[str, ...],
-        noted: Mapping[str, int] | None = None,
-    ) -> RegionSet:
-        """The lists as a `RegionSet`."""
+        Args:
+            images: the images of all regions, and perhaps more.
+            about: the other fields of the `RegionSet`.
+        """
         return RegionSet(
-            name=name,
-            split=split,
-            images=self._images,
-            regions=self._regions,
-            rejected=self._rejected,
-            attributes=attributes,
-            category_names=category_names,
-            truth_regions=self._truth,
-            noted=dict(noted or {}),
+            images=images,
+            regions=self.regions,
+            truth_regions=self.truth,
+            rejected=self.rejected,
+            **about,
         )
 
 
-Stores = Callable[[str], RegionStore]
-"""Split name -> where its regions go."""
+Stores = Callable[[str], MemoryStore]
+"""Split name -> where its records are kept."""
 
 
-def in_memory(split: str) -> RegionStore:
-    """The `Stores` that readers use unless told otherwise."""
+def in_memory(split: str) -> MemoryStore:
+    """The default `Stores` of the readers."""
     del split
     return MemoryStore()
 
@@ -113,9 +63,9 @@ def in_memory(split: str) -> RegionStore:
 class RegionCollector:
     """One split in the making.
 
-    In training a rejected region is gone. In any other split it stays part of the truth, so that
-    evaluation counts it as a wrong answer, unless the protocol itself leaves it out. What is odd
-    about regions that are kept is counted as well:
+    In training a rejected region is gone. In any other split it remains part of the truth, so that
+    it counts as a wrong answer, unless the protocol itself leaves it out. Odd regions that are
+    kept are counted as well:
 
         box_outside             the box, as given, has no pixel of the image, but is moved into it
         box_partly_outside      the box, as given, leaves the image by more than rounding
@@ -127,7 +77,7 @@ class RegionCollector:
     Args:
         name: protocol id of the `RegionSet`.
         split: split name; every split but "train" keeps rejected regions as truth.
-        stores: gives the place for the regions.
+        stores: where the records are kept.
         is_truth: False for a detector's regions, which are graded on others (`grade_on`).
     """
 
@@ -138,46 +88,38 @@ class RegionCollector:
         self.split = split
         self._keeps_rejected = is_truth and split != TRAIN
         self._store = stores(split)
+        self._images: dict[int, ImageRecord] = {}
         self._ids: set[int] = set()
-        self._images: set[int] = set()
         self._kept = 0
         self._repeats = 0
         self._counts: Counter[str] = Counter()
         self._noted: Counter[str] = Counter()
         self._example = ""
 
-    def add(self, region: RegionRecord, image: ImageRecord, *, given: Box | None = None) -> None:
-        """Take a region, or reject it for its id, its caption, its image file or its box.
+    def add(
+        self, region: RegionRecord, image: ImageRecord | None, *, given: Box | None = None
+    ) -> None:
+        """Take a region, or reject it for its id, caption, image or box.
 
         Args:
             region: the region.
-            image: its image; an empty path means that the file is missing.
-            given: xyxy box in pixels before the protocol changed it, which then names the problem.
+            image: its image, None if the files do not describe it; an empty path means that the
+                file is missing.
+            given: xyxy box in pixels before the protocol changed it; it then names the problem.
         """
-        if region.region_id in self._ids:
-            detail = f"region id {region.region_id} occurs more than once; only the first counts"
-            self.reject("duplicate_id", detail, region)
+        if image is None:
+            detail = f"image {region.image_id} has no usable entry in the list of images"
+            self.reject("no_image_data", detail, region)
             return
-        if region.caption is not None and not region.caption.strip():
-            detail = f"region {region.region_id} has no word in its caption"
-            self.reject("empty_caption", detail, region)
-            return
-        if not image.path:
-            detail = f"image {image.image_id} has no file"
-            self.reject("missing_image", detail, region)
-            return
-        problem = box_problem(region.box, image.width, image.height)
-        if problem:
-            box = given or region.box
-            size = f"{image.width} x {image.height}"
-            detail = f"box {box} of region {region.region_id} in an image of {size} pixels"
-            self.reject(box_problem(box, image.width, image.height) or problem, detail, region)
+        problem = self._problem(region, image, given or region.box)
+        if problem is not None:
+            self.reject(*problem, region)
             return
         self._ids.add(region.region_id)
         self._kept += 1
         self._note_oddities(region, given or region.box, image)
         self.add_image(image)
-        self._store.add_region(region)
+        self._store.regions.append(region)
 
     def note(self, what: str, times: int = 1) -> None:
         """Count something odd that is no reason to leave a region out."""
@@ -186,7 +128,7 @@ class RegionCollector:
     def reject(self, reason: str, detail: str, region: RegionRecord) -> None:
         """Leave out a region that the protocol asks for."""
         if not self._keeps_rejected:
-            self._leave_out(Rejection(reason, detail, region.image_id))
+            self.leave_out(reason, detail, region.image_id)
             return
         if region.region_id in self._ids:
             # As truth it needs an id of its own, one that no prediction can have.
@@ -196,29 +138,25 @@ class RegionCollector:
         self._leave_out(Rejection(reason, detail, region.image_id, region))
 
     def leave_out(self, reason: str, detail: str, image_id: int | None) -> None:
-        """Count something that is no truth: a record without sense, an image without regions."""
+        """Count something that is never graded: a broken record, an image without regions."""
         self._leave_out(Rejection(reason, detail, image_id))
 
     def add_image(self, image: ImageRecord) -> None:
-        """Take an image, whether or not it will have regions."""
-        if image.image_id not in self._images:
-            self._images.add(image.image_id)
-            self._store.add_image(image)
+        """Take an image, with or without regions; the first one of an id counts."""
+        self._images.setdefault(image.image_id, image)
 
     def grade_on(self, truth: Iterable[RegionRecord], rejected: Iterable[Rejection]) -> None:
-        """Take the truth that answers are graded on, where the regions added are not that truth."""
+        """Take the truth that answers are graded on, if it is not the regions added."""
         for region in truth:
-            self._store.add_truth(region)
+            self._store.truth.append(region)
         for rejection in rejected:
             self._leave_out(rejection)
 
-    def finish(
-        self,
-        *,
-        attributes: tuple[AttributeInfo, ...] = (),
-        category_names: tuple[str, ...] = (),
-    ) -> RegionSet:
+    def finish(self, **vocabularies: Any) -> RegionSet:
         """The split, after one line in the log that says what was kept and dropped.
+
+        Args:
+            vocabularies: `attributes` and `category_names` of the `RegionSet`.
 
         Raises:
             DatasetError: nothing usable is left.
@@ -236,7 +174,26 @@ class RegionCollector:
             *(self.name, self.split, self._kept, len(self._images), counts or "nothing"),
             f"; noted {noted}" if noted else "",
         )
-        return self._store.finish(self.name, self.split, attributes, category_names, noted)
+        return self._store.finish(
+            self._images, name=self.name, split=self.split, noted=noted, **vocabularies
+        )
+
+    def _problem(
+        self, region: RegionRecord, image: ImageRecord, given: Box
+    ) -> tuple[str, str] | None:
+        """Reason and detail of a region that cannot be used."""
+        name = f"region {region.region_id}"
+        if region.region_id in self._ids:
+            return "duplicate_id", f"{name} occurs more than once; only the first counts"
+        if region.caption is not None and not region.caption.strip():
+            return "empty_caption", f"the caption of {name} has no word"
+        if not image.path:
+            return "missing_image", f"image {image.image_id} has no file"
+        reason = box_problem(region.box, image.width, image.height)
+        if reason is None:
+            return None
+        detail = f"box {given} of {name} in an image of {image.width} x {image.height} pixels"
+        return box_problem(given, image.width, image.height) or reason, detail
 
     def _note_oddities(self, region: RegionRecord, given: Box, image: ImageRecord) -> None:
         x1, y1, x2, y2 = given
@@ -257,11 +214,11 @@ class RegionCollector:
     def _leave_out(self, rejection: Rejection) -> None:
         self._counts[rejection.reason] += 1
         self._example = self._example or rejection.detail
-        self._store.add_rejection(rejection)
+        self._store.rejected.append(rejection)
 
 
 def box_problem(box: Box, width: float, height: float) -> str | None:
-    """Why no view of this xyxy box can be cut: a reason for `Rejection`, or None.
+    """Why no view of this xyxy box can be cropped: a reason for `Rejection`, or None.
 
     >>> box_problem((5, 5, 5, 9), 20, 20)
     'empty_box'

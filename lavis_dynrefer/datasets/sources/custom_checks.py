@@ -1,26 +1,24 @@
-"""Mistakes that a json in COCO's layout, written by somebody's own script, is likely to have."""
+"""Mistakes that a json in COCO's layout, written by a user's own script, is likely to have."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.annotation_rows import Row, whole_number
+from lavis_dynrefer.datasets.sources.annotation_rows import Row
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box, ImageRecord
 
 logger = logging.getLogger(__name__)
 
 GUIDE = "docs/train_on_your_data.md"
-SLACK = 0.05  # share of a side by which a good box may leave its image
-MANY_OUTSIDE = 0.2  # share of boxes outside that needs an explanation
-MOST_OUTSIDE = 0.5  # share of boxes outside that is wrong whatever the explanation
+SLACK = 0.05  # fraction of a side by which a good box may leave its image
+MANY_OUTSIDE = 0.2  # fraction of boxes outside that needs an explanation
+MOST_OUTSIDE = 0.5  # fraction of boxes outside that is wrong whatever the explanation
 NEARLY_ALL = 0.95
-MOST_REPEATED = 0.05  # share of annotations that may have the id of another
+MOST_REPEATED = 0.05  # fraction of annotations that may repeat an id
 
 Size = tuple[int, int]
 
@@ -33,56 +31,46 @@ class OwnFile(RawFile):
         return DatasetError(f"{problem}. {GUIDE} describes the file")
 
 
-def own_file(split: str) -> OwnFile:
-    """The json of a split."""
-    return OwnFile(f"annotations.{split}", f"{split}.json", GUIDE)
-
-
-def rows_of(document: Row, key: str, path: str | Path, source: RawFile) -> list[dict[str, Any]]:
+def rows_of(document: Row, key: str, source: RawFile) -> list[dict[str, Any]]:
     """A list of objects that the document must have.
 
     Raises:
-        DatasetError: it has none, or an empty one.
+        DatasetError: it is missing or empty.
     """
     rows = document.get(key)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise source.error(
-            f"{path}: expected COCO's layout with a list of objects {key!r}, "
+            f"{source.name}: expected COCO's layout with a list of objects {key!r}, "
             f"got an object with {sorted(document)[:10]}"
         )
     if not rows:
-        raise source.error(f"{path}: the list {key!r} is empty")
+        raise source.error(f"{source.name}: the list {key!r} is empty")
     return rows
 
 
-def require_some(
-    rows: Sequence[Row], keys: Sequence[str], why: str, path: str | Path, source: RawFile
-) -> None:
-    """Refuse annotations of which not one has one of the keys.
+def require_some(rows: Sequence[Row], keys: Sequence[str], why: str, source: RawFile) -> None:
+    """Refuse annotations if none of them has one of the keys.
 
     Args:
         rows: the annotations.
-        keys: what one of them should have.
+        keys: one of them must be there.
         why: what the keys are for.
-        path: the file.
-        source: what the file is, for errors.
+        source: the file, for errors.
 
     Raises:
-        DatasetError: none has one.
+        DatasetError: no annotation has any.
     """
     if any(row.get(key) not in (None, "", [], {}) for row in rows for key in keys):
         return
     present = sorted({key for row in rows[:1000] for key in row})
     raise source.error(
-        f"{path}: none of {len(rows)} annotations has {' or '.join(map(repr, keys))} {why}; "
+        f"{source.name}: none of {len(rows)} annotations has {' or '.join(map(repr, keys))} {why}; "
         f"they have the keys {present}"
     )
 
 
-def check_ids(
-    rows: Sequence[Row], images: Sequence[Row], path: str | Path, source: RawFile
-) -> None:
-    """Refuse ids that mean several things; a few repeated annotations are left to the collector.
+def check_ids(rows: Sequence[Row], images: Sequence[Row], source: RawFile) -> None:
+    """Refuse ambiguous ids; a few repeated annotations are left to the collector.
 
     Raises:
         DatasetError: an image id has two files, or more than `MOST_REPEATED` of the annotations
@@ -93,13 +81,13 @@ def check_ids(
         name = image.get("file_name")
         if names.setdefault(str(image.get("id")), name) != name:
             found = f"{names[str(image.get('id'))]!r} and {name!r}"
-            raise source.error(f"{path}: image id {image.get('id')!r} means {found}")
+            raise source.error(f"{source.name}: image id {image.get('id')!r} means {found}")
     ids = [str(row["id"]) for row in rows if "id" in row]
     repeated = len(ids) - len(set(ids))
     if repeated > MOST_REPEATED * len(rows):
         raise source.error(
-            f"{path}: {repeated} of {len(rows)} annotations have the id of another, for example "
-            f"id {repeated_names(ids)[0]}; number them: `for number, row in "
+            f"{source.name}: {repeated} of {len(rows)} annotations have the id of another, for "
+            f"example id {repeated_names(ids)[0]}; number them: `for number, row in "
             "enumerate(annotations): row['id'] = number`"
         )
 
@@ -109,31 +97,19 @@ def repeated_names(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).most_common() if count > 1]
 
 
-def id_of(row: Row, key: str) -> int:
-    """An id that a row must have.
-
-    Raises:
-        ValueError: it has none, or none that is a whole number.
-    """
-    try:
-        return whole_number(row.get(key))
-    except ValueError as error:
-        raise InputError(f"{key}: {error}") from None
-
-
 class BoxCheck:
-    """Tells COCO's boxes in pixels from corners, from shares, and from boxes of other images."""
+    """Tells COCO's boxes in pixels from corners, from fractions, and from boxes of other images."""
 
     def __init__(self) -> None:
-        self.total = self.outside = self.corners = self.shares = 0
+        self.total = self.outside = self.corners = self.fractions = 0
         self.example = ""
 
     def add(self, box: Box, image: ImageRecord) -> None:
-        """Look at one box, x1, y1, x2, y2 if the file has what it should have."""
+        """Look at one box, xyxy if the file is right."""
         x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
         right, bottom = image.width * (1 + SLACK), image.height * (1 + SLACK)
         self.total += 1
-        self.shares += max(x, y, w, h) <= 1
+        self.fractions += max(x, y, w, h) <= 1
         self.corners += x < w <= right and y < h <= bottom
         if x + w > right or y + h > bottom:
             self.outside += 1
@@ -141,20 +117,20 @@ class BoxCheck:
             example = f"{[x, y, w, h]} in image {image.image_id} of {size}"
             self.example = self.example or example
 
-    def finish(self, path: str | Path, source: RawFile) -> None:
-        """Refuse boxes that are of another kind.
+    def finish(self, source: RawFile) -> None:
+        """Refuse boxes of another kind.
 
         Raises:
-            DatasetError: they are.
+            DatasetError: the boxes are corners or fractions, or most leave their images.
         """
-        if self.total and self.shares == self.total:
+        if self.total and self.fractions == self.total:
             raise source.error(
-                f"{path}: no number of its {self.total} boxes is above 1; they seem to be shares "
-                "of the image, expected pixels: multiply x and width by the image's width, y "
-                "and height by its height"
+                f"{source.name}: no number of its {self.total} boxes is above 1; they seem to be "
+                "fractions of the image, expected pixels: multiply x and width by the image's "
+                "width, y and height by its height"
             )
-        found = f"{path}: as x, y, width, height {self.outside} of {self.total} boxes leave their "
-        found += f"images, for example {self.example}"
+        found = f"{source.name}: as x, y, width, height {self.outside} of {self.total} boxes "
+        found += f"leave their images, for example {self.example}"
         if self.outside > MANY_OUTSIDE * self.total and self.corners >= NEARLY_ALL * self.total:
             raise source.error(
                 f"{found}; they seem to be corners x1, y1, x2, y2: write [x1, y1, x2 - x1, y2 - y1]"
@@ -176,21 +152,21 @@ class SizeCheck:
         if annotated == actual:
             return
         self.wrong += 1
-        turned = annotated == actual[::-1]
+        rotated = annotated == actual[::-1]
         self.example = self.example or (
             f"image {image_id} has {actual[0]} x {actual[1]} pixels, the json says "
             f"{annotated[0]} x {annotated[1]}"
-            + (" (turned by an EXIF tag? save it turned)" if turned else "")
+            + (" (rotated by an EXIF tag? save it rotated)" if rotated else "")
         )
 
-    def finish(self, path: str | Path, source: RawFile) -> None:
-        """Refuse a file that is about other images; single differences are only logged.
+    def finish(self, source: RawFile) -> None:
+        """Refuse a file about other images; single differences are only logged.
 
         Raises:
             DatasetError: most sizes differ.
         """
-        found = f"{path}: {self.wrong} of {self.total} images looked at have another size than "
-        found += f"the json says: {self.example}; boxes are taken in pixels of the files"
+        found = f"{source.name}: {self.wrong} of {self.total} images checked have another size "
+        found += f"than the json says: {self.example}; boxes count in pixels of the files"
         if 2 * self.wrong > self.total:
             raise source.error(found)
         if self.wrong:

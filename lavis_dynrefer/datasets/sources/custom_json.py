@@ -9,30 +9,42 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.annotation_rows import ROW_ERRORS, Row, shown, text_of, xyxy
+from PIL import Image
+
+from lavis_dynrefer.datasets.sources.annotation_rows import (
+    ROW_ERRORS,
+    Row,
+    rows_by_id,
+    shown,
+    side_length,
+    text_of,
+    whole_number,
+    xyxy,
+)
 from lavis_dynrefer.datasets.sources.coco_layout import category_names, category_of
 from lavis_dynrefer.datasets.sources.collector import TRAIN, RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
     BoxCheck,
     OwnFile,
+    Size,
+    SizeCheck,
     check_ids,
-    id_of,
-    own_file,
     repeated_names,
     require_some,
     rows_of,
 )
-from lavis_dynrefer.datasets.sources.custom_images import ImageProblem, OwnImages
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.structures import AttributeInfo, RegionRecord, RegionSet
+from lavis_dynrefer.images.opening import IMAGE_ERRORS
+from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes, plain_attribute
 
 logger = logging.getLogger(__name__)
 
 IMAGES = OwnFile("images.storage", "images", GUIDE)
 LABELS = PRESENT, ABSENT, UNKNOWN = 1, 0, -1
+SIZES_CHECKED = 50  # images whose size is compared with the json
 
 
 def read_custom(
@@ -46,40 +58,40 @@ def read_custom(
     """Every annotation with what it says.
 
     In the split "train" a region needs a caption. In any other split it is graded on what it has;
-    `no_caption` counts those without one. `unreadable_attributes` counts regions whose attributes
-    are neither names nor labels, or name what the file does not list: their rest is used.
+    those without a caption are noted as `no_caption`. Regions whose attributes are neither names
+    nor labels, or name what the file does not list, are noted as `unreadable_attributes`; the rest
+    of them is used.
 
     Args:
         annotations: json in COCO's layout.
         images: folder that `file_name` is relative to.
         name: protocol id.
         split: split name.
-        stores: where the regions go.
+        stores: where the regions are kept.
 
     Raises:
         DatasetError: the file is missing or of another kind, its boxes do not fit the images, or
             no region is usable.
     """
-    source = own_file(split)
-    document = read_json(annotations, source)
-    rows = rows_of(document, "annotations", annotations, source)
-    require_some(rows, ["bbox"], "to mark a region", annotations, source)
-    entries = rows_of(document, "images", annotations, source)
-    check_ids(rows, entries, annotations, source)
-    labels = _Labels.of(document, annotations, source)
+    document = read_json(annotations, OwnFile(f"annotations.{split}", f"{split}.json", GUIDE))
+    source = OwnFile(f"annotations.{split}", str(annotations), GUIDE)
+    rows = rows_of(document, "annotations", source)
+    require_some(rows, ["bbox"], "to mark a region", source)
+    entries = rows_of(document, "images", source)
+    check_ids(rows, entries, source)
+    labels = _Labels.of(document, source)
     if split == TRAIN:
-        require_some(rows, ["caption"], "to train on", annotations, source)
+        require_some(rows, ["caption"], "to train on", source)
     else:
         named = ["category_id"] if labels.categories else []
-        graded = ["caption", "attributes", *named]
-        require_some(rows, graded, "to be graded on", annotations, source)
+        require_some(rows, ["caption", "attributes", *named], "to be graded on", source)
     collector = RegionCollector(name, split, stores)
-    own = OwnImages(entries, ImageFolder(images, IMAGES), collector, source)
+    own = _OwnImages(entries, ImageFolder(images, IMAGES), collector, source)
     boxes, counts = BoxCheck(), Counter[str]()
     for row in rows:
         _collect(row, labels, own, collector, boxes, counts)
-    own.finish(annotations, source)
-    boxes.finish(annotations, source)
+    own.finish(source)
+    boxes.finish(source)
     found = collector.finish(
         attributes=labels.attributes if counts["attributes"] else (),
         category_names=tuple(labels.categories.values()) if counts["category"] else (),
@@ -91,19 +103,19 @@ def read_custom(
 def _collect(
     row: Row,
     labels: _Labels,
-    images: OwnImages,
+    images: _OwnImages,
     collector: RegionCollector,
     boxes: BoxCheck,
     counts: Counter[str],
 ) -> None:
-    """Hand one annotation to the collector."""
+    """Give one annotation to the collector."""
     try:
-        image_id = id_of(row, "image_id")
+        image_id = _id_of(row, "image_id")
         fields = labels.fields(row)
         box = xyxy(row.get("bbox"))
-        region = RegionRecord(id_of(row, "id"), image_id, box, **fields)
+        region = RegionRecord(_id_of(row, "id"), image_id, box, **fields)
         image = images.find(image_id)
-    except ImageProblem as problem:
+    except _ImageProblem as problem:
         collector.reject(problem.reason, str(problem), region)
         return
     except ROW_ERRORS as error:
@@ -122,24 +134,31 @@ def _collect(
     collector.add(region, image)
 
 
+def _id_of(row: Row, key: str) -> int:
+    try:
+        return whole_number(row.get(key))
+    except ValueError as error:
+        raise InputError(f"{key}: {error}") from None
+
+
 @dataclass(frozen=True)
 class _Labels:
     """What the annotations of a file may say about a region.
 
     Args:
         attributes: the attributes, in vector order.
-        categories: category id -> name; empty where the file names none.
+        categories: category id -> name; empty if the file names none.
     """
 
     attributes: tuple[AttributeInfo, ...]
     categories: Mapping[int, str]
 
     @classmethod
-    def of(cls, document: Row, path: str | Path, source: RawFile) -> _Labels:
+    def of(cls, document: Row, source: RawFile) -> _Labels:
         """The labels of a document; attributes that it does not list are those of its regions.
 
         Raises:
-            DatasetError: attributes or categories that make no sense, or one name twice.
+            DatasetError: malformed attributes or categories, or a name that occurs twice.
         """
         categories = category_names(document, source) if document.get("categories") else {}
         listed = document.get("attributes") or _mentioned(document["annotations"])
@@ -149,15 +168,13 @@ class _Labels:
             else:
                 attributes = parse_attributes(listed)
         except (TypeError, ValueError) as error:
-            raise source.error(f"{path}: {error}") from error
-        for what, names in (
-            ("attributes", [item.name for item in attributes]),
-            ("categories", list(categories.values())),
-        ):
-            if not all(isinstance(name, str) for name in names):
-                raise source.error(f"{path}: {what}: expected text as names, got {names[:5]}")
-            if len(set(names)) < len(names):
-                raise source.error(f"{path}: {what} of the same name: {repeated_names(names)[:5]}")
+            raise source.error(f"{source.name}: {error}") from error
+        names = [item.name for item in attributes]
+        if not all(isinstance(name, str) for name in names):
+            raise source.error(f"{source.name}: attributes: expected names, got {names[:5]}")
+        if repeated_names(names):
+            found = repeated_names(names)[:5]
+            raise source.error(f"{source.name}: attributes of the same name: {found}")
         return cls(attributes, categories)
 
     def fields(self, row: Row) -> dict[str, Any]:
@@ -177,7 +194,7 @@ class _Labels:
         }
 
     def _vector(self, given: Any) -> tuple[int, ...] | None:
-        """Labels of a list of names or a mapping to labels; None for what other tools write."""
+        """Labels from a list of names or a mapping name -> label; None for anything else."""
         labels: Mapping[str, Any]
         if isinstance(given, list) and all(isinstance(name, str) for name in given):
             labels, other = dict.fromkeys(given, PRESENT), ABSENT
@@ -208,3 +225,100 @@ def _names(row: Row, key: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{key}: expected a list of names, got {shown(names)}")
     return [text_of(name) for name in names]
+
+
+class _ImageProblem(Exception):
+    """Why the regions of an image are rejected; `reason` as in `Rejection`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class _OwnImages:
+    """The images that a json lists, measured if it gives no size.
+
+    Args:
+        rows: its `images`.
+        folder: what `file_name` is relative to.
+        collector: counts entries that are of no use.
+        source: the json, for errors.
+
+    Raises:
+        DatasetError: no entry has an id.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        folder: ImageFolder,
+        collector: RegionCollector,
+        source: RawFile,
+    ) -> None:
+        self._folder = folder
+        self._collector = collector
+        self._rows = rows_by_id(rows, "image", source, [collector])
+        self._found: dict[int, ImageRecord] = {}
+        self._asked: set[int] = set()
+        self._sizes = SizeCheck()
+
+    def find(self, image_id: int) -> ImageRecord:
+        """An image by its id.
+
+        Raises:
+            InputError: `images` does not list it.
+            _ImageProblem: its file is missing, or is no image and has to be measured.
+        """
+        if image_id not in self._rows:
+            raise InputError(f"image_id {image_id} is not listed in 'images'")
+        self._asked.add(image_id)
+        if image_id not in self._found:
+            self._found[image_id] = self._record(image_id, self._rows[image_id])
+        return self._found[image_id]
+
+    def finish(self, source: RawFile) -> None:
+        """Count the images without an annotation, and compare sizes.
+
+        Raises:
+            DatasetError: most of the files checked have another size than the json says.
+        """
+        for image_id in self._rows:
+            if image_id not in self._asked:
+                detail = f"image {image_id} has no readable annotation"
+                self._collector.leave_out("no_regions", detail, image_id)
+        self._sizes.finish(source)
+
+    def _record(self, image_id: int, row: Row) -> ImageRecord:
+        name = row.get("file_name")
+        path = self._folder.find(name) if isinstance(name, str) else None
+        if path is None:
+            detail = f"no file {Path(self._folder.root, str(name))}" if name else "no file_name"
+            raise _ImageProblem("missing_image", f"image {image_id}: {detail}")
+        annotated = _annotated_size(row)
+        if annotated and self._sizes.total >= SIZES_CHECKED:
+            return ImageRecord(image_id, path, *annotated)
+        try:
+            with Image.open(path) as image:
+                actual = image.size
+        except IMAGE_ERRORS as error:
+            if annotated:  # found again when the image is needed, and `on_error` decides
+                return ImageRecord(image_id, path, *annotated)
+            raise _ImageProblem("unreadable_image", f"image {image_id}: {error}") from error
+        if annotated:
+            self._sizes.add(image_id, annotated, actual)
+        return ImageRecord(image_id, path, *(annotated or actual))
+
+
+def _annotated_size(row: Row) -> Size | None:
+    """Width and height in pixels, if the json gives both.
+
+    Raises:
+        _ImageProblem: they are not the size of any image.
+    """
+    sides = row.get("width"), row.get("height")
+    if None in sides:
+        return None
+    try:
+        return side_length(sides[0]), side_length(sides[1])
+    except ValueError as error:
+        raise _ImageProblem("no_size", f"image {shown(row)}: {error}") from error

@@ -1,4 +1,4 @@
-"""Boxes that GRiT found on Visual Genome, to be captioned in place of the annotated ones."""
+"""Boxes that GRiT found on Visual Genome, to be captioned instead of the annotated ones."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BOXES = RawFile(
     "GRiT (https://github.com/JialianW/GRiT), what its evaluation on Visual Genome writes",
 )
 GRIT_SIDE = 720  # pixels; GRiT stores boxes as if the longer side of every image were this long
-SLACK = 0.05  # share of a side by which a good box may leave its image
-MOST_OUTSIDE = 0.05  # share of boxes that may leave their images by more
-SMALL_SIDE = 0.9 * GRIT_SIDE  # images this small show by their boxes whether those are scaled
-FEW_BOXES = 100  # in small images, too few to tell
+SLACK = 0.05  # fraction of a side by which a good box may leave its image
+MOST_OUTSIDE = 0.05  # fraction of boxes that may leave their images by more
+SMALL_SIDE = 0.9 * GRIT_SIDE  # boxes of smaller images show whether they are scaled
+FEW_BOXES = 100  # fewer boxes in small images do not tell
 _RULE = (
     f"GRiT stores x, y, width, height times {GRIT_SIDE} / the longer side of the image, and that "
     "scaling is undone here"
@@ -37,24 +37,24 @@ _RULE = (
 def read_grit(
     boxes: str | Path, truth: RegionSet, *, name: str, stores: Stores = in_memory
 ) -> RegionSet:
-    """The detections on the images of a split, with that split as their truth.
+    """The detections on the images of a split, graded on that split.
 
-    Detections are numbered on from the largest region id of the truth, in file order; an image of
-    the split without a detection stays in the truth. GRiT's own captions are not used. Detections
-    on images of other splits are left alone, and noted as "on_other_images".
+    Detections get the ids after the largest one of the truth, in file order. An image without a
+    detection remains in the truth. GRiT's own captions are not used. Detections on images of other
+    splits are skipped and noted as "on_other_images".
 
     Args:
         boxes: `vg_instances_results.json`, a list of image_id, bbox and score.
         truth: the annotated split.
         name: protocol id.
-        stores: where the regions go.
+        stores: where the regions are kept.
 
     Returns:
-        Regions with a `score` and no caption; the truth and what it rejected are those of `truth`.
+        Regions with a `score` and no caption; truth and rejections are those of `truth`.
 
     Raises:
         DatasetError: the file is missing or of another kind, has no detection on an image of the
-            split, or holds boxes that are not scaled as GRiT scales them.
+            split, or has boxes that are not scaled as GRiT scales them.
     """
     collector = RegionCollector(name, truth.split, stores, is_truth=False)
     for image in truth.images.values():
@@ -102,7 +102,7 @@ def undo_scaling(box: Box, image: ImageRecord) -> Box:
 
 
 class _ScaleCheck:
-    """Tells boxes that GRiT scaled from boxes that somebody has unscaled before."""
+    """Tells boxes as GRiT scales them from boxes that somebody has unscaled already."""
 
     def __init__(self) -> None:
         self.total = self.outside = self.small = self.small_outside = 0

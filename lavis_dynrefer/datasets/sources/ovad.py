@@ -1,4 +1,4 @@
-"""OVAD: boxes on COCO val2017 images with 117 attributes, each present, absent or unknown."""
+"""OVAD: boxes on COCO val2017 images with 117 attributes: present, absent or unknown."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def read_ovad(
     """Every box with its attribute labels and its category.
 
     Args:
-        annotations: ovad2000.json, or another file of its layout.
+        annotations: ovad2000.json, or another file in its layout.
         images: folder of the COCO val2017 images.
         name: protocol id.
         split: split name.
-        stores: where the regions go.
+        stores: where the regions are kept.
 
     Raises:
         DatasetError: a file is missing or of another kind, or no region is usable.
@@ -61,7 +61,7 @@ def _attributes(rows: Any) -> tuple[AttributeInfo, ...]:
     """The vocabulary.
 
     Raises:
-        ValueError: none, or one whose entries are of another kind or share a name.
+        ValueError: it is empty, an entry is of another kind, or two have the same name.
     """
     attributes = parse_attributes(rows)
     names = [text_of(item.name) for item in attributes]

@@ -1,4 +1,4 @@
-"""Raw annotation files and image folders, read so that every problem is named."""
+"""Raw annotation files and image folders, read so that every error names file and cure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
 _BLOCK = 1 << 22  # bytes read at once; the items of the largest files have some thousand
 
-# What damaged json raises: JSONDecodeError is a ValueError, as is what a number of 5000 digits
-# gives; thousands of brackets give the other.
+# Damaged json raises JSONDecodeError, which is a ValueError; so does a number of 5000 digits.
+# Thousands of brackets raise a RecursionError.
 _JSON_ERRORS = (ValueError, RecursionError)
 
 Opener = Callable[[Path], BinaryIO]
@@ -30,11 +30,11 @@ class DatasetError(InputError):
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file or folder that a dataset's own site hands out.
+    """A file or folder of a dataset as its own site publishes it.
 
     Args:
-        setting: the argument of the reader, which is also the key in the yaml.
-        name: usual name, relative to the dataset's root.
+        setting: the argument of the reader and key in the yaml.
+        name: usual path below the dataset's root.
         origin: where to get it.
     """
 
@@ -47,10 +47,10 @@ class RawFile:
         return DatasetError(f"{problem}. Set `{self.setting}`; get the file from {self.origin}")
 
     def require(self, path: str | Path) -> Path:
-        """The path as given, if something is there.
+        """The path as given.
 
         Raises:
-            DatasetError: nothing is.
+            DatasetError: it does not exist.
         """
         if not Path(path).exists():
             raise self.error(f"{self.setting}: no file or folder {Path(path).absolute()}")
@@ -63,7 +63,13 @@ def read_json(path: str | Path, source: RawFile) -> dict[str, Any]:
     Raises:
         DatasetError: missing, not json, or not an object.
     """
-    text = _read_text(path, source)
+    source.require(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _not_text(path, source, error) from error
+    if text[:200].lstrip()[:1] not in ("[", "{"):
+        raise source.error(f"{path} is not json, it begins with {text[:40]!r}")
     try:
         document = json.loads(text)
     except _JSON_ERRORS as error:
@@ -74,22 +80,22 @@ def read_json(path: str | Path, source: RawFile) -> dict[str, Any]:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """The `Opener` that readers use unless told otherwise."""
+    """The default `Opener` of the readers."""
     return path.open("rb")
 
 
 def iter_json_list(
     path: str | Path, source: RawFile, opener: Opener = open_binary
 ) -> Iterator[Any]:
-    """The items of a json list, one after the other; the first one is an object.
+    """The items of a json list one by one; the first one is an object.
 
-    A parsed `region_descriptions.json` takes gigabytes; this holds some megabytes of its text and
-    one item at a time.
+    A parsed `region_descriptions.json` takes gigabytes; this holds a few megabytes of its text and
+    one item.
 
     Args:
         path: json file.
         source: what the file is, for errors.
-        opener: opens the file for reading, so that a caller can watch the progress.
+        opener: opens the file for reading; lets a caller watch the progress.
 
     Raises:
         DatasetError: missing, not json, not a list of objects, cut short, or followed by more.
@@ -103,11 +109,11 @@ def iter_json_list(
 
 
 class _ListReader:
-    """Takes a json list apart while it is read.
+    """Parses a json list while it is read.
 
     Args:
         file: open for reading bytes.
-        path: its name, for errors.
+        path: its path, for errors.
         source: what the file is, for errors.
     """
 
@@ -118,7 +124,7 @@ class _ListReader:
         self._decode_bytes = codecs.getincrementaldecoder("utf-8-sig")().decode
         self._text = ""
         self._position = 0
-        self._behind = 0  # characters of the file before `_text`
+        self._dropped = 0  # characters of the file before `_text`
         self._at_end = False
 
     def items(self) -> Iterator[Any]:
@@ -146,48 +152,48 @@ class _ListReader:
             raise self._source.error(f"{self._path} goes on after the end of its list: {rest!r}")
 
     def _item(self) -> Any:
-        """The item that begins at the current position, for which more text may be needed."""
+        """The item at the current position; reads more text if needed."""
         while True:
             try:
                 item, end = _DECODER.raw_decode(self._text, self._position)
             except _JSON_ERRORS as error:
                 if isinstance(error, json.JSONDecodeError) and self._read_more():
                     continue
-                start, end = (self._behind + at for at in (self._position, len(self._text)))
+                start, end = (self._dropped + at for at in (self._position, len(self._text)))
                 reason = getattr(error, "msg", error)
                 raise self._source.error(
                     f"{self._path} is damaged from character {start} of {end} on ({reason}); "
                     "was the download cut short?"
                 ) from error
-            # A number may go on in the text to come; an object cannot.
+            # A number may continue in the next block; an object cannot.
             if end < len(self._text) or isinstance(item, dict) or not self._read_more():
                 self._position = end
                 return item
 
     def _next_character(self) -> str:
-        """The character of the next item or bracket, "" at the end of the file."""
+        """First character of the next item or bracket, "" at the end of the file."""
         while True:
             self._position = _BETWEEN_ITEMS.match(self._text, self._position).end()  # type: ignore[union-attr]  # matches anything
             if self._position < len(self._text) or not self._read_more():
                 return self._text[self._position : self._position + 1]
 
     def _read_more(self) -> bool:
-        """Add to the text and forget what is behind; False at the end of the file."""
+        """Read on and drop what is parsed; False at the end of the file."""
         if self._at_end:
             return False
         block = self._file.read(max(_BLOCK, len(self._text) - self._position))
         self._at_end = not block
-        self._behind += self._position
+        self._dropped += self._position
         self._text = self._text[self._position :] + self._decode_bytes(block, final=self._at_end)
         self._position = 0
         return not self._at_end
 
 
 class ImageFolder:
-    """Which images are on disk: one listing per folder instead of one question per image.
+    """Which images are on disk: one listing per folder instead of one lookup per image.
 
     Args:
-        root: the folder; it and its sub-folders are listed when first asked about.
+        root: the folder; it and its subfolders are listed on first use.
         source: what the folder is, for the error.
 
     Raises:
@@ -217,20 +223,9 @@ class ImageFolder:
                 raise self._source.error(
                     f"{self._source.setting}: {folder} cannot be listed ({error})"
                 ) from error
-            except (OSError, ValueError):  # no folder, or a name that no folder can have
+            except (OSError, ValueError):  # no such folder, or an impossible name
                 self._names[folder] = frozenset()
         return self._names[folder]
-
-
-def _read_text(path: str | Path, source: RawFile) -> str:
-    source.require(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _not_text(path, source, error) from error
-    if text[:200].lstrip()[:1] not in ("[", "{"):
-        raise source.error(f"{path} is not json, it begins with {text[:40]!r}")
-    return text
 
 
 def _not_text(path: str | Path, source: RawFile, error: Exception) -> DatasetError:

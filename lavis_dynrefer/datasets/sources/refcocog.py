@@ -29,7 +29,7 @@ INSTANCES = RawFile("instances", "refcocog/instances.json", _SITE)
 IMAGES = RawFile("images.storage", "train2014", "https://cocodataset.org/#download (train2014.zip)")
 SPLITS = ("train", "val", "test")
 _KEYS = ("images", "annotations")
-# What a damaged pickle raises, or a folder in its place.
+# What a damaged pickle raises, or a folder instead of it.
 _PICKLE_ERRORS = (
     pickle.UnpicklingError,
     OSError,
@@ -45,11 +45,11 @@ _PICKLE_ERRORS = (
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, dictionaries, texts and numbers; a pickle can otherwise run any program."""
+    """Reads lists, dictionaries, strings and numbers only; a pickle could run any program."""
 
     def find_class(self, module_name: str, global_name: str) -> NoReturn:
         raise pickle.UnpicklingError(
-            f"it asks for {module_name}.{global_name}, and a list of references needs no class"
+            f"it asks for {module_name}.{global_name}; a list of references needs no class"
         )
 
 
@@ -62,15 +62,15 @@ def read_refcocog(
     name: str = "refcocog-umd",
     stores: Stores = in_memory,
 ) -> dict[str, RegionSet]:
-    """Read the splits; every sentence is a region of its own, with `sent_id` as region id.
+    """Read the splits; every sentence is one region, with `sent_id` as region id.
 
     Args:
-        refs: pickle of the references; it may hold plain data only.
+        refs: pickle of the references; may hold plain data only.
         instances: json with the boxes, in COCO's layout.
         images: folder of the COCO train2014 images.
         splits: which of "train", "val", "test".
-        name: protocol id, to which the split is added.
-        stores: where the regions of each split go.
+        name: protocol id; the split is appended.
+        stores: where the regions of each split are kept.
 
     Returns:
         Split name -> regions.
@@ -104,7 +104,7 @@ def read_refcocog(
 def _with_splits(
     references: Sequence[Any], collectors: Sequence[RegionCollector]
 ) -> Iterator[tuple[str, Row]]:
-    """Each reference and its split; one without counts in every split, as any may miss it."""
+    """Each reference and its split; one without a split is counted in all, as any may miss it."""
     for reference in references:
         split = reference.get("split") if isinstance(reference, dict) else None
         if isinstance(split, str):
@@ -117,11 +117,11 @@ def _with_splits(
 def _read_refs(path: str | Path) -> list[Any]:
     REFS.require(path)
     try:
-        # Written by Python 2, whose texts are bytes.
+        # Written by Python 2, whose strings are bytes.
         content = io.BytesIO(Path(path).read_bytes())
         references = _PlainUnpickler(content, encoding="utf-8").load()
     except _PICKLE_ERRORS as error:
-        raise REFS.error(f"{path} is no list of references: {error}") from error
+        raise REFS.error(f"{path} is not a list of references: {error}") from error
     if not isinstance(references, list):
         raise REFS.error(f"{path}: expected a list of references, got {shown(references)}")
     return references
@@ -142,20 +142,11 @@ def _add_sentences(
             detail = f"sentence {shown(row)} of reference {shown(reference)}: {error!r}"
             collector.leave_out("unreadable_record", detail, None)
             continue
-        image = images.get(region.image_id)
-        if image is None:
-            collector.reject("no_image_data", images.problem(region.image_id), region)
-        else:
-            collector.add(region, image)
+        collector.add(region, images.get(region.image_id))
 
 
 def _region(reference: Row, sentence: Row, boxes: Mapping[int, Row]) -> RegionRecord:
-    """One sentence with the box of its reference.
-
-    Raises:
-        KeyError, TypeError, ValueError: something is missing, of another kind, or the box is on
-            another image.
-    """
+    """One sentence with the box of its reference; raises `ROW_ERRORS`."""
     image_id, ann_id = whole_number(reference["image_id"]), whole_number(reference["ann_id"])
     if ann_id not in boxes:
         raise InputError(f"annotation {ann_id} is not in instances.json")

@@ -1,7 +1,7 @@
 """Visual Genome region descriptions from the raw files of versions 1.0 and 1.2.
 
-Captions and boxes are treated as the authors of ControlCap and DynRefer treat them, which is also
-the ground truth of GRiT's dense captioning numbers.
+Captions and boxes are converted as in ControlCap and DynRefer, which is also the ground truth of
+GRiT's dense captioning numbers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from lavis_dynrefer.datasets.sources.annotation_rows import (
     ROW_ERRORS,
     Row,
-    finite_number,
     rows_by_id,
     shown,
     side_length,
     text_of,
     whole_number,
     with_ids,
+    xyxy,
 )
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import (
@@ -53,9 +53,9 @@ PROTOCOLS = {  # type -> protocol id of the reports
     "vgcoco": "vgcoco-densecap-gt",
 }
 ID_KEYS = ("image_id", "id")  # "id" in version 1.0, and in the region descriptions of 1.2 as well
-OLD_KEYS, NEW_KEYS = "v1.0_keys", "v1.2_keys"  # noted where the regions have those of the other
+OLD_KEYS, NEW_KEYS = "v1.0_keys", "v1.2_keys"  # noted if a region has those of the other version
 MAX_CAPTION_WORDS = 15  # ControlCap and GRiT drop longer ones
-_CAPTION_TABLE = str.maketrans(  # DenseCap's replacements, then no punctuation
+_CAPTION_TABLE = str.maketrans(  # no punctuation, and DenseCap's replacements
     {
         **dict.fromkeys(string.punctuation, ""),
         "\u00bd": "half",
@@ -94,8 +94,8 @@ def read_visual_genome(
         version: "v1.2", "v1.0", or "vgcoco": the images of 1.2 that are COCO images too.
         splits: which of "train", "val", "test".
         name: protocol id; None for the version's own.
-        stores: where the regions of each split go.
-        opener: opens the largest file, so that a caller can watch the progress.
+        stores: where the regions of each split are kept.
+        opener: opens the largest file; lets a caller watch the progress.
 
     Returns:
         Split name -> regions.
@@ -123,7 +123,7 @@ def read_visual_genome(
         collector = collectors[split_of[image_id]]
         if missing.pop(image_id, None) is None:
             collector.note("image_listed_twice")
-        image = _find_image(image_id, listed_images.get(image_id), folder)
+        image = _find_image(image_id, listed_images.get(image_id, {}), folder)
         _add_regions(collector, image_id, image, regions, is_old=version == "v1.0")
     for image_id, split in missing.items():
         detail = f"image {image_id} of the split has no region in {region_descriptions}"
@@ -134,7 +134,7 @@ def read_visual_genome(
 
 
 def clean_caption(phrase: str) -> str:
-    """A phrase as it is trained on and graded: no punctuation, lower case, single blanks.
+    """A phrase as used in training and grading: no punctuation, lower case, single spaces.
 
     >>> clean_caption(' The "STOP" sign.  ')
     'the stop sign'
@@ -142,14 +142,14 @@ def clean_caption(phrase: str) -> str:
     return " ".join(phrase.translate(_CAPTION_TABLE).lower().split())
 
 
-def clamp_box(x: float, y: float, w: float, h: float, width: int, height: int) -> Box:
-    """Corner and size to xyxy, the upper left corner at least one pixel inside the image.
+def clamp_box(box: Box, width: int, height: int) -> Box:
+    """An xyxy box moved into an image, its upper left corner at least one pixel inside.
 
-    The result may be empty where the region lies outside.
+    The result may be empty if the region lies outside.
     """
+    x1, y1, x2, y2 = box
     # Comparisons instead of min and max: this runs five million times.
-    x1, y1 = (x if x > 1 else 1), (y if y > 1 else 1)
-    x2, y2 = x + w, y + h
+    x1, y1 = (x1 if x1 > 1 else 1), (y1 if y1 > 1 else 1)
     return (
         float(x1 if x1 < width - 1 else width - 1),
         float(y1 if y1 < height - 1 else height - 1),
@@ -159,7 +159,7 @@ def clamp_box(x: float, y: float, w: float, h: float, width: int, height: int) -
 
 
 def _read_splits(path: str | Path, collectors: Mapping[str, RegionCollector]) -> dict[int, str]:
-    """Image id -> split, for the splits asked for; an image in two splits is tested on."""
+    """Image id -> split, for the splits wanted; an image in two splits is not trained on."""
     document = read_json(path, SPLITS_FILE)
     split_of: dict[int, str] = {}
     for split in SPLITS:
@@ -186,7 +186,7 @@ def _coco_images(
 ) -> dict[int, str]:
     """The images that COCO has too; those without image data stay, to be counted as such."""
     if not any("coco_id" in row for row in images.values()):
-        raise IMAGE_DATA.error(f"{path}: no image has a 'coco_id', which type vgcoco goes by")
+        raise IMAGE_DATA.error(f"{path}: no image has a 'coco_id', which type vgcoco needs")
     return {
         image_id: split
         for image_id, split in split_of.items()
@@ -197,15 +197,13 @@ def _coco_images(
 def _has_coco_id(row: Row) -> bool:
     try:
         whole_number(row.get("coco_id"))
-    except ValueError:  # null, or NaN where a table of numbers has been in between
+    except ValueError:  # null, or NaN if the file once was a table of numbers
         return False
     return True
 
 
-def _find_image(image_id: int, row: Row | None, folder: ImageFolder) -> ImageRecord | None:
-    """The image, with an empty path where its file is missing; None without its size."""
-    if row is None:
-        return None
+def _find_image(image_id: int, row: Row, folder: ImageFolder) -> ImageRecord | None:
+    """The image, with an empty path if its file is missing; None without its size."""
     try:
         width, height = side_length(row["width"]), side_length(row["height"])
     except ROW_ERRORS:
@@ -214,7 +212,7 @@ def _find_image(image_id: int, row: Row | None, folder: ImageFolder) -> ImageRec
     parts = PurePosixPath(url).parts[-2:] if isinstance(url, str) else ()
     stem = PurePosixPath(parts[-1]).stem if parts else ""
     if not parts or (stem.isdecimal() and stem.lstrip("0") != str(image_id)):
-        parts = (*parts[:-1], name)  # no url, or that of another image
+        parts = (*parts[:-1], name)  # no url, or the url of another image
     bases = dict.fromkeys((parts[-1], name))
     names = [f"{parent}{base}" for base in bases for parent in ("", "VG_100K/", "VG_100K_2/")]
     return ImageRecord(image_id, folder.find("/".join(parts), *names) or "", width, height)
@@ -228,7 +226,7 @@ def _add_regions(
     *,
     is_old: bool,
 ) -> None:
-    """Hand the regions of one image to the collector; `is_old` is what the file should be."""
+    """Give the regions of one image to the collector; `is_old`: version 1.0 was asked for."""
     if not isinstance(rows, list):
         detail = f"image {image_id}: expected a list of regions, got {shown(rows)}"
         collector.leave_out("unreadable_record", detail, image_id)
@@ -240,30 +238,23 @@ def _add_regions(
             detail = f"region {shown(row)} of image {image_id}: {error!r}"
             collector.leave_out("unreadable_record", detail, image_id)
             continue
-        if (region.caption or "").count(" ") >= MAX_CAPTION_WORDS:  # cleaned: single blanks
+        if (region.caption or "").count(" ") >= MAX_CAPTION_WORDS:  # cleaned: single spaces
             detail = f"caption of region {region.region_id} has over {MAX_CAPTION_WORDS} words"
             collector.leave_out("long_caption", detail, image_id)
             continue
         _note_keys(collector, image_id, row, is_old)
-        if image is None:
-            detail = f"image {image_id} has no size in image_data"
-            collector.reject("no_image_data", detail, region)
-        else:
-            collector.add(region, image, given=given)
+        collector.add(region, image, given=given)
 
 
 def _read_region(row: Row, image_id: int, image: ImageRecord | None) -> tuple[RegionRecord, Box]:
-    """A region with the box and caption of the protocol, and its xyxy box as the file has it.
+    """A region with the protocol's box and caption, and the xyxy box as the file has it.
 
-    Raises:
-        KeyError, TypeError, ValueError: something is missing or of another kind.
+    Raises `ROW_ERRORS`.
     """
     region_id = whole_number(row["region_id"] if "region_id" in row else row["id"])
     caption = clean_caption(text_of(row["phrase"]))
-    x, y = finite_number(row["x"]), finite_number(row["y"])
-    w, h = finite_number(row["width"]), finite_number(row["height"])
-    given = (x, y, x + w, y + h)
-    box = clamp_box(x, y, w, h, image.width, image.height) if image else given
+    given = xyxy([row["x"], row["y"], row["width"], row["height"]])
+    box = clamp_box(given, image.width, image.height) if image else given
     return RegionRecord(region_id, image_id, box, caption), given
 
 
@@ -273,7 +264,7 @@ def _note_keys(collector: RegionCollector, image_id: int, row: Row, is_old: bool
         collector.note(OLD_KEYS if has_old else NEW_KEYS)
     inner = row.get("image" if has_old else "image_id", image_id)
     if inner != image_id and str(inner) != str(image_id):
-        collector.note("other_image_inside")  # the image it is listed under counts, as usual
+        collector.note("other_image_inside")  # the image it is listed under counts
 
 
 def _warn_of_other_keys(found: Mapping[str, RegionSet], path: str | Path, version: str) -> None:
@@ -281,7 +272,7 @@ def _warn_of_other_keys(found: Mapping[str, RegionSet], path: str | Path, versio
         number = sum(region_set.noted.get(keys, 0) for region_set in found.values())
         if number:
             logger.warning(
-                "%s: %d regions have the keys of version %s, asked for %s; is it the file of the "
-                "other version? Its regions differ, and so do the numbers measured on them",
+                "%s: %d regions have the keys of version %s, expected %s; is it the file of the "
+                "other version? Its regions differ, and so do the metrics measured on them",
                 *(path, number, other, version),
             )

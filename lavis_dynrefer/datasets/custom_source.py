@@ -1,0 +1,103 @@
+"""Your own regions as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lavis_dynrefer.datasets.build_info import CustomInfo
+from lavis_dynrefer.datasets.prepared import RawDataset, read_manifest
+from lavis_dynrefer.datasets.region_sets import captions_of
+from lavis_dynrefer.datasets.region_source import RegionSource, default_yaml
+from lavis_dynrefer.datasets.sources.collector import Stores
+from lavis_dynrefer.datasets.sources.custom_json import read_custom
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener
+from lavis_dynrefer.structures import RegionSet
+
+
+class Custom(RegionSource):
+    """A json in COCO's layout for every split, under any names; "train" is trained on."""
+
+    dataset_name = "custom_region"
+    info_type = CustomInfo
+    DATASET_CONFIG_DICT = default_yaml("custom_region")
+    _fitting: Mapping[str, str] = MappingProxyType({})  # split -> evaluator, once the data is read
+
+    def available_splits(self) -> tuple[str, ...]:
+        """Those that `annotations` names; without any, those of the prepared folder."""
+        if not self.config.get("build_info"):
+            return ()
+        info = self.info()
+        named = tuple(_named_files(info))
+        if named or info.prepared is None:
+            return named
+        return tuple(read_manifest(info.prepared)["splits"])
+
+    def evaluator_of(self, split: str) -> str:
+        """As `evaluators` says, else what fits the annotations."""
+        return self.info().evaluators.get(split) or self._fitting.get(split, self.default_evaluator)
+
+    def sources(self, info: CustomInfo) -> dict[str, Path]:
+        """The json of every split in use."""
+        files = _named_files(info)
+        wanted = files if info.splits is None else info.splits
+        return {
+            f"annotations.{split}": _place(info, files[split]) for split in wanted if split in files
+        }
+
+    def images(self, info: CustomInfo) -> Path:
+        """The folder that `file_name` is relative to."""
+        return _place(info, info.images.storage or "images")
+
+    def convert(
+        self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener
+    ) -> Mapping[str, RegionSet]:
+        """Read the json of each split."""
+        del opener
+        sources = self.sources(info)
+        return {
+            split: read_custom(
+                sources[f"annotations.{split}"],
+                self.images(info),
+                name=info.protocol or f"custom-{split}",
+                split=split,
+                stores=stores,
+            )
+            for split in splits
+        }
+
+    def raw(self, info: CustomInfo) -> RawDataset:
+        """As any dataset; there must be something to prepare."""
+        if not _named_files(info):
+            raise DatasetError("annotations: name a json for each split, {train: train.json}")
+        return super().raw(info)
+
+    def read(self, info: CustomInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
+        """As any dataset; notes what each split can be graded by."""
+        unknown = sorted(set(info.evaluators) - set(self.available_splits()))
+        if unknown:
+            raise DatasetError(f"evaluators: there is no split {unknown}")
+        found = super().read(info, splits)
+        self._fitting = {split: _fitting_evaluator(part) for split, part in found.items()}
+        return found
+
+
+def _fitting_evaluator(region_set: RegionSet) -> str:
+    """Captions are graded first, then attributes, then categories."""
+    if next(captions_of(region_set), None) is not None:
+        return "dense_caption"
+    if region_set.attributes:
+        return "attributes"
+    return "categories" if region_set.category_names else RegionSource.default_evaluator
+
+
+def _named_files(info: CustomInfo) -> dict[str, str]:
+    """Split -> its json; a split set to null does not exist."""
+    return {split: path for split, path in info.annotations.items() if path is not None}
+
+
+def _place(info: CustomInfo, path: str) -> Path:
+    """A path of the config: absolute, below `root`, or without a root from the current folder."""
+    return Path(info.root or ".").expanduser() / Path(path).expanduser()
