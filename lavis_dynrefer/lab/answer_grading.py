@@ -16,23 +16,23 @@ from lavis_dynrefer.synthetic.world import held_out_pairs
 
 Truth = Mapping[str, Any]  # a row of `read_truth`
 _MAP = "attribute_map"
-_MAP_ROUNDS = 0.1  # share of the rounds: average precision takes long
+_MAP_ROUNDS = 0.1  # share of the rounds, because average precision is slow
 
 
 def grade(
     truth: Sequence[Truth], *answers: Sequence[RegionPrediction], rounds: int = 1000
 ) -> dict[str, dict[str, Estimate]]:
-    """Every number of the embedded model's card.
+    """All numbers of the embedded model's card.
 
     Args:
         truth: R rows.
-        answers: for each model R predictions; with several models the numbers are their means.
+        answers: R predictions of each model; numbers of several models are averaged.
         rounds: of the bootstrap; for "attribute_map" a tenth of them.
 
     Returns:
         Group of regions -> number -> estimate. Groups are "all"; "held_out", the regions whose
         colour and category never occur together in training; and "held_out_reference", those whose
-        reference object is such a pair. A group without a region is left out.
+        reference object is such a pair. Empty groups are left out.
     """
     found = [statistics_of(truth, one) for one in answers]
     pairs = held_out_pairs()

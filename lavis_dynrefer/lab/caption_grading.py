@@ -1,68 +1,47 @@
-"""Grading captions of synthetic regions against what is true of them.
+"""Grading captions of synthetic regions against the facts.
 
-A caption is read as
+A caption is parsed as
 
     [a|an|the] PROPERTIES CATEGORY [is] [RELATION [a|an|the] COLOUR CATEGORY | on the SURFACE]
     [a|an|the] CATEGORY is PROPERTIES ...
 
-with the properties in any order, "and" between them or not, and "with red stripes" for striped and
-red. Every phrasing that this grammar allows counts alike. "medium" and "solid" need not be said. A
-further property ("shiny") may be said if it is true; a word of no known meaning, a property said
-twice, or a false one makes the phrase it stands in wrong.
+with the properties in any order, with or without "and", and "with red stripes" for striped and red.
+All phrasings of this grammar are equal. "medium" and "solid" may be left out; other properties
+("shiny") may be added. An unknown word, a repeated property or a false one makes its phrase wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic.captions import PATTERN_PLURALS
-from lavis_dynrefer.synthetic.world import (
-    BORDERS,
-    CATEGORIES,
-    COLOURS,
-    FINISHES,
-    PATTERNS,
-    POSES,
-    RELATIONS,
-    SIZES,
-)
+from lavis_dynrefer.synthetic.world import CATEGORIES, RELATIONS, SLOTS
 
-_WORDS = {
-    "colour": COLOURS,
-    "pattern": PATTERNS,
-    "size": SIZES,
-    "finish": FINISHES,
-    "border": BORDERS,
-    "pose": POSES,
-    "category": CATEGORIES,
+_SLOT_OF = {
+    **{word: slot for slot, words in SLOTS.items() for word in words},
+    **dict.fromkeys(CATEGORIES, "category"),
+    **dict.fromkeys(PATTERN_PLURALS.values(), "pattern"),
 }
-_SLOT_OF = MappingProxyType(
-    {
-        **{word: slot for slot, words in _WORDS.items() for word in words},
-        **dict.fromkeys(PATTERN_PLURALS.values(), "pattern"),
-    }
-)
-_SINGULAR = MappingProxyType({plural: word for word, plural in PATTERN_PLURALS.items()})
+_SINGULAR = {plural: word for word, plural in PATTERN_PLURALS.items()}
 _ARTICLES = ("a", "an", "the")
 _FILLERS = frozenset({*_ARTICLES, "is", "and", "with"})
-_STATED = ("size", "pattern", "colour", "category")  # what every full caption says
-_UNSAID = MappingProxyType({"size": "medium", "pattern": "solid"})
+_STATED = ("size", "pattern", "colour", "category")  # in every full caption
+_UNSAID = {"size": "medium", "pattern": "solid"}
 
 
 @dataclass(frozen=True)
 class CaptionGrade:
-    """What is right about one caption.
+    """Which parts of one caption are right.
 
     Args:
-        own: size, pattern, colour and category are right and nothing false is said of the region.
-        relation: the relation word is right; None where the region has no reference object.
-        reference: colour and category of the reference object are right; None without one.
-        full: `own`, and relation and reference are right too, or, without a reference object, the
-            surface is. A true surface in place of the relation is not enough.
+        own: size, pattern, colour and category, and nothing false about the region.
+        relation: the relation word; None if the region has no reference object.
+        reference: colour and category of the reference object; None without one.
+        full: `own`, `relation` and `reference`; without a reference object `own` and the surface.
+            A true surface instead of the relation is not enough.
     """
 
     own: bool
@@ -91,7 +70,7 @@ def grade_caption(facts: Mapping[str, str | None], caption: str) -> CaptionGrade
 
 
 def _split(caption: str) -> tuple[list[str], str | None, list[str]]:
-    """Words before the first relation or "on", that link, and the words behind it."""
+    """Words before the first relation or "on", that link, and the words after it."""
     words = caption.lower().replace(".", " ").split()
     for start in range(len(words)):
         for link in (*RELATIONS, "on"):
@@ -126,26 +105,24 @@ def _without_article(words: Sequence[str]) -> list[str]:
 def grade_captions(
     rows: Sequence[Mapping[str, Any]], captions: Sequence[str]
 ) -> dict[str, list[bool | None]]:
-    """What is right about each caption, a column for each question.
+    """Which parts of each caption are right, as columns.
 
     Args:
         rows: of `read_truth`, one for each caption.
         captions: the answers; an empty one is wrong.
 
     Returns:
-        "own", "relation", "reference" and "full"; regions without a reference object have None in
-        "relation" and "reference", but count in "full". "full_related" is "full" of the others.
+        The fields of `CaptionGrade`, and "full_related": "full" of the regions with a reference
+        object, None for the others.
 
     Raises:
-        ValueError: numbers of rows and captions differ.
+        InputError: the numbers of rows and captions differ.
     """
     if len(rows) != len(captions):
         raise InputError(f"expected a caption for each of {len(rows)} rows, got {len(captions)}")
     grades = [grade_caption(row["facts"], text) for row, text in zip(rows, captions)]
+    names = ("own", "relation", "reference", "full")
     return {
-        "own": [grade.own for grade in grades],
-        "relation": [grade.relation for grade in grades],
-        "reference": [grade.reference for grade in grades],
-        "full": [grade.full for grade in grades],
+        **{name: [getattr(grade, name) for grade in grades] for name in names},
         "full_related": [None if grade.relation is None else grade.full for grade in grades],
     }

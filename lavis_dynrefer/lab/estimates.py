@@ -1,4 +1,4 @@
-"""Numbers with their uncertainty, where regions of an image are not independent."""
+"""Numbers with confidence intervals, for regions that are not independent within an image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Statistic:
-    """A number over any choice of regions.
+    """A number that can be computed for any sample of regions.
 
     Args:
-        graded: (R,) bool, the regions it is about.
-        measure: numbers of such regions, repeats included -> percent.
+        graded: (R,) bool, the regions it applies to.
+        measure: indices of such regions, with repeats -> percent.
     """
 
     graded: np.ndarray
@@ -23,13 +23,13 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its uncertainty.
+    """A mean with its confidence interval.
 
     Args:
-        value: in percent; nan where nothing was graded.
+        value: in percent; nan if nothing was graded.
         low: lower end of the 95 % bootstrap interval.
         high: upper end of it.
-        count: regions graded.
+        count: number of graded regions.
     """
 
     value: float
@@ -55,16 +55,16 @@ def bootstrap(
     seed: int = 0,
     rounds: int = 1000,
 ) -> Estimate:
-    """Mean over models of a statistic, with a 95 % percentile interval.
+    """Mean of a statistic over models, with a 95 % percentile interval.
 
-    Whole images are drawn, because their regions share a reference object, and so are models, if
-    there are several: the interval then tells what another seed and other images may give.
+    Resamples whole images, because their regions share a reference object, and models, if there are
+    several: the interval then covers other images and other seeds.
 
     Args:
         statistics: one for each model, such as those trained from different seeds.
-        images: image of each row.
+        images: image id of each region.
         seed: of the resampling.
-        rounds: how often to resample.
+        rounds: number of resamplings.
     """
     graded = np.flatnonzero(statistics[0].graded)
     if not len(graded):

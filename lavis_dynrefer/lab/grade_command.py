@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lavis_dynrefer.lab.answer_grading import Truth, grade
 from lavis_dynrefer.lab.estimates import Estimate
-from lavis_dynrefer.predictor import RegionPredictor
-from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic.dataset import described_objects
 from lavis_dynrefer.synthetic.world import SPLIT_START
 
@@ -37,26 +34,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=list(SPLIT_START), default="val")
     parser.add_argument("--model", default="tiny", help="model type")
     parser.add_argument("--checkpoint", help="weights instead of the type's own")
-    parser.add_argument("--views", help="how views are chosen: image, task, fixed:0,0.5, ...")
-    parser.add_argument("--images", type=int, help="only the first ones of the split")
+    parser.add_argument("--views", help="view policy: image, task, fixed:0,0.5, ...")
+    parser.add_argument("--images", type=int, help="only the first images of the split")
     parser.add_argument("--output", type=Path, help="json file for the numbers and all answers")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Grade and print a table; returns the exit code."""
+    from lavis_dynrefer.lab.answer_grading import grade
+    from lavis_dynrefer.predictor import RegionPredictor
+
     start = time.time()
     images = described_objects(arguments.folder, arguments.split, arguments.images)
     predictor = RegionPredictor(arguments.model, checkpoint=arguments.checkpoint)
     truth = [row for rows in images.values() for row in rows]
-    answers = [
-        answer
-        for group in track(
-            ask(predictor, images, views=arguments.views),
-            description="regions",
-            total=len(images),
-        )
-        for answer in group
-    ]
+    pairs = ((path, [row["box"] for row in rows]) for path, rows in images.items())
+    found = predictor.predict_iter(pairs, views=arguments.views)
+    groups = track(found, description="regions", total=len(images))
+    answers = [answer for group in groups for answer in group]
     grades = grade(truth, answers)
     console = Console()
     console.print(_table(grades))
@@ -68,23 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
                 for group, numbers in grades.items()
             },
             "answers": [
-                {"truth": dict(row), "answer": answer.to_dict()}
-                for row, answer in zip(truth, answers)
+                {"truth": row, "answer": answer.to_dict()} for row, answer in zip(truth, answers)
             ],
         }
         arguments.output.write_text(json.dumps(document), encoding="utf-8")
     return 0
-
-
-def ask(
-    predictor: RegionPredictor,
-    images: Mapping[Path, Sequence[Truth]],
-    *,
-    views: str | None = None,
-) -> Iterable[list[RegionPrediction]]:
-    """Everything about every object, image by image."""
-    pairs = ((path, [row["box"] for row in rows]) for path, rows in images.items())
-    return predictor.predict_iter(pairs, views=views)
 
 
 def _table(grades: Mapping[str, Mapping[str, Estimate]]) -> Table:

@@ -1,10 +1,9 @@
-"""Pretraining of a small model's eye, where no published weights of its size exist."""
+"""Pretraining of the vision parts of a small model, for which no published weights exist."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -15,18 +14,9 @@ from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import (
-    LAVIS_KEYS,
-    ContrastConfig,
-    QFormerConfig,
-    RegionEncoderConfig,
-    TaggingConfig,
-    TextEncoderConfig,
-    VisionConfig,
-    from_mapping,
-)
+from lavis_dynrefer.config import LAVIS_KEYS, PretrainingConfig, from_mapping
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.boxes import carry
+from lavis_dynrefer.images.boxes import area, carry
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder, build_contrast
 from lavis_dynrefer.models.decoders.tagging import multi_hot
@@ -42,41 +32,28 @@ from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.vocab import load_names
 from lavis_dynrefer.vocab.prompts import attribute_prompts
 
-VISIBLE = 0.5  # share of a region that must lie in a view for the view to be asked about it
-
-
-@dataclass(frozen=True)
-class PretrainingConfig:
-    """The sections of a DynRefer config that matter here."""
-
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
-    qformer: QFormerConfig = field(default_factory=QFormerConfig)
-    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
-    tagging: TaggingConfig = field(default_factory=TaggingConfig)
-    contrast: ContrastConfig = field(default_factory=ContrastConfig)
+VISIBLE = 0.5  # least share of a region in a view for the view to be trained on it
 
 
 @registry.register_model("dynrefer_pretraining")
 class RegionPretraining(BaseModel):
-    """What a small model sees and reads with, taught by what is true of single regions.
+    """Backbone, region encoder, Q-Former, text encoder and contrast decoder, trained on labels.
 
-    It stands in for what EVA-CLIP and BLIP-2 bring to the full model. Four linear layers name the
-    labels: one from all cells of a region in a single view side by side, which learns shapes
-    fastest; one from their mean and one from the view's class token, so that each token comes to
-    hold what a Q-Former can find; and one from the queries. A view is asked about every region of
-    the batch that it shows, not only about the one it was cut around: a view of the surroundings
-    then teaches as much as its pixels hold. Afterwards the layers are thrown away. The
-    labels' texts are asked of the queries as well, as attributes are later: captions alone say too
-    seldom whether a thing is shiny for the text encoder and the contrast decoder to learn it.
+    A substitute for the EVA-CLIP and BLIP-2 weights of the full model. Four linear layers predict
+    the labels of a region: from all its cells in one view, concatenated, which learns shapes
+    fastest; from their mean and from the view's class token, so that each token holds what a
+    Q-Former can use; and from the queries. They are discarded afterwards. A view is trained on
+    every region of the batch that it shows, not only on the one it was cropped for. The contrast
+    decoder learns the texts of the labels as well, because captions alone mention attributes such
+    as "shiny" too rarely.
 
     Args:
         backbone: see `DynRefer`, as are all parts.
         region_encoder: combines the views.
         qformer: compresses them to queries.
-        text_encoder: embeds the labels' texts.
+        text_encoder: embeds the texts of the labels.
         contrast: scores them.
-        labels: names to recognise.
+        labels: names of the labels.
     """
 
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
@@ -100,7 +77,7 @@ class RegionPretraining(BaseModel):
         self.qformer = qformer
         self.text_encoder = text_encoder
         self.contrast = contrast
-        self.labels = tuple(labels)
+        self.tag_names = tuple(labels)
         self.prompts = tuple(tuple(attribute_prompts(label)) for label in labels)
         num_queries = qformer.query_tokens.shape[1]
         cells = region_encoder.roi_size**2
@@ -133,7 +110,7 @@ class RegionPretraining(BaseModel):
         )
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Binary cross-entropy, summed over labels, a mean over views and a mean over regions.
+        """Binary cross-entropy, summed over labels, averaged over views or regions.
 
         Args:
             samples: views (B, V, 3, S, S), boxes (B, V, 4), image_boxes (B, 4), image_ids: B
@@ -145,7 +122,7 @@ class RegionPretraining(BaseModel):
         """
         views = samples["views"]
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
-        truth = multi_hot(samples["tags"], len(self.labels)).to(tokens.device)  # (B, K)
+        truth = multi_hot(samples["tags"], len(self.tag_names)).to(tokens.device)  # (B, K)
 
         rois, shown = self._regions_in_views(samples)
         encoder = self.region_encoder
@@ -156,7 +133,7 @@ class RegionPretraining(BaseModel):
             roi_size=encoder.roi_size,
             sampling_ratio=encoder.sampling_ratio,
         )
-        # Views weigh the same, however many regions they show.
+        # Views have equal weight, however many regions they show.
         view = rois[:, 0].long()
         weight = 1 / torch.bincount(view, minlength=len(tokens))[view] / len(tokens)
         cells = (_label_loss(self.cells_head(maps.flatten(1)), truth[shown]) * weight).sum()
@@ -170,8 +147,8 @@ class RegionPretraining(BaseModel):
         summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
         queries = self.qformer(self.region_encoder(features))
         query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
-        # The texts learn to read the queries but not to shape them: in the run in which they did,
-        # the kind of the object beside a region was not learnt (docs/tiny_model.md).
+        # No gradient from the texts into the queries: in a run with it, the queries did not learn
+        # the category of the reference object (docs/tiny_model.md).
         text = self.contrast.label_loss(
             self.text_encoder(self._sample_prompts()), queries.detach(), truth
         )
@@ -185,16 +162,16 @@ class RegionPretraining(BaseModel):
         return {"loss": sum(parts.values()), **parts}
 
     def _sample_prompts(self) -> list[str]:
-        """One of the sentences that ask for each label."""
-        # A seed from torch's generator: one seed then governs a whole training run.
+        """A random prompt for each label."""
+        # Seeded by torch's generator, so that one seed determines a training run.
         rng = random.Random(int(torch.randint(2**31, ())))
         return [rng.choice(prompts) for prompts in self.prompts]
 
     def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Every region that a view shows.
+        """All pairs of a view and a region that it shows.
 
         Returns:
-            (K, 5) number of the view and xyxy in its pixels, and (K,) number of the region.
+            (K, 5) index of the view and xyxy in its pixels, and (K,) index of the region.
         """
         boxes, image_boxes = samples["boxes"], samples["image_boxes"]
         size = self.region_encoder.image_size
@@ -202,12 +179,12 @@ class RegionPretraining(BaseModel):
         same = (ids[:, None] == ids)[:, None].expand(-1, boxes.shape[1], -1)  # (B, V, B)
         moved = carry(image_boxes[None, None], image_boxes[:, None, None], boxes[:, :, None])
         inside = moved.clamp(0, size)  # (B, V, B, 4)
-        share = _areas(inside) / _areas(moved)
+        share = (area(inside.view(-1, 4)) / area(moved.view(-1, 4))).view(same.shape)
         large_enough = (inside[..., 2:] - inside[..., :2] >= 1).all(dim=-1)
         kept = same & (share >= VISIBLE) & large_enough
         own = torch.arange(len(boxes), device=boxes.device)
         kept[own, :, own] = True
-        inside[own, :, own] = boxes  # whole pixels, as the model cuts it
+        inside[own, :, own] = boxes  # whole pixels, as for the model
         row, column, shown = kept.nonzero(as_tuple=True)
         view = row * boxes.shape[1] + column
         return torch.cat([view[:, None].float(), inside[row, column, shown]], dim=1), shown
@@ -219,7 +196,3 @@ def _label_loss(logits: Tensor, truth: Tensor) -> Tensor:
         logits.float(), truth.expand_as(logits).float(), reduction="none"
     )
     return losses.sum(dim=-1)
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from safetensors.torch import load
 from lavis_dynrefer.config import DynReferConfig, from_mapping
 from lavis_dynrefer.models.assembly import build_parts
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.llms.llm_options import T5Sizes
 from lavis_dynrefer.models.weights.checkpoint import load_weights
 from tests.conftest import SHARED
 
+T5_SIZES = [item.name for item in fields(T5Sizes)]  # the rest of config.json is ours by default
 OWN = SHARED / "parity"  # the folder used unless --golden names another
 
 
@@ -61,7 +64,7 @@ def model_config(folder: Path) -> DynReferConfig:
     """Our config for the dimensions in configs/model.json."""
     dims = read_json(folder / "configs" / "model.json")
     vit, qformer, text, head = (dims[key] for key in ("vit", "qformer", "text_encoder", "tag_head"))
-    options = dims["model_kwargs"]
+    options, llm = dims["model_kwargs"], read_json(folder / "t5" / "config.json")
     decoder = {
         "width": head["hidden_size"],
         "depth": head["num_hidden_layers"],
@@ -102,7 +105,7 @@ def model_config(folder: Path) -> DynReferConfig:
         "captioning": {
             "max_text_length": options["max_txt_len"],
             "llm_options": {
-                "config": dict(read_json(folder / "t5" / "config.json")),
+                "config": {name: llm[name] for name in T5_SIZES if name in llm},
                 "tokenizer": str(folder / "t5"),
             },
         },

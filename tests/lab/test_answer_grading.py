@@ -19,9 +19,9 @@ def truth():
     return [row for scene in scenes for row in truth_rows(scene) if row["form"] == "full"]
 
 
-def answer(row, *, category=None, caption=None, turned=False):
+def answer(row, *, category=None, caption=None, inverted=False):
     scores = {
-        name: (1 - value if turned else value) if value >= 0 else 0.5
+        name: (1 - value if inverted else value) if value >= 0 else 0.5
         for name, value in attribute_labels(row["facts"]).items()
     }
     return RegionPrediction(
@@ -32,14 +32,14 @@ def answer(row, *, category=None, caption=None, turned=False):
     )
 
 
-def test_the_truth_is_all_right(truth):
+def test_the_truth_scores_100(truth):
     grades = grade(truth, [answer(row) for row in truth], rounds=20)
     assert set(grades) == {"all", "held_out", "held_out_reference"}
     assert {one.value for numbers in grades.values() for one in numbers.values()} == {100.0}
     assert grades["all"]["full"].count == len(truth)
 
 
-def test_each_task_is_graded_by_its_own_answer(truth):
+def test_each_task_is_graded_by_itself(truth):
     wrong = [
         answer(row, category=CATEGORIES[CATEGORIES.index(row["facts"]["category"]) - 1])
         for row in truth
@@ -49,8 +49,8 @@ def test_each_task_is_graded_by_its_own_answer(truth):
     assert numbers["full"].value == numbers["attribute_map"].value == 100.0
 
 
-def test_turned_attribute_scores_are_worse_than_chance(truth):
-    numbers = grade(truth, [answer(row, turned=True) for row in truth], rounds=20)["all"]
+def test_inverted_attribute_scores_are_worse_than_chance(truth):
+    numbers = grade(truth, [answer(row, inverted=True) for row in truth], rounds=20)["all"]
     assert numbers["attribute_map"].value < 30
 
 

@@ -40,7 +40,7 @@ RIGHT = CaptionGrade(own=True, relation=True, reference=True, full=True)
         "a shiny striped red mug left of a blue house",
     ],
 )
-def test_every_phrasing_of_the_same_facts_is_right(caption):
+def test_all_phrasings_of_the_facts_are_right(caption):
     assert grade_caption(MUG, caption) == RIGHT
 
 
@@ -59,7 +59,7 @@ def test_every_phrasing_of_the_same_facts_is_right(caption):
         ("", False, False, False),
     ],
 )
-def test_each_mistake_costs_its_own_part_and_the_whole(caption, own, relation, reference):
+def test_a_mistake_makes_its_part_and_the_whole_wrong(caption, own, relation, reference):
     assert grade_caption(MUG, caption) == CaptionGrade(own, relation, reference, full=False)
 
 
@@ -67,7 +67,7 @@ def test_each_mistake_costs_its_own_part_and_the_whole(caption, own, relation, r
     "caption",
     ["a matte striped red mug", "a striped red red mug", "a striped red mug mug", "a nice red mug"],
 )
-def test_false_repeated_and_unknown_words_spoil_the_own_phrase(caption):
+def test_false_repeated_and_unknown_words_make_the_own_phrase_wrong(caption):
     assert not grade_caption(MUG, caption).own
 
 
@@ -103,6 +103,6 @@ def test_columns_by_hand():
     }
 
 
-def test_numbers_of_rows_and_captions_must_agree():
+def test_rejects_different_numbers_of_rows_and_captions():
     with pytest.raises(ValueError, match="each of 1 rows, got 2"):
         grade_captions([{"image_id": 1, "facts": MUG}], ["a", "b"])

@@ -9,7 +9,6 @@ from PIL import Image
 
 from lavis_dynrefer.datasets.sources import visual_genome
 from lavis_dynrefer.lab.benchmarks import generated_visual_genome as generated
-from lavis_dynrefer.lab.benchmarks.phrases import draw_phrases
 
 FILES = ("region_descriptions.json", "image_data.json", "densecap_splits.json")
 REGION_KEYS = ["region_id", "width", "height", "image_id", "phrase", "y", "x"]
@@ -34,10 +33,10 @@ def files(root):
 
 @pytest.fixture(scope="module")
 def phrases():
-    return draw_phrases(MANY, np.random.default_rng(0))
+    return generated.draw_phrases(MANY, np.random.default_rng(0))
 
 
-def test_there_are_as_many_images_and_regions_as_asked_for(files):
+def test_writes_the_requested_number_of_images_and_regions(files):
     entries, rows, _ = files
 
     assert len(entries) == len(rows) == 50
@@ -54,14 +53,14 @@ def test_rows_have_the_keys_of_version_1_2_in_their_order(files, shared):
     assert list(rows[0]) == list(real_row)
 
 
-def test_region_ids_are_unique_and_jump_between_images(files):
+def test_region_ids_are_unique_but_unsorted(files):
     ids = [region["region_id"] for entry in files[0] for region in entry["regions"]]
 
     assert sorted(ids) == list(range(1, 2001))
     assert ids != sorted(ids)
 
 
-def test_every_region_names_its_image_and_both_files_have_the_same_order(files):
+def test_regions_name_their_image_and_both_files_have_one_order(files):
     entries, rows, _ = files
 
     assert [entry["id"] for entry in entries] == [row["image_id"] for row in rows]
@@ -70,7 +69,7 @@ def test_every_region_names_its_image_and_both_files_have_the_same_order(files):
     )
 
 
-def test_splits_are_disjoint_parts_of_the_images_and_some_are_in_none(files):
+def test_splits_are_disjoint_and_leave_out_some_images(files):
     _, rows, splits = files
     chosen = [image_id for split in splits.values() for image_id in split]
 
@@ -79,17 +78,7 @@ def test_splits_are_disjoint_parts_of_the_images_and_some_are_in_none(files):
     assert set(chosen) < {row["image_id"] for row in rows}
 
 
-def test_split_sizes_at_full_size_are_those_of_densecap(tmp_path):
-    ids = np.arange(108_077)
-
-    generated._write_splits(tmp_path / "splits.json", ids, np.random.default_rng(0))
-
-    splits = json.loads((tmp_path / "splits.json").read_text())
-    sizes = {name: len(found) for name, found in splits.items()}
-    assert sizes == {"train": 77_398, "val": 5_000, "test": 5_000}
-
-
-def test_equal_seeds_give_equal_files_and_others_do_not(root, tmp_path):
+def test_the_seed_determines_the_files(root, tmp_path):
     for seed in (0, 1):
         generated.write_visual_genome(tmp_path / str(seed), images=50, regions=2000, seed=seed)
 
@@ -97,7 +86,7 @@ def test_equal_seeds_give_equal_files_and_others_do_not(root, tmp_path):
     assert loaded(tmp_path / "1") != loaded(root)
 
 
-def test_a_finished_folder_is_left_alone(root):
+def test_a_finished_folder_is_not_written_again(root):
     before = (root / FILES[0]).stat().st_mtime_ns
 
     generated.write_visual_genome(root, images=3, regions=3)
@@ -105,7 +94,7 @@ def test_a_finished_folder_is_left_alone(root):
     assert (root / FILES[0]).stat().st_mtime_ns == before
 
 
-def test_too_few_images_for_three_splits_are_refused(tmp_path):
+def test_rejects_too_few_images_for_three_splits(tmp_path):
     with pytest.raises(ValueError, match="at least 3, got 2"):
         generated.write_visual_genome(tmp_path, images=2, regions=9)
 
@@ -137,11 +126,11 @@ def test_phrases_are_as_long_as_real_ones(phrases):
         (0.05, lambda phrase: phrase.strip().endswith(".")),
     ],
 )
-def test_phrases_are_as_untidy_as_real_ones(phrases, share, has):
+def test_phrases_are_as_irregular_as_real_ones(phrases, share, has):
     assert np.mean([has(phrase) for phrase in phrases]) == pytest.approx(share, rel=0.2)
 
 
-def test_boxes_are_wrong_as_often_as_real_ones():
+def test_boxes_are_invalid_as_often_as_real_ones():
     sizes = np.tile([500, 375], (1_000_000, 1))
 
     boxes = generated.draw_boxes(sizes, np.random.default_rng(0))
@@ -161,7 +150,7 @@ def test_all_other_boxes_lie_inside_their_image():
     assert (boxes[right, 2] >= 1).all()
 
 
-def test_painted_images_have_the_size_asked_for():
+def test_painted_images_have_the_requested_size():
     file = generated.paint_jpeg(np.random.default_rng(0), 50, 40)
 
     image = Image.open(io.BytesIO(file))

@@ -1,4 +1,4 @@
-"""Views encoded once, and the table of view policies."""
+"""Views encoded once at every scale, and the table of view policies."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lavis_dynrefer.lab.benchmarks.policy_table import (
     measure_policies,
     phases,
 )
-from lavis_dynrefer.models.answering import TASKS
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.synthetic.dataset import described_objects, write_dataset
 from lavis_dynrefer.views.policies import FixedScales, ImagePrior
 from lavis_dynrefer.views.view_processor import ViewProcessor
@@ -52,7 +52,7 @@ def test_answers_from_encoded_views_are_those_of_the_model(model, root):
     assert {one.scales["caption"] for one in answers} == {(0.0, 0.5)}
 
 
-def test_what_a_policy_takes_is_noted(model, root):
+def test_choices_of_a_policy_are_recorded(model, root):
     prior = ImagePrior(2)
     encoded = encode_scenes(model, root, "test", images=1, policies={"prior": prior})
     ((path, rows),) = described_objects(root, "test", 1).items()
@@ -62,7 +62,7 @@ def test_what_a_policy_takes_is_noted(model, root):
 
 
 @pytest.mark.parametrize("parts", [parts for parts, _ in phases()])
-def test_training_on_encoded_views_changes_the_parts_asked_for(model, root, parts):
+def test_training_on_encoded_views_changes_only_the_given_parts(model, root, parts):
     encoded = encode_scenes(model, root, "train", images=1)
     trained = DynRefer.from_pretrained("tiny")
     columns = lambda count, rng: torch.zeros(count, 2, dtype=torch.long)  # noqa: E731
@@ -75,14 +75,14 @@ def test_training_on_encoded_views_changes_the_parts_asked_for(model, root, part
     assert changed == set(parts)
 
 
-def test_models_are_trained_as_the_embedded_one():
+def test_models_are_trained_like_the_embedded_one():
     everything = {*("region_encoder", "qformer", "text_encoder"), "tagging", "contrast"}
     (first, high), (second, low) = phases()
     assert (set(first), high) == ({"tagging", "captioning"}, 3e-3)
     assert (set(second), low) == ({*everything, "captioning"}, 5e-4)
 
 
-def test_every_training_is_asked_in_every_way_that_fits_it():
+def test_every_training_is_asked_with_every_policy():
     found = measure_policies(
         scenes=4,
         train_images=1,
@@ -95,7 +95,7 @@ def test_every_training_is_asked_in_every_way_that_fits_it():
     )
     rows = found["rows"]
     assert {row["training"] for row in rows} == {*TRAININGS, "embedded model"}
-    assert len(rows) == len(SINGLE) + 3 * 6
+    assert len(rows) == len(SINGLE) + 3 * 5
     assert all(set(row["numbers"]) == set(SHOWN) for row in rows)
     assert set(found["task_scales"]) == {"attributes", "categories", "caption"}
     assert set(found["validation"]) == {str(scale) for scale in SCALES[1:]}

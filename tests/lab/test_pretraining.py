@@ -1,4 +1,4 @@
-"""Pretraining of what the small model sees with."""
+"""Pretraining of the vision parts of the small model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def pretraining(smallest_config):
 
 @pytest.fixture
 def scattered(region_batch):
-    """The five regions, each of an image of its own."""
+    """Five regions of five images."""
     return {**region_batch, "image_ids": [1, 2, 3, 4, 5]}
 
 
 @pytest.fixture
 def one_image():
-    """Two regions of one image of 128 px a side, cut at t = 0 and at t = 1."""
+    """Two regions of one image of 128 x 128 px, at t = 0 and t = 1."""
     region, whole = [0.0, 0.0, 32.0, 32.0], 32 / 128
     image_boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0], [32.0, 48.0, 96.0, 80.0]])
     return {
@@ -43,7 +43,7 @@ def one_image():
     }
 
 
-def test_untrained_heads_are_undecided_about_every_label(pretraining, scattered):
+def test_untrained_heads_give_every_label_probability_one_half(pretraining, scattered):
     for name in HEADS:
         head = getattr(pretraining, f"{name}_head")
         torch.nn.init.zeros_(head.weight)
@@ -61,8 +61,8 @@ def test_untrained_heads_are_undecided_about_every_label(pretraining, scattered)
 def test_views_show_the_regions_that_lie_in_them(pretraining, one_image):
     rois, shown = pretraining._regions_in_views(one_image)
     found = sorted(zip(shown.tolist(), rois.int().tolist()))
-    # The first view is the first region, of which the second covers half but lies half outside:
-    # 32 of 64 px across, 16 of 32 down. So a quarter of it is to be seen, which is too little.
+    # The first view is the first region. It shows a quarter of the second region, which is too
+    # little: 32 of 64 px across, 16 of 32 down.
     assert found == [
         (0, [0, 0, 0, 32, 32]),
         (0, [1, 0, 0, 16, 16]),
@@ -73,12 +73,12 @@ def test_views_show_the_regions_that_lie_in_them(pretraining, one_image):
     ]
 
 
-def test_views_are_not_asked_about_other_images(pretraining, one_image):
+def test_views_show_no_regions_of_other_images(pretraining, one_image):
     rois, shown = pretraining._regions_in_views({**one_image, "image_ids": [7, 8]})
     assert list(zip(rois[:, 0].tolist(), shown.tolist())) == [(0, 0), (1, 0), (2, 1), (3, 1)]
 
 
-def test_a_region_cut_at_the_edge_ends_with_its_view(pretraining, one_image):
+def test_a_region_is_clipped_to_the_view(pretraining, one_image):
     moved = one_image["image_boxes"].clone()
     moved[1] = torch.tensor([32.0, 16.0, 96.0, 48.0])  # 32 of 64 px across, all of it down
     boxes = one_image["boxes"].clone()
@@ -87,7 +87,7 @@ def test_a_region_cut_at_the_edge_ends_with_its_view(pretraining, one_image):
     assert rois[(rois[:, 0] == 0) & (shown == 1)].tolist() == [[0, 16, 8, 32, 24]]
 
 
-def test_it_learns_one_batch(pretraining, scattered):
+def test_one_batch_is_learnt(pretraining, scattered):
     optimizer = torch.optim.Adam(pretraining.parameters(), 3e-3)
     for _ in range(40):
         optimizer.zero_grad()
@@ -98,10 +98,10 @@ def test_it_learns_one_batch(pretraining, scattered):
     assert losses["loss_text"].item() < 4.0  # from 12.6
 
 
-def test_a_label_is_asked_for_as_an_attribute_is(pretraining):
+def test_labels_have_the_prompts_of_attributes(pretraining):
     asked = {text for _ in range(20) for text in pretraining._sample_prompts()}
     assert {"the red", "the  is red"} <= asked
-    assert len(asked) == 2 * len(pretraining.labels)
+    assert len(asked) == 2 * len(pretraining.tag_names)
 
 
 @pytest.mark.parametrize("part", PARTS)

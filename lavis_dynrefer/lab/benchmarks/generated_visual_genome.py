@@ -1,4 +1,4 @@
-"""Raw annotation files in the shape of Visual Genome V1.2, of any size, for measuring."""
+"""Raw annotation files like those of Visual Genome V1.2, of any size, for measuring."""
 
 from __future__ import annotations
 
@@ -13,23 +13,65 @@ from PIL import Image
 
 from lavis_dynrefer.datasets.sources import visual_genome
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.lab.benchmarks.phrases import draw_phrases
 
 IMAGES = 108_077  # Visual Genome V1.2
 REGIONS = 5_408_689
 SPLIT_SIZES = {"train": 77_398, "val": 5_000, "test": 5_000}  # densecap_splits.json, of IMAGES
-NEGATIVE = 5_654 / REGIONS  # regions with a negative corner
-COCO = 51_208 / IMAGES  # images that are in COCO too
-OUTSIDE = 1 / 100_000  # assumed; there are a few
+NEGATIVE = 5_654 / REGIONS  # share of regions with a negative corner
+COCO = 51_208 / IMAGES  # share of images that are in COCO too
+OUTSIDE = 1 / 100_000  # assumed; a few exist
 FLAT = 1 / 100_000  # assumed
 _LAST_ID = 2_417_997
 _SIZES = np.array(  # width and height in pixels; most are 500 pixels wide
     [*[(500, 375)] * 4, *[(500, 333)] * 2, *[(375, 500)] * 2, (640, 480), (800, 600), (1024, 768)]
 )
-# Logarithm of width and height as a share of the image's, and its spread: images 1 to 5.
+# Mean and deviation of the logarithm of width and height relative to the image: images 1 to 5.
 _SIDES = ((-1.83, 0.82), (-1.44, 0.80))
 _QUALITY = 90  # of painted JPEGs
 _AT_ONCE = 1024  # images in memory
+# Pattern -> regions with that number of words among the 1,278 of Visual Genome's images 1 to 5,
+# but for the last one, which is too long. N, A, P: a noun, an adjective, a preposition.
+_PATTERNS = {
+    "N": 2,
+    "A N": 15,
+    "a A N": 75,
+    "the N is A": 291,
+    "a N P the N": 372,
+    "a A N P the N": 277,
+    "A N and N P the N": 151,
+    "the A N is P the A N": 64,
+    "a N with A N P the A N": 25,
+    "a A N and a A N P the A N of the N": 4,
+    "a A N and a A N P the A N with the A N P the N": 2,
+}
+_NOUNS = """
+man woman window tree shirt building sign wall grass sky table hair leaves chair car road plate
+people street person hand head fence water bag clock door pole boy light girl pants jacket shadow
+leg snow cloud train bus horse bike floor hat wheel arm sidewalk flower bench roof shoe glass dog
+letter boat elephant leaf beach wave rock tail ear helmet board lamp cup cat bowl box field eye
+zebra giraffe tower bottle mirror pillow shelf lid cabinet keyboard screen sink bed counter toilet
+towel plant cow sheep bird wing engine truck tire license umbrella ball racket glove cap skateboard
+surfboard kite stripe brick tile curtain image frame book paper vase food pizza cheese cake fork
+knife spoon banana apple orange carrot broccoli sandwich napkin tray oven microwave refrigerator
+handle knob button wire
+"""
+_ADJECTIVES = """
+white black green blue brown red yellow gray large small wooden tall orange young metal old silver
+long dark short pink round big grassy bright clear purple little bare blonde striped empty wet
+sandy dirty stone colorful plastic leafy cloudy glass parked open paved tan rocky concrete thin
+hanging framed shiny rectangular square leather curly snowy
+"""
+_PREPOSITIONS = """
+on in behind near under above along beside by against below across outside over underneath inside
+around between beneath past
+"""
+_WORDS = {"N": _NOUNS.split(), "A": _ADJECTIVES.split(), "P": _PREPOSITIONS.split()}
+# Shares of the same 1,278 regions; the last one is assumed.
+CAPITALS = 332 / 1278
+NEWLINES = 13 / 1278
+BLANKS = 77 / 1278
+STOPS = 65 / 1278
+EMPTY = 1 / 100_000
 
 Painter = Callable[[np.random.Generator, int, int], bytes]
 
@@ -42,19 +84,19 @@ def write_visual_genome(
     seed: int = 0,
     paint: Painter | None = None,
 ) -> None:
-    """Write region descriptions, image data, splits and image files; nothing if already there.
+    """Write region descriptions, image data, splits and image files, unless they exist.
 
-    The images are empty files unless painted: preparing only looks at their names.
+    The images are empty files unless painted: preparing only reads their names.
 
     Args:
-        folder: made if missing; laid out as the root of the real dataset.
-        images: how many, at least 3.
-        regions: how many in all images together.
+        folder: created if missing; laid out like the root of the real dataset.
+        images: number of images, at least 3.
+        regions: number of regions of all images together.
         seed: equal seeds give equal files.
-        paint: (randomness, width, height) -> bytes of an image file.
+        paint: (random generator, width, height) -> bytes of an image file.
 
     Raises:
-        ValueError: too few images for three splits.
+        InputError: too few images for three splits.
     """
     if images < len(SPLIT_SIZES):
         raise InputError(f"images: expected at least {len(SPLIT_SIZES)}, got {images}")
@@ -77,7 +119,7 @@ def write_visual_genome(
 
 
 def _write_splits(path: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
-    """Disjoint, unsorted; most of the images that remain are in none."""
+    """Disjoint and unsorted; the remaining images are in no split."""
     shuffled = rng.permutation(ids).tolist()
     splits = {}
     for split, size in SPLIT_SIZES.items():
@@ -116,7 +158,7 @@ def _with_files(
 def _region_rows(
     ids: np.ndarray, sizes: np.ndarray, counts: np.ndarray, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    """Items of region_descriptions.json: region ids count up in an image and jump between them."""
+    """Items of region_descriptions.json: region ids are consecutive within an image only."""
     order = rng.permutation(len(ids))
     first_id = np.empty(len(ids), dtype=np.int64)
     first_id[order] = np.cumsum(counts[order]) - counts[order] + 1
@@ -148,11 +190,11 @@ def _region_rows(
 
 
 def draw_boxes(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Boxes of the sizes of real ones, some of them wrong as some real ones are.
+    """Boxes with the sizes of real ones, some of them invalid as some real ones are.
 
     Args:
-        sizes: (R, 2) width and height of the image of each, in pixels.
-        rng: source of randomness.
+        sizes: (R, 2) width and height of each region's image, in pixels.
+        rng: random generator.
 
     Returns:
         (R, 4) int64 x, y, width, height in pixels.
@@ -169,7 +211,7 @@ def draw_boxes(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def paint_jpeg(rng: np.random.Generator, width: int, height: int) -> bytes:
-    """A JPEG with large and small structure, so that decoding costs what a photograph's does."""
+    """A JPEG with coarse and fine structure, as costly to decode as a photograph."""
     image = np.zeros((height, width, 3))
     for cells in (4, 16, 64, 256):
         noise = rng.integers(256, size=(cells, cells, 3), dtype=np.uint8)
@@ -188,3 +230,33 @@ def _write_list(path: Path, rows: Iterator[dict[str, Any]]) -> None:
             file.write(separator + json.dumps(row))
             separator = ", "
         file.write("]")
+
+
+def draw_phrases(count: int, rng: np.random.Generator) -> list[str]:
+    """Phrases with the lengths, capitals and stray spaces of real ones."""
+    weights = np.array(list(_PATTERNS.values()), dtype=float)
+    chosen = rng.choice(len(weights), size=count, p=weights / weights.sum())
+    patterns = [pattern.split() for pattern in _PATTERNS]
+    longest = max(pattern.count(kind) for pattern in patterns for kind in _WORDS)
+    supply = {kind: iter(_draw_words(kind, longest * count, rng)) for kind in _WORDS}
+    odd = rng.random((count, 5)) < (CAPITALS, NEWLINES, BLANKS, STOPS, EMPTY)  # (count, 5)
+    return [
+        _dress(" ".join([next(supply[w]) if w in supply else w for w in patterns[number]]), marks)
+        for number, marks in zip(chosen.tolist(), odd.tolist())
+    ]
+
+
+def _draw_words(kind: str, count: int, rng: np.random.Generator) -> list[str]:
+    """Random words; as in any text, few are frequent and many are rare."""
+    words = _WORDS[kind]
+    shares = 1 / np.arange(1, len(words) + 1)
+    picked = rng.choice(len(words), size=count, p=shares / shares.sum())
+    return np.array(words, dtype=object)[picked].tolist()
+
+
+def _dress(phrase: str, marks: list[bool]) -> str:
+    capital, newline, blank, stop, empty = marks
+    if empty:
+        return ""
+    phrase = phrase.capitalize() if capital else phrase
+    return phrase + "." * stop + " " * blank + "\n" * newline

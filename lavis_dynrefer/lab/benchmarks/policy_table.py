@@ -1,9 +1,8 @@
-"""What dynamic resolution buys: view policies by task and by training, over several seeds."""
+"""The effect of dynamic resolution: view policies by task and by training, over several seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,24 +12,22 @@ from torch import Tensor
 from lavis_dynrefer.lab.answer_grading import grade
 from lavis_dynrefer.lab.benchmarks.encoded_scenes import (
     SCALES,
-    EncodedRegions,
+    EncodedObjects,
     answers_from,
     encode_scenes,
     train_on_encoded,
 )
-from lavis_dynrefer.lab.benchmarks.processes import Answer
-from lavis_dynrefer.lab.estimates import Estimate
-from lavis_dynrefer.models.answering import TASKS
+from lavis_dynrefer.lab.benchmarks.measuring import Answer
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.paths import cache_dir, project_path
-from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.synthetic.dataset import VERSION, write_dataset
-from lavis_dynrefer.views.policies import ImagePrior, JointPrior
+from lavis_dynrefer.views.policies import ImagePrior
 
 FIXED = 0.5  # the paper's scale for captions
-SINGLE = (0.0, 0.3, 0.5, 1.0)  # scales of models that see one view
-# Training -> scales of its views; None draws the scale, as DynRefer does. Models of a single view
-# are given it twice, so that all have the same parts.
+SINGLE = (0.0, 0.3, 0.5, 1.0)  # scales of models with one view
+# Training -> scales of its views; None is a random scale, as in DynRefer. Models with a single view
+# get it twice, so that all have the same parts.
 TRAININGS: Mapping[str, tuple[float, float | None]] = {
     **{f"t = {scale} alone": (scale, scale) for scale in SINGLE},
     f"fixed 0, {FIXED}": (0.0, FIXED),
@@ -43,28 +40,10 @@ CHOSEN_BY = {"attributes": "attribute_map", "categories": "category", "caption":
 PRIORS = {
     "image prior": ImagePrior(2),
     "image prior, official hash": ImagePrior(2, hash="official"),
-    "joint prior": JointPrior(2),
 }
 SHOWN = ("attribute_map", "category", "own", "relation", "reference", "full")
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Args:
-        training: how the models were trained.
-        policy: how they were asked.
-        views: encoded per region for all tasks together; `hashed` crops are only looked at.
-        hashed: crops a policy compares.
-        numbers: name -> estimate, a mean over seeds.
-    """
-
-    training: str
-    policy: str
-    views: int
-    hashed: int
-    numbers: Mapping[str, Estimate]
+Columns = Mapping[str, Tensor]  # task -> (R, 2) indices into `SCALES`
 
 
 def measure_policies(
@@ -81,69 +60,71 @@ def measure_policies(
     """Train models in every way and ask them in every way.
 
     The scales of the task prior are chosen on the validation split by the models trained with
-    random views; all numbers of the rows are of the test split. The joint prior takes the image
-    prior's view where there are two.
+    random views; all numbers of the rows are of the test split.
 
     Args:
-        scenes: of the data set, which is drawn unless it is in the cache.
-        train_images: images trained on.
-        images: of the validation and of the test split each.
-        steps: of each training, as train_tiny.yaml trains.
-        tuning_steps: of each training after that, as tune_tiny.yaml does.
+        scenes: of the dataset, which is drawn unless it is in the cache.
+        train_images: images to train on.
+        images: images of the validation and of the test split each.
+        steps: of each training, as in train_tiny.yaml.
+        tuning_steps: of each training after that, as in tune_tiny.yaml.
         seeds: trainings of each kind.
         world: "landmark" or "neighbour".
         rounds: of the bootstrap behind the intervals.
 
     Returns:
-        `rows`: one for each training and policy, of the test split; `task_scales`: task -> the
-        scale chosen; `validation`: scale -> numbers of the models trained with random views.
+        `rows`: one for each training and policy: `training`, `policy`, `views` encoded per region
+        for all tasks together, crops only `hashed`, and `numbers`, averaged over seeds;
+        `task_scales`: task -> the scale chosen; `validation`: scale -> numbers of the models
+        trained with random views.
     """
     root = cache_dir() / f"synthetic-v{VERSION}-{world}-{scenes}-1"
     write_dataset(root, scenes=scenes, seed=1, world=world)
-    eye = _untrained(0)
-    train = encode_scenes(eye, root, "train", images=train_images)
+    untrained = _untrained(0)
+    train = encode_scenes(untrained, root, "train", images=train_images)
     models = {
-        training: [_trained(train, scales, steps, tuning_steps, seed) for seed in range(seeds)]
+        training: [_trained(train, scales, (steps, tuning_steps), seed) for seed in range(seeds)]
         for training, scales in TRAININGS.items()
     }
     del train
-    validation = encode_scenes(eye, root, "val", images=images)
-    test = encode_scenes(eye, root, "test", images=images, policies=PRIORS)
-    found = {
-        str(scale): _grade(models["random"], validation, _same(validation, scale), rounds)
-        for scale in SCALES[1:]
-    }
+    models[EMBEDDED] = [DynRefer.from_pretrained("tiny").eval()]
+    validation = encode_scenes(untrained, root, "val", images=images)
+    test = encode_scenes(untrained, root, "test", images=images, policies=PRIORS)
+
+    def graded(training: str, regions: EncodedObjects, columns: Columns) -> dict[str, Any]:
+        answers = [answers_from(model, regions, columns) for model in models[training]]
+        numbers = grade(regions.truth, *answers, rounds=rounds)["all"]
+        return {name: vars(numbers[name]) for name in SHOWN}
+
+    found = {scale: graded("random", validation, _same(validation, scale)) for scale in SCALES[1:]}
     task_scales = {
-        task: max(SCALES[1:], key=lambda scale: found[str(scale)][name].value)
+        task: max(found, key=lambda scale: found[scale][name]["value"])
         for task, name in CHOSEN_BY.items()
     }
-    models[EMBEDDED] = [DynRefer.from_pretrained("tiny").eval()]
     rows = [
-        Row(training, policy, views, hashed, _grade(models[training], test, columns, rounds))
-        for training, policy, views, hashed, columns in _questions(test, task_scales)
+        {
+            "training": training,
+            "policy": policy,
+            "views": views,
+            "hashed": len(SCALES) if policy in PRIORS else 0,
+            "numbers": graded(training, test, columns),
+        }
+        for training, policy, views, columns in _questions(test, task_scales)
     ]
-    return {
-        "rows": [_plain(row) for row in rows],
-        "task_scales": task_scales,
-        "validation": {
-            scale: {name: vars(number) for name, number in numbers.items()}
-            for scale, numbers in found.items()
-        },
-    }
-
-
-Columns = Mapping[str, Tensor]
+    validated = {str(scale): numbers for scale, numbers in found.items()}
+    return {"rows": rows, "task_scales": task_scales, "validation": validated}
 
 
 def _questions(
-    test: EncodedRegions, task_scales: Mapping[str, float]
-) -> list[tuple[str, str, int, int, Columns]]:
-    """Training, policy, views encoded, crops hashed, and the views of each task."""
-    questions: list[tuple[str, str, int, int, Columns]] = [
-        (f"t = {scale} alone", f"t = {scale}", 1, 0, _same(test, scale, first=scale))
+    test: EncodedObjects, task_scales: Mapping[str, float]
+) -> list[tuple[str, str, int, Columns]]:
+    """Training, policy, views encoded, and the views of each task."""
+    questions = [
+        (f"t = {scale} alone", f"t = {scale}", 1, _same(test, scale, first=scale))
         for scale in SINGLE
     ]
-    second = torch.randint(1, len(SCALES), (len(test.truth),), generator=_seeded(0))
+    generator = torch.Generator().manual_seed(0)
+    second = torch.randint(1, len(SCALES), (len(test.truth),), generator=generator)
     by_task = {
         task: _pair(test, torch.tensor(round(10 * task_scales.get(task, task_scales["caption"]))))
         for task in TASKS
@@ -151,22 +132,19 @@ def _questions(
     encoded = 1 + len(set(task_scales.values()))
     for training in (f"fixed 0, {FIXED}", "random", EMBEDDED):
         questions += [
-            (training, f"fixed 0, {FIXED}", 2, 0, _same(test, FIXED)),
-            (training, "random", 2, 0, _all(_pair(test, second))),
-            *(
-                (training, name, 2, len(SCALES), _all(_pair(test, test.chosen[name])))
-                for name in PRIORS
-            ),
-            (training, "task prior", encoded, 0, by_task),
+            (training, f"fixed 0, {FIXED}", 2, _same(test, FIXED)),
+            (training, "random", 2, _all(_pair(test, second))),
+            *((training, name, 2, _all(_pair(test, test.chosen[name]))) for name in PRIORS),
+            (training, "task prior", encoded, by_task),
         ]
     return questions
 
 
-def _same(regions: EncodedRegions, scale: float, *, first: float = 0.0) -> Columns:
+def _same(regions: EncodedObjects, scale: float, *, first: float = 0.0) -> Columns:
     return _all(_pair(regions, torch.tensor(round(10 * scale)), round(10 * first)))
 
 
-def _pair(regions: EncodedRegions, second: Tensor, first: int = 0) -> Tensor:
+def _pair(regions: EncodedObjects, second: Tensor, first: int = 0) -> Tensor:
     """(R, 2) indices into `SCALES`."""
     count = len(regions.truth)
     return torch.stack([torch.full((count,), first), second.expand(count)], dim=1)
@@ -185,10 +163,9 @@ def _untrained(seed: int) -> DynRefer:
 
 
 def _trained(
-    regions: EncodedRegions,
+    regions: EncodedObjects,
     scales: tuple[float, float | None],
-    steps: int,
-    tuning_steps: int,
+    steps: tuple[int, int],
     seed: int,
 ) -> DynRefer:
     first, second = scales
@@ -201,7 +178,7 @@ def _trained(
         return torch.stack([torch.full((count,), round(10 * first)), drawn], dim=1)
 
     model = _untrained(seed)
-    for (parts, rate), count in zip(phases(), (steps, tuning_steps)):
+    for (parts, rate), count in zip(phases(), steps):
         train_on_encoded(
             model, regions, columns, parts=parts, steps=count, seed=seed, learning_rate=rate
         )
@@ -213,21 +190,3 @@ def phases() -> list[tuple[Sequence[str], float]]:
     runs = [OmegaConf.load(project_path(name)) for name in RUNS]
     every_part = OmegaConf.load(DynRefer.default_config_path("tiny")).model.trainable
     return [(list(run.model.get("trainable", every_part)), run.run.init_lr) for run in runs]
-
-
-def _grade(
-    models: Sequence[DynRefer], regions: EncodedRegions, columns: Columns, rounds: int
-) -> Mapping[str, Estimate]:
-    answers: list[list[RegionPrediction]] = [
-        answers_from(model, regions, columns) for model in models
-    ]
-    numbers = grade(regions.truth, *answers, rounds=rounds)["all"]
-    return {name: numbers[name] for name in SHOWN}
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {**vars(row), "numbers": {name: vars(one) for name, one in row.numbers.items()}}

@@ -20,16 +20,37 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lavis_dynrefer.lab.benchmarks.machine import describe_machine
+from lavis_dynrefer.lab.benchmarks.measuring import describe_machine
 from lavis_dynrefer.synthetic import make_scene, render
 
 SERVERS = {"off": ("--batch-regions", "1"), "on": ()}
 _IMAGES = 20
 _SEED = 5
+
+
+class _Server(NamedTuple):
+    port: int
+    process: int
+
+    def cpu_seconds(self) -> float:
+        """Processor time of the process; nan where the system does not tell it."""
+        path = Path(f"/proc/{self.process}/stat")
+        if not path.exists():
+            return float("nan")
+        numbers = path.read_text().rpartition(")")[2].split()
+        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class _Round(NamedTuple):
+    """What one server did with some requests."""
+
+    rate: float  # requests per second
+    latencies: list[float]  # seconds
+    batches: list[int]  # requests answered together with each, itself included
+    cpu: float  # seconds of a core per request
 
 
 def measure_serve(
@@ -43,22 +64,21 @@ def measure_serve(
 
     Every request is one region of one image with all questions; every client waits for its answer
     before it asks again. The servers run at the same time but are asked one after the other, in
-    changing order, so that whatever else the machine does slows both.
+    changing order, so that other programs slow down both.
 
     Args:
-        clients: how many ask at once.
+        clients: numbers of clients to try.
         requests: of all clients together, for each server, number of clients and round.
-        rounds: how often all is done.
+        rounds: number of repetitions.
         options: arguments of both servers, such as --device.
 
     Returns:
-        For each number of clients: of both servers the requests_per_s (median of the rounds),
-        p50_ms, p95_ms, mean batch and, on Linux, cpu_ms: processor time per request; and `ratio`,
-        the median over the rounds of requests per second with batching to those without. On a busy
-        machine only the processor time tells much.
+        Number of clients -> server -> requests_per_s (median of the rounds), p50_ms, p95_ms, mean
+        batch and, on Linux, cpu_ms, the processor time per request; and `ratio`, the median of
+        requests per second with batching over those without.
     """
     bodies = _bodies()
-    asked: dict[int, dict[str, list[_Asked]]] = {
+    found: dict[int, dict[str, list[_Round]]] = {
         count: {name: [] for name in SERVERS} for count in clients
     }
     with ExitStack() as stack:
@@ -71,49 +91,23 @@ def measure_serve(
             names = list(SERVERS) if number % 2 == 0 else list(SERVERS)[::-1]
             for count in clients:
                 for name in names:
-                    asked[count][name].append(_ask(servers[name], bodies, requests, count))
-    return {str(count): _summary(asked[count]) for count in clients}
+                    found[count][name].append(_ask(servers[name], bodies, requests, count))
+    return {str(count): _summary(found[count]) for count in clients}
 
 
-@dataclass(frozen=True)
-class _Server:
-    port: int
-    process: int
-
-    def cpu_seconds(self) -> float | None:
-        """Processor time the process has had; None where it is not told."""
-        path = Path(f"/proc/{self.process}/stat")
-        if not path.exists():
-            return None
-        numbers = path.read_text().rpartition(")")[2].split()
-        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What one server did with some requests."""
-
-    rate: float  # requests per second
-    latencies: list[float]  # seconds
-    batches: list[int]  # requests answered together with each, itself included
-    cpu: float | None  # seconds of a core per request
-
-
-def _summary(asked: dict[str, list[_Asked]]) -> dict[str, Any]:
+def _summary(found: dict[str, list[_Round]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
-    for name, rounds in asked.items():
+    for name, rounds in found.items():
         latencies = [1000 * value for one in rounds for value in one.latencies]
-        times = [one.cpu for one in rounds if one.cpu is not None]
-        cpu = statistics.median(times) if times else None
         hundredths = statistics.quantiles(latencies, n=100, method="inclusive")
         summary[name] = {
             "requests_per_s": round(statistics.median(one.rate for one in rounds), 2),
             "p50_ms": round(hundredths[49], 1),
             "p95_ms": round(hundredths[94], 1),
-            "cpu_ms": None if cpu is None else round(1000 * cpu, 1),
+            "cpu_ms": round(1000 * statistics.median(one.cpu for one in rounds), 1),
             "batch": round(statistics.mean(size for one in rounds for size in one.batches), 1),
         }
-    ratios = [on.rate / off.rate for on, off in zip(asked["on"], asked["off"])]
+    ratios = [on.rate / off.rate for on, off in zip(found["on"], found["off"])]
     summary["ratio"] = round(statistics.median(ratios), 2)
     return summary
 
@@ -149,13 +143,13 @@ def _server(options: Sequence[str]) -> Iterator[_Server]:
                     break
             else:
                 raise ChildProcessError("the server did not start:\n" + "".join(lines))
-            reader.submit(process.stderr.read)  # or a full pipe would stop it
+            reader.submit(process.stderr.read)  # a full pipe would block the server
             yield _Server(int(address[1]), process.pid)
         finally:
             process.terminate()
 
 
-def _ask(server: _Server, bodies: Sequence[bytes], requests: int, clients: int) -> _Asked:
+def _ask(server: _Server, bodies: Sequence[bytes], requests: int, clients: int) -> _Round:
     def ask(client: int) -> list[tuple[float, int]]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
         found = []
@@ -176,9 +170,8 @@ def _ask(server: _Server, bodies: Sequence[bytes], requests: int, clients: int) 
     with ThreadPoolExecutor(clients) as pool:
         found = [pair for row in pool.map(ask, range(clients)) for pair in row]
     rate = requests / (time.perf_counter() - started)
-    after = server.cpu_seconds()
-    cpu = None if before is None or after is None else (after - before) / requests
-    return _Asked(rate, [took for took, _ in found], [batch for _, batch in found], cpu)
+    cpu = (server.cpu_seconds() - before) / requests
+    return _Round(rate, [took for took, _ in found], [batch for _, batch in found], cpu)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,9 +1,8 @@
-"""Regions per second of the training loader, and where its time goes."""
+"""Regions per second of the training loader, and the time of its steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from lavis_dynrefer.datasets.prepared import prepare
 from lavis_dynrefer.datasets.region_dataset import RegionDataset, read_image
 from lavis_dynrefer.datasets.sources.collector import TRAIN
 from lavis_dynrefer.host.processors import TrainProcessor
-from lavis_dynrefer.lab.benchmarks.annotation_reading import seconds_spent
+from lavis_dynrefer.lab.benchmarks.annotations import raw_visual_genome
 from lavis_dynrefer.lab.benchmarks.generated_visual_genome import paint_jpeg, write_visual_genome
-from lavis_dynrefer.lab.benchmarks.our_way import raw_visual_genome
-from lavis_dynrefer.lab.benchmarks.processes import Answer
+from lavis_dynrefer.lab.benchmarks.measuring import Answer, one_thread, seconds_spent
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.views.hashing import HASHES
 from lavis_dynrefer.views.policies import ImagePrior, RandomScales
@@ -27,20 +25,20 @@ VIEWS, SIZE = 3, 224  # of the released model
 REGIONS_PER_IMAGE = 50  # of Visual Genome
 GROUPS = (1, 2, 4, 8)  # regions_per_image
 BATCH = 16  # regions
-_PER_STAGE = 100  # images
+_IMAGES_PER_STEP = 100  # images
 
 
 def measure_loader(folder: Path, *, images: int, regions: int) -> Answer:
-    """Paint images unless they are there, and load their regions as training does, on one core.
+    """Paint images unless they exist, and load their regions as training does, on one core.
 
     Args:
-        folder: gets the images and their tables.
-        images: how many are painted; about 7 of 10 are trained on.
-        regions: loaded for each way of grouping.
+        folder: for the images and their tables.
+        images: images to paint; about 7 of 10 are in the training split.
+        regions: loaded for each value of regions_per_image.
 
     Returns:
-        `loader`: regions_per_image -> regions per second; `stages`: step -> milliseconds, per
-        image or per region as its name says; `image_bytes`: mean size of a file.
+        `loader`: regions_per_image -> regions per second; `steps`: milliseconds per image or per
+        region, as the name says; `image_bytes`: mean size of a file.
     """
     raw, tables = (folder / f"painted-{images}" / name for name in ("raw", "tables"))
     write_visual_genome(raw, images=images, regions=REGIONS_PER_IMAGE * images, paint=paint_jpeg)
@@ -49,7 +47,7 @@ def measure_loader(folder: Path, *, images: int, regions: int) -> Answer:
     with one_thread():
         return {
             "loader": {group: _regions_per_second(region_set, group, regions) for group in GROUPS},
-            "stages": _stages(region_set),
+            "steps": _steps(region_set),
             "image_bytes": sum(files) / len(files),
         }
 
@@ -74,9 +72,9 @@ def _regions_per_second(region_set: RegionSet, group: int, regions: int) -> floa
     return loaded / spent["cpu_seconds"]
 
 
-def _stages(region_set: RegionSet) -> dict[str, float]:
+def _steps(region_set: RegionSet) -> dict[str, float]:
     """Milliseconds of each step."""
-    records = list(islice(region_set.images.values(), _PER_STAGE))
+    records = list(islice(region_set.images.values(), _IMAGES_PER_STEP))
     boxes = {record.image_id: [] for record in records}
     for region in region_set.regions:
         if region.image_id in boxes:
@@ -107,14 +105,3 @@ def _milliseconds(
         for image, boxes in pairs:
             function(image, boxes)
     return 1000 * spent["cpu_seconds"]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """As the processes of a loader have it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
