@@ -59,7 +59,8 @@ def read_chat(
             f"tasks: a chat answer is made of {' and '.join(_IN_TEXT)}, got {body.tasks}; "
             "ask POST /v1/regions for the others alone"
         )
-    questions = reader.questions(body)
+    check_limits(body, reader.limits)
+    questions = body.questions()
     users = [message for message in body.messages if message.role == "user"]
     sent = open_sent_image(decode_base64(_image_url(users)), max_pixels=reader.limits.max_pixels)
     if body.masks is None:

@@ -115,7 +115,8 @@ class RequestReader:
             RequestError, InputError: anything that cannot be answered.
         """
         body = parse_body(RegionsBody, data)
-        questions = self.questions(body)
+        check_limits(body, self.limits)
+        questions = body.questions()
         if (body.boxes is None) == (body.masks is None):
             raise InputError("expected either boxes or masks")
         if (body.image is None) == (uploaded is None):
@@ -127,21 +128,11 @@ class RequestReader:
         image = open_sent_image(content, max_pixels=self.limits.max_pixels).image
         return self.crop(body, image, questions)
 
-    def questions(self, body: RegionFields) -> Questions:
-        """The questions of a body whose lists are within the limits.
-
-        Raises:
-            RequestError: too many regions or words.
-            InputError: invalid words, or a view policy that the model cannot use.
-        """
-        check_limits(body, self.limits)
-        return self._predictor.check(body.questions())
-
     def crop(self, body: RegionFields, image: Image.Image, questions: Questions) -> CroppedRequest:
         """Check the boxes or masks of a body and crop their views.
 
         Raises:
-            InputError: invalid boxes or masks.
+            InputError: invalid boxes or masks, or a view policy that the model cannot use.
         """
         if body.masks is None:
             boxes = pixel_boxes(

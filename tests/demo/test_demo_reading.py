@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,8 +19,6 @@ from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.serve import ServeSettings
 
 BOX = {"xmin": 2, "ymin": 1, "xmax": 8, "ymax": 5, "color": "rgb(255, 168, 77)"}
-
-
 LIMITS = ServeSettings(max_pixels=500, max_boxes=2, max_words=3, max_body=10_000)
 EMPTY = {**dict.fromkeys(WORD_FIELDS, ""), "views": "own"}
 
@@ -138,13 +134,9 @@ def test_whole_image_is_asked_about_instead_of_boxes(drawing, boxes):
         ({"boxes": [BOX] * 3}, {}, "at most 2 regions, got 3"),
         ({"boxes": [{**BOX, "xmax": 1e300}]}, {}, "boxes.* expected a finite number"),
         ({}, {"attributes": "a,b,c,d"}, "attributes: expected at most 3 words, got 4"),
-        ({}, {"attributes": "color:"}, "expected a word"),
         ({}, {"categories": ","}, "categories: expected words"),
-        ({}, {"tags": ","}, "tags: expected words"),
-        ({}, {"controls": ","}, "controls: expected words"),
         ({}, {"controls": "x" * 101}, "at most 100 characters"),
         ({}, {"views": "sideways"}, "views: expected one of"),
-        ({}, {"views": "fixed:0,2"}, "expected scales as in fixed:0,0.5"),
     ],
 )
 def test_invalid_questions_are_named(drawing, change, typed, message):
@@ -188,28 +180,16 @@ def test_photo_is_read_upright(tmp_path):
     assert np.asarray(image)[25:, :, 0].max() < 50
 
 
-def encoded(size, kind="PNG"):
-    file = io.BytesIO()
-    Image.new("RGB", size).save(file, kind)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("limits", "message"),
     [
-        (encoded((30, 30)), "at most 500 pixels, got 30 x 30"),
-        (b"<!doctype html><p>hello", "got an html page"),
-        (b"", "got nothing"),
-        (encoded((20, 10), "JPEG")[:-20], "damaged image"),
-        (b"x" * 10_001, "at most 10,000 bytes, got 10,001"),
+        ({"max_pixels": 199}, "at most 199 pixels, got 20 x 10"),
+        ({"max_body": 9}, "at most 9 bytes"),
     ],
-    ids=["pixels", "html", "empty", "cut off", "bytes"],
 )
-def test_invalid_file_is_named(tmp_path, content, message):
-    (tmp_path / "file.png").write_bytes(content)
-
+def test_too_large_image_is_refused(drawing, limits, message):
     with pytest.raises(DynReferError, match=message):
-        read_image({"image": {"path": tmp_path / "file.png"}}, LIMITS)
+        read_image(drawing, ServeSettings(**limits))
 
 
 def test_deleted_image_must_be_uploaded_again(tmp_path):

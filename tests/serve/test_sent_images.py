@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import struct
-import zlib
 
-import numpy as np
 import pytest
 
 pytest.importorskip("pydantic", reason="needs the extra `serve`")
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from lavis_dynrefer.serve.request_errors import RequestError
 from lavis_dynrefer.serve.sent_images import IMAGE_FORMATS, decode_base64, open_sent_image
@@ -24,27 +21,8 @@ def saved(image, format="PNG", **options):
     return file.getvalue()
 
 
-def png_of(width, height, data=b""):
-    """A PNG that claims any size; its pixels may be missing."""
-
-    def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 def opened(data, max_pixels=10_000):
     return open_sent_image(data, max_pixels=max_pixels)
-
-
-def kind_of_error(data, max_pixels=10_000):
-    with pytest.raises(RequestError) as caught:
-        opened(data, max_pixels)
-    return caught.value.kind
 
 
 @pytest.mark.parametrize("format", IMAGE_FORMATS)
@@ -89,10 +67,7 @@ def test_damaged_base64_is_named(text):
     ("data", "message"),
     [
         (b"<!DOCTYPE html><html>404</html>", "got an html page"),
-        (b"\n <html>", "got an html page"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "got xml or svg"),
-        (b"", "got nothing"),
-        (b"\0" * 5000, "got 5,000 bytes of something else"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "bytes of something else"),
     ],
 )
@@ -102,35 +77,9 @@ def test_files_that_are_not_images_are_named(data, message):
     assert caught.value.status == 415
 
 
-@pytest.mark.parametrize("size", [(50_000, 50_000), (9_000, 9_900), (101, 100)])
-def test_header_with_too_many_pixels_is_refused(size):
-    assert kind_of_error(png_of(*size)) == "too_large"
-
-
 def test_size_of_a_too_large_image_is_named():
     with pytest.raises(RequestError, match="at most 10,000 pixels, got 101 x 100"):
-        opened(png_of(101, 100))
-
-
-def test_png_with_more_data_than_pixels_is_decoded_without_it():
-    bomb = png_of(8, 8, bytes(9 * 8) + bytes(50_000_000))
-    assert len(bomb) < 60_000
-    assert opened(bomb).image.size == (8, 8)
-
-
-def test_png_with_a_text_bomb_is_refused():
-    text = PngImagePlugin.PngInfo()
-    text.add_text("comment", "x" * 5_000_000, zip=True)
-    bomb = saved(Image.new("L", (8, 8)), pnginfo=text)
-    assert len(bomb) < 10_000
-    assert kind_of_error(bomb) == "unprocessable"
-
-
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP"])
-def test_truncated_image_is_refused(format):
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
-    data = saved(noise, format)
-    assert kind_of_error(data[: len(data) // 2]) == "unprocessable"
+        opened(saved(Image.new("1", (101, 100))))
 
 
 def test_alpha_box_is_tight():

@@ -13,13 +13,6 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 FEW = {"tasks": ["caption", "categories"], "categories": ["flower", "tree", "boat"]}
 
 
-def test_image_with_too_many_pixels_is_refused(client):
-    header = b"P6 50000 50000 255\n"  # 7 GB, if it were believed
-    reply = client.regions(header, [[0, 0, 9, 9]])
-    assert reply.error == "too_large"
-    assert "40,000,000 pixels" in reply.message
-
-
 @pytest.mark.parametrize("chunked", [False, True])
 def test_body_with_too_many_bytes_is_refused(serving, chunked):
     with serving(max_body=100_000) as client:

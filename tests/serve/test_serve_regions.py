@@ -104,15 +104,6 @@ def test_no_boxes_give_no_regions(client, small_image):
     assert answers_of(client.regions(small_image, [])) == []
 
 
-def test_words_are_checked_even_without_boxes(client, small_image):
-    assert client.regions(small_image, [], attributes=["wet/"]).error == "unprocessable"
-
-
-@pytest.mark.parametrize("box", [[3, 3, 4, 4], [3.2, 3.2, 3.3, 3.3], [39, 19, 40, 20]])
-def test_regions_of_one_pixel_are_answered(client, small_image, box):
-    assert len(answers_of(client.regions(small_image, [box], normalised=False, **FEW))) == 1
-
-
 def test_concurrent_requests_are_batched_and_answered_as_if_alone(serving, predictor, scene):
     image, boxes = scene
     expected = [predictor.predict(image, [box]) for box in boxes]
@@ -131,19 +122,10 @@ def test_concurrent_requests_are_batched_and_answered_as_if_alone(serving, predi
 
 BAD_BOXES = {
     "nan": ("[[1, 2, NaN, 4]]", 422, "boxes[0][2]: expected a finite number, got nan"),
-    "infinite": ("[[1, 2, 3, 1e999]]", 422, "boxes[0][3]: expected a finite number"),
-    "huge": (f"[[1, 2, 3, {10**400}]]", 422, "boxes[0][3]: expected a finite number"),
     "a word": ('[[1, 2, 3, "4"]]', 422, "expected a finite number, got '4'"),
-    "nothing": ("[[1, 2, 3, null]]", 422, "got None"),
     "flat": ("[1, 2, 3, 4]", 422, "expected a list of boxes; one box is [[x1, y1, x2, y2]]"),
-    "flat and more": ("[1, 2, 3, 4, 5]", 422, "boxes[0]: expected a list, got 1"),
-    "three": ("[[1, 2, 3]]", 422, "expected shape (R, 4), got (1, 3)"),
-    "ragged": ("[[1, 2, 3, 4], [1, 2]]", 422, "expected rows of 4 numbers"),
-    "outside": ("[[50, 2, 60, 4]]", 422, "no part inside the 40 x 20 image"),
-    "turned": ("[[9, 2, 3, 4]]", 422, "corners in the wrong order"),
     "shares": ("[[0.1, 0.2, 0.3, 0.4]]", 422, "pass normalised=True"),
     "many": (json.dumps([[1, 2, 3, 4]] * 10_000), 413, "at most 1,000 regions, got 10,000"),
-    "many wrong": (json.dumps([["x"] * 4] * 5), 422, "boxes[0][0]: expected a finite"),
 }
 
 
@@ -158,11 +140,9 @@ def test_invalid_boxes_are_named(client, small_image, name):
 
 BAD_FIELDS = {
     "one letter less": ({"box": [1, 2]}, 422, "unknown ['box']; did you mean boxes?"),
-    "an unknown field": ({"prompt": "what?"}, 422, "unknown ['prompt']; expected some of ['boxes'"),
     "boxes and masks": ({"masks": []}, 422, "expected either boxes or masks"),
     "another form": ({"format": "cxcywh"}, 422, "format: expected 'xyxy' or 'xywh', got 'cxcywh'"),
     "no task": ({"tasks": []}, 422, "tasks: expected at least 1 item"),
-    "an unknown task": ({"tasks": ["ocr"]}, 422, "tasks[0]: expected 'caption'"),
     "an unknown policy": ({"views": "best"}, 422, "['fixed', 'image', 'random', 'task']"),
     "views of another number": ({"views": "fixed:0,0.1,0.2"}, 422, "fuses 2 views, got 3"),
     "an empty word": (
@@ -176,9 +156,6 @@ BAD_FIELDS = {
     "many synonyms": ({"attributes": ["a:" + "b/" * 40 + "c"] * 25}, 413, "1,000 words, got 1,025"),
     "a long word": ({"attributes": ["ü" * 101]}, 413, "at most 100 characters, got 101"),
     "no image": ({"image": None}, 422, "expected one image"),
-    "an address": ({"image": "http://[::1]/a.png"}, 400, "this server fetches nothing"),
-    "a path": ({"image": "../../etc/passwd"}, 400, "damaged base64"),
-    "a page": ({"image": "PGh0bWw+"}, 415, "got an html page"),
 }
 
 
@@ -193,9 +170,6 @@ def test_invalid_fields_are_named(client, small_image, name):
 
 BAD_MASKS = {
     "of another size": ({"size": [9, 9], "counts": [0, 81]}, "the mask is 9 x 9 pixels"),
-    "of negative runs": ({"size": [20, 40], "counts": [-5, 805]}, "expected at least 0, got -5"),
-    "that overflow": ({"size": [20, 40], "counts": "oooo0oooo0oooo0"}, "must add up to"),
-    "of no pixel": ([], "a polygon mask needs parts"),
     "of half a vertex": ([[1, 2, 3]], "a polygon mask needs parts"),
     "of no known form": (7, "masks[0].polygons: expected a list, got 7"),
 }
@@ -270,8 +244,3 @@ def test_damaged_form_is_refused(client, content_type, body):
         "invalid_request",
         "unprocessable",
     )
-
-
-def test_16_bit_gray_image_is_answered(client):
-    gray = Image.new("I;16", (40, 20))
-    assert len(answers_of(client.regions(gray, [[1, 2, 30, 10]], **FEW))) == 1
