@@ -1,4 +1,4 @@
-"""The text tower, its tokenizers and the embedding cache."""
+"""The text tower, its tokenizers and the cache of embeddings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tower():
 
 
 @pytest.mark.parametrize("name", ["clip", TINY])
-def test_a_row_is_start_text_end_padding(name):
+def test_a_row_is_start_text_end_and_padding(name):
     tokenizer = build_text_tokenizer(name, context_length=12)
     rows = tokenizer(["a red house", "boat"])
     assert rows.shape[0] == 2
@@ -56,14 +56,14 @@ def test_embedding_does_not_depend_on_the_batch():
     assert torch.allclose(alone[0], together[0], atol=1e-6)
 
 
-def test_bank_computes_a_vocabulary_once():
+def test_a_vocabulary_is_embedded_once():
     encode = tower().requires_grad_(False)
     bank = TextBank(encode)
     assert bank(["red", "green"]) is bank(["red", "green"])
     assert bank(["red"]) is not bank(["red", "green"])
 
 
-def test_bank_notices_new_weights():
+def test_new_weights_renew_the_embeddings():
     encode = tower().requires_grad_(False)
     bank = TextBank(encode)
     before = bank(["red"]).clone()
@@ -72,11 +72,11 @@ def test_bank_notices_new_weights():
     assert not torch.allclose(before, bank(["red"]))
 
 
-def test_bank_passes_gradients_while_the_tower_is_trained():
+def test_a_trained_tower_gets_gradients():
     assert TextBank(tower())(["red"]).requires_grad
 
 
-def test_vocabulary_from_inference_mode_can_be_trained_on():
+def test_embeddings_made_in_inference_mode_can_be_trained_on():
     bank = TextBank(tower().requires_grad_(False))
     with torch.inference_mode():
         bank(["red"])
@@ -93,16 +93,16 @@ def test_embeddings_do_not_depend_on_the_callers_precision():
     assert torch.equal(inside, bank(["red"]))
 
 
-def test_the_vocabulary_asked_for_last_is_kept():
+def test_the_least_recently_used_vocabulary_is_dropped():
     bank = TextBank(tower().requires_grad_(False), capacity=2)
     first = bank(["red"])
     bank(["green"])
     bank(["red"])
-    bank(["blue"])  # drops "green", which waited longest
+    bank(["blue"])  # drops "green"
     assert bank(["red"]) is first
 
 
-def test_captions_are_not_kept():
+def test_captions_are_not_cached():
     bank = TextBank(tower().requires_grad_(False))
     assert bank(["red"], keep=False) is not bank(["red"], keep=False)
 
@@ -118,6 +118,6 @@ def test_a_damaged_tokenizer_file_is_named(tmp_path, content):
         build_text_tokenizer(str(tmp_path / "tokenizer.json"), context_length=12)
 
 
-def test_a_folder_is_no_tokenizer_file(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a tokenizer\.json.*is the file whole"):
+def test_a_folder_is_not_a_tokenizer_file(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a tokenizer\.json.*is the file complete"):
         build_text_tokenizer(str(tmp_path), context_length=12)

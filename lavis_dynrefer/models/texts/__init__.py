@@ -1,1 +1,1 @@
-"""Texts in numbers: tokenizers, the text tower, and embeddings that are kept."""
+"""Texts: tokenizers, the text tower, and a cache of embeddings."""

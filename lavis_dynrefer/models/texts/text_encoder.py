@@ -1,4 +1,4 @@
-"""The CLIP-style text tower, from LAVIS's transformer, without a download."""
+"""The CLIP-style text tower, built from LAVIS's transformer without a download."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lavis_dynrefer.models.texts.tokenizers import TextTokenizer, build_text_tok
 
 
 class TextEncoder(nn.Module):
-    """Embeds short texts; the embedding is read at the end token and not normalised.
+    """Embeds short texts: the state at the end token, projected, not normalised.
 
     Args:
-        tokenizer: texts to ids.
+        tokenizer: turns texts into ids.
         width: of the transformer.
-        depth: blocks.
+        depth: number of blocks.
         heads: attention heads.
         embed_dim: E.
-        context_length: longest row of ids.
+        context_length: most tokens of a text.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TextEncoder(nn.Module):
         ids = self.tokenizer(texts).to(self.token_embedding.weight.device)
         length = ids.shape[1]
         states = self.token_embedding(ids) + self.positional_embedding[:length]
-        # LAVIS's transformer wants the sequence first.
+        # LAVIS's transformer takes the sequence first.
         states = self.transformer(states.transpose(0, 1), self.causal_mask[:length, :length])
         states = self.ln_final(states.transpose(0, 1))
         ends = (ids == self.tokenizer.end_id).int().argmax(dim=1)
@@ -61,7 +61,7 @@ class TextEncoder(nn.Module):
 
 
 def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
-    """Text tower of any size with random weights."""
+    """A text tower with random weights."""
     tokenizer = build_text_tokenizer(config.tokenizer, context_length=config.context_length)
     return TextEncoder(
         tokenizer,

@@ -1,4 +1,4 @@
-"""Tokenizers of the language model and of the text tower, from files or from LAVIS."""
+"""Tokenizers of the language model and of the text tower."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_TOKEN = "<s>"
 
 
 class TextTokenizer(Protocol):
-    """What the text tower needs: ids (K, T) with one end token per row."""
+    """Tokenizer of the text tower: one end token per row."""
 
     vocab_size: int
     end_id: int
@@ -33,37 +33,36 @@ def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
         return PreTrainedTokenizerFast(
             tokenizer_file=str(path),
             bos_token=START_TOKEN,
-            add_prefix_space=True,  # transformers >= 4.48 would switch it off in the file's step
+            add_prefix_space=True,  # transformers >= 4.48 would turn it off
             **SPECIAL_TOKENS,
         )
-    except Exception as error:  # what the tokenizers library raises has no type of its own
+    except Exception as error:  # the tokenizers library raises nothing more specific
         raise InputError(
             f"{path}: expected a tokenizer.json of the tokenizers library ({error}); "
-            "is the file whole?"
+            "is the file complete?"
         ) from error
 
 
 def load_t5_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a T5 from a Hugging Face name, a folder, or one of our tokenizer.json files.
+    """Tokenizer of a T5 from a Hugging Face name, a folder, or a tokenizer.json of ours.
 
     Raises:
-        ValueError: the file is no tokenizer.json.
-        OSError: nothing of that name.
+        InputError: the file is not a tokenizer.json.
+        OSError: there is nothing of that name.
     """
     path = find_resource(source)
     if path is not None and path.is_file():
         return _read_tokenizer_file(path)
-    # The "fast" class needs protobuf to convert sentencepiece; folders ship tokenizer.json.
     return AutoTokenizer.from_pretrained(source if path is None else os.fspath(path))
 
 
 class FileTokenizer:
-    """A tokenizer.json for the text tower: <s> text </s>, padded with 0.
+    """A tokenizer.json: <s> text </s>, padded with 0.
 
     Args:
         path: file of the `tokenizers` library with <pad> as id 0, </s>, <unk> and <s>; its
-            post-processor closes every text with </s>.
-        context_length: longest row, special tokens included.
+            post-processor ends every text with </s>.
+        context_length: most tokens of a row, special ones included.
     """
 
     def __init__(self, path: Path, *, context_length: int) -> None:
@@ -86,14 +85,14 @@ class FileTokenizer:
 
 
 class ClipTokenizer:
-    """CLIP's byte-pair encoding, vocabulary and code from LAVIS.
+    """CLIP's byte-pair encoding, from LAVIS.
 
     Args:
-        context_length: length of every row.
+        context_length: tokens of every row.
     """
 
     def __init__(self, *, context_length: int) -> None:
-        # Imported here: it needs ftfy, which a model with its own tokenizer file does not.
+        # Imported here: needs ftfy, unlike a model with its own tokenizer file.
         from lavis.models.clip_models.tokenizer import SimpleTokenizer
 
         tokenizer = SimpleTokenizer()
@@ -117,8 +116,8 @@ def build_text_tokenizer(name: str, *, context_length: int) -> TextTokenizer:
     """The tokenizer of the text tower: "clip", or the path of a tokenizer.json.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no tokenizer.json.
+        MissingFileError: there is no such file.
+        InputError: the file is not a tokenizer.json.
     """
     if name == "clip":
         return ClipTokenizer(context_length=context_length)
