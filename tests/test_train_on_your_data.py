@@ -13,7 +13,7 @@ import yaml
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.cli import main
-from lavis_dynrefer.cli.validate import validate
+from lavis_dynrefer.training.checks.file_checks import check_file
 from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.synthetic import full_caption, make_scene, render
 from lavis_dynrefer.training.launch import evaluate_main, launch, train_main
@@ -152,7 +152,7 @@ def test_commands_for_larger_machines_are_valid(mine, text, monkeypatch):
     monkeypatch.chdir(folder)
     ((path, options),) = map(options_of, commands(text))
 
-    assert [finding.text for finding in validate(path, options) if finding.fatal] == []
+    assert [finding.text for finding in check_file(path, options) if finding.fatal] == []
 
 
 def test_settings_shown_apart_exist(mine, monkeypatch):
@@ -167,7 +167,7 @@ def test_settings_shown_apart_exist(mine, monkeypatch):
         for split, value in values.items()
     ]
 
-    assert [finding.text for finding in validate("mine.yaml", options) if finding.fatal] == []
+    assert [finding.text for finding in check_file("mine.yaml", options) if finding.fatal] == []
 
 
 @pytest.fixture

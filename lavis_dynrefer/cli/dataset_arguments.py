@@ -42,8 +42,8 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, nargs: str | None = N
     )
 
 
-def builder_from(arguments: argparse.Namespace) -> RegionSource:
-    """The builder of the dataset: its default yaml, then what the arguments say.
+def source_from(arguments: argparse.Namespace) -> RegionSource:
+    """The source of the dataset: its default yaml, then what the arguments say.
 
     Raises:
         InputError: an unknown dataset, type, split or setting, or a setting without a value.
@@ -52,38 +52,39 @@ def builder_from(arguments: argparse.Namespace) -> RegionSource:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from lavis_dynrefer.datasets.region_source import RegionSource
     from lavis_dynrefer.training.known_names import dataset_class
 
     asked = arguments.dataset
     name = DATASETS.get(asked, asked)
-    builder_class = dataset_class(name)
-    if builder_class is None:
+    source_class = dataset_class(name)
+    if source_class is None or not issubclass(source_class, RegionSource):
         hint = did_you_mean(asked, DATASETS) or f"; expected one of {', '.join(DATASETS)}"
-        raise InputError(f"no dataset {asked!r}{hint}")
-    default = OmegaConf.load(builder_class.default_config_path(arguments.type or "default"))
+        raise InputError(f"no dataset {asked!r} of regions{hint}")
+    default = OmegaConf.load(source_class.default_config_path(arguments.type or "default"))
     try:
         config = OmegaConf.merge(default, {"datasets": {name: _own_config(arguments)}})
     except (yaml.YAMLError, OmegaConfBaseException, TypeError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"--set {' '.join(arguments.settings)}: {problem}") from error
-    builder: RegionSource = builder_class(config.datasets[name])
-    builder.info()
-    known = builder.available_splits()
+    source: RegionSource = source_class(config.datasets[name])
+    source.info()
+    known = source.available_splits()
     for split in arguments.split or ():
         if split not in known:
             hint = did_you_mean(split, known) or f"; expected some of {', '.join(known)}"
             raise InputError(f"--split: unknown {split!r}{hint}")
-    return builder
+    return source
 
 
-def read_splits(builder: RegionSource) -> dict[str, RegionSet]:
+def read_splits(source: RegionSource) -> dict[str, RegionSet]:
     """The splits asked for, generated first if the dataset is synthetic.
 
     Raises:
         DatasetError: a raw file is missing or invalid.
     """
-    builder.make_raw_files(builder.info())
-    return builder.read_splits()
+    source.make_raw_files(source.info())
+    return source.read_splits()
 
 
 def _own_config(arguments: argparse.Namespace) -> dict[str, Any]:

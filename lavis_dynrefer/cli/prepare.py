@@ -20,7 +20,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, builder_from
+from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, source_from
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.vocab import TAG_METHODS, build_pos_tagger
 
@@ -58,41 +58,41 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{option.replace('_', '-')}: expected at least 1")
     if wants_list and (arguments.output is None or not arguments.output.parent.is_dir()):
         raise InputError("--output: expected the name of the tag list, in an existing folder")
-    builder = builder_from(arguments)
+    source = source_from(arguments)
     console = Console()
     with _log_to(console), _progress(console) as progress:
-        folder, found = _convert(None if wants_list else arguments.output, builder, progress)
+        folder, found = _convert(None if wants_list else arguments.output, source, progress)
         if wants_list:
             _write_tag_list(arguments, found, console)
             return 0
         if arguments.tags:
-            _prepare_tags(arguments, builder, found, console, progress)
+            _prepare_tags(arguments, source, found, console, progress)
     _print_manifest(folder, console)
     return 0
 
 
 def _convert(
-    output: Path | None, builder: RegionSource, progress: Progress
+    output: Path | None, source: RegionSource, progress: Progress
 ) -> tuple[Path, dict[str, RegionSet]]:
     """The prepared folder and its splits, converted if they are not there."""
     from lavis_dynrefer.datasets.prepared import prepare
 
-    info = builder.info()
+    info = source.info()
     if info.prepared is not None:
         raise InputError("prepare reads the raw files; leave out --set prepared=...")
-    builder.make_raw_files(info)
-    raw = builder.raw(info)
+    source.make_raw_files(info)
+    raw = source.raw(info)
     folder = (output or raw.default_folder()).expanduser().absolute()
 
     def opener(path: Path) -> BinaryIO:
         return progress.open(path, "rb", description=f"reading {path.name}")
 
-    return folder, prepare(raw, builder.splits(info), folder, opener)
+    return folder, prepare(raw, source.splits(info), folder, opener)
 
 
 def _prepare_tags(
     arguments: argparse.Namespace,
-    builder: RegionSource,
+    source: RegionSource,
     found: Mapping[str, RegionSet],
     console: Console,
     progress: Progress,
@@ -100,8 +100,8 @@ def _prepare_tags(
     from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
     from lavis_dynrefer.datasets.sources.collector import TRAIN
 
-    builder.config.build_info.tags = arguments.tags
-    names = builder.tag_names(builder.info(), found.get(TRAIN))
+    source.config.build_info.tags = arguments.tags
+    names = source.tag_names(source.info(), found.get(TRAIN))
     if TRAIN not in found or not names:
         raise InputError("--tags: there are no training captions among these splits")
     regions, method = found[TRAIN].regions, arguments.tag_method

@@ -6,63 +6,64 @@ import argparse
 
 import pytest
 
-from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, builder_from, read_splits
+from lavis_dynrefer.cli.dataset_arguments import (
+    DATASETS,
+    add_dataset_arguments,
+    read_splits,
+    source_from,
+)
+from lavis_dynrefer.datasets.catalog import SOURCES
 
 
-def builder(*words):
+def source(*words):
     parser = argparse.ArgumentParser()
     add_dataset_arguments(parser)
-    return builder_from(parser.parse_args(words))
+    return source_from(parser.parse_args(words))
 
 
-@pytest.mark.parametrize(
-    ("name", "registered"),
-    [
-        ("vg", "vg_region"),
-        ("vg_region", "vg_region"),
-        ("ovad", "ovad"),
-        ("coco", "coco_region"),
-        ("refcocog", "refcocog_region"),
-        ("synthetic", "synthetic_region"),
-    ],
-)
+@pytest.mark.parametrize(("name", "registered"), DATASETS.items())
 def test_datasets_have_short_and_registered_names(name, registered):
-    assert builder(name).dataset_name == registered
+    assert source(name).dataset_name == source(registered).dataset_name == registered
+
+
+def test_every_dataset_has_a_short_name():
+    assert set(DATASETS.values()) == set(SOURCES)
 
 
 def test_arguments_override_the_default_yaml():
-    info = builder("vg", "--root", "/data/vg", "--split", "val", "test").info()
+    info = source("vg", "--root", "/data/vg", "--split", "val", "test").info()
     assert (info.root, info.splits, info.on_error) == ("/data/vg", ("val", "test"), "raise")
 
 
 def test_the_type_is_set():
-    assert builder("vg", "--type", "v1.0").config.type == "v1.0"
-    assert builder("vg").config.type == "v1.2"
+    assert source("vg", "--type", "v1.0").config.type == "v1.0"
+    assert source("vg").config.type == "v1.2"
 
 
 def test_further_settings_are_read_as_in_a_yaml():
-    info = builder("vg", "--set", "max_images=5", "--set", "tags=null").info()
+    info = source("vg", "--set", "max_images=5", "--set", "tags=null").info()
     assert (info.max_images, info.tags) == (5, None)
 
 
 def test_a_path_with_brackets_is_a_path():
-    assert builder("vg", "--root", "[1]").info().root == "[1]"
+    assert source("vg", "--root", "[1]").info().root == "[1]"
 
 
 def test_an_image_folder_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert builder("coco", "--images", "photos").info().images.storage == str(tmp_path / "photos")
+    assert source("coco", "--images", "photos").info().images.storage == str(tmp_path / "photos")
 
 
 def test_other_image_folders_are_relative_to_the_root():
-    assert builder("coco", "--images", "photos").info().images.storage == "photos"
+    assert source("coco", "--images", "photos").info().images.storage == "photos"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["vgg"], "no dataset 'vgg'; did you mean vg"),
+        (["vgg"], "no dataset 'vgg' of regions; did you mean vg"),
+        (["coco_caption"], "no dataset 'coco_caption' of regions"),
         (["vg", "--type", "v3"], "v3"),
         (["vg", "--split", "tets"], "--split: unknown 'tets'; did you mean test"),
         (["vg", "--set", "max_images"], "--set max_images: expected KEY=VALUE"),
@@ -73,12 +74,12 @@ def test_other_image_folders_are_relative_to_the_root():
 )
 def test_invalid_arguments_are_named(words, message):
     with pytest.raises(ValueError, match=message):
-        builder(*words)
+        source(*words)
 
 
 def test_a_synthetic_dataset_is_generated_and_read(tmp_path):
     options = ["--root", str(tmp_path / "scenes"), "--set", "scenes=3", "--split", "val"]
-    made = builder("synthetic", *options)
+    made = source("synthetic", *options)
     found = read_splits(made)
     assert list(found) == ["val"]
     assert len(found["val"].regions) > 0

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, builder_from, read_splits
+from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, read_splits, source_from
 from lavis_dynrefer.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option) < least:
             raise InputError(f"--{option}: expected at least {least}")
     console = Console(markup=False, emoji=False)  # names in the data may look like either
-    builder = builder_from(arguments)
-    info = builder.info()
-    with console.status(f"reading {builder.dataset_name}"):
-        found = read_splits(builder)
+    source = source_from(arguments)
+    info = source.info()
+    with console.status(f"reading {source.dataset_name}"):
+        found = read_splits(source)
     views = [
         inspect_report.view_split(
             first_regions(region_set, info.max_images, info.max_regions),
@@ -64,18 +64,18 @@ def run(arguments: argparse.Namespace) -> int:
         for region_set in found.values()
     ]
     inspect_report.print_numbers(views, console)
-    folder = _image_folder(builder, found)
+    folder = _image_folder(source, found)
     warnings = []
     if not folder.is_dir():
         warnings.append(f"There is no folder {folder}: the numbers stand without the images.")
     for text in warnings:
         console.print(f"warning: {text}", soft_wrap=True, highlight=False)
-    kind = str(builder.config.type).replace("default", "")
-    facts = [*_sources(builder), ("images", str(folder)), ("seed", str(arguments.seed))]
+    kind = str(source.config.type).replace("default", "")
+    facts = [*_sources(source), ("images", str(folder)), ("seed", str(arguments.seed))]
     files = inspect_report.write_files(
-        arguments.output or Path(f"inspect-{builder.dataset_name}"),
+        arguments.output or Path(f"inspect-{source.dataset_name}"),
         views,
-        title=f"{builder.dataset_name} {kind}".strip(),
+        title=f"{source.dataset_name} {kind}".strip(),
         facts=facts,
         warnings=warnings,
     )
@@ -84,17 +84,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _image_folder(builder: RegionSource, found: Mapping[str, RegionSet]) -> Path:
+def _image_folder(source: RegionSource, found: Mapping[str, RegionSet]) -> Path:
     images = next(iter(found.values())).images
     # A prepared dataset knows where its images were.
     folder = getattr(images, "folder", None)
-    return builder.images(builder.info()).absolute() if folder is None else Path(folder)
+    return source.images(source.info()).absolute() if folder is None else Path(folder)
 
 
-def _sources(builder: RegionSource) -> list[tuple[str, str]]:
+def _sources(source: RegionSource) -> list[tuple[str, str]]:
     """Name and path of what was read."""
-    info = builder.info()
+    info = source.info()
     if info.prepared:
         return [("prepared", str(Path(info.prepared).absolute()))]
-    sources = builder.sources(info).items()
+    sources = source.sources(info).items()
     return [(setting.replace("_", " "), str(path.absolute())) for setting, path in sources]

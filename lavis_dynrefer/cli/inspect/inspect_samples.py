@@ -100,7 +100,7 @@ def _sample(
         image = decode_image(record.path)
     except IMAGE_ERRORS as error:
         factor = min(1.0, SIDE / max(*size, 1))
-        image = Image.new("RGB", tuple(max(round(side * factor), 1) for side in size), _NO_IMAGE)
+        image = Image.new("RGB", [max(round(side * factor), 1) for side in size], _NO_IMAGE)
         problem = f"the file cannot be read: {error}"
     else:
         if image.size != size:
