@@ -14,7 +14,7 @@ from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import LAVIS_KEYS, PretrainingConfig, from_mapping
+from lavis_dynrefer.config import LAVIS_KEYS, MODELS, PretrainingConfig, from_mapping
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.boxes import area, carry
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
@@ -57,8 +57,7 @@ class RegionPretraining(BaseModel):
     """
 
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
-        "default": config_path("models/dynrefer_pretraining.yaml"),
-        "tiny": config_path("models/dynrefer_pretraining.yaml"),
+        name: config_path(yaml) for name, yaml in MODELS["dynrefer_pretraining"].yamls.items()
     }
 
     def __init__(

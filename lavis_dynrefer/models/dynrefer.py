@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.config import (
     LAVIS_KEYS,
+    MODELS,
     CaptioningConfig,
     DynReferConfig,
     LossConfig,
@@ -66,10 +67,7 @@ class DynRefer(BaseModel):
     """
 
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
-        "default": config_path("models/dynrefer_tiny.yaml"),
-        "tiny": config_path("models/dynrefer_tiny.yaml"),
-        "flant5xl": config_path("models/dynrefer_flant5xl.yaml"),
-        "vicuna7b": config_path("models/dynrefer_vicuna7b.yaml"),
+        name: config_path(yaml) for name, yaml in MODELS["dynrefer"].yamls.items()
     }
 
     def __init__(

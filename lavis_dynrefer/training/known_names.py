@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-try:
-    from lavis_dynrefer.datasets.catalog import SOURCES
-except ImportError:
-    SOURCES = {}
+from lavis_dynrefer.datasets.catalog import SOURCES
 from lavis_dynrefer.errors import did_you_mean
 from lavis_dynrefer.host.registration import MODULES
 

@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 EXIT_INTERRUPTED = 130  # as a shell
 DEBUG_VARIABLE = "DYNREFER_DEBUG"
-TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Rank 0 may grade for long while the others wait; torchrun ends them if it fails.
 GROUP_TIMEOUT = datetime.timedelta(hours=1)
 
@@ -167,41 +166,29 @@ def _join_group(run: DictConfig) -> None:
         InputError: variables are missing or wrong, or the processes do not meet. Not a
             `LaunchError`, which only rank 0 prints: each rank may have another problem.
     """
-    needed = TORCHRUN_VARIABLES if run.dist_url == "env://" else TORCHRUN_VARIABLES[:2]
-    absent = [name for name in needed if not os.environ.get(name)]
-    if absent:
-        raise InputError(f"RANK is set but not {absent}: start with torchrun, or unset RANK")
-    run.distributed = True
-    run.rank, run.world_size = _whole_number("RANK"), _whole_number("WORLD_SIZE")
-    run.gpu = _whole_number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
+    variables = os.environ
     on_cuda = run.device.startswith("cuda")
     run.dist_backend = "nccl" if on_cuda else "gloo"
-    if on_cuda:
-        gpus = torch.cuda.device_count()
-        if run.gpu >= gpus:
-            raise InputError(
-                f"process {run.gpu} of this machine has no GPU, there are {gpus}; start "
-                f"torchrun with --nproc_per_node={gpus}, or set run.device=cpu"
-            )
-        torch.cuda.set_device(run.gpu)
     try:
+        run.gpu = int(variables.get("LOCAL_RANK", 0))
+        if on_cuda:
+            gpus = torch.cuda.device_count()
+            if run.gpu >= gpus:
+                raise ValueError(f"this machine has no GPU {run.gpu}, only {gpus}")
+            torch.cuda.set_device(run.gpu)
         dist.init_process_group(
             run.dist_backend,
             init_method=run.dist_url,
-            rank=run.rank,
-            world_size=run.world_size,
+            rank=int(variables["RANK"]),
+            world_size=int(variables.get("WORLD_SIZE", -1)),
             timeout=GROUP_TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
-        place = os.environ.get("MASTER_ADDR") if run.dist_url == "env://" else run.dist_url
-        raise InputError(f"rank {run.rank} cannot join the others at {place}: {error}") from error
-
-
-def _whole_number(variable: str) -> int:
-    value = os.environ[variable]
-    if not value.isdecimal():
-        raise InputError(f"{variable}: expected a whole number, as torchrun sets it, got {value!r}")
-    return int(value)
+        raise InputError(
+            f"rank {variables['RANK']} cannot join the others: {error}; start the run with "
+            "torchrun, or unset RANK for a single process"
+        ) from error
+    run.distributed, run.rank, run.world_size = True, dist.get_rank(), dist.get_world_size()
 
 
 def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:

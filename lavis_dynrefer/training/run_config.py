@@ -55,22 +55,10 @@ class RunConfig:
 
     def __init__(self, config: DictConfig, expected: Expected | None = None) -> None:
         self.config = config
+        self.run_cfg = config.run
+        self.model_cfg = config.model
+        self.datasets_cfg = config.datasets
         self.expected = expected
-
-    @property
-    def run_cfg(self) -> DictConfig:
-        """How to run."""
-        return self.config.run
-
-    @property
-    def model_cfg(self) -> DictConfig:
-        """The model."""
-        return self.config.model
-
-    @property
-    def datasets_cfg(self) -> DictConfig:
-        """The datasets by name."""
-        return self.config.datasets
 
     def get_config(self) -> DictConfig:
         """All sections."""
@@ -106,14 +94,7 @@ def load_run_config(
         _check_sections(sections)
         run = OmegaConf.to_container(sections.run, resolve=True)
         run = complete_run({**run, "evaluate": True} if evaluate else run)
-        parts = [{"run": run}, *_with_defaults(sections)]
-        try:
-            config = OmegaConf.merge(*parts)
-        except TypeError as error:  # OmegaConf's, without the place
-            raise LaunchError(
-                "a list stands where the default yaml of the model or a dataset has a mapping, or "
-                f"the other way round ({error})"
-            ) from error
+        config = _merge([{"run": run}, *_with_defaults(sections)], cfg_path)
         OmegaConf.to_container(config, resolve=True)  # raises where an interpolation fails
         return RunConfig(config, _expected(sections))
 
@@ -144,13 +125,7 @@ def read_sections(cfg_path: str, options: Sequence[str] = ()) -> DictConfig:
     if not content or not isinstance(content, DictConfig):
         found = "a list" if content else "an empty file"
         raise LaunchError(f"{path}: expected the sections {list(NEEDED_SECTIONS)}, got {found}")
-    try:
-        merged = OmegaConf.merge(content, _read_options(options))
-    except TypeError as error:  # OmegaConf's, without the place
-        raise LaunchError(
-            f"--options {list(options)}: a list stands where {path} has a mapping, or the other "
-            "way round"
-        ) from error
+    merged = _merge([content, _read_options(options)], f"--options {list(options)}")
     unset = OmegaConf.missing_keys(merged)
     if unset:
         raise LaunchError(f"a value must be given for {', '.join(sorted(unset))}")
@@ -159,9 +134,13 @@ def read_sections(cfg_path: str, options: Sequence[str] = ()) -> DictConfig:
 
 @contextmanager
 def readable(cfg_path: str) -> Iterator[None]:
-    """While entered, what the yaml libraries complain about becomes a `LaunchError`."""
+    """While entered, what is wrong with the file becomes a `LaunchError`."""
     try:
         yield
+    except LaunchError:
+        raise
+    except InputError as error:
+        raise LaunchError(str(error)) from error
     except OmegaConfBaseException as error:
         place = f"{error.full_key}: " if error.full_key else ""
         raise LaunchError(f"{cfg_path}: {place}{str(error).splitlines()[0]}") from error
@@ -232,13 +211,19 @@ def _check_sections(sections: DictConfig) -> None:
 def _expected(sections: DictConfig) -> Expected | None:
     """The numbers to compare with; other tasks may use the word for something else."""
     section = sections.get("expected")
-    if section is None or sections.run.task != OWN_TASK:
+    if sections.run.task != OWN_TASK:
         return None
-    plain = OmegaConf.to_object(section) if OmegaConf.is_config(section) else section
+    return parse_expected(OmegaConf.to_object(section) if OmegaConf.is_config(section) else section)
+
+
+def _merge(parts: Sequence[Any], place: str) -> DictConfig:
     try:
-        return parse_expected(plain)
-    except InputError as error:
-        raise LaunchError(str(error)) from None
+        return OmegaConf.merge(*parts)
+    except TypeError as error:  # OmegaConf's, without the place
+        raise LaunchError(
+            f"{place}: a list stands where another yaml has a mapping, or the other way round "
+            f"({error})"
+        ) from error
 
 
 def _raise_if(problem: str | None) -> None:

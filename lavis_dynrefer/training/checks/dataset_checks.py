@@ -9,12 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.datasets.prepared import read_manifest
-
-try:
-    from lavis_dynrefer.datasets.region_source import KEYS, RegionSource
-except ImportError:
-    from lavis_dynrefer.datasets.region_builder import KEYS
-    from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder as RegionSource
+from lavis_dynrefer.datasets.region_source import KEYS, RegionSource
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.metrics.expected import METRIC_NAMES, Expected
 from lavis_dynrefer.training.checks.findings import (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
-from typing import Union
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Union
 
 import torch
 from omegaconf import OmegaConf
@@ -26,8 +26,8 @@ _KNOWN = {
     "dynrefer_eval": (PROCESSORS["vis_processor"], ViewProcessor.default_policy),
     "blip_caption": (PROCESSORS["text_processor"], None),
 }
-# Phase -> tasks asked about its views: none in training, where the model looks at all views; None
-# where only the data tell.
+# Phase -> tasks asked about its views: none in training, which uses all views; None if only the
+# data tell.
 Uses = Mapping[str, Union[Collection[str], None]]
 EVERY_USE: Uses = {"train": (), "eval": TASKS}
 
@@ -35,48 +35,53 @@ EVERY_USE: Uses = {"train": (), "eval": TASKS}
 def check_processors(
     section: Section, place: str, model: Section, uses: Uses = EVERY_USE
 ) -> Findings:
-    """`vis_processor` and `text_processor` of a dataset or of a `preprocess` section.
+    """`vis_processor` and `text_processor` of a dataset of ours or of a `preprocess` section.
 
     Args:
         section: holds the two.
         place: where it stands in the yaml.
-        model: the model that the views are made for; empty where that is not known.
+        model: the model that the views are made for; empty if that is not known.
         uses: the phases in use, whose views must fit the model.
     """
-    for kind, given in PROCESSORS.items():
-        phases = section.get(kind)
-        yield from not_a_mapping(phases, f"{place}.{kind}")
-        for phase, processor in phases.items() if isinstance(phases, Mapping) else ():
-            where = f"{place}.{kind}.{phase}"
-            problem = choice_problem(where, phase, PHASES)
-            if problem is not None:
-                yield Finding(problem)
-            elif isinstance(processor, Mapping):
-                yield from _check_processor(processor, where, given, model, uses.get(phase))
-            elif processor is not None:
-                yield Finding(f"{where}: expected a name and options, got {processor!r}")
+    for kind, phase, processor in _each_processor(section):
+        where = f"{place}.{kind}.{phase}".rstrip(".")
+        if not phase:
+            yield from not_a_mapping(processor, where)
+        elif phase not in PHASES:
+            yield from each([choice_problem(where, phase, PHASES)])
+        elif isinstance(processor, Mapping):
+            yield from _check_processor(processor, where, PROCESSORS[kind], model, uses.get(phase))
+        else:
+            yield Finding(f"{where}: expected a name and options, got {processor!r}")
 
 
 def check_processor_names(section: Section, place: str) -> Findings:
-    """The processors of a dataset that is not ours: whether LAVIS knows them."""
-    for kind in PROCESSORS:
-        phases = section.get(kind)
-        yield from not_a_mapping(phases, f"{place}.{kind}")
-        for phase, processor in phases.items() if isinstance(phases, Mapping) else ():
-            if processor is not None:
-                name = processor.get("name") if isinstance(processor, Mapping) else processor
-                where = f"{place}.{kind}.{phase}.name"
-                yield from each([name_problem(where, "processor", name)])
+    """The processors of another dataset: whether they are registered."""
+    for kind, phase, processor in _each_processor(section):
+        name = processor.get("name") if isinstance(processor, Mapping) else processor
+        yield from each([name_problem(f"{place}.{kind}.{phase}.name", "processor", name)])
 
 
 def check_presence(section: Section, place: str, uses: Uses) -> Findings:
     """Processors that a run uses and the dataset does not name."""
+    named = {(kind, phase) for kind, phase, _ in _each_processor(section)}
     for phase in uses:
-        views, texts = (section.get(kind) for kind in PROCESSORS)
-        if not (views or {}).get(phase):
+        if ("vis_processor", phase) not in named:
             yield Finding(f"{place}.vis_processor.{phase}: missing; name one, as dynrefer_{phase}")
-        if phase == "train" and texts and not texts.get(phase):  # LAVIS has one where none is named
-            yield Finding(f"{place}.text_processor.train: missing; name one, as blip_caption")
+    has_texts = section.get("text_processor")  # without any, captions stay as they are
+    if "train" in uses and has_texts and ("text_processor", "train") not in named:
+        yield Finding(f"{place}.text_processor.train: missing; name one, as blip_caption")
+
+
+def _each_processor(section: Section) -> Iterator[tuple[str, str, Any]]:
+    """Kind, phase and processor of all that a section names; phase "" of a kind that is invalid."""
+    for kind in PROCESSORS:
+        phases = section.get(kind)
+        if not isinstance(phases, Mapping):
+            phases = {} if phases is None else {"": phases}
+        for phase, processor in phases.items():
+            if processor is not None:
+                yield kind, phase, processor
 
 
 def _check_processor(
@@ -88,19 +93,16 @@ def _check_processor(
 ) -> Findings:
     name = options.get("name")
     problem = name_problem(f"{where}.name", "processor", name)
+    if problem is None and not _takes(name, given):
+        problem = f"{where}.name: {name!r} cannot be called with {' and '.join(given)}"
     if problem is not None:
         yield Finding(problem)
         return
-    if not _takes(name, given):
-        yield Finding(f"{where}.name: {name!r} cannot be called with {' and '.join(given)}")
-        return
-    kind = ViewProcessor
-    if name in _KNOWN:
-        options = {"policy": _KNOWN[name][1], **options}
-    else:
-        kind = registered("processor", name)
+    kind = ViewProcessor if name in _KNOWN else registered("processor", name)
     if given != PROCESSORS["vis_processor"] or not issubclass(kind, ViewProcessor):
         return
+    if name in _KNOWN:
+        options = {"policy": _KNOWN[name][1], **options}
     try:
         processor = kind.from_config(OmegaConf.create(dict(options)))
     except (ValueError, TypeError) as error:
