@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, source_from
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--output: expected the name of the tag list, in an existing folder")
     source = source_from(arguments)
     console = Console()
-    with _log_to(console), _progress(console) as progress:
+    with _log_to(console), Progress(console=console) as progress:
         folder, found = _convert(None if wants_list else arguments.output, source, progress)
         if wants_list:
             _write_tag_list(arguments, found, console)
@@ -164,14 +164,3 @@ def _log_to(console: Console) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         package.setLevel(level)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

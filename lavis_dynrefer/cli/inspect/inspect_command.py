@@ -54,12 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = read_splits(source)
     views = [
         inspect_report.view_split(
-            first_regions(region_set, info.max_images, info.max_regions),
-            console,
-            samples=arguments.samples,
-            seed=arguments.seed,
-            check=arguments.check_images,
-            processes=arguments.processes,
+            first_regions(region_set, info.max_images, info.max_regions), arguments, console
         )
         for region_set in found.values()
     ]

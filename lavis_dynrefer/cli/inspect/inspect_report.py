@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,38 +25,28 @@ from lavis_dynrefer.cli.inspect.region_statistics import SHARES, SplitStatistics
 from lavis_dynrefer.structures import RegionSet
 
 _FEW_IMAGES = 2000  # are checked before another process has started
+_EXAMPLE = "for example"  # head of a column
 _SHOWN_NAMES = 12
 _LONGEST = 160  # characters of a caption or example in the terminal
 
 
-def view_split(
-    region_set: RegionSet,
-    console: Console,
-    *,
-    samples: int,
-    seed: int,
-    check: str | None,
-    processes: int,
-) -> SplitView:
-    """Count a split, check its images ("header" or "decode"), and choose some to show."""
+def view_split(region_set: RegionSet, arguments: argparse.Namespace, console: Console) -> SplitView:
+    """Count a split, check its images, and choose some to show."""
     with console.status(f"counting {region_set.split}"):
         statistics = describe_split(region_set)
     report = None
-    if check:
-        images = region_set.images
-        findings = check_images(
-            images.values(),
-            decode=check == "decode",
-            processes=1 if len(images) < _FEW_IMAGES else processes,
-        )
+    if arguments.check_images:
+        images, decode = region_set.images, arguments.check_images == "decode"
+        processes = 1 if len(images) < _FEW_IMAGES else arguments.processes
+        findings = check_images(images.values(), decode=decode, processes=processes)
         with Progress(console=console, transient=True) as progress:
             title = f"checking images of {region_set.split}"
             tracked = progress.track(findings, total=len(images), description=title)
-            report = summarise(tracked, decoded=check == "decode")
-    rng = np.random.default_rng(seed)
+            report = summarise(tracked, decoded=decode)
+    rng = np.random.default_rng(arguments.seed)
     with console.status(f"drawing images of {region_set.split}"):
-        chosen = choose_samples(region_set, samples, rng)
-        rejected = choose_rejected(region_set, samples, rng)
+        chosen = choose_samples(region_set, arguments.samples, rng)
+        rejected = choose_rejected(region_set, arguments.samples, rng)
     return SplitView(statistics, chosen, rejected, report)
 
 
@@ -89,14 +80,16 @@ def print_numbers(views: Sequence[SplitView], console: Console) -> None:
     splits = [view.statistics for view in views]
     console.print(_overview(splits))
     for view in views:
-        numbers = view.statistics
-        console.print(_sizes(numbers))
+        numbers, checked = view.statistics, view.images
+        rows = [(name, *map(measure, values)) for name, values in numbers.quantiles.items()]
+        heads = ("", *map(quantile_name, SHARES))
+        console.print(_table(f"{numbers.split}: sizes and lengths", heads, rows))
         if numbers.drops:
             console.print(_dropped(numbers))
-        if view.images is not None and view.images.counts:
-            console.print(_images(numbers.split, view.images))
-        elif view.images is not None:
-            console.print(f"{numbers.split}: {view.images.checked:,} images, nothing unusual")
+        if checked is not None and checked.counts:
+            console.print(_images(numbers.split, checked))
+        elif checked is not None:
+            console.print(f"{numbers.split}: {checked.checked:,} images, nothing unusual")
     for numbers in splits:
         for name in ("words", "categories", "tags", "attributes"):
             top = getattr(numbers, name).top[:_SHOWN_NAMES]
@@ -105,16 +98,24 @@ def print_numbers(views: Sequence[SplitView], console: Console) -> None:
                 console.print(Text(f"{numbers.split}, frequent {name}: {text}"))
 
 
-def _overview(splits: Sequence[SplitStatistics]) -> Table:
-    table = Table("", title=splits[0].name if splits else "")
-    for split in splits:
-        table.add_column(split.split, justify="right")
-    columns = [_overview_column(split) for split in splits]
-    for name in dict.fromkeys(name for column in columns for name in column):
-        values = [column.get(name, "0") for column in columns]
-        if name == "regions kept" or any(value != "0" for value in values):
-            table.add_row(name, *values)
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table whose first column holds names, and an example in the column of that name."""
+    table = Table(title=title)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number == 0 or head == _EXAMPLE else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def _overview(splits: Sequence[SplitStatistics]) -> Table:
+    columns = [_overview_column(split) for split in splits]
+    rows = [
+        (name, *(column.get(name, "0") for column in columns))
+        for name in dict.fromkeys(name for column in columns for name in column)
+    ]
+    shown = [row for row in rows if row[0] == "regions kept" or set(row[1:]) != {"0"}]
+    return _table(splits[0].name, ("", *(split.split for split in splits)), shown)
 
 
 def _overview_column(split: SplitStatistics) -> dict[str, str]:
@@ -137,39 +138,28 @@ def _overview_column(split: SplitStatistics) -> dict[str, str]:
     }
 
 
-def _sizes(numbers: SplitStatistics) -> Table:
-    table = Table("", title=f"{numbers.split}: sizes and lengths")
-    for value in SHARES:
-        table.add_column(quantile_name(value), justify="right")
-    for name, values in numbers.quantiles.items():
-        table.add_row(name, *map(measure, values))
-    return table
-
-
 def _dropped(numbers: SplitStatistics) -> Table:
-    table = _counts_table("reason", "number", title=f"{numbers.split}: dropped")
-    for drop in numbers.drops:
-        count = _part(drop.count, numbers.regions_read) if drop.is_region else f"{drop.count:,}"
-        table.add_row(drop.reason.replace("_", " "), count, Text(_plain(drop.example)))
-    return table
+    read = numbers.regions_read
+    rows = [
+        (
+            drop.reason.replace("_", " "),
+            _part(drop.count, read) if drop.is_region else f"{drop.count:,}",
+            _plain(drop.example),
+        )
+        for drop in numbers.drops
+    ]
+    return _table(f"{numbers.split}: dropped", ("reason", "number", _EXAMPLE), rows)
 
 
 def _images(split: str, report: ImageReport) -> Table:
-    how = "decoded" if report.decoded else "opened"
-    title = f"{split}: images {how}: {report.checked:,}, unusable: {report.unusable:,}"
-    table = _counts_table("kind", "images", title=title)
+    rows = []
     for kind, count in report.counts.items():
         first = report.examples[kind]
-        example = f"{first.path or first.image_id}: {first.detail}"
-        table.add_row(kind.replace("_", " "), f"{count:,}", Text(_plain(example)))
-    return table
-
-
-def _counts_table(name: str, count: str, *, title: str) -> Table:
-    table = Table(name, title=title)
-    table.add_column(count, justify="right")
-    table.add_column("for example")
-    return table
+        example = _plain(f"{first.path or first.image_id}: {first.detail}")
+        rows.append((kind.replace("_", " "), f"{count:,}", example))
+    how = "decoded" if report.decoded else "opened"
+    title = f"{split}: images {how}: {report.checked:,}, unusable: {report.unusable:,}"
+    return _table(title, ("kind", "images", _EXAMPLE), rows)
 
 
 def _part(count: int, whole: int) -> str:

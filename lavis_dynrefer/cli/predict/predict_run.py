@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor
 
 from lavis_dynrefer.cli.predict.output_folder import ImageFiles
@@ -231,6 +231,11 @@ class PredictRun:
         self.failures[name] = f"{what}{reason}"
 
 
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(console=console, disable=not console.is_terminal)
+
+
 def still_to_do(images: Sequence[ImageFile], log: ResultLog, find: RegionFinder) -> list[ImageFile]:
     """The images without an answer to these very regions.
 
@@ -257,15 +262,3 @@ def _is_done(image: ImageFile, log: ResultLog, find: RegionFinder) -> bool:
         return False
     ids = request.ids or tuple(range(1, len(request.boxes) + 1))
     return row.ids == ids and [list(region.box) for region in row.regions] == request.boxes.tolist()
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
