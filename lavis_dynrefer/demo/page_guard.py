@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -52,7 +52,10 @@ class PageGuard:
         if not posted or scope["path"] == _UPLOAD:
             await self._app(scope, receive, send_with_headers)
             return
-        body = await Request(scope, receive).body()
+        try:
+            body = await Request(scope, receive).body()
+        except ClientDisconnect:
+            return
         refusal = self._refusal(body)
         if refusal:
             response = JSONResponse({"detail": refusal}, 403)

@@ -47,7 +47,7 @@ class HttpServer:
             )
         )
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [bound]}, name="http"
+            target=self._server.run, kwargs={"sockets": [bound]}, name="http", daemon=True
         )
 
     @property
@@ -96,8 +96,9 @@ def run(app: FastAPI, bound: socket.socket) -> int:
     server.start()
     while not received and server.running:
         time.sleep(_TICK)
-    if received:
-        logger.info("%s: shutting down", signal.Signals(received[0]).name)
+    if not received:
+        raise RuntimeError("the server's thread has ended by itself")
+    logger.info("%s: shutting down", signal.Signals(received[0]).name)
     cut_off = server.stop(hurry=lambda: len(received) > 1)
     for one, handler in before.items():
         signal.signal(one, handler)
