@@ -111,15 +111,18 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "") ->
 
 
 def _build(cls: Any, values: Mapping[Any, Any]) -> Any:
-    if "__pydantic_validator__" not in vars(cls):  # a plain dataclass: a subclass checks
-        body: dict[str, Any] = {"__module__": cls.__module__}
-        body["__annotations__"] = {item.name: item.type for item in fields(cls)}
-        for item in fields(cls):
-            if item.default_factory is not MISSING:
-                body[item.name] = field(default_factory=item.default_factory)
-        child = type(cls.__name__, (cls,), body)
-        cls = _declare(child, frozen=cls.__dataclass_params__.frozen)
-    return cls(**{str(name): value for name, value in values.items()})
+    named = {str(name): value for name, value in values.items()}
+    if "__pydantic_validator__" in vars(cls):
+        return cls(**named)
+    # A plain dataclass: a twin of it checks the values.
+    body: dict[str, Any] = {"__module__": cls.__module__}
+    body["__annotations__"] = {item.name: item.type for item in fields(cls)}
+    for item in fields(cls):
+        if item.default_factory is not MISSING:
+            body[item.name] = field(default_factory=item.default_factory)
+    twin: Any = _declare(type(cls.__name__, (cls,), body), frozen=cls.__dataclass_params__.frozen)
+    checked = twin(**named)
+    return cls(**{item.name: getattr(checked, item.name) for item in fields(cls)})
 
 
 def validation_message(error: ValidationError, where: str = "", model: Any = None) -> str:

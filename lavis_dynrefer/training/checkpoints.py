@@ -15,13 +15,13 @@ from typing import Any, Union
 import torch
 from torch import Tensor, nn
 
-from lavis_dynrefer.errors import InputError, MissingFileError
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.checkpoint import (
-    UNREADABLE,
     CheckpointError,
     from_official,
     is_official,
     load_weights,
+    read_content,
     read_state_dict,
 )
 from lavis_dynrefer.models.weights.pretrained import locate
@@ -67,17 +67,9 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
         MissingFileError: there is no such file.
         CheckpointError: the file is damaged, or holds other objects, or weights only.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f"no checkpoint at {path}; check run.resume_ckpt_path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"{path} is not a readable checkpoint: it is damaged, or holds other objects than "
-            "tensors and plain containers"
-        ) from error
-    kinds = {"model": Mapping, "optimizer": Mapping, "epoch": int}
+    content = read_content(os.fspath(path))
     content = content if isinstance(content, Mapping) else {}
+    kinds = {"model": Mapping, "optimizer": Mapping, "epoch": int}
     absent = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]
     if absent:
         raise CheckpointError(

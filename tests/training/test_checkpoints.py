@@ -23,15 +23,17 @@ class Net(nn.Module):
         self.head = nn.Linear(2, 1)
 
 
-def test_frozen_parameters_are_left_out_under_every_name():
+def test_frozen_parameters_are_not_saved_under_any_name():
     assert sorted(checkpoints.trained_weights(Net())) == ["head.bias", "head.weight", "steps"]
 
 
-def test_trained_weights_come_back():
+def test_trained_weights_are_restored_and_a_missing_buffer_keeps_its_value():
     source, target = Net(), Net()
     weights = checkpoints.trained_weights(source)
+    del weights["steps"]
     checkpoints.load_trained_weights(target, weights, source="file")
     assert torch.equal(target.head.weight, source.head.weight)
+    assert target.steps.item() == 0
 
 
 @pytest.mark.parametrize(
@@ -49,14 +51,6 @@ def test_weights_of_another_model_are_refused(changes, message):
         checkpoints.load_trained_weights(Net(), weights, source="run.pth")
 
 
-def test_a_missing_buffer_keeps_its_value():
-    weights = checkpoints.trained_weights(Net())
-    del weights["steps"]
-    target = Net()
-    checkpoints.load_trained_weights(target, weights, source="file")
-    assert target.steps.item() == 0
-
-
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "checkpoint_last.pth"
     content = {"model": {}, "optimizer": {}, "epoch": 0}
@@ -66,35 +60,10 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
     assert checkpoints.read_checkpoint(path) == content
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not a readable checkpoint"),
-        (b"PK\x03\x04 cut off", "not a readable checkpoint"),
-    ],
-)
-def test_damaged_file_is_named(tmp_path, content, message):
-    path = tmp_path / "damaged.pth"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"damaged.pth.*{message}"):
-        checkpoints.read_checkpoint(path)
-
-
-def test_file_that_would_run_code_is_refused(tmp_path):
-    torch.save({"model": {}, "hook": Net}, tmp_path / "code.pth")
-    with pytest.raises(CheckpointError, match=r"code\.pth is not a readable checkpoint"):
-        checkpoints.read_checkpoint(tmp_path / "code.pth")
-
-
 def test_bare_weights_cannot_be_resumed(tmp_path):
     torch.save({"model": {}}, tmp_path / "bare.pth")
     with pytest.raises(CheckpointError, match=r"lacks \['optimizer', 'epoch'\].*load_ckpt_path"):
         checkpoints.read_checkpoint(tmp_path / "bare.pth")
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent\.pth; check run\.resume_ckpt_path"):
-        checkpoints.read_checkpoint(tmp_path / "absent.pth")
 
 
 def test_later_files_win(tmp_path):
@@ -117,20 +86,14 @@ def test_auto_finds_the_newest_run(tmp_path):
         path.touch()
         os.utime(path, (1000 - age, 1000 - age))
     assert checkpoints.find_resumed("auto", tmp_path) == tmp_path / "b" / checkpoints.LAST
-
-
-@pytest.mark.parametrize("wanted", [None, ""])
-def test_no_path_starts_afresh(tmp_path, wanted):
-    assert checkpoints.find_resumed(wanted, tmp_path) is None
+    assert checkpoints.find_resumed(None, tmp_path) is None
 
 
 def test_frozen_weights_that_no_other_file_holds_are_saved(smallest_model):
-    from lavis_dynrefer.training.checkpoints import trained_weights
-
     smallest_model.filled = {
         name for name, _ in smallest_model.named_parameters() if name.startswith("backbone.")
     }
-    saved = set(trained_weights(smallest_model))
+    saved = set(checkpoints.trained_weights(smallest_model))
     assert not any(name.startswith("backbone.") for name in saved)
     assert any(name.startswith("captioning.llm.") for name in saved)
 
@@ -145,7 +108,7 @@ def optimizer_of(model, kind=torch.optim.AdamW, **options):
     return optimizer
 
 
-def test_an_optimiser_continues_where_it_was():
+def test_the_state_of_an_optimiser_is_restored():
     saved = optimizer_of(nn.Linear(2, 1)).state_dict()
     fresh = torch.optim.AdamW(nn.Linear(2, 1).parameters(), lr=0.5)
     checkpoints.load_optimizer(fresh, saved, source="run.pth")
@@ -170,8 +133,3 @@ def test_the_state_of_another_optimiser_is_refused(state, message):
     optimizer = torch.optim.AdamW(nn.Linear(2, 1).parameters())
     with pytest.raises(CheckpointError, match=rf"run\.pth: .*{message}.*run\.load_ckpt_path"):
         checkpoints.load_optimizer(optimizer, state, source="run.pth")
-
-
-def test_a_missing_file_of_weights_is_named_with_its_key():
-    with pytest.raises(FileNotFoundError, match=r"run\.load_ckpt_path: no file 'absent\.pth'"):
-        checkpoints.read_weights(["absent.pth"])

@@ -26,17 +26,12 @@ def test_the_tiny_model_is_valid():
     [
         ("vision.heads=3", "model.vision.width: expected a multiple of heads 3, got 128"),
         ("qformer.heads=3", "model.qformer.width: expected a multiple of heads 3, got 128"),
-        ("text.width=3", "model.text.width: expected a multiple of heads 4, got 3"),
         ("tagging.decoder.heads=7", "model.tagging.decoder.width: expected a multiple of heads 7"),
-        ("contrast.decoder.heads=7", "model.contrast.decoder.width: expected a multiple of heads"),
         ("vision.patch_size=7", "model.vision.image_size: expected a multiple of patch_size 7"),
         ("region.offset_groups=3", "expected a multiple of region.offset_groups 3, got 128"),
-        ("qformer.num_queries=0", "model.qformer.num_queries: expected at least 1, got 0"),
-        ("vision.width=-128", "model.vision.width: expected at least 1, got -128"),
         ("vision.mlp_ratio=0.0", "model.vision.mlp_ratio: expected more than 0, got 0.0"),
         ("vision.mlp_ratio=1e9", "model.vision.mlp_ratio: expected at most 100, got 1000000000.0"),
         ("losses.clip=.nan", "model.losses.clip: expected a finite number, got nan"),
-        ("text.context_length=1", "model.text.context_length: expected at least 3, got 1"),
         ("captioning.llm_options.tokenizer=3", "llm_options.tokenizer: expected a string, got 3"),
         (
             "captioning.llm_options.config.d_model=0",

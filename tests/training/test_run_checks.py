@@ -24,12 +24,6 @@ def stops(*options, name=QUICKSTART, evaluate=False):
     return [finding.text for finding in check_run(config) if finding.stops]
 
 
-def test_a_run_of_a_processor_that_nobody_registered_is_named():
-    (found,) = stops(f"{EVAL}.name=dynrefer_evil")
-
-    assert found == f"{EVAL}.name: unknown 'dynrefer_evil'; did you mean dynrefer_eval?"
-
-
 @pytest.fixture
 def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -59,22 +53,17 @@ def test_evaluation_needs_no_training_settings():
         ("run.beta2=2", "run.beta2: expected less than 1, got 2"),
         ("run.seed=4294967296", "run.seed: expected less than 2147483648"),
         ("run.init_lr=null", "run: training needs run.init_lr; set run.evaluate"),
-        ("run.test_splits=[[1]]", "run.test_splits[0]: expected a string, got [1]"),
         ("run.valid_splits=val", "run.valid_splits: expected a list, got 'val'"),
         ("run.generation.repetition_penalty=0", "repetition_penalty: expected more than 0"),
-        ("run.load_ckpt_path=[3]", "run.load_ckpt_path[0]: expected a string, got 3"),
         ("run.load_ckpt_path=assets", "run.load_ckpt_path: expected a file, 'assets' is a folder"),
-        ("run.resume_ckpt_path=[a]", "run.resume_ckpt_path: expected a string, got ['a']"),
         ("run.resume_ckpt_path=absent.pth", "run.resume_ckpt_path: no file 'absent.pth'"),
         ("run.runner=runer", "run.runner: unknown 'runer'"),
         ("run.lr_sched=cosine", "run.lr_sched: unknown 'cosine'"),
         ("run.device=cpu:x", "run.device: expected auto, cpu, cuda or cuda:1 and so on"),
-        ("run.device=3", "run.device: expected auto, cpu, cuda"),
-        ("model.load_finetuned=true model.finetuned=3", "model.finetuned: expected a string"),
     ],
 )
 def test_a_setting_that_cannot_work_stops_the_run(option, complaint):
-    (found,) = stops(*option.split())
+    (found,) = stops(option)
 
     assert complaint in found
 

@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -54,7 +55,7 @@ _LORA = ".lora_"
 _OFFICIAL_MARKS = ("cvem_mlp.0.weight", "cem_memory")
 
 # What torch and safetensors raise for files that are damaged or of another kind.
-UNREADABLE = (
+_UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
     EOFError,
@@ -91,9 +92,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         MissingFileError: there is no such file.
         CheckpointError: the file does not hold named tensors.
     """
+    content = read_content(path)
+    content = content.get("model", content) if isinstance(content, Mapping) else content
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise CheckpointError(f"{path}: expected a mapping of names to tensors under 'model'")
+    return dict(content)
+
+
+def read_content(path: str | Path) -> Any:
+    """Whatever a .safetensors or torch file holds; errors as in `read_state_dict`."""
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"checkpoint {path} does not exist")
+        raise MissingFileError(f"there is no checkpoint {path}")
     with path.open("rb") as file:
         digest = hashlib.sha256()
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -102,18 +114,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
         # Not torch's own words, which advise to load the file unsafely.
         raise CheckpointError(
             f"{path}: not a readable file of tensors, or one that would run code"
         ) from error
-    content = content.get("model", content) if isinstance(content, Mapping) else content
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise CheckpointError(f"{path}: expected a mapping of names to tensors under 'model'")
-    return dict(content)
 
 
 def is_official(names: Iterable[str]) -> bool:
