@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from golden_folder import OWN, build, expand_views, read_json, read_tensors
+from golden_folder import OWN, build, expand_views, read_arrays, read_json, read_tensors
 
 WORST = pytest.StashKey()
 
@@ -21,7 +20,11 @@ def pytest_generate_tests(metafunc):
     folder = Path(metafunc.config.getoption("--golden") or OWN)
     for argument, cases in getattr(metafunc.module, "CASES", {}).items():
         if argument in metafunc.fixturenames:
-            metafunc.parametrize(argument, cases(folder) if folder.is_dir() else [])
+            try:
+                values = cases(folder) if folder.is_dir() else []
+            except pytest.skip.Exception:  # raised by `Recorded`
+                values = []
+            metafunc.parametrize(argument, values)
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -77,7 +80,7 @@ def weights(golden_dir):
 @pytest.fixture(scope="session")
 def inputs(golden_dir, model):
     """Normalised views (B, V, 3, S, S) and region boxes (B, V, 4)."""
-    arrays = np.load(golden_dir / "inputs.npz")
+    arrays = read_arrays(golden_dir / "inputs.npz")
     views = expand_views(arrays["cells"], model.backbone.mean, model.backbone.std)
     return views, torch.from_numpy(arrays["cascade_region_bboxes"])
 

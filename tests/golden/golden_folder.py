@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import lzma
+from collections.abc import Callable
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +41,25 @@ class Recorded(dict):
         pytest.skip(f"{self.path} does not hold {name}")
 
 
-@cache
 def read_json(path: Path) -> Recorded:
-    return Recorded(path, json.loads(path.read_text(encoding="utf-8")))
+    return _read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
 
 
-@cache
 def read_tensors(path: Path) -> Recorded:
-    return Recorded(path, load(lzma.decompress(path.read_bytes())))
+    return _read(path, lambda: load(lzma.decompress(path.read_bytes())))
+
+
+def read_arrays(path: Path) -> Recorded:
+    return _read(path, lambda: dict(np.load(path)))
+
+
+FILES: dict[Path, Recorded] = {}  # read so far
+
+
+def _read(path: Path, content: Callable[[], dict]) -> Recorded:
+    if path not in FILES:
+        FILES[path] = Recorded(path, content() if path.is_file() else {})
+    return FILES[path]
 
 
 def expand_views(cells: np.ndarray, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-import numpy as np
 import pytest
-from golden_folder import read_json
+from golden_folder import read_arrays, read_json
 
 from lavis_dynrefer.metrics.attributes import attribute_map, evaluate_attributes
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet
@@ -19,7 +18,7 @@ BOX = (0.0, 0.0, 10.0, 5.0)
 @pytest.fixture(scope="module")
 def official(golden_dir):
     """Vocabulary, scores, labels and results. Scores may lie outside [0, 1]."""
-    arrays = np.load(golden_dir / "ovad_input.npz")
+    arrays = read_arrays(golden_dir / "ovad_input.npz")
     vocabulary = load_attributes(golden_dir / "configs/ovad.json")
     expected = read_json(golden_dir / "ovad_output.json")
     return vocabulary, arrays["pred"], arrays["label"].astype(int), expected

@@ -16,16 +16,22 @@ from lavis_dynrefer.vocab.prompts import attribute_prompts
 
 STAGE = 2e-4  # stage tensors; 1e-6 noise on the weights alone moves Q-Former outputs by 3e-5
 SCORE = 1e-4  # logits, probabilities, and log-scores relative to their size
-TOKENS = [0, 1, 2, 17, 100, 137, 240, 256]  # rows of a token sequence that were recorded
+TOKENS = (0, 1, 2, 17, 100, 137, 240, 256)  # rows of a token sequence that were recorded
+
+
+def tokens(x, _):
+    return x[:, [row for row in TOKENS if row < x.shape[1]]]
+
+
 RECORDED = {  # golden name -> stage, and the part of it that was recorded
-    "vit_tokens": ("visual_encoder", lambda x, _: x[:, TOKENS]),
-    "ln_vision_tokens": ("ln_vision", lambda x, _: x[:, TOKENS]),
+    "vit_tokens": ("visual_encoder", tokens),
+    "ln_vision_tokens": ("ln_vision", tokens),
     "roi_align_region1": ("_roi_align", lambda x, v: x[v : 2 * v, ::4]),
     "roi_align_sub": ("_roi_align", lambda x, _: x[:, ::8, ::5, ::5]),
     "align_out_first": ("cvem_align", lambda x, _: x[0, ::4]),
     "align_out_sub": ("cvem_align", lambda x, _: x[:, ::8, ::5, ::5]),
     "visual_embeds_region0": ("cvem_mlp", lambda x, _: x[0]),
-    "visual_embeds_tokens": ("cvem_mlp", lambda x, _: x[:, TOKENS]),
+    "visual_embeds_tokens": ("cvem_mlp", tokens),
     "qformer_out": ("Qformer.bert", lambda x, _: x),
     "tag_logits": ("tag_logits", lambda x, _: x),
     "tag_probs": ("tag_logits", lambda x, _: x.sigmoid()),
