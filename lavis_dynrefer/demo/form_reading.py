@@ -79,9 +79,9 @@ def read_question(
         raise InputError(
             "There is no box yet: drag on the image to draw one, or ask about the whole image."
         )
-    document: dict[str, Any] = {name: typed_words(name, typed[name]) for name in WORD_FIELDS}
+    words = {name: typed_words(name, typed[name]) for name in WORD_FIELDS}
+    document: dict[str, Any] = {name: said for name, said in words.items() if said is not None}
     document["boxes"] = boxes
-    document["controls"] = document["controls"] or []
     document["views"] = None if typed["views"] == OWN_POLICY else typed["views"]
     body = parse_body(RegionFields, json.dumps(document).encode())
     check_limits(body, limits)

@@ -47,7 +47,7 @@ def _or_notice(answer: Callable[..., str]) -> Callable[..., str]:
     """Answers, or a notice that says what is wrong; the page stays usable either way."""
 
     @wraps(answer)
-    def told(*arguments: Any) -> str:
+    def answered(*arguments: Any) -> str:
         try:
             return answer(*arguments)
         except DynReferError as error:
@@ -56,7 +56,7 @@ def _or_notice(answer: Callable[..., str]) -> Callable[..., str]:
             logger.exception("no answer")
             return page_texts.notice("The server failed, not you; its log says why.")
 
-    return told
+    return answered
 
 
 class Answers:

@@ -108,9 +108,9 @@ async def _show_error(request: Request, error: Exception) -> Response:
     del request
     if not isinstance(error, HTTPException):
         raise error
-    told = error_of_status(error.status_code, str(error.detail))
-    # Its headers tell, for one, which methods are allowed.
-    return JSONResponse(told.body(), told.status, {**(error.headers or {}), **told.headers})
+    shown = error_of_status(error.status_code, str(error.detail))
+    # Its headers may list the allowed methods.
+    return JSONResponse(shown.body(), shown.status, {**(error.headers or {}), **shown.headers})
 
 
 async def _to_page() -> Response:

@@ -76,8 +76,8 @@ class RequestGate:
             self._traffic.cut_off += isinstance(error, asyncio.CancelledError)
             if status:  # half an answer is out; the connection is cut
                 raise
-            told = _error_for_client(error)
-            response = JSONResponse(told.body(), told.status, told.headers)
+            shown = _error_for_client(error)
+            response = JSONResponse(shown.body(), shown.status, shown.headers)
             await response(scope, receive, send_noting)
         finally:
             self._traffic.running -= 1
@@ -106,7 +106,7 @@ class RequestGate:
             raise self._too_long()
 
     def _counting(self, receive: Receive) -> Receive:
-        """Count the bytes received: a chunked body does not tell its length."""
+        """Count the bytes received: a chunked body does not announce its length."""
         received = 0
 
         async def receive_counting() -> Message:
