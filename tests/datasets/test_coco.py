@@ -126,24 +126,6 @@ def test_an_entry_of_images_without_an_id_is_counted(write, row):
     assert found.images[1].width == 100
 
 
-def test_an_image_listed_twice_is_the_first_one_and_counted(write):
-    images = [image(1, width=100 * n) for n in (1, 2, 3)]
-
-    found = read_coco_instances(*write([annotation(1)], images=images))
-
-    assert found.images[1].width == 100
-    assert found.rejection_counts() == {"duplicate_entry": 2}
-
-
-def test_a_missing_image_is_counted_per_region_and_stays_truth(write):
-    rows = [annotation(1), annotation(2, image_id=2), annotation(3, image_id=2)]
-
-    found = read_coco_instances(*write(rows, images=[image(1), image(2)]))
-
-    assert found.rejection_counts() == {"missing_image": 2}
-    assert len(found.truth()) == 3
-
-
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

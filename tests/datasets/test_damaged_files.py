@@ -1,4 +1,4 @@
-"""Whatever a file holds, a reader counts it or names it; no other error, no region unaccounted."""
+"""Whatever a file contains, a reader counts it or names it: no other error, no region lost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import json
 import math
 import pickle
 import random
+from dataclasses import dataclass
+from typing import Any, Callable
 
 import pytest
+import vg_rows
 
 from lavis_dynrefer.datasets.prepared import IMAGE_REASONS
 from lavis_dynrefer.datasets.sources.coco_layout import read_coco_captions, read_coco_instances
@@ -22,45 +25,14 @@ from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
 SEEDS = range(25)
 WIDTH, HEIGHT = 100, 80
-IMAGES, REGIONS = 4, 5  # regions of each image
+NUMBERS = range(1, 5)  # of images
+REGIONS = 5  # of each image
 ODD = [
-    None,
-    True,
-    0,
-    -1,
-    1,
-    2.5,
-    10**6,
-    2**31,
-    2**63,
-    10**400,
-    1e308,
-    float("nan"),
-    float("inf"),
-    -float("inf"),
-    "",
-    " ",
-    "1",
-    "2.5",
-    "nan",
-    "a dog",
-    "caf\u00e9",
-    "\ud83d",
-    "a\0b",
-    "x" * 5000,
-    [],
-    [1],
-    [[]],
-    {},
-    {"id": 1},
+    *(None, True, 0, -1, 1, 2.5, 10**6, 2**31, 2**63, 10**400, 1e308),
+    *(float("nan"), float("inf"), -float("inf")),
+    *("", " ", "1", "2.5", "nan", "a dog", "caf\u00e9", "\ud83d", "a\0b", "x" * 5000),
+    *([], [1], [[]], {}, {"id": 1}),
 ]
-
-
-def images():
-    return [
-        {"id": n, "file_name": f"{n}.jpg", "width": WIDTH, "height": HEIGHT}
-        for n in range(1, IMAGES + 1)
-    ]
 
 
 def annotations(**keys):
@@ -69,15 +41,24 @@ def annotations(**keys):
             **{"id": 10 * n + k, "image_id": n, "category_id": 1, "bbox": [9, 9, 9 + k, 9]},
             **copy.deepcopy(keys),
         }
-        for n in range(1, IMAGES + 1)
+        for n in NUMBERS
         for k in range(REGIONS)
     ]
 
 
 def coco(**keys):
-    categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
-    rows = annotations(**keys)
-    return {"images": images(), "annotations": rows, "categories": categories}
+    return {
+        "images": [
+            {"id": n, "file_name": f"{n}.jpg", "width": WIDTH, "height": HEIGHT} for n in NUMBERS
+        ],
+        "annotations": annotations(**keys),
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}],
+    }
+
+
+def crowds():
+    runs = [0, WIDTH * HEIGHT]
+    return coco(iscrowd=1, segmentation={"size": [HEIGHT, WIDTH], "counts": runs})
 
 
 def ovad():
@@ -86,41 +67,14 @@ def ovad():
     return {**coco(att_vec=[1, 0, -1]), "attributes": attributes}
 
 
-def crowds():
-    runs = [0, WIDTH * HEIGHT]
-    return coco(iscrowd=1, segmentation={"size": [HEIGHT, WIDTH], "counts": runs})
-
-
 def visual_genome():
     """region_descriptions, image_data, densecap_splits."""
     entries = [
-        {
-            "id": n,
-            "regions": [
-                {
-                    "region_id": 10 * n + k,
-                    "phrase": "a dog",
-                    "x": 9,
-                    "y": 9,
-                    "width": 9,
-                    "height": 9,
-                }
-                for k in range(REGIONS)
-            ],
-        }
-        for n in range(1, IMAGES + 1)
+        {"id": n, "regions": [vg_rows.region(10 * n + k, image_id=n) for k in range(REGIONS)]}
+        for n in NUMBERS
     ]
-    images = [
-        {
-            "image_id": n,
-            "width": WIDTH,
-            "height": HEIGHT,
-            "url": f"http://x/y/{n}.jpg",
-            "coco_id": n,
-        }
-        for n in range(1, IMAGES + 1)
-    ]
-    return [entries, images, {"train": [], "val": list(range(1, IMAGES + 1)), "test": []}]
+    images = [vg_rows.image(n, width=WIDTH, height=HEIGHT, coco_id=n) for n in NUMBERS]
+    return [entries, images, {"train": [], "val": list(NUMBERS), "test": []}]
 
 
 def references():
@@ -133,13 +87,13 @@ def references():
             "image_id": n,
             "sentences": [{"sent_id": 10 * n + k, "sent": "a dog"} for k in range(REGIONS)],
         }
-        for n in range(1, IMAGES + 1)
+        for n in NUMBERS
     ]
     return [rows, coco()]
 
 
 def detections():
-    """Ten times as many, as some boxes outside of their images are no reason to refuse a file."""
+    """Ten times as many, as a few boxes outside of their images are no reason to refuse a file."""
     rows = [row for _ in range(10) for row in annotations()]
     return [{"image_id": row["image_id"], "bbox": row["bbox"], "score": 0.5} for row in rows]
 
@@ -147,78 +101,65 @@ def detections():
 TRUTH = RegionSet(
     "truth",
     "val",
-    {n: ImageRecord(n, f"/x/{n}.jpg", WIDTH, HEIGHT) for n in range(1, IMAGES + 1)},
+    {n: ImageRecord(n, f"/x/{n}.jpg", WIDTH, HEIGHT) for n in NUMBERS},
     [RegionRecord(1, 1, (1.0, 1.0, 9.0, 9.0), "a dog")],
 )
 
 
-def write_json(folder, document):
+def write(folder, document):
     path = folder / f"{len(list(folder.iterdir()))}.json"
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
 
 
 def read_as_visual_genome(folder, content, stores):
-    paths = [write_json(folder, document) for document in content]
-    return read_visual_genome(*paths, folder, version="vgcoco", splits=["val"], stores=stores)[
-        "val"
-    ]
+    paths = [write(folder, document) for document in content]
+    options = {"version": "vgcoco", "splits": ["val"], "stores": stores}
+    return read_visual_genome(*paths, folder, **options)["val"]
 
 
 def read_as_refcocog(folder, content, stores):
     (folder / "refs.p").write_bytes(pickle.dumps(content[0], protocol=2))
-    instances = write_json(folder, content[1])
+    instances = write(folder, content[1])
     return read_refcocog(folder / "refs.p", instances, folder, splits=["val"], stores=stores)["val"]
 
 
-def read_as_captions(folder, content, stores):
-    path = write_json(folder, content)
-    return read_coco_captions(path, folder, name="demo", split="val", stores=stores)
+def one_json(reader, **options):
+    """Reads a json and a folder of images."""
+    return lambda folder, content, stores: reader(
+        write(folder, content), folder, stores=stores, **options
+    )
 
 
-SOURCES = {  # name -> its files, where the rows of regions are in them, the reader
-    "visual_genome": (
-        visual_genome,
-        lambda files: [row["regions"] for row in files[0]],
-        read_as_visual_genome,
+@dataclass
+class Source:
+    """Valid files of a source and how they are read."""
+
+    make: Callable[[], Any]
+    read: Callable[..., RegionSet]
+    # Where the rows of regions are.
+    lists_in: Callable[[Any], list[Any]] = lambda file: [file["annotations"]]
+
+
+SOURCES = {
+    "visual_genome": Source(
+        visual_genome, read_as_visual_genome, lambda files: [row["regions"] for row in files[0]]
     ),
-    "coco": (
-        coco,
-        lambda file: [file["annotations"]],
-        lambda folder, content, stores: read_coco_instances(
-            write_json(folder, content), folder, stores=stores
-        ),
+    "coco": Source(coco, one_json(read_coco_instances)),
+    "crowds": Source(crowds, one_json(read_coco_instances)),
+    "captions": Source(
+        lambda: coco(caption="a dog"), one_json(read_coco_captions, name="demo", split="val")
     ),
-    "crowds": (
-        crowds,
-        lambda file: [file["annotations"]],
-        lambda folder, content, stores: read_coco_instances(
-            write_json(folder, content), folder, stores=stores
-        ),
+    "ovad": Source(ovad, one_json(read_ovad)),
+    "refcocog": Source(
+        references, read_as_refcocog, lambda files: [row["sentences"] for row in files[0]]
     ),
-    "captions": (
-        lambda: coco(caption="a dog"),
-        lambda file: [file["annotations"]],
-        read_as_captions,
-    ),
-    "ovad": (
-        ovad,
-        lambda file: [file["annotations"]],
-        lambda folder, content, stores: read_ovad(
-            write_json(folder, content), folder, stores=stores
-        ),
-    ),
-    "refcocog": (
-        references,
-        lambda files: [row["sentences"] for row in files[0]],
-        read_as_refcocog,
-    ),
-    "grit": (
+    "grit": Source(
         detections,
-        lambda file: [file],
         lambda folder, content, stores: read_grit(
-            write_json(folder, content), TRUTH, name="demo", stores=stores
+            write(folder, content), TRUTH, name="demo", stores=stores
         ),
+        lambda file: [file],
     ),
 }
 
@@ -246,16 +187,14 @@ def damage(value, rng):
 @pytest.fixture
 def read(tmp_path):
     """Reads the files of a source into tables."""
-    for name in ("images", "tables"):
-        (tmp_path / name).mkdir()
-    for n in range(1, IMAGES + 1):
-        (tmp_path / "images" / f"{n}.jpg").touch()
-
-    def _read(reader, content):
-        folder = tmp_path / "images"
-        return reader(folder, content, lambda split: TableStore(tmp_path / "tables", folder))
-
-    return _read
+    folder, tables = tmp_path / "images", tmp_path / "tables"
+    for made in (folder, tables):
+        made.mkdir()
+    for n in NUMBERS:
+        (folder / f"{n}.jpg").touch()
+    return lambda source, content: source.read(
+        folder, content, lambda _: TableStore(tables, folder)
+    )
 
 
 def is_usable(region, image):
@@ -264,27 +203,24 @@ def is_usable(region, image):
     return inside and all(map(math.isfinite, region.box))
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_undamaged_files_are_kept_whole(read, name):
-    make, _, reader = SOURCES[name]
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_undamaged_files_are_kept_whole(read, source):
+    found = read(source, source.make())
 
-    found = read(reader, make())
-
-    assert len(found.regions) == sum(map(len, SOURCES[name][1](make())))
+    assert len(found.regions) == sum(map(len, source.lists_in(source.make())))
     assert found.rejection_counts() == {}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_damaged_region_is_kept_or_counted(read, name, seed):
-    make, lists_of, reader = SOURCES[name]
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_every_damaged_region_is_kept_or_counted(read, source, seed):
     rng = random.Random(seed)
-    content = make()
-    lists = lists_of(content)
+    content = source.make()
+    lists = source.lists_in(content)
     for _ in range(rng.randint(1, 6)):
         damage(rng.choice(lists), rng)
 
-    found = read(reader, content)
+    found = read(source, content)
 
     counts = found.rejection_counts()
     dropped = sum(count for reason, count in counts.items() if reason not in IMAGE_REASONS)
@@ -293,16 +229,15 @@ def test_every_damaged_region_is_kept_or_counted(read, name, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_damaged_file_gives_usable_regions_or_an_error_that_names_it(read, name, seed):
-    make, _, reader = SOURCES[name]
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_a_damaged_file_gives_usable_regions_or_an_error_that_names_it(read, source, seed):
     rng = random.Random(1000 + seed)
-    content = make()
+    content = source.make()
     for _ in range(rng.randint(1, 6)):
         damage(content, rng)
 
     try:
-        found = read(reader, content)
+        found = read(source, content)
     except DatasetError:
         return  # any other error is a failure
 

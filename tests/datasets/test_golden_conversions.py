@@ -1,4 +1,4 @@
-"""Real files of Visual Genome become what the released data's own conversion makes of them.
+"""Real files of Visual Genome are converted exactly as by the released data's own conversion.
 
 The golden files were made by its rules: images, captions and boxes in order, nothing more and
 nothing less. Tags are compared in tests/vocab/test_golden_tags.py.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import vg_rows
 
 from lavis_dynrefer.datasets.prepared import (
     IMAGE_REASONS,
@@ -31,7 +32,7 @@ def case(request, shared, tmp_path):
     fixtures = shared / "fixtures"
     version = request.param[-4:]
     if request.param == FIVE:
-        # The images themselves were not handed out: sizes are those of image_data.json.
+        # The images themselves are not there: sizes are those of image_data.json.
         folder, golden = fixtures / "vg_raw_5images/vg1.2", "vg1.2_5images"
         images, splits = tmp_path / "images", tmp_path / "splits.json"
         images.mkdir()
@@ -103,7 +104,7 @@ def test_captions_and_boxes_are_those_of_the_golden_file_in_its_order(converted)
     ]
 
 
-def test_the_model_is_given_the_box_of_the_golden_segmentation(converted):
+def test_boxes_are_those_of_the_golden_segmentation(converted):
     """The released code takes its boxes from there, and widens those of a pixel or less."""
     parts, golden = converted
     polygons = [row["segmentation"][0] for row in golden["annotations"]]
@@ -146,19 +147,15 @@ def test_the_manifest_accounts_for_every_region_of_the_raw_file(case, tmp_path):
 
 
 def test_odd_and_dropped_regions_are_in_the_manifest(tmp_path):
-    rows = [
-        {"region_id": n, "phrase": phrase, "x": x, "y": 5, "width": 9, "height": 9}
-        for n, (phrase, x) in enumerate([("caf\u00e9 cr\u00eape", 1), ("a dog", -3), ("", 1)])
-    ]
-    files = {
-        "region_descriptions": [{"id": 1, "regions": [*rows, {"id": 9}]}],
-        "image_data": [{"image_id": 1, "width": 40, "height": 30}, {"image_id": 1}],
-        "densecap_splits": {"train": [1, 2], "val": [], "test": []},
-    }
+    phrases = [("caf\u00e9 cr\u00eape", 1), ("a dog", -3), ("", 1)]
+    rows = [vg_rows.region(n, phrase, (x, 5, 9, 9)) for n, (phrase, x) in enumerate(phrases)]
+    sources = vg_rows.write_raw(
+        tmp_path,
+        [{"id": 1, "regions": [*rows, {"id": 9}]}],
+        [vg_rows.image(1), {"image_id": 1}],
+        {"train": [1, 2], "val": [], "test": []},
+    )
     (tmp_path / "1.jpg").touch()
-    sources = {name: tmp_path / f"{name}.json" for name in files}
-    for name, path in sources.items():
-        path.write_text(json.dumps(files[name]), encoding="utf-8")
 
     def read(splits, stores, opener):
         return read_visual_genome(

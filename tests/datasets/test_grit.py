@@ -7,7 +7,6 @@ import pytest
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
-import lavis_dynrefer.host.registration
 from lavis_dynrefer.datasets.sources.grit import read_grit, undo_scaling
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.metrics import EVALUATORS
@@ -20,22 +19,19 @@ from lavis_dynrefer.structures import (
     Rejection,
 )
 
-lavis_dynrefer.host.registration.connect()
-
-LEFT, RIGHT = (0.0, 0.0, 100.0, 100.0), (200.0, 0.0, 300.0, 100.0)
+LEFT = (0.0, 0.0, 100.0, 100.0)
 LARGE = ImageRecord(1, "1.jpg", 1440, 1080)  # stored at half its size
 SMALL = ImageRecord(2, "2.jpg", 240, 360)  # stored at twice its size
 IMAGES = {1: LARGE, 2: SMALL}
+REGIONS = [RegionRecord(7, 1, LEFT, "a dog"), RegionRecord(30, 2, LEFT, "a cat")]
+LOST = Rejection("missing_image", "no file", 3, RegionRecord(9, 3, LEFT, "a bird"))
 
 
-def truth_of(regions, rejected=(), images=None):
-    return RegionSet("vg1.2-densecap-gt", "test", images or IMAGES, regions, rejected)
+def truth_of(*regions, rejected=(), images=IMAGES):
+    return RegionSet("vg1.2-densecap-gt", "test", images, regions or REGIONS, rejected)
 
 
-ONE_EACH = truth_of([RegionRecord(7, 1, LEFT, "a dog"), RegionRecord(30, 2, LEFT, "a cat")])
-
-
-def row(image_id, bbox, score=0.5, **more):
+def row(image_id=1, bbox=(18, 9, 90, 45), score=0.5, **more):
     text = {"object_descriptions": "something", "logit": -1.0}
     return {"image_id": image_id, "category_id": 0, "bbox": bbox, "score": score, **text, **more}
 
@@ -44,10 +40,10 @@ def row(image_id, bbox, score=0.5, **more):
 def read(tmp_path):
     """Writes rows and reads them as detections."""
 
-    def _read(rows, truth=ONE_EACH):
+    def _read(rows, truth=None):
         path = tmp_path / "vg_instances_results.json"
         path.write_text(json.dumps(rows), encoding="utf-8")
-        return read_grit(path, truth, name="grit")
+        return read_grit(path, truth or truth_of(), name="grit")
 
     return _read
 
@@ -66,109 +62,75 @@ def test_scaling_is_undone_by_the_longer_side(box, image, expected):
 
 
 def test_a_detection_is_a_scored_region_without_a_caption(read):
-    found = read([row(1, [18, 9, 90, 45], 0.8), row(2, [20, 40, 200, 100], 0.3)])
+    rows = [row(score=0.8), row(2, [20, 40, 200, 100], 0.3), row("1", ["18", 9, 90, 45], "0.3")]
 
-    assert found.regions == [
+    found = read(rows)
+
+    assert found.regions == [  # numbered after the truth, in file order also when scores are tied
         RegionRecord(31, 1, (36.0, 18.0, 216.0, 108.0), score=0.8),
         RegionRecord(32, 2, (10.0, 20.0, 110.0, 70.0), score=0.3),
+        RegionRecord(33, 1, (36.0, 18.0, 216.0, 108.0), score=0.3),
     ]
     assert (found.name, found.split) == ("grit", "test")
 
 
-def test_truth_is_what_is_annotated_rejected_regions_included(read):
-    lost = Rejection("missing_image", "no file", 3, RegionRecord(9, 3, LEFT, "a bird"))
-    annotated = truth_of(ONE_EACH.regions, [lost])
+def test_truth_is_what_is_annotated_with_rejected_regions_and_images_without_a_detection(read):
+    annotated = truth_of(rejected=[LOST])
 
-    found = read([row(1, [18, 9, 90, 45])], annotated)
+    found = read([row()], annotated)
 
     assert found.truth() == annotated.truth()
     assert [item.region_id for item in found.truth()] == [7, 30, 9]
     assert found.rejection_counts() == {"missing_image": 1}
+    assert found.images == IMAGES
 
 
-def test_images_without_a_detection_stay(read):
-    assert read([row(1, [18, 9, 90, 45])]).images == IMAGES
-
-
-def test_detections_on_images_of_other_splits_are_left_alone(read):
-    found = read([row(99, [0, 0, 5, 5]), row(1, [18, 9, 90, 45])])
+def test_detections_on_images_of_other_splits_are_skipped_and_noted(read):
+    found = read([row(99), row(), row("98")])
 
     assert [region.region_id for region in found.regions] == [32]  # numbered by row
     assert not found.rejected
+    assert found.noted == {"on_other_images": 2}
 
 
-def test_detections_on_images_of_other_splits_are_noted(read):
-    rows = [row(99, [0, 0, 5, 5]), row(1, [18, 9, 90, 45]), row("98", [0, 0, 5, 5])]
-
-    assert read(rows).noted == {"on_other_images": 2}
-
-
-def test_ids_and_scores_may_be_texts(read):
-    (region,) = read([row("1", ["18", 9, 90, 45], "0.8")]).regions
-
-    assert (region.image_id, region.box, region.score) == (1, (36, 18, 216, 108), 0.8)
-
-
-def test_tied_scores_and_empty_texts_are_kept_in_file_order(read):
-    rows = [row(1, [18 + n, 9, 90, 45], 0.5, object_descriptions="") for n in range(3)]
-
-    found = read(rows)
-
-    assert [(item.region_id, item.score, item.caption) for item in found.regions] == [
-        (31, 0.5, None),
-        (32, 0.5, None),
-        (33, 0.5, None),
-    ]
-
-
-@pytest.mark.parametrize("rows", [[5], [[1, 2]], [None]])
-def test_a_list_of_something_else_is_refused(read, rows):
-    with pytest.raises(DatasetError, match=r"expected a list of objects.*Set `boxes`"):
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        *((rows, r"expected a list of objects.*Set `boxes`") for rows in ([5], [[1, 2]], [None])),
+        ([{"box": [1, 2, 3, 4]}], r"no usable region.*detection 0 of .*KeyError"),
+        ([row(99)], r"none of 1 detections is on an image of split 'test'"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(read, rows, message):
+    with pytest.raises(DatasetError, match=message):
         read(rows)
 
 
-def test_a_file_of_unreadable_rows_only_is_refused_with_an_example(read):
-    with pytest.raises(DatasetError, match=r"no usable region.*detection 0 of .*KeyError"):
-        read([{"box": [1, 2, 3, 4]}])
-
-
-def test_a_file_for_another_split_is_refused(read):
-    with pytest.raises(DatasetError, match=r"none of 1 detections is on an image of split 'test'"):
-        read([row(99, [0, 0, 5, 5])])
+MALFORMED = [
+    *(None, 5, []),
+    {"image_id": 1, "bbox": [1, 2, 3, 4]},  # no score
+    {"bbox": [1, 2, 3, 4], "score": 0.5},  # no image
+    *(row(1, bbox) for bbox in ([1, 2, 3], None, [1, 2, 3, "x"], "1234")),
+    row(1, [1, 2, float("inf"), 4]),
+    *(row(score=score) for score in (float("nan"), None, True, "high")),
+    *(row(image_id) for image_id in (None, [1], True, 1.5, float("nan"))),
+]
 
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ({"image_id": 1, "bbox": [1, 2, 3, 4]}, "unreadable_record"),  # no score
-        (row(1, [1, 2, 3]), "unreadable_record"),
-        (row(1, None), "unreadable_record"),
-        (row(1, [1, 2, 3, "x"]), "unreadable_record"),
-        (row(1, [1, 2, 3, 4], float("nan")), "unreadable_record"),
-        (row(1, [1, 2, float("inf"), 4]), "unreadable_record"),
-        (row(1, "1234"), "unreadable_record"),
-        (row(1, [1, 2, 3, 4], None), "unreadable_record"),
-        (row(1, [1, 2, 3, 4], True), "unreadable_record"),
-        (row(1, [1, 2, 3, 4], "high"), "unreadable_record"),
-        (row(None, [1, 2, 3, 4]), "unreadable_record"),
-        (row([1], [1, 2, 3, 4]), "unreadable_record"),
-        (row(True, [1, 2, 3, 4]), "unreadable_record"),
-        (row(1.5, [1, 2, 3, 4]), "unreadable_record"),
-        (row(float("nan"), [1, 2, 3, 4]), "unreadable_record"),
-        ({"bbox": [1, 2, 3, 4], "score": 0.5}, "unreadable_record"),  # no image
-        (None, "unreadable_record"),
-        (5, "unreadable_record"),
-        ([], "unreadable_record"),
+        *((bad, "unreadable_record") for bad in MALFORMED),
         (row(1, [1, 2, 0, 4]), "empty_box"),
         (row(1, [-9, 0, 5, 5]), "outside_image"),
     ],
 )
-def test_what_cannot_be_asked_about_is_counted(read, bad, reason):
-    found = read([row(1, [18, 9, 90, 45]), bad])
+def test_unusable_detections_are_counted(read, bad, reason):
+    found = read([row(), bad])
 
     assert found.rejection_counts() == {reason: 1}
     assert len(found.regions) == 1
-    assert found.truth() == ONE_EACH.truth()
+    assert found.truth() == REGIONS
 
 
 def test_a_box_a_little_past_the_edge_is_taken_as_it_is(read):
@@ -177,20 +139,22 @@ def test_a_box_a_little_past_the_edge_is_taken_as_it_is(read):
     assert region.box == (-4.0, 0.0, 1448.0, 1080.0)
 
 
-def in_pixels(width, height):
+def boxes_to_the_edge(width, height):
     """Boxes of all sizes that end at the right or the bottom edge of an image."""
     return [row(1, [step * 5, 0, width - step * 5, height - step]) for step in range(20)]
 
 
+def image_of(width, height):
+    return truth_of(REGIONS[0], images={1: ImageRecord(1, "1.jpg", width, height)})
+
+
 @pytest.mark.parametrize("size", [(800, 600), (1024, 768), (768, 1024)])
 def test_boxes_in_pixels_already_are_refused_with_the_rule(read, size):
-    truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", *size)})
-
     with pytest.raises(DatasetError, match=r"leave their images.*times 720 / the longer side"):
-        read(in_pixels(*size), truth)
+        read(boxes_to_the_edge(*size), image_of(*size))
 
 
-def test_corners_in_place_of_corner_and_size_are_refused(read):
+def test_corners_instead_of_corner_and_size_are_refused(read):
     corners = [row(1, [400 + step, 300, 700, 530]) for step in range(20)]
 
     with pytest.raises(DatasetError, match="x1, y1, x2, y2"):
@@ -203,22 +167,12 @@ def test_a_single_wild_box_is_no_reason_to_refuse(read):
     assert len(read([*rows, row(1, [0, 0, 900, 900])]).regions) == 31
 
 
-def test_small_images_whose_boxes_fit_unscaled_are_worth_a_warning(read, caplog):
-    truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", 500, 375)})
-
-    read(5 * in_pixels(500, 375), truth)
-
-    assert "would fit as they are" in caplog.text
-    assert "720" in caplog.text
-
-
-def test_well_scaled_boxes_of_small_images_are_silent(read, caplog):
-    truth = truth_of(ONE_EACH.regions[:1], images={1: ImageRecord(1, "1.jpg", 500, 375)})
-
+@pytest.mark.parametrize(("size", "is_warned"), [((500, 375), True), ((720, 540), False)])
+def test_small_images_whose_boxes_fit_unscaled_are_worth_a_warning(read, caplog, size, is_warned):
     with caplog.at_level(logging.WARNING):
-        read(5 * in_pixels(720, 540), truth)
+        read(5 * boxes_to_the_edge(*size), image_of(500, 375))
 
-    assert not caplog.text
+    assert ("would fit as they are" in caplog.text and "720" in caplog.text) is is_warned
 
 
 # ---- graded -------------------------------------------------------------------------------------
@@ -229,7 +183,7 @@ def same_text(pairs):
 
 
 def answers(region_set, captions):
-    """Row of the file -> caption, as predictions of its detections."""
+    """Predictions of detections, in file order."""
     return {
         region.region_id: RegionPrediction(region.box, caption, caption_score=0.5)
         for region, caption in zip(region_set.regions, captions)
@@ -249,41 +203,12 @@ HALF = [row(1, [0, 0, 50, 50], 0.6), row(1, [200, 200, 50, 50], 0.9)]
 )
 def test_both_modes_grade_detections_on_annotated_truth(read, mode, percent):
     found = read(HALF)
+    predictions = answers(found, ["a dog", "a dog"])
 
-    report = evaluate_dense_caption(
-        found, answers(found, ["a dog", "a dog"]), mode=mode, similarity=same_text
-    )
+    report = evaluate_dense_caption(found, predictions, mode=mode, similarity=same_text)
 
     assert report.metrics["map"] == pytest.approx(percent)
     assert report.counts["ranked_by_detector_score"] == 2
-
-
-@pytest.mark.parametrize(("mode", "percent"), [("strict", 51.0), ("official", 100.0)])
-def test_only_the_strict_mode_counts_rejected_truth(read, mode, percent):
-    lost = Rejection("empty_box", "no area", 1, RegionRecord(9, 1, (5.0, 5.0, 5.0, 5.0), "a bird"))
-    found = read(HALF[:1], truth_of(ONE_EACH.regions[:1], [lost]))
-
-    report = evaluate_dense_caption(
-        found, answers(found, ["a dog"]), mode=mode, similarity=same_text
-    )
-
-    assert report.metrics["map"] == pytest.approx(percent)
-
-
-def test_a_detection_without_an_answer_is_no_detection(read):
-    found = read(HALF)
-
-    report = evaluate_dense_caption(found, answers(found, ["a dog"]), similarity=same_text)
-
-    assert report.metrics["map"] == pytest.approx(51.0)
-    assert (report.counts["asked"], report.counts["missing"]) == (2, 1)
-
-
-def test_predictions_for_the_annotated_regions_are_refused(read):
-    found = read(HALF)
-
-    with pytest.raises(ValueError, match="for no region of this set"):
-        evaluate_dense_caption(found, {7: RegionPrediction(LEFT, "a dog")}, similarity=same_text)
 
 
 # ---- through the builder, on real images ------------------------------------------------------
@@ -320,7 +245,7 @@ def test_the_sample_answered_with_its_own_words_scores_what_its_boxes_allow(shar
 
     report = EVALUATORS["dense_caption"](region_set, answers(region_set, words))
 
-    # 16 truths. Right are the ten best detections, not the eleventh (its truth is claimed), the
+    # 16 truths. Correct are the ten best detections, not the eleventh (its truth is claimed), the
     # next four, and up to an overlap of 0.475 the sixteenth; 63 recall points have precision 1.
     loose, tight = 63 + 31 * 15 / 16, 63 + 25 * 14 / 15
     assert report.metrics["iou_0.4"] == pytest.approx(loose)
@@ -345,18 +270,14 @@ def test_a_trial_is_graded_on_the_images_it_asks_about(shared):
 
 
 @pytest.mark.parametrize(
-    ("info", "message"),
+    ("kind", "info", "message"),
     [
-        ({"boxes": "absent.json"}, r"boxes: no file or folder .*absent\.json.*Set `boxes`"),
-        ({"max_regions": 3}, "max_images"),
-        ({"splits": ["val"]}, "none of 19 detections is on an image of split 'val'"),
+        ("v1.2", {"boxes": "absent.json"}, r"boxes: no file or folder .*absent\.json.*Set `boxes`"),
+        ("v1.2", {"max_regions": 3}, "max_images"),
+        ("v1.2", {"splits": ["val"]}, "none of 19 detections is on an image of split 'val'"),
+        ("reg", {}, "type reg has its own"),
     ],
 )
-def test_a_wrong_setting_is_named(shared, info, message):
+def test_a_wrong_setting_is_named(shared, kind, info, message):
     with pytest.raises(DatasetError, match=message):
-        build(shared, **info)
-
-
-def test_captions_of_single_regions_take_no_boxes(shared):
-    with pytest.raises(DatasetError, match="type reg asks about its own"):
-        build(shared, "reg")
+        build(shared, kind, **info)

@@ -5,8 +5,8 @@ import json
 import os
 
 import pytest
+from vg_rows import NAMES, image, region, write_raw
 
-import lavis_dynrefer.host.registration
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.datasets.prepared import (
     RawDataset,
@@ -19,30 +19,25 @@ from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 from lavis_dynrefer.vocab import build_tagger
 
-lavis_dynrefer.host.registration.connect()
-
-NAMES = ("region_descriptions", "image_data", "densecap_splits")
+SPLITS = {"train": [1], "val": [2], "test": [3, 4]}  # image 4 is in no other file
 
 
 @pytest.fixture
 def vg(tmp_path):
     """Raw files of three images, one for each split; the second region of each is degenerate."""
-    folder = tmp_path / "vg" / "images"
-    folder.mkdir(parents=True)
-    regions, images = [], []
+    entries, images = [], []
+    (tmp_path / "vg/images").mkdir(parents=True)
     for number in (1, 2, 3):
-        (folder / f"{number}.jpg").touch()
+        (tmp_path / f"vg/images/{number}.jpg").touch()
         rows = [
-            {"region_id": 10 * number + row, "phrase": phrase, "x": 5, "y": 5, "height": 9, **size}
-            for row, (phrase, size) in enumerate(
-                [("A big Dog.", {"width": 20}), ("a cat", {"width": 0}), ("two dogs", {"width": 9})]
+            region(10 * number + row, phrase, (5, 5, width, 9))
+            for row, (phrase, width) in enumerate(
+                [("A big Dog.", 20), ("a cat", 0), ("two dogs", 9)]
             )
         ]
-        regions.append({"id": number, "regions": rows})
-        images.append({"image_id": number, "width": 40, "height": 30, "url": f"{number}.jpg"})
-    splits = {"train": [1], "val": [2], "test": [3, 4]}
-    for name, content in zip(NAMES, (regions, images, splits)):
-        (tmp_path / "vg" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        entries.append({"id": number, "regions": rows})
+        images.append(image(number, width=40, height=30))
+    write_raw(tmp_path / "vg", entries, images, SPLITS)
     return tmp_path / "vg"
 
 
@@ -57,15 +52,25 @@ def raw(vg, protocol=None):
     return RawDataset("vg_region", "v1.2", protocol, files, vg / "images", read)
 
 
+@pytest.fixture
+def prepare_val(vg, tmp_path):
+    """Prepares or opens split "val" in the folder `out`."""
+    return lambda **options: prepare(raw(vg), ["val"], tmp_path / "out", **options)["val"]
+
+
+def change_descriptions(vg, change):
+    path = vg / "region_descriptions.json"
+    path.write_text(change(path.read_text()), encoding="utf-8")
+
+
 def content(region_set):
     return list(region_set.regions), dict(region_set.images), list(region_set.rejected)
 
 
 def test_tables_hold_what_the_raw_files_hold(vg, tmp_path):
-    files = [vg / f"{name}.json" for name in NAMES]
-    direct = read_visual_genome(*files, vg / "images")
+    direct = read_visual_genome(*raw(vg).sources.values(), vg / "images")
 
-    tables = prepare(raw(vg), ["train", "val", "test"], tmp_path / "out")
+    tables = prepare(raw(vg), list(SPLITS), tmp_path / "out")
 
     assert {split: content(part) for split, part in tables.items()} == {
         split: content(part) for split, part in direct.items()
@@ -80,7 +85,7 @@ def test_the_manifest_accounts_for_every_region_and_every_source(vg, tmp_path):
     train, test = manifest["splits"]["train"], manifest["splits"]["test"]
     assert (train["images"], train["regions_read"], train["regions_kept"]) == (1, 3, 2)
     assert train["dropped"] == {"empty_box": 1}
-    assert test["dropped"] == {"empty_box": 1, "no_regions": 1}  # image 4 is in no raw file
+    assert test["dropped"] == {"empty_box": 1, "no_regions": 1}
     assert test["regions_read"] == 3
     assert test["name"] == "vg1.2-densecap-gt"
     path = vg / "image_data.json"
@@ -91,85 +96,93 @@ def test_the_manifest_accounts_for_every_region_and_every_source(vg, tmp_path):
     }
 
 
-def test_preparing_again_reads_nothing(vg, tmp_path):
-    first = prepare(raw(vg), ["val"], tmp_path / "out")
+def test_preparing_again_reads_nothing(prepare_val):
     opened = []
+    first = prepare_val()
 
-    def opener(path):
-        opened.append(path)
-        return path.open("rb")
+    again = prepare_val(opener=opened.append)
 
-    again = prepare(raw(vg), ["val"], tmp_path / "out", opener)
-
-    assert content(again["val"]) == content(first["val"])
+    assert content(again) == content(first)
     assert opened == []
 
 
-def test_a_further_split_is_added_to_those_there_are(vg, tmp_path):
-    prepare(raw(vg), ["val"], tmp_path / "out")
-    before = (tmp_path / "out" / "val" / "regions.arrow").stat().st_mtime_ns
+def test_a_further_split_is_added_to_those_there_are(vg, tmp_path, prepare_val):
+    prepare_val()
+    before = (tmp_path / "out/val/regions.arrow").stat().st_mtime_ns
 
     prepare(raw(vg), ["train", "val"], tmp_path / "out")
 
     assert sorted(read_manifest(tmp_path / "out")["splits"]) == ["train", "val"]
-    assert (tmp_path / "out" / "val" / "regions.arrow").stat().st_mtime_ns == before
+    assert (tmp_path / "out/val/regions.arrow").stat().st_mtime_ns == before
 
 
-def test_changed_raw_files_are_converted_again(vg, tmp_path):
-    prepare(raw(vg), ["val"], tmp_path / "out")
-    path = vg / "region_descriptions.json"
-    path.write_text(path.read_text().replace("A big Dog.", "A tiny dog"), encoding="utf-8")
+def test_changed_raw_files_are_converted_again(vg, prepare_val):
+    prepare_val()
+    change_descriptions(vg, lambda text: text.replace("A big Dog.", "A tiny dog"))
 
-    again = prepare(raw(vg), ["val"], tmp_path / "out")
-
-    assert again["val"].regions[0].caption == "a tiny dog"
+    assert prepare_val().regions[0].caption == "a tiny dog"
 
 
-def test_images_that_arrive_later_are_found(vg, tmp_path):
-    (vg / "images" / "2.jpg").rename(tmp_path / "2.jpg")
+def test_images_that_arrive_later_are_found(vg, tmp_path, prepare_val):
+    (vg / "images/2.jpg").rename(tmp_path / "2.jpg")
     with pytest.raises(DatasetError, match="missing_image"):
-        prepare(raw(vg), ["val"], tmp_path / "out")
-    (tmp_path / "2.jpg").rename(vg / "images" / "2.jpg")
+        prepare_val()
+    (tmp_path / "2.jpg").rename(vg / "images/2.jpg")
 
-    assert len(prepare(raw(vg), ["val"], tmp_path / "out")["val"].regions) == 2
+    assert len(prepare_val().regions) == 2
 
 
-def test_the_raw_files_may_go_once_tables_are_made(vg, tmp_path):
-    first = prepare(raw(vg), ["val"], tmp_path / "out")
+def test_the_raw_files_may_go_once_tables_are_made(vg, prepare_val):
+    first = prepare_val()
     for name in NAMES:
         (vg / f"{name}.json").unlink()
 
-    assert content(prepare(raw(vg), ["val"], tmp_path / "out")["val"]) == content(first["val"])
+    assert content(prepare_val()) == content(first)
 
 
-def test_a_failed_conversion_leaves_nothing_behind(vg, tmp_path):
-    path = vg / "region_descriptions.json"
-    path.write_text(path.read_text()[:-30], encoding="utf-8")
+def test_a_failed_conversion_leaves_nothing_behind(vg, tmp_path, prepare_val):
+    change_descriptions(vg, lambda text: text[:-30])
 
     with pytest.raises(DatasetError, match="damaged from character"):
-        prepare(raw(vg), ["val"], tmp_path / "out")
+        prepare_val()
 
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_killed_run_left_is_done_again(vg, tmp_path):
-    unfinished = tmp_path / "out" / ".unfinished" / "val"
-    unfinished.mkdir(parents=True)
-    (unfinished / "regions.arrow").write_bytes(b"ARROW1 half a ta")
+def test_what_a_killed_run_left_is_done_again(tmp_path, prepare_val):
+    (tmp_path / "out/.unfinished/val").mkdir(parents=True)
+    (tmp_path / "out/.unfinished/val/regions.arrow").write_bytes(b"ARROW1 half a ta")
 
-    assert len(prepare(raw(vg), ["val"], tmp_path / "out")["val"].regions) == 2
+    assert len(prepare_val().regions) == 2
     assert sorted(os.listdir(tmp_path / "out")) == ["manifest.json", "val"]
 
 
-def test_a_prepared_folder_can_move_with_its_images_elsewhere(vg, tmp_path):
-    prepare(raw(vg), ["val"], tmp_path / "out")
+def test_a_prepared_folder_can_move_with_its_images_elsewhere(vg, tmp_path, prepare_val):
+    prepare_val()
     (tmp_path / "out").rename(tmp_path / "moved")
     (vg / "images").rename(tmp_path / "elsewhere")
 
     found = open_prepared(tmp_path / "moved", ["val"], tmp_path / "elsewhere")["val"]
 
-    assert found.images[2].path == str(tmp_path / "elsewhere" / "2.jpg")
+    assert found.images[2].path == str(tmp_path / "elsewhere/2.jpg")
     assert os.path.exists(found.images[2].path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "manifest", "message"),
+    [
+        (["train"], None, r"has the splits \['val'\], not \['train'\]"),
+        (["val"], '{"format": 0}', "another version, expected 1"),
+        (["val"], "{", "is damaged"),
+    ],
+)
+def test_a_folder_prepared_otherwise_is_refused(tmp_path, prepare_val, splits, manifest, message):
+    prepare_val()
+    if manifest is not None:
+        (tmp_path / "out/manifest.json").write_text(manifest, encoding="utf-8")
+
+    with pytest.raises(DatasetError, match=message):
+        open_prepared(tmp_path / "out", splits)
 
 
 def test_a_folder_that_is_not_prepared_names_the_command(tmp_path):
@@ -177,24 +190,19 @@ def test_a_folder_that_is_not_prepared_names_the_command(tmp_path):
         open_prepared(tmp_path, ["val"])
 
 
-def test_an_absent_split_is_named(vg, tmp_path):
-    prepare(raw(vg), ["val"], tmp_path / "out")
-
-    with pytest.raises(DatasetError, match=r"has the splits \['val'\], not \['train'\]"):
-        open_prepared(tmp_path / "out", ["train"])
-
-
-def test_a_manifest_of_another_version_is_refused(vg, tmp_path):
-    prepare(raw(vg), ["val"], tmp_path / "out")
-    (tmp_path / "out" / "manifest.json").write_text('{"format": 0}', encoding="utf-8")
-
-    with pytest.raises(DatasetError, match="another version, expected 1"):
-        open_prepared(tmp_path / "out", ["val"])
-
-
 def test_other_choices_are_prepared_elsewhere(vg):
     assert raw(vg).default_folder() == raw(vg).default_folder()
     assert raw(vg).default_folder() != raw(vg, protocol="mine").default_folder()
+
+
+def test_a_folder_that_cannot_be_written_names_the_cure(vg, tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(DatasetError, match=r"x cannot be written .*; set DYNREFER_CACHE"):
+        prepare(raw(vg), ["val"], tmp_path / "file/x")
+
+
+# ---- tags ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -208,10 +216,10 @@ def test_prepared_tags_are_those_of_the_tagger(regions, processes, monkeypatch):
     names = ["cat", "dog", "big"]
     tagger = build_tagger("match", names)
 
-    tagged = prepare_tags(regions, names, "match", processes=processes)
+    tags = prepare_tags(regions, names, "match", processes=processes)
 
-    assert [region.tags for region in tagged] == [tagger(r.caption) for r in regions]
-    assert [region.tags for region in tagged] == [("big", "dog"), ("dog",)]
+    assert list(tags) == [[names.index(name) for name in tagger(r.caption)] for r in regions]
+    assert list(tags) == [[2, 1], [1]]
 
 
 def test_tags_account_for_themselves(regions):
@@ -238,38 +246,41 @@ def test_interrupted_tags_go_on_where_they_stopped(regions, monkeypatch):
         prepare_tags(regions, names, "match", progress=stop)
     told = []
 
-    tagged = prepare_tags(regions, names, "match", progress=lambda *now: told.append(now))
+    tags = prepare_tags(regions, names, "match", progress=lambda *now: told.append(now))
 
     assert told == [(2, 2)]  # of two parts the first was there
-    assert [region.tags for region in tagged] == [("big", "dog"), ("dog",)]
+    assert list(tags) == [[1, 0], [0]]
     assert not [name for name in os.listdir(regions.path.parent) if name.endswith("unfinished")]
 
 
-def test_other_tags_lie_beside(regions):
-    assert tags_path(regions, ["dog"], "match") != tags_path(regions, ["dog"], "scene_graph")
-    assert tags_path(regions, ["dog"], "match") != tags_path(regions, ["cat"], "match")
+def test_tags_of_other_lists_and_methods_lie_beside(regions):
+    paths = {
+        tags_path(regions, names, method)
+        for names, method in ((["dog"], "match"), (["dog"], "scene_graph"), (["cat"], "match"))
+    }
+
+    assert len(paths) == 3
 
 
-def test_the_command_prepares_and_says_what_it_dropped(vg, tmp_path, capsys):
-    assert main(["prepare", "vg", "--root", str(vg), "--output", str(tmp_path / "out")]) == 0
-
-    printed = capsys.readouterr().out
-    assert "1 empty_box" in printed
-    assert "1 no_regions" in printed
-    assert sorted(read_manifest(tmp_path / "out")["splits"]) == ["test", "train", "val"]
+# ---- the command --------------------------------------------------------------------------------
 
 
-def test_the_command_works_out_tags(vg, tmp_path):
+def test_the_command_prepares_and_says_what_it_dropped(vg, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "tags.txt").write_text("dog\ncat\n", encoding="utf-8")
 
     given = ["--output", str(tmp_path / "out"), "--tags", str(tmp_path / "tags.txt")]
     assert main(["prepare", "vg", "--root", str(vg), *given]) == 0
 
+    printed = capsys.readouterr().out
+    assert "1 empty_box" in printed
+    assert "1 no_regions" in printed
+    assert sorted(read_manifest(tmp_path / "out")["splits"]) == ["test", "train", "val"]
     regions = open_prepared(tmp_path / "out", ["train"])["train"].regions
     assert tags_path(regions, ["dog", "cat"], "match").exists()
 
 
-def test_the_command_writes_a_tag_list(vg, tmp_path, capsys):
+def test_the_command_writes_a_tag_list(vg, tmp_path):
     path = tmp_path / "tags.txt"
 
     given = ["--root", str(vg), "--output", str(path), "--min-count", "2"]
@@ -282,9 +293,9 @@ def test_the_command_writes_a_tag_list(vg, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["vg", "coco"], "expected one dataset"),
-        (["tags", "vg"], "--output: expected the name of the tag list"),
+        (["tags", "vg"], "--output: expected"),
         (["vg", "--processes", "0"], "--processes: expected at least 1"),
-        (["vg", "--set", "prepared=/there"], "leave out --set prepared"),
+        (["vg", "--set", "prepared=/there"], "--set prepared"),
         (["vgg"], "no dataset 'vgg'"),
     ],
 )
@@ -294,13 +305,6 @@ def test_a_wrong_call_is_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_a_folder_that_cannot_be_written_names_the_cure(vg, tmp_path):
-    (tmp_path / "file").touch()
-
-    with pytest.raises(DatasetError, match=r"x cannot be written .*; set DYNREFER_CACHE"):
-        prepare(raw(vg), ["val"], tmp_path / "file" / "x")
 
 
 def test_a_prepared_dataset_is_named_by_its_folder_alone(shared, tmp_path, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
-from lavis_dynrefer.datasets.sources.refcocog import read_refcocog
+from lavis_dynrefer.datasets.sources.refcocog import SPLITS, read_refcocog
 
 
 def reference(number, split="val", **keys):
@@ -27,25 +27,33 @@ def reference(number, split="val", **keys):
 
 
 @pytest.fixture
-def write(tmp_path):
-    instances = {
-        "images": [{"id": 1, "file_name": "COCO_1.jpg", "width": 100, "height": 80}],
-        "annotations": [{"id": 5, "image_id": 1, "bbox": [10, 20, 30, 40]}],
-    }
+def read(tmp_path):
+    """Writes a pickle, or what to pickle, and reads it with one image and one box."""
     (tmp_path / "COCO_1.jpg").touch()
-    (tmp_path / "instances.json").write_text(json.dumps(instances), encoding="utf-8")
 
-    def _write(content):
-        (tmp_path / "refs.p").write_bytes(content)
-        return tmp_path / "refs.p", tmp_path / "instances.json", tmp_path
+    def _read(content, splits=("val",), images=(), annotations=(), document=None):
+        instances = {
+            "images": [
+                {"id": 1, "file_name": "COCO_1.jpg", "width": 100, "height": 80},
+                *images,
+            ],
+            "annotations": [{"id": 5, "image_id": 1, "bbox": [10, 20, 30, 40]}, *annotations],
+            **(document or {}),
+        }
+        (tmp_path / "instances.json").write_text(json.dumps(instances), encoding="utf-8")
+        is_pickle = isinstance(content, bytes)
+        pickled = content if is_pickle else pickle.dumps(content, protocol=2)
+        (tmp_path / "refs.p").write_bytes(pickled)
+        found = read_refcocog(
+            tmp_path / "refs.p", tmp_path / "instances.json", tmp_path, splits=splits
+        )
+        return found if len(splits) > 1 else found[splits[0]]
 
-    return _write
+    return _read
 
 
-def test_every_sentence_is_a_region_of_its_own(write):
-    files = write(pickle.dumps([reference(1), reference(2, split="train")], protocol=2))
-
-    (found,) = read_refcocog(*files, splits=["val"]).values()
+def test_every_sentence_is_a_region_of_its_own(read, tmp_path):
+    found = read([reference(1), reference(2, split="train")])
 
     assert [(item.region_id, item.caption) for item in found.regions] == [
         (10, "a dog 0"),
@@ -53,6 +61,8 @@ def test_every_sentence_is_a_region_of_its_own(write):
     ]
     assert {item.box for item in found.regions} == {(10, 20, 40, 60)}
     assert found.name == "refcocog-umd-val"
+    # The reference's own file name has a number added.
+    assert found.images[1].path == str(tmp_path / "COCO_1.jpg")
 
 
 @pytest.mark.parametrize(
@@ -73,92 +83,61 @@ def test_every_sentence_is_a_region_of_its_own(write):
         ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": 21, "sent": 5}]}, 1),
     ],
 )
-def test_sentences_that_cannot_be_read_are_counted_one_by_one(write, keys, count):
-    files = write(pickle.dumps([reference(1), reference(2, **keys)]))
-
-    (found,) = read_refcocog(*files, splits=["val"]).values()
+def test_unreadable_sentences_are_counted_one_by_one(read, keys, count):
+    found = read(pickle.dumps([reference(1), reference(2, **keys)]))
 
     assert found.rejection_counts() == {"unreadable_record": count}
     assert len(found.regions) in (2, 3)
 
 
-def test_an_expression_without_a_word_is_counted_and_stays_truth(write):
-    sentences = [{"sent_id": 20, "sent": " "}]
-    files = write(pickle.dumps([reference(1), reference(2, sentences=sentences)], protocol=2))
-
-    (found,) = read_refcocog(*files, splits=["val"]).values()
+def test_an_expression_without_a_word_is_counted_and_stays_truth(read):
+    found = read([reference(1), reference(2, sentences=[{"sent_id": 20, "sent": " "}])])
 
     assert found.rejection_counts() == {"empty_caption": 1}
     assert [item.region_id for item in found.truth()] == [10, 11, 20]
 
 
 @pytest.mark.parametrize("row", [None, 5, "val", [], {}, {"split": None}, {"split": ["val"]}])
-def test_a_reference_of_no_split_is_counted_in_every_split(write, row):
-    files = write(pickle.dumps([reference(1), reference(2, split="train"), row], protocol=2))
-
-    found = read_refcocog(*files, splits=["train", "val"])
+def test_a_reference_without_a_split_is_counted_in_every_split(read, row):
+    found = read([reference(1), reference(2, split="train"), row], splits=["train", "val"])
 
     assert [part.rejection_counts() for part in found.values()] == 2 * [{"unreadable_entry": 1}]
 
 
-def test_ids_may_be_texts(write):
+def test_ids_may_be_strings(read):
     row = reference(1, ann_id="5", image_id="1", sentences=[{"sent_id": "7", "sent": "a dog"}])
 
-    (found,) = read_refcocog(*write(pickle.dumps([row])), splits=["val"]).values()
+    found = read([row])
 
     assert [(item.region_id, item.image_id) for item in found.regions] == [(7, 1)]
 
 
-def test_the_image_is_that_of_instances_json_as_file_name_has_a_number_added(write):
-    files = write(pickle.dumps([reference(1)]))
-
-    (found,) = read_refcocog(*files, splits=["val"]).values()
-
-    assert found.images[1].path == str(files[-1] / "COCO_1.jpg")
-
-
-def extend_instances(files, images=(), annotations=()):
-    document = json.loads(files[1].read_text())
-    document["images"] += images
-    document["annotations"] += annotations
-    files[1].write_text(json.dumps(document))
-    return files
-
-
-def test_damage_of_instances_json_that_no_reference_meets_costs_no_region(write):
-    files = extend_instances(
-        write(pickle.dumps([reference(1)])),
+def test_damage_of_instances_json_that_no_reference_meets_costs_no_region(read):
+    found = read(
+        [reference(1)],
         images=[{"file_name": "x.jpg"}, None, {"id": 1, "file_name": "other.jpg"}],
         annotations=[{"id": 5, "bbox": [0, 0, 1, 1]}, {"id": 8}, {"id": "x"}],
     )
-
-    (found,) = read_refcocog(*files, splits=["val"]).values()
 
     assert found.rejection_counts() == {"unreadable_entry": 3, "duplicate_entry": 2}
     assert {item.box for item in found.regions} == {(10, 20, 40, 60)}
 
 
-def test_an_image_without_a_size_leaves_its_sentences_as_truth(write):
-    files = extend_instances(
-        write(pickle.dumps([reference(1), reference(2, ann_id=6, image_id=2)])),
+def test_an_image_without_a_size_leaves_its_sentences_as_truth(read):
+    found = read(
+        [reference(1), reference(2, ann_id=6, image_id=2)],
         images=[{"id": 2, "file_name": "COCO_1.jpg", "width": "wide", "height": 80}],
         annotations=[{"id": 6, "image_id": 2, "bbox": [1, 1, 5, 5]}],
     )
 
-    (found,) = read_refcocog(*files, splits=["val"]).values()
-
     assert found.rejection_counts() == {"no_image_data": 2}
     assert len(found.truth()) == 4
-    assert "image 2 has no usable entry" in found.rejected[0].detail
 
 
 @pytest.mark.parametrize("key", ["images", "annotations"])
-def test_instances_of_another_layout_are_named(write, key):
-    files = write(pickle.dumps([reference(1)]))
-    files[1].write_text(json.dumps({"images": [], "annotations": [], key: 5}))
-
+def test_instances_of_another_layout_are_named(read, key):
     with pytest.raises(DatasetError, match=f"expected '{key}' with a list.*Set `instances`"):
-        read_refcocog(*files)
+        read([reference(1)], document={key: 5})
 
 
 class Foreign:
@@ -184,43 +163,36 @@ def nested(depth):
         (pickle.dumps([OrderedDict(a=1)]), r"asks for collections\.OrderedDict"),
         (pickle.dumps([{"a": {1}}], protocol=2), r"asks for __builtin__\.set"),
         (pickle.dumps([{"a": b"1"}], protocol=2), r"asks for _codecs\.encode"),
-        (b"\x80\x02]q\x00(\x82\x01e.", "no list of references"),  # extension 1 of the registry
-        (b"Pforeign\n.", "no list of references"),  # a persistent id
-        (b"", "no list of references"),
-        (b"<html>", "no list of references"),
-        (b"(lp0\nS'caf\xe9'\na.", "no list of references"),  # neither ASCII nor UTF-8
-        (pickle.dumps([reference(1)])[:-40], "no list of references"),
+        (b"\x80\x02]q\x00(\x82\x01e.", "not a list of references"),  # extension 1 of the registry
+        (b"Pforeign\n.", "not a list of references"),  # a persistent id
+        (b"", "not a list of references"),
+        (b"<html>", "not a list of references"),
+        (b"(lp0\nS'caf\xe9'\na.", "not a list of references"),  # neither ASCII nor UTF-8
+        (pickle.dumps([reference(1)])[:-40], "not a list of references"),
         (pickle.dumps({"a": 1}), "expected a list of references"),
         (pickle.dumps(None), "expected a list of references"),
         (nested(10**5), "none of"),  # deep, and no reference
     ],
 )
-def test_a_pickle_of_anything_else_is_refused(write, content, message):
+def test_a_pickle_of_anything_else_is_refused(read, content, message):
     with pytest.raises(DatasetError, match=message) as caught:
-        read_refcocog(*write(content))
+        read(content, SPLITS)
 
     assert "Set `refs`" in str(caught.value)
 
 
-def test_a_folder_in_place_of_the_pickle_is_named(write, tmp_path):
-    files = write(b"")
-
-    with pytest.raises(DatasetError, match=r"no list of references.*Set `refs`"):
-        read_refcocog(tmp_path, *files[1:])
-
-
-def test_a_missing_pickle_is_named(write, tmp_path):
-    files = write(b"")
-
-    with pytest.raises(DatasetError, match=r"refs: no file or folder .*absent\.p.*Set `refs`"):
-        read_refcocog(tmp_path / "absent.p", *files[1:])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("absent.p", r"refs: no file or folder .*absent\.p"), ("", "not a list of references")],
+)
+def test_a_missing_pickle_or_a_folder_is_named(tmp_path, name, message):
+    with pytest.raises(DatasetError, match=f"{message}.*Set `refs`"):
+        read_refcocog(tmp_path / name, tmp_path / "instances.json", tmp_path)
 
 
-def test_a_malicious_pickle_runs_nothing(write, tmp_path):
-    content = pickle.dumps([reference(1), Foreign(os.system, f"touch {tmp_path / 'hacked'}")])
-
-    with pytest.raises(DatasetError, match=r"asks for \w+\.system, and a list of references needs"):
-        read_refcocog(*write(content))
+def test_a_malicious_pickle_runs_nothing(read, tmp_path):
+    with pytest.raises(DatasetError, match=r"asks for \w+\.system; a list of references needs"):
+        read([reference(1), Foreign(os.system, f"touch {tmp_path / 'hacked'}")])
 
     assert not (tmp_path / "hacked").exists()
 
@@ -235,27 +207,25 @@ PYTHON_2 = {
 
 
 @pytest.mark.parametrize("protocol", PYTHON_2)
-def test_pickles_of_python_2_are_read(write, protocol):
-    (found,) = read_refcocog(*write(PYTHON_2[protocol].encode("latin-1")), splits=["val"]).values()
+def test_pickles_of_python_2_are_read(read, protocol):
+    found = read(PYTHON_2[protocol].encode("latin-1"))
 
     assert [(item.region_id, item.caption) for item in found.regions] == [(7, "caf\u00e9")]
     assert found.noted == {"non_ascii_caption": 1}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_every_protocol_is_read(write, protocol):
-    files = write(pickle.dumps([reference(1)], protocol=protocol))
-
-    assert len(read_refcocog(*files, splits=["val"])["val"].regions) == 2
+def test_every_protocol_is_read(read, protocol):
+    assert len(read(pickle.dumps([reference(1)], protocol=protocol)).regions) == 2
 
 
-def test_a_split_that_another_partition_lacks_is_named(write):
+def test_a_split_that_another_partition_lacks_is_named(read):
     google = [reference(1), reference(2, split="train")]  # its test part was never published
 
     with pytest.raises(
         DatasetError, match=r"has references of \['train', 'val'\], none of \['test'\]"
     ):
-        read_refcocog(*write(pickle.dumps(google, protocol=2)))
+        read(google, SPLITS)
 
 
 def test_the_real_layout_is_read(shared):
@@ -274,17 +244,17 @@ def test_the_real_layout_is_read(shared):
     assert found["train"].rejected == []
 
 
-def test_a_real_reference_is_read(shared, write):
+def test_a_real_reference_is_read(shared, read):
     path = shared / "fixtures/refcocog_format/real_ref_519404.json"
     real = json.loads(path.read_text(encoding="utf-8"))
     keys = ("image_id", "ann_id", "split", "sentences")
-    files = extend_instances(
-        write(pickle.dumps([{key: real[key] for key in keys}], protocol=2)),
+
+    found = read(
+        [{key: real[key] for key in keys}],
+        splits=["train"],
         images=[{"id": real["image_id"], "file_name": "COCO_1.jpg", "width": 640, "height": 480}],
         annotations=[{"id": real["ann_id"], "image_id": real["image_id"], "bbox": real["bbox"]}],
     )
-
-    (found,) = read_refcocog(*files, splits=["train"]).values()
 
     captions = [row["sent"] for row in real["sentences"]]
     assert [item.caption for item in found.regions] == captions

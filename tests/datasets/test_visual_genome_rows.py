@@ -53,23 +53,6 @@ def test_a_malformed_region_is_counted(read, row):
     assert "of image 1: " in found.rejected[0].detail
 
 
-@pytest.mark.parametrize("region_id", [2, "2", 2.0])
-def test_a_region_id_is_an_integer_however_written(read, region_id):
-    assert list(kept(read([region(region_id)]))) == [1, 2]
-
-
-@pytest.mark.parametrize("typo", ["the bckground", "a whitre shirt"])
-def test_typing_errors_are_kept(read, typo):
-    assert read([region(2, typo)]).regions[1].caption == typo
-
-
-def test_region_ids_beyond_32_bits_are_kept_and_noted(read):
-    found = read([region(900100184613)])
-
-    assert 900100184613 in kept(found)
-    assert found.noted == {"id_beyond_32_bits": 1}
-
-
 def test_a_region_id_may_occur_once_in_each_split(read):
     entries = [{"id": n, "regions": [region(7)]} for n in (1, 2)]
 
@@ -217,13 +200,6 @@ def test_image_data_may_be_in_another_order_with_sizes_as_strings(read):
 
     assert {item.image_id: item.width for item in found.images.values()} == {1: 100, 2: 200, 3: 300}
     assert found.images[2].height == 480
-
-
-def test_an_image_twice_in_image_data_has_the_first_size(read):
-    found = read(images=[image(1, width=50), image(1, width=500)])
-
-    assert found.images[1].width == 50
-    assert found.rejection_counts() == {"duplicate_entry": 1}
 
 
 @pytest.mark.parametrize(
