@@ -113,7 +113,7 @@ class RegionPredictor:
             MissingPackageError: points, and the installed transformers has no SAM.
         """
         questions = self.check(Questions.of(questions, **asked))
-        job = partial(self._read, image, boxes, masks, points, sam, format, normalised)
+        job = partial(self.read, image, boxes, masks, points, sam, format, normalised)
         return next(self.answer_iter([job], questions))
 
     def predict_batch(
@@ -150,7 +150,7 @@ class RegionPredictor:
         questions = self.check(Questions.of(questions, **asked))
         pixel_boxes([], _BLANK.size, format=format, normalised=normalised)  # checks the form
         jobs = (
-            partial(self._read, image, boxes, format=format, normalised=normalised)
+            partial(self.read, image, boxes, format=format, normalised=normalised)
             for image, boxes in pairs
         )
         return self.answer_iter(jobs, questions)
@@ -213,7 +213,7 @@ class RegionPredictor:
             InputError, MissingFileError, MissingPackageError: see `predict`.
         """
         self.check(Questions(views=views))
-        image, checked = self._read(image, boxes, masks, points, sam, format, normalised)
+        image, checked = self.read(image, boxes, masks, points, sam, format, normalised)
         samples = tuple(self.crop(image, checked, views))
         with self.using_model():
             features = tuple(self.answerer.encode(sample) for sample in samples)
@@ -238,6 +238,50 @@ class RegionPredictor:
                 for sample, features in zip(encoded.samples, encoded.features)
                 for answer in self.answerer.answer(sample, features, questions)
             ]
+
+    def read(
+        self,
+        image: ImageInput,
+        boxes: Any = None,
+        masks: Sequence[Any] | None = None,
+        points: Any = None,
+        sam: str | Path | None = None,
+        format: str = "xyxy",
+        normalised: bool | None = None,
+    ) -> tuple[Image.Image, Tensor]:
+        """Open an image and check its regions; needs no model and no lock.
+
+        Args:
+            image: see `predict`, also for the other arguments.
+            boxes: see there.
+            masks: see there.
+            points: see there.
+            sam: see there.
+            format: see there.
+            normalised: see there.
+
+        Returns:
+            The image as RGB, and (R, 4) float32 xyxy boxes in pixels.
+
+        Raises:
+            InputError, MissingFileError, MissingPackageError: see `predict`.
+        """
+        if sum(regions is not None for regions in (boxes, masks, points)) != 1:
+            raise InputError("expected either boxes or masks or points")
+        if (points is None) != (sam is None):
+            raise InputError("points need sam, a folder of SAM's weights, and sam needs points")
+        if boxes is None and (format != "xyxy" or normalised is not None):
+            raise InputError(
+                "format and normalised are about boxes; leave them out with masks and points"
+            )
+        opened = open_image(image)
+        if boxes is not None:
+            return opened, pixel_boxes(boxes, opened.size, format=format, normalised=normalised)
+        if masks is not None:
+            found = boxes_of_masks(masks, opened.size)
+        else:
+            found = load_segmenter(os.fspath(sam or ""), self.device)(opened, points)
+        return opened, pixel_boxes(found, opened.size, normalised=False)
 
     def crop(
         self, image: Image.Image, boxes: Tensor, views: str | ViewPolicy | None = None
@@ -290,34 +334,6 @@ class RegionPredictor:
         # One at a time: language models keep state while they generate.
         with self._lock, torch.no_grad(), precision:
             yield self.model
-
-    def _read(
-        self,
-        image: ImageInput,
-        boxes: Any = None,
-        masks: Sequence[Any] | None = None,
-        points: Any = None,
-        sam: str | Path | None = None,
-        format: str = "xyxy",
-        normalised: bool | None = None,
-    ) -> tuple[Image.Image, Tensor]:
-        """The image as RGB and the boxes of its regions."""
-        if sum(regions is not None for regions in (boxes, masks, points)) != 1:
-            raise InputError("expected either boxes or masks or points")
-        if (points is None) != (sam is None):
-            raise InputError("points need sam, a folder of SAM's weights, and sam needs points")
-        if boxes is None and (format != "xyxy" or normalised is not None):
-            raise InputError(
-                "format and normalised are about boxes; leave them out with masks and points"
-            )
-        opened = open_image(image)
-        if boxes is not None:
-            return opened, pixel_boxes(boxes, opened.size, format=format, normalised=normalised)
-        if masks is not None:
-            found = boxes_of_masks(masks, opened.size)
-        else:
-            found = load_segmenter(os.fspath(sam or ""), self.device)(opened, points)
-        return opened, pixel_boxes(found, opened.size, normalised=False)
 
     def _read_ahead(
         self, jobs: Iterable[ReadImage], views: str | ViewPolicy | None
