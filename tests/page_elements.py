@@ -1,6 +1,9 @@
 """Elements of a page, for tests to look at."""
 
+import re
 from html.parser import HTMLParser
+
+from lavis_dynrefer.pages.html_page import script_hash
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>" onload="alert(2)'
 VOID = {"meta", "img", "rect", "path", "use", "image", "br", "input"}
@@ -15,7 +18,7 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.elements, self._open = [], []
+        self.html, self.elements, self._open = html, [], []
         self.feed(html)
         assert self._open == [], "elements left open"
 
@@ -62,8 +65,10 @@ class Page(HTMLParser):
         return {value.split(",")[0] for value in values}
 
     def assert_harmless(self):
-        """One script of its own, no event handlers, nothing that loads anything."""
+        """Nothing is loaded, and nothing runs but the script that the policy allows."""
+        (script,) = re.findall(r"<script>(.*?)</script>", self.html, re.DOTALL)
         assert len(self.find("script")) == 1
+        assert f"script-src '{script_hash(script)}'" in self.policy
         assert {one["tag"] for one in self.elements}.isdisjoint(
             {"iframe", "object", "embed", "link"}
         )

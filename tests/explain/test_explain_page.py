@@ -19,7 +19,6 @@ from lavis_dynrefer.explain import (
     explain,
     explanation_page,
 )
-from lavis_dynrefer.pages.html_page import script_hash
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import make_scene, render
 
@@ -201,7 +200,7 @@ def test_regions_beyond_the_limit_are_counted(page):
     assert "1,002 more regions are not explained here." in shown.text
 
 
-def test_texts_cannot_run_anything(page):
+def test_texts_are_shown_and_never_run(page):
     shown = page(
         region(
             view(0.0, attributes=((EVIL, 0.4),), categories=((EVIL, -0.4),)),
@@ -218,13 +217,6 @@ def test_texts_cannot_run_anything(page):
     assert len(shown.find("img")) == 2
     # name, list, title, tag, attribute, category, change of either, instead of
     assert shown.text.count('<script>alert("x")</script>') >= 7
-
-
-def test_only_the_script_of_the_page_may_run(image):
-    html = explanation_page(image, [region()])
-
-    script = re.search(r"<script>(.*)</script>", html, re.DOTALL)[1]
-    assert f"script-src '{script_hash(script)}'" in Page(html).policy
 
 
 def test_nothing_outside_is_referred_to(image):
