@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,14 +24,12 @@ from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.precision import autocast_dtype, choose_device
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
-from lavis_dynrefer.views.policies import RandomScales, ViewPolicy, parse_policy
-from lavis_dynrefer.views.samples import concat_samples, split_sample
+from lavis_dynrefer.views.policies import ViewPolicy, parse_policy
+from lavis_dynrefer.views.reading_ahead import ReadImage, read_ahead
+from lavis_dynrefer.views.samples import Sample, concat_samples, split_sample
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
-READERS = min(4, os.cpu_count() or 1)  # threads that decode images and crop views
 _BLANK = Image.new("RGB", (8, 8))
-Sample = dict[str, Any]  # what `ViewProcessor` returns
-ReadImage = Callable[[], tuple[Image.Image, Tensor]]  # an RGB image and its checked boxes
 
 
 class RegionPredictor:
@@ -171,7 +167,7 @@ class RegionPredictor:
         counts: deque[int] = deque()  # boxes of the images not yet yielded
         answers: deque[RegionPrediction] = deque()
         waiting: list[Sample] = []
-        for count, samples in self._read_ahead(jobs, questions.views):
+        for count, samples in read_ahead(jobs, self._processor(questions.views), self.chunk):
             counts.append(count)
             for sample in samples:
                 waiting.append(sample)
@@ -297,7 +293,7 @@ class RegionPredictor:
             Samples of at most `chunk` regions, in order, as `ViewProcessor` makes them.
         """
         processor = self._processor(views)
-        return [processor.crop(image, part) for part in self._parts(boxes)]
+        return [processor.crop(image, part) for part in boxes.split(self.chunk) if len(part)]
 
     def answer_samples(
         self, samples: Sequence[Sample], questions: Questions
@@ -335,34 +331,6 @@ class RegionPredictor:
         with self._lock, torch.no_grad(), precision:
             yield self.model
 
-    def _read_ahead(
-        self, jobs: Iterable[ReadImage], views: str | ViewPolicy | None
-    ) -> Iterator[tuple[int, Iterator[Sample]]]:
-        """Number of boxes and samples of each image in order, read a few images ahead."""
-        processor = self._processor(views)
-        # Random scales come from one generator: the order of several threads would be chance.
-        readers = 1 if isinstance(processor.policy, RandomScales) else READERS
-        pending: deque[Future[_Reading]] = deque()
-        with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
-            try:
-                for job in jobs:
-                    pending.append(pool.submit(self._begin, job, processor))
-                    if len(pending) > 2 * readers:
-                        yield _finish(pending.popleft().result(), processor, pool)
-                while pending:
-                    yield _finish(pending.popleft().result(), processor, pool)
-            finally:  # the caller has stopped early, or a job has failed
-                for future in pending:
-                    future.cancel()
-
-    def _begin(self, job: ReadImage, processor: ViewProcessor) -> _Reading:
-        image, boxes = job()
-        first, *rest = self._parts(boxes) or [boxes]  # a sample without regions is not used
-        return _Reading(len(boxes), image, processor.crop(image, first), tuple(rest))
-
-    def _parts(self, boxes: Tensor) -> list[Tensor]:
-        return [part for part in boxes.split(self.chunk) if len(part)]
-
     def _processor(self, views: str | ViewPolicy | None) -> ViewProcessor:
         if views is None or views == self._own_policy:
             return self.processor
@@ -375,33 +343,6 @@ class RegionPredictor:
         if set(routes) != {wanted}:
             raise InputError(f"views: the model fuses {wanted} views, got {routes[0]} per region")
         return ViewProcessor(policy, image_size=self.processor.image_size)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """An image whose first sample is cropped; the others follow one by one, to save memory."""
-
-    count: int
-    image: Image.Image
-    first: Sample
-    rest: tuple[Tensor, ...]
-
-
-def _finish(
-    reading: _Reading, processor: ViewProcessor, pool: ThreadPoolExecutor
-) -> tuple[int, Iterator[Sample]]:
-    """Number of boxes, and all samples: each is cropped while the one before it is in use."""
-
-    def samples() -> Iterator[Sample]:
-        sample = reading.first
-        for part in reading.rest:
-            following = pool.submit(processor.crop, reading.image, part)
-            yield sample
-            sample = following.result()
-        if reading.count:
-            yield sample
-
-    return reading.count, samples()
 
 
 def _complete(

@@ -11,9 +11,9 @@ import pytest
 from lavis.models import load_model_and_preprocess
 
 from lavis_dynrefer import RegionPredictor
-from lavis_dynrefer.predictor import READERS
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.policies import FixedScales
+from lavis_dynrefer.views.reading_ahead import READERS
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.predictor import READERS, RegionPredictor
+from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.serve.json_bodies import Health, ModelCard
 from lavis_dynrefer.serve.openai_chat import (
@@ -33,6 +33,7 @@ from lavis_dynrefer.serve.request_gate import Traffic
 from lavis_dynrefer.serve.request_reading import CroppedRequest, RequestReader
 from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.views.policies import POLICIES
+from lavis_dynrefer.views.reading_ahead import READERS
 
 Value = TypeVar("Value")
 _STOPPING = 1.0  # seconds for the model's thread to end when nothing is waiting

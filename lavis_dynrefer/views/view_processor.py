@@ -15,6 +15,7 @@ from lavis_dynrefer.images import as_boxes
 from lavis_dynrefer.images.opening import to_rgb
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes
 from lavis_dynrefer.views.policies import ViewPolicy, build_policy
+from lavis_dynrefer.views.samples import Sample
 
 Boxes = Union[Tensor, Sequence[Sequence[float]]]
 
@@ -40,7 +41,7 @@ class ViewProcessor:
         self.policy = policy
         self.image_size = image_size
 
-    def __call__(self, image: Image.Image, boxes: Boxes) -> dict[str, Any]:
+    def __call__(self, image: Image.Image, boxes: Boxes) -> Sample:
         """Crop the views of every region of one image.
 
         Args:
@@ -58,7 +59,7 @@ class ViewProcessor:
         image = to_rgb(image)
         return self.crop(image, as_boxes(boxes, image_size=image.size))
 
-    def crop(self, image: Image.Image, boxes: Tensor) -> dict[str, Any]:
+    def crop(self, image: Image.Image, boxes: Tensor) -> Sample:
         """As a call, for an RGB image and boxes (R, 4) that were checked before."""
         plan = self.policy.plan(image, boxes)
         sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
@@ -82,7 +83,7 @@ class ViewProcessor:
         Raises:
             InputError: an unknown policy or option, or an invalid value.
         """
-        options = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else {}
+        options: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else {}
         options.pop("name", None)
         image_size = options.pop("image_size", 224)
         policy = options.pop("policy", cls.default_policy)

@@ -24,7 +24,7 @@ def pytest_generate_tests(metafunc):
                 values = cases(folder) if folder.is_dir() else []
             except pytest.skip.Exception:  # raised by `Recorded`
                 values = []
-            metafunc.parametrize(argument, values)
+            metafunc.parametrize(argument, sorted(values))  # the same order in every worker
 
 
 def pytest_terminal_summary(terminalreporter, config):
