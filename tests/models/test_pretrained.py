@@ -117,21 +117,22 @@ def test_a_partial_checkpoint_alone_is_refused(smallest_config, tmp_path):
         )
 
 
-def test_the_wrong_file_is_refused(smallest_model, published):
-    with pytest.raises(CheckpointError, match=r"model\.pretrained\.eva_vit: .*lacks"):
-        load_sources(smallest_model, {"eva_vit": published["blip2"]})
-
-
-def test_missing_file_names_its_key(smallest_model):
-    with pytest.raises(FileNotFoundError, match=r"model\.pretrained\.blip2: no file 'blip2\.pth'"):
-        load_sources(smallest_model, {"blip2": "blip2.pth"})
-
-
-def test_unknown_kind_is_named(smallest_model):
-    with pytest.raises(
-        ValueError, match=r"model\.pretrained: unknown \['eva'\]; did you mean eva_vit"
-    ):
-        load_sources(smallest_model, {"eva": "x.pth"})
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        ({"eva_vit": "{blip2}"}, CheckpointError, r"model\.pretrained\.eva_vit: .*lacks"),
+        ({"blip2": "b.pth"}, FileNotFoundError, r"model\.pretrained\.blip2: no file 'b\.pth'"),
+        (
+            {"eva": "x.pth"},
+            ValueError,
+            r"model\.pretrained: unknown \['eva'\]; did you mean eva_vit",
+        ),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(smallest_model, published, files, error, message):
+    paths = {kind: name.format(**published) for kind, name in files.items()}
+    with pytest.raises(error, match=message):
+        load_sources(smallest_model, paths)
 
 
 @pytest.fixture

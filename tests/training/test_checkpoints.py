@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lavis_dynrefer.models.weights.checkpoint import CheckpointError
+from lavis_dynrefer.models.weights.pretrained import load_sources
 from lavis_dynrefer.training import checkpoints
 
 
@@ -96,6 +97,16 @@ def test_frozen_weights_that_no_other_file_holds_are_saved(smallest_model):
     saved = set(checkpoints.trained_weights(smallest_model))
     assert not any(name.startswith("backbone.") for name in saved)
     assert any(name.startswith("captioning.llm.") for name in saved)
+
+
+def test_a_published_language_model_is_not_saved_under_any_name(smallest_model):
+    smallest_model.captioning.llm.pretrained = True
+    smallest_model.filled = load_sources(smallest_model, {})
+
+    saved = checkpoints.trained_weights(smallest_model)
+
+    assert not any(name.startswith("captioning.llm.") for name in saved)
+    checkpoints.load_trained_weights(smallest_model, saved, source="run.pth")
 
 
 # ---- optimiser state

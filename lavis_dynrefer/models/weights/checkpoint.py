@@ -10,9 +10,8 @@ import hashlib
 import logging
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -72,14 +71,8 @@ class CheckpointError(InputError):
     """A checkpoint does not fit the model."""
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What a checkpoint filled.
-
-    Args:
-        loaded: names of the tensors that were loaded.
-        missing: names of the model that the file lacks; all of them may be missing.
-    """
+class LoadReport(NamedTuple):
+    """Names of the tensors that a checkpoint filled, and of those that it lacks."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
