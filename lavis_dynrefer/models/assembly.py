@@ -1,4 +1,4 @@
-"""Assembly in one place: numbers in, parts out, parts into the model."""
+"""Builds the parts of a model from its numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def _read(load: Callable[[Path], T], name: str | None, key: str) -> T | tuple[()]:
-    """Vocabulary file `name`, or nothing where the config names none."""
+    """Vocabulary file `name`; empty if the config names none."""
     return load(resource_path(name, key=key)) if name else ()
 
 
@@ -35,24 +35,18 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
     """Every part of the model with random weights, as keyword arguments of `DynRefer`.
 
     Raises:
-        ValueError: numbers that do not fit together, or a vocabulary that is not named.
-        FileNotFoundError: a vocabulary or tokenizer file that is not there.
+        InputError: options of the language model that it cannot use, or no vocabulary.
+        MissingFileError: a vocabulary or tokenizer file that is not there.
     """
-    vision, text = config.vision, config.text
-    if vision.image_size % vision.patch_size:
-        raise InputError(
-            f"vision.image_size {vision.image_size} must be a multiple of "
-            f"vision.patch_size {vision.patch_size}"
-        )
     if config.tagging.vocabulary is None:
         raise InputError("tagging.vocabulary: name a file with one tag per line")
-    text_encoder = build_text_encoder(text)
-    qformer = build_qformer(config.qformer, region_width=vision.width)
+    text_encoder = build_text_encoder(config.text)
+    qformer = build_qformer(config.qformer, region_width=config.vision.width)
     widths = {"text_dim": text_encoder.embed_dim, "region_dim": qformer.width}
     attributes, categories = config.contrast.attributes, config.contrast.categories
     return {
-        "backbone": build_backbone(vision),
-        "region_encoder": build_region_encoder(config.region, vision),
+        "backbone": build_backbone(config.vision),
+        "region_encoder": build_region_encoder(config.region, config.vision),
         "qformer": qformer,
         "text_encoder": text_encoder,
         "tagging": TagDecoder(
@@ -72,7 +66,7 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
 
 
 def set_trainable(model: nn.Module, names: Sequence[str]) -> None:
-    """Give gradients to the modules named, and to low-rank additions, and to nothing else.
+    """Train the modules named and LoRA, and freeze everything else.
 
     Raises:
         InputError: there is no module of that name.

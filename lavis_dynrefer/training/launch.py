@@ -217,7 +217,7 @@ def _parse(argv: Sequence[str] | None, *, evaluate: bool) -> argparse.Namespace:
         "--cfg-path", required=True, help="yaml of the run: a file, or one shipped in projects/"
     )
     parser.add_argument(
-        "--options", nargs="+", default=[], help="settings that win over the yaml: a.b=1, or a.b 1"
+        "--options", nargs="+", default=[], help="settings that override the yaml: a.b=1, or a.b 1"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)

@@ -37,7 +37,7 @@ class LaunchError(InputError):
 
     Args:
         message: see above.
-        warnings: what else was found and may be in order.
+        warnings: what else was found and may be intended.
     """
 
     def __init__(self, message: str, warnings: Sequence[str] = ()) -> None:
@@ -76,7 +76,7 @@ class RunConfig:
 def load_run_config(
     cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
 ) -> RunConfig:
-    """Read and complete the configuration of a run; `checks.run_checks` tells what is wrong in it.
+    """Read and complete the configuration of a run; `checks.run_checks` checks it.
 
     LAVIS merges options last, so that `model.model_type` or `datasets.x.type` given as an option
     would change the label but not the default yaml that is loaded; here they come first.

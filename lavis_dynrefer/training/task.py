@@ -169,42 +169,38 @@ class DynReferTask(BaseTask):
     ) -> list[dict[str, Any]]:
         """Answer every batch of this process, which may have none."""
         rows: list[dict[str, Any]] = []
+        questions = self._questions(model)
         meters = MetricLogger(delimiter="  ")
         # LAVIS's log divides by the number of batches.
         batches = meters.log_every(data_loader, 10, "Evaluation") if len(data_loader) else ()
-        for samples in batches:
-            rows += self.valid_step(model, prepare_sample(samples, cuda_enabled=cuda_enabled))
+        for batch in batches:
+            rows += self._answer(model, prepare_sample(batch, cuda_enabled=cuda_enabled), questions)
         return rows
 
-    def valid_step(self, model: Any, samples: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Answer one batch.
-
-        Returns:
-            A row per region: region_id, and prediction or the reason why there is none.
-        """
-        rows = [dict(failure) for failure in samples.get("failed", ())]
-        if len(samples["views"]) == 0:
-            return rows
+    def _questions(self, model: Any) -> Questions:
+        """What the evaluator grades, with the model's beam search as the run changes it."""
         region_set = self.dataset.region_set
-        questions = Questions(
+        beam_search = {**asdict(model.caption_config.generation), **self.settings.generation}
+        return Questions(
             tasks=TASKS_OF[self.dataset.evaluator],
             attributes=region_set.attributes or None,
             categories=region_set.category_names or None,
-            generation=self._generation(model),
+            generation=from_mapping(GenerationConfig, beam_search, where="run.generation"),
         )
+
+    def _answer(
+        self, model: Any, samples: Mapping[str, Any], questions: Questions
+    ) -> list[dict[str, Any]]:
+        """A row per region: region_id, and prediction or the reason why there is none."""
+        rows = [dict(failure) for failure in samples.get("failed", ())]
+        if len(samples["views"]) == 0:
+            return rows
         with self._autocast(samples["views"].device):
             answers = model.predict(samples, questions=questions, chunk=self.settings.chunk)
         return rows + [
             {"region_id": region_id, "prediction": answer}
             for region_id, answer in zip(samples["region_ids"], answers)
         ]
-
-    def _generation(self, model: Any) -> GenerationConfig:
-        """The model's beam search with the changes that the run names."""
-        own = asdict(model.caption_config.generation)
-        return from_mapping(
-            GenerationConfig, {**own, **self.settings.generation}, where="run.generation"
-        )
 
     def after_evaluation(
         self, val_result: Sequence[dict[str, Any]], split_name: str, epoch: Any

@@ -7,6 +7,7 @@ import re
 import time
 from argparse import Namespace
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -162,14 +163,11 @@ def test_tags_to_train_on_are_those_of_the_model(monkeypatch, known, evaluate, r
         task.build_model(config)
 
 
-def test_a_process_without_samples_answers_nothing():
-    assert DynReferTask().evaluation(model=None, data_loader=[], cuda_enabled=False) == []
+def test_a_process_without_samples_answers_nothing(graded, smallest_model):
+    assert graded.evaluation(smallest_model, data_loader=[], cuda_enabled=False) == []
 
 
-def test_a_run_changes_only_the_beam_search_settings_it_names(smallest_model):
-    task = DynReferTask(TaskSettings(generation={"num_beams": 5}))
+def test_a_run_changes_only_the_beam_search_settings_it_names(graded, smallest_model):
+    graded.settings = TaskSettings(generation={"num_beams": 5})
     own = smallest_model.caption_config.generation
-    changed = task._generation(smallest_model)
-    assert changed.num_beams == 5
-    assert changed.repetition_penalty == own.repetition_penalty
-    assert changed.max_new_tokens == own.max_new_tokens
+    assert graded._questions(smallest_model).generation == replace(own, num_beams=5)

@@ -1,4 +1,4 @@
-"""What can be wrong with a yaml, found without building a model or reading data.
+"""Checks of yaml files that build no model and read no data.
 
 `dynrefer validate` prints the findings; a launch stops at those that would stop the run anyway.
 """

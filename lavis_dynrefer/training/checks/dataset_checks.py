@@ -1,4 +1,4 @@
-"""What can be wrong with datasets and the numbers expected of them, found without data."""
+"""Checks of datasets and of the numbers expected of them."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def _check_prepared(info: Any, place: str) -> Findings:
 
 
 def _check_raw_files(source: RegionSource, info: Any, place: str) -> Findings:
-    """Raw files that are not where the config says; they may have been prepared before."""
+    """Raw files that are not in place; the dataset may have been prepared before."""
     try:
         files = {**source.sources(info), "images.storage": source.images(info)}
-    except NotImplementedError:  # a dataset that is read in its own way
+    except NotImplementedError:  # a dataset with its own way of reading
         return
     except DatasetError as error:
         if info.root is not None or not source.root_variable:
@@ -103,9 +103,9 @@ def _check_raw_files(source: RegionSource, info: Any, place: str) -> Findings:
 
 
 def evaluators_by_split(name: str, section: Section) -> dict[str, str | None]:
-    """Split as the run calls it -> what grades it, of a dataset of ours without findings.
+    """Split as the run calls it -> what grades it; None if only the data tell.
 
-    None where only the data tell.
+    The dataset is one of ours without findings.
     """
     source = _source(name, section)
     info = source.info()
@@ -122,7 +122,7 @@ def check_expected(expected: Expected, evaluators: Mapping[str, str | None]) -> 
 
     Args:
         expected: its numbers.
-        evaluators: split that the run evaluates -> what grades it, None where that is not known.
+        evaluators: split that the run evaluates -> what grades it; None if that is not known.
     """
     for number in expected.numbers:
         place = f"expected.{number.split}"

@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""Findings of checks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or that may be.
+    """One thing that is wrong or may be wrong.
 
     Args:
         text: the place, what was expected and what came.
-        fatal: the yaml is wrong, on any machine.
-        stops: a run on this machine ends here.
+        fatal: the yaml is wrong on any machine.
+        stops: a run cannot start on this machine.
     """
 
     text: str
@@ -38,7 +38,7 @@ def missing(text: str) -> Finding:
 
 
 def warning(text: str) -> Finding:
-    """Something that may be in order."""
+    """Something that may be intended."""
     return Finding(text, fatal=False, stops=False)
 
 

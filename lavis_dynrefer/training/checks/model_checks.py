@@ -1,4 +1,4 @@
-"""What can be wrong with the `model` section, found without building the model."""
+"""Checks of the `model` section."""
 
 from __future__ import annotations
 

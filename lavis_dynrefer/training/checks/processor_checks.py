@@ -1,4 +1,4 @@
-"""What can be wrong with processors, found by making those of ours; they hold no weights."""
+"""Checks of processors; ours are built for it, as they hold no weights."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _takes(name: str, given: tuple[str, ...]) -> bool:
 def _check_fit(
     processor: ViewProcessor, where: str, model: Section, tasks: Collection[str]
 ) -> Findings:
-    """Views that are not those the model is made for."""
+    """Whether the views are those that the model expects."""
     config, _ = read_model(model)  # `check_model` tells what is wrong with it
     if config is None:
         return
@@ -145,7 +145,7 @@ def _check_fit(
 
 
 def views_of(policy: ViewPolicy, tasks: Collection[str]) -> set[int]:
-    """How many views the tasks are given, from a plan for one region; all views without a task."""
+    """Numbers of views that the tasks use, from a plan for one region; without tasks, all views."""
     plan = policy.plan(Image.new("RGB", (8, 8)), torch.tensor([[2.0, 2.0, 6.0, 6.0]]))
     everything = plan.scales.shape[1]
     if not tasks:

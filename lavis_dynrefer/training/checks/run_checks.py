@@ -1,4 +1,4 @@
-"""What can be wrong with a whole run: its sections, how they fit each other, this machine."""
+"""Checks of a whole run: its sections, how they fit each other, this machine."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def load_checked_config(
     """Read a run's configuration and refuse one that cannot run here; arguments as in `launch`.
 
     Returns:
-        The configuration, and what was found that may be in order.
+        The configuration, and warnings.
 
     Raises:
-        LaunchError: whatever is wrong, a line for each.
+        LaunchError: the run cannot start; a line for each problem.
     """
     config = load_run_config(cfg_path, options, evaluate=evaluate)
     findings = list(check_run(config))
