@@ -33,12 +33,12 @@ def test_official_names_are_written(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.pth", "{out}.safetensors"], "nowhere.pth does not exist"),
+        (["nowhere.pth", "{out}.safetensors"], "nowhere.pth"),
         (["{run}", "{out}"], "expected the name of a .safetensors file"),
         (["{run}", "{out}.safetensors", "--only", "tagging."], "tagging."),
     ],
 )
-def test_mistakes_end_with_one_line(checkpoint, tmp_path, capsys, arguments, message):
+def test_an_invalid_call_ends_with_one_line(checkpoint, tmp_path, capsys, arguments, message):
     places = {"run": checkpoint, "out": tmp_path / "out"}
     code = main(["export", *(text.format(**places) for text in arguments)])
     error = capsys.readouterr().err

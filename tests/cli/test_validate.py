@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fresh_interpreter import run_python
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.cli import main
@@ -225,14 +224,13 @@ def test_nothing_is_built_or_read(monkeypatch, tmp_path):
 
 
 def test_lavis_is_not_imported():
-    code = (
+    done = run_python(
         "import sys; from lavis_dynrefer.cli import main\n"
         f"assert main(['validate', {QUICKSTART!r}]) == 0\n"
         "assert not {'lavis', 'transformers', 'torchvision'} & sys.modules.keys()"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_users_yaml_is_checked_like_a_shipped_one(tmp_path):
