@@ -3,7 +3,7 @@
 A prepared folder:
 
     manifest.json        sources with sha256, protocol, what was kept and dropped and why
-    <split>/             regions.arrow, rejected.arrow, truth.arrow
+    <split>/             regions.arrow, images.arrow, rejected.arrow, truth.arrow
 
 The folder is complete at any moment: splits are written elsewhere and moved in once finished.
 """
@@ -29,7 +29,7 @@ from lavis_dynrefer.paths import cache_dir
 from lavis_dynrefer.structures import AttributeInfo, RegionSet
 
 logger = logging.getLogger(__name__)
-FORMAT = 1  # of the manifest and the tables
+FORMAT = 2  # of the manifest and the tables
 MANIFEST = "manifest.json"
 # Reasons about an image or a row that is not a region; the others drop one region each.
 IMAGE_REASONS = frozenset({"no_regions", "in_two_splits", "unreadable_entry", "duplicate_entry"})
@@ -157,7 +157,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise DatasetError(f"prepared: {path} is damaged ({error}); prepare again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DatasetError(f"prepared: {path} is of another version, expected {FORMAT}")
+        raise DatasetError(f"prepared: {path} is of another version; prepare again")
     return manifest
 
 
@@ -165,12 +165,16 @@ def _manifest_in_use(raw: RawDataset, folder: Path) -> dict[str, Any]:
     """The manifest of the folder, or the start of a new one if the raw files have changed."""
     state = raw.state()
     if (folder / MANIFEST).exists():
-        manifest = read_manifest(folder)
-        present = {name: manifest["state"]["sources"].get(name) for name in state["sources"]}
-        same_images = state["images"] in (manifest["state"]["images"], [])
-        if present == state["sources"] and same_images:
-            return manifest
-        logger.info("%s: the raw files or the images have changed, converting again", folder)
+        try:
+            manifest = read_manifest(folder)
+        except DatasetError as error:
+            logger.info("%s; converting again", error)
+        else:
+            present = {name: manifest["state"]["sources"].get(name) for name in state["sources"]}
+            same_images = state["images"] in (manifest["state"]["images"], [])
+            if present == state["sources"] and same_images:
+                return manifest
+            logger.info("%s: the raw files or the images have changed, converting again", folder)
         (folder / MANIFEST).unlink()
     return {
         "format": FORMAT,

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,13 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock
 
-from lavis_dynrefer.datasets.tables import TAGS_SCHEMA, RegionTable, TagTable, read_batches
+from lavis_dynrefer.datasets.tables import (
+    TAGS_SCHEMA,
+    RegionTable,
+    TagTable,
+    columns_of,
+    read_batches,
+)
 from lavis_dynrefer.vocab import build_tagger
 
 PART = 20000  # captions whose tags are lost at most if the work is interrupted
@@ -106,8 +111,8 @@ def _map(processes: int, jobs: Sequence[_Job]) -> Iterator[None]:
 
 def _write_part(job: _Job) -> None:
     path, first, count, tools = job
-    regions, tagger, index = _tools(*tools)
-    captions = islice(regions.captions(first), count)
+    column, tagger, index = _tools(*tools)
+    captions = column.slice(first, count).to_pylist()
     rows = [[index[name] for name in tagger(caption)] if caption else [] for caption in captions]
     unfinished = path.with_suffix(".unfinished")
     with pa.ipc.new_file(str(unfinished), TAGS_SCHEMA) as writer:
@@ -118,8 +123,9 @@ def _write_part(job: _Job) -> None:
 
 @lru_cache(maxsize=1)
 def _tools(path: Path, method: str, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """The table, the tagger and the index of each tag, made once in every process."""
-    return RegionTable(path), build_tagger(method, names), {name: n for n, name in enumerate(names)}
+    """The captions, the tagger and the index of each tag, made once in every process."""
+    captions = columns_of(RegionTable(path))["caption"]
+    return captions, build_tagger(method, names), {name: n for n, name in enumerate(names)}
 
 
 def _join(paths: Sequence[Path], target: Path) -> dict[str, int]:

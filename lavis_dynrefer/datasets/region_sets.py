@@ -9,40 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from lavis_dynrefer.datasets.tables import IMAGE_SCHEMA, RegionTable, read_batches
-from lavis_dynrefer.structures import RegionSet
+from lavis_dynrefer.datasets.tables import columns_of, numbers
+from lavis_dynrefer.structures import RegionRecord, RegionSet
 
 
-def rows_by_image(region_set: RegionSet, most: int | None = None) -> Sequence[Sequence[int]]:
-    """Rows of `region_set.regions` that share an image, images in order.
-
-    Args:
-        region_set: the regions.
-        most: largest group; an image with more regions gives several groups. None: no limit.
-    """
-    regions = region_set.regions
-    if isinstance(regions, RegionTable):
-        starts = regions.image_starts()
-        if most is None:
-            return _Ranges(starts[np.append(np.diff(starts) > 0, True)])
-        groups = -(np.diff(starts) // -most)  # (images,) rounded up
-        within = np.arange(groups.sum()) - np.repeat(np.cumsum(groups) - groups, groups)
-        return _Ranges(np.append(np.repeat(starts[:-1], groups) + most * within, starts[-1]))
-    rows: dict[int, list[int]] = {}
-    for row, region in enumerate(regions):
-        rows.setdefault(region.image_id, []).append(row)
-    return [
-        group[first : first + (most or len(group))]
-        for group in rows.values()
-        for first in range(0, len(group), most or len(group))
-    ]
+def captions_of(region_set: RegionSet) -> Iterator[str]:
+    """The captions of all regions that have one."""
+    chunks = columns_of(region_set.regions)["caption"].chunks
+    return (caption for chunk in chunks for caption in chunk.drop_null().to_pylist())
 
 
-class _Ranges(Sequence[Sequence[int]]):
-    """Consecutive ranges, stored as one array of their starts."""
+def tags_of(region_set: RegionSet) -> set[str]:
+    """All tags that the annotations themselves name."""
+    chunks = columns_of(region_set.regions)["tags"].chunks
+    return {tag for chunk in chunks for tag in chunk.flatten().unique().to_pylist()}
 
-    def __init__(self, starts: np.ndarray) -> None:
-        self._starts = starts
+
+class RowGroups(Sequence[list[int]]):
+    """Groups of rows, as compact as two arrays."""
+
+    def __init__(self, rows: np.ndarray, starts: np.ndarray) -> None:
+        self._rows = rows
+        self._starts = starts  # of the groups in `rows`, and the end
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -50,27 +38,27 @@ class _Ranges(Sequence[Sequence[int]]):
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(f"group {index} of {len(self)}")
-        return range(int(self._starts[index]), int(self._starts[index + 1]))
+        return self._rows[self._starts[index] : self._starts[index + 1]].tolist()
 
 
-def captions_of(region_set: RegionSet) -> Iterator[str]:
-    """The captions of all regions that have one."""
-    regions = region_set.regions
-    is_table = isinstance(regions, RegionTable)
-    found = regions.captions() if is_table else (region.caption for region in regions)
-    return (caption for caption in found if caption is not None)
+def rows_by_image(region_set: RegionSet, most: int | None = None) -> RowGroups:
+    """Rows of `region_set.regions` that share an image; images in the order they first occur.
 
-
-def tags_of(region_set: RegionSet) -> set[str]:
-    """All tags that the annotations themselves name."""
-    regions = region_set.regions
-    if not isinstance(regions, RegionTable):
-        return {tag for region in regions for tag in region.tags}
-    found: set[str] = set()
-    for batch in read_batches(regions.path, IMAGE_SCHEMA):
-        tags = batch.column("regions").flatten().field("tags").flatten()
-        found.update(tags.unique().to_pylist())
-    return found
+    Args:
+        region_set: the regions.
+        most: largest group; an image with more regions gives several groups. None: no limit.
+    """
+    ids = _image_ids(region_set.regions)
+    _, first, owner, counts = np.unique(
+        ids, return_index=True, return_inverse=True, return_counts=True
+    )
+    rows = np.argsort(first[owner], kind="stable")
+    counts = counts[np.argsort(first)]  # of regions, images in order
+    sizes = counts if most is None else np.full(len(counts), most)
+    groups = -(counts // -sizes)  # (images,) rounded up
+    within = np.arange(groups.sum()) - np.repeat(np.cumsum(groups) - groups, groups)
+    starts = np.repeat(np.cumsum(counts) - counts, groups) + within * np.repeat(sizes, groups)
+    return RowGroups(rows, np.append(starts, len(rows)))
 
 
 def first_regions(
@@ -83,13 +71,8 @@ def first_regions(
     if max_images is None and max_regions is None:
         return region_set
     kept = dict.fromkeys(islice(region_set.images, max_images))
-    rows = [
-        row
-        for group in islice(rows_by_image(region_set), max_images)
-        if region_set.regions[group[0]].image_id in kept
-        for row in group
-    ]
-    regions = [region_set.regions[row] for row in sorted(rows)[:max_regions]]
+    rows = np.isin(_image_ids(region_set.regions), list(kept)).nonzero()[0]
+    regions = [region_set.regions[row] for row in rows[:max_regions].tolist()]
     if max_regions is not None:
         kept = dict.fromkeys(region.image_id for region in regions)
     return replace(
@@ -100,3 +83,9 @@ def first_regions(
         rejected=[item for item in region_set.rejected if item.image_id in kept],
         truth_regions=[item for item in region_set.truth_regions if item.image_id in kept],
     )
+
+
+def _image_ids(regions: Sequence[RegionRecord]) -> np.ndarray:
+    """(R,) int64."""
+    chunks = columns_of(regions)["image_id"].chunks
+    return np.concatenate([np.empty(0, np.int64), *(numbers(part, np.int64) for part in chunks)])

@@ -1,13 +1,12 @@
 """Regions of a prepared split, read on demand from memory-mapped Arrow tables.
 
-One row per image, its regions nested in the row. Opening a table reads its index only; all
-processes on a machine share the pages they touch.
+Opening a table reads its index only; all processes on a machine share the pages they touch.
 """
 
 from __future__ import annotations
 
 import os
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -18,9 +17,10 @@ import pyarrow as pa
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, Rejection
 
-REGION_FIELDS = pa.struct(
+REGION_SCHEMA = pa.schema(
     [
         pa.field("region_id", pa.int64(), nullable=False),
+        pa.field("image_id", pa.int64(), nullable=False),
         pa.field("box", pa.list_(pa.float64(), 4), nullable=False),  # x1, y1, x2, y2 in pixels
         pa.field("caption", pa.string()),
         pa.field("tags", pa.list_(pa.string())),
@@ -36,38 +36,34 @@ IMAGE_SCHEMA = pa.schema(
         pa.field("file_name", pa.string(), nullable=False),  # relative to the image folder
         pa.field("width", pa.int32(), nullable=False),  # pixels
         pa.field("height", pa.int32(), nullable=False),
-        pa.field("regions", pa.list_(pa.field("item", REGION_FIELDS, nullable=False))),
     ]
 )
-TRUTH_SCHEMA = pa.schema([pa.field("image_id", pa.int64(), nullable=False), *REGION_FIELDS])
 REJECTION_SCHEMA = pa.schema(
     [
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
         pa.field("image_id", pa.int64()),
-        pa.field("region", REGION_FIELDS),  # null if it is not graded
+        pa.field("region", pa.struct(list(REGION_SCHEMA))),  # null if it is not graded
     ]
 )
 TAGS_SCHEMA = pa.schema([pa.field("tags", pa.list_(pa.int32()))])  # indices into the tag list
 
 
 class RegionTable(Sequence[RegionRecord]):
-    """The regions of a table, image after image.
+    """Regions of a table, in the order they were written.
 
     Args:
-        path: Arrow file of `IMAGE_SCHEMA`.
+        path: Arrow file of `REGION_SCHEMA`.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._batches = [_RegionBatch(batch) for batch in read_batches(path, IMAGE_SCHEMA)]
-        self._starts = [0]
-        for batch in self._batches:
-            self._starts.append(self._starts[-1] + len(batch))
+        self._batches = [_RegionBatch(batch) for batch in read_batches(path, REGION_SCHEMA)]
+        self._starts = np.cumsum([0, *map(len, self._batches)]).tolist()
 
     def __len__(self) -> int:
         """Number of regions."""
-        return self._starts[-1]
+        return int(self._starts[-1])
 
     @overload
     def __getitem__(self, row: int) -> RegionRecord: ...
@@ -87,66 +83,44 @@ class RegionTable(Sequence[RegionRecord]):
 
     def __iter__(self) -> Iterator[RegionRecord]:
         """All regions in order."""
-        return (self[row] for row in range(len(self)))
+        return (batch.record(row) for batch in self._batches for row in range(len(batch)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process maps the file itself."""
         return RegionTable, (self.path,)
 
-    def captions(self, first: int = 0) -> Iterator[str | None]:
-        """All captions from a row on, many times faster than region by region."""
-        for batch, start in zip(self._batches, self._starts):
-            if start + len(batch) > first:
-                yield from batch.captions()[max(first - start, 0) :]
-
-    def image_starts(self) -> np.ndarray:
-        """(images + 1,) int64: row of the first region of each image, and the end."""
-        parts = [
-            batch.offsets[:-1].astype(np.int64) + start
-            for batch, start in zip(self._batches, self._starts)
-        ]
-        return np.append(np.concatenate(parts), len(self))
-
 
 class _RegionBatch:
-    """The regions of some images as columns, without copying them."""
+    """Regions as columns, without copying them."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
-        nested = batch.column("regions")
-        regions = nested.flatten()
-        self.offsets = _numbers(nested.offsets, np.int32)
         # Single elements of a memoryview are Python numbers, and faster to get than an array's.
-        self._first_rows = memoryview(self.offsets)
-        self._image_ids = memoryview(_numbers(batch.column("image_id"), np.int64))
-        self._region_ids = memoryview(_numbers(regions.field("region_id"), np.int64))
-        self._boxes = memoryview(_numbers(regions.field("box").flatten(), np.float64))
+        self._region_ids = memoryview(numbers(batch.column("region_id"), np.int64))
+        self._image_ids = memoryview(numbers(batch.column("image_id"), np.int64))
+        self._boxes = memoryview(numbers(batch.column("box").flatten(), np.float64))
         self._optional = {
             name: column
             for name in ("caption", "tags", "attributes", "category", "score")
-            for column in [regions.field(name)]
+            for column in [batch.column(name)]
             if column.null_count < len(column)
         }
-        if regions.field("iscrowd").true_count:
-            self._optional["iscrowd"] = regions.field("iscrowd")
+        if batch.column("iscrowd").true_count:
+            self._optional["iscrowd"] = batch.column("iscrowd")
 
     def __len__(self) -> int:
         return len(self._region_ids)
 
-    def captions(self) -> list[str | None]:
-        column = self._optional.get("caption")
-        return [None] * len(self) if column is None else column.to_pylist()
-
     def record(self, row: int) -> RegionRecord:
         return _record(
             self._region_ids[row],
-            self._image_ids[bisect_right(self._first_rows, row) - 1],
+            self._image_ids[row],
             self._boxes[4 * row : 4 * row + 4],
             **{name: column[row].as_py() for name, column in self._optional.items()},
         )
 
 
 class ImageTable(Mapping[int, ImageRecord]):
-    """The images of a table by their id.
+    """The images of a split by their id.
 
     Args:
         path: Arrow file of `IMAGE_SCHEMA`.
@@ -156,32 +130,23 @@ class ImageTable(Mapping[int, ImageRecord]):
     def __init__(self, path: str | Path, folder: str | Path) -> None:
         self.path = Path(path)
         self.folder = str(folder)
-        batches = read_batches(path, IMAGE_SCHEMA)
-        self._ids = _joined(batches, "image_id", np.int64)
-        self._widths = memoryview(_joined(batches, "width", np.int32))
-        self._heights = memoryview(_joined(batches, "height", np.int32))
-        names = [batch.column("file_name") for batch in batches]
-        self._names = pa.chunked_array(names, pa.string()).combine_chunks()
-        order = np.argsort(self._ids, kind="stable")
-        self._order = memoryview(order)
-        self._sorted = memoryview(self._ids[order])
+        table = pa.Table.from_batches(read_batches(path, IMAGE_SCHEMA), IMAGE_SCHEMA)
+        ids, *self._columns = (table[name].combine_chunks() for name in table.column_names)
+        self._rows = {image_id: row for row, image_id in enumerate(ids.to_pylist())}
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._ids)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[int]:
         """Ids in file order."""
-        return iter(self._ids.tolist())
+        return iter(self._rows)
 
     def __getitem__(self, image_id: int) -> ImageRecord:
         """One image."""
-        place = bisect_left(self._sorted, image_id)
-        if place == len(self._sorted) or self._sorted[place] != image_id:
-            raise KeyError(image_id)
-        row = self._order[place]
-        path = os.path.join(self.folder, self._names[row].as_py())
-        return ImageRecord(image_id, path, self._widths[row], self._heights[row])
+        row = self._rows[image_id]
+        name, width, height = (column[row].as_py() for column in self._columns)
+        return ImageRecord(image_id, os.path.join(self.folder, name), width, height)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process maps the file itself."""
@@ -197,8 +162,8 @@ class TagTable(Sequence[list[int]]):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        columns = [batch.column("tags") for batch in read_batches(path, TAGS_SCHEMA)]
-        self._column = pa.chunked_array(columns, TAGS_SCHEMA.field("tags").type)
+        table = pa.Table.from_batches(read_batches(path, TAGS_SCHEMA), TAGS_SCHEMA)
+        self._column = table["tags"]
 
     def __len__(self) -> int:
         """Number of regions."""
@@ -213,34 +178,42 @@ class TagTable(Sequence[list[int]]):
         return TagTable, (self.path,)
 
 
-class RecordList(Sequence[Any]):
-    """Truth or rejections: all of them are read when the first one is asked for, and kept.
+class RejectionTable(Sequence[Rejection]):
+    """What was rejected; all of it is read when the first one is asked for, and kept.
 
     Args:
-        path: Arrow file of `TRUTH_SCHEMA` or `REJECTION_SCHEMA`.
-        schema: which of the two.
+        path: Arrow file of `REJECTION_SCHEMA`.
     """
 
-    def __init__(self, path: str | Path, schema: pa.Schema) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.schema = schema
-        self._batches = read_batches(path, schema)
-        self._records: list[Any] | None = None
+        self._batches = read_batches(path, REJECTION_SCHEMA)
+        self._records: list[Rejection] | None = None
 
     def __len__(self) -> int:
-        """Number of records."""
+        """Number of rejections."""
         return sum(batch.num_rows for batch in self._batches)
 
     def __getitem__(self, row: Any) -> Any:
-        """One record, or a list of them; the same object each time."""
+        """One rejection, or a list of them; the same object each time."""
         if self._records is None:
-            make = _record if self.schema is TRUTH_SCHEMA else _rejection
-            self._records = [make(**row) for batch in self._batches for row in batch.to_pylist()]
+            rows = (row for batch in self._batches for row in batch.to_pylist())
+            self._records = [
+                Rejection(**{**row, "region": row["region"] and _record(**row["region"])})
+                for row in rows
+            ]
         return self._records[row]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process maps the file itself."""
-        return RecordList, (self.path, self.schema)
+        return RejectionTable, (self.path,)
+
+
+def columns_of(regions: Sequence[RegionRecord]) -> pa.Table:
+    """Regions as columns of `REGION_SCHEMA`; those of a table are mapped into memory, not read."""
+    if isinstance(regions, RegionTable):
+        return pa.Table.from_batches(read_batches(regions.path, REGION_SCHEMA), REGION_SCHEMA)
+    return pa.Table.from_pylist([vars(region) for region in regions], REGION_SCHEMA)
 
 
 def read_batches(path: str | Path, schema: pa.Schema) -> list[pa.RecordBatch]:
@@ -255,24 +228,18 @@ def read_batches(path: str | Path, schema: pa.Schema) -> list[pa.RecordBatch]:
         batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
-            f"{path} is no Arrow table ({error}); prepare the dataset again"
+            f"{path} is not an Arrow table ({error}); prepare the dataset again"
         ) from error
     if not reader.schema.equals(schema):
         raise InputError(f"{path} is a table of another version; prepare the dataset again")
     return batches
 
 
-def _numbers(column: pa.Array, dtype: type[np.generic]) -> np.ndarray:
+def numbers(column: pa.Array, dtype: type[np.generic]) -> np.ndarray:
     """A column of numbers without nulls, not copied; pyarrow's own way imports pandas first."""
     if not len(column):
         return np.empty(0, dtype)
     return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
-
-
-def _joined(batches: Sequence[pa.RecordBatch], name: str, dtype: type[np.generic]) -> np.ndarray:
-    """A column of numbers of all batches."""
-    columns = [_numbers(batch.column(name), dtype) for batch in batches]
-    return np.concatenate([np.empty(0, dtype), *columns])
 
 
 def _record(
@@ -283,7 +250,7 @@ def _record(
     attributes: Sequence[int] | None = None,
     **fields: Any,
 ) -> RegionRecord:
-    """A region as it was before Arrow made lists of its tuples."""
+    """A region with tuples instead of Arrow's lists."""
     return RegionRecord(
         region_id,
         image_id,
@@ -292,9 +259,3 @@ def _record(
         attributes=None if attributes is None else tuple(attributes),
         **fields,
     )
-
-
-def _rejection(region: Mapping[str, Any] | None, **fields: Any) -> Rejection:
-    if region is not None:
-        return Rejection(region=_record(image_id=fields["image_id"], **region), **fields)
-    return Rejection(**fields)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from lavis_dynrefer.cli.inspect.region_statistics import SHARES, describe_split, frequent_words
-from lavis_dynrefer.datasets.tables import IMAGE_SCHEMA, ImageTable, RegionTable
+from lavis_dynrefer.datasets.table_store import TableStore
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, RegionSet, Rejection
 
 ATTRIBUTES = tuple(
@@ -42,23 +42,13 @@ def memory():
     )
 
 
-def as_table(region_set, path):
-    """The same split, its regions and images in an Arrow table."""
-    rows = [
-        {
-            "image_id": image.image_id,
-            "file_name": f"{image.image_id}.jpg",
-            "width": image.width,
-            "height": image.height,
-            "regions": [
-                asdict(region) for region in region_set.regions if region.image_id == image.image_id
-            ],
-        }
-        for image in region_set.images.values()
-    ]
-    with pa.ipc.new_file(str(path), IMAGE_SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, IMAGE_SCHEMA))
-    return replace(region_set, images=ImageTable(path, "/images"), regions=RegionTable(path))
+def as_table(region_set, folder):
+    """The same split in Arrow tables."""
+    store = TableStore(folder, "/images")
+    for region in region_set.regions:
+        store.regions.append(region)
+    tables = store.finish(region_set.images, name="demo", split="val")
+    return replace(region_set, images=tables.images, regions=tables.regions)
 
 
 @pytest.fixture
@@ -67,9 +57,7 @@ def numbers(memory):
 
 
 def test_a_table_and_lists_give_the_same_numbers(memory, tmp_path):
-    table = as_table(memory, tmp_path / "regions.arrow")
-    grouped = replace(memory, regions=list(table.regions))  # image after image
-    assert describe_split(table) == describe_split(grouped)
+    assert describe_split(as_table(memory, tmp_path)) == describe_split(memory)
 
 
 def test_regions_and_images_are_counted(numbers):
@@ -183,7 +171,7 @@ def test_a_split_without_captions_or_categories_has_no_such_numbers(memory):
 def test_a_split_without_regions_is_described(tmp_path, is_table, images):
     empty = RegionSet("demo", "val", {image.image_id: image for image in IMAGES[:images]}, [])
     if is_table:
-        empty = as_table(empty, tmp_path / "regions.arrow")
+        empty = as_table(empty, tmp_path)
 
     found = describe_split(empty)
 

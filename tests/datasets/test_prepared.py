@@ -123,6 +123,15 @@ def test_changed_raw_files_are_converted_again(vg, prepare_val):
     assert prepare_val().regions[0].caption == "a tiny dog"
 
 
+@pytest.mark.parametrize("manifest", ['{"format": 1, "splits": {"val": {}}}', "{"])
+def test_a_folder_of_another_version_is_converted_again(tmp_path, prepare_val, manifest):
+    (tmp_path / "out/val").mkdir(parents=True)
+    (tmp_path / "out/val/regions.arrow").write_bytes(b"of an older version")
+    (tmp_path / "out/manifest.json").write_text(manifest)
+
+    assert len(prepare_val().regions) == 2
+
+
 def test_images_that_arrive_later_are_found(vg, tmp_path, prepare_val):
     (vg / "images/2.jpg").rename(tmp_path / "2.jpg")
     with pytest.raises(DatasetError, match="missing_image"):
@@ -172,7 +181,7 @@ def test_a_prepared_folder_can_move_with_its_images_elsewhere(vg, tmp_path, prep
     ("splits", "manifest", "message"),
     [
         (["train"], None, r"has the splits \['val'\], not \['train'\]"),
-        (["val"], '{"format": 0}', "another version, expected 1"),
+        (["val"], '{"format": 0}', "of another version; prepare again"),
         (["val"], "{", "is damaged"),
     ],
 )

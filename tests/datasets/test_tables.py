@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
-from lavis_dynrefer.datasets.region_sets import captions_of, rows_by_image, tags_of
+from lavis_dynrefer.datasets.region_sets import (
+    captions_of,
+    first_regions,
+    rows_by_image,
+    tags_of,
+)
 from lavis_dynrefer.datasets.sources.collector import MemoryStore
 from lavis_dynrefer.datasets.table_store import TableStore
-from lavis_dynrefer.datasets.tables import TAGS_SCHEMA, TagTable
+from lavis_dynrefer.datasets.tables import TAGS_SCHEMA, TagTable, columns_of
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, Rejection
 
 IMAGES = [ImageRecord(number, f"/images/a/{number}.jpg", 40, 30) for number in (9, 4, 908)]
@@ -63,8 +69,8 @@ def memory():
     return finish(MemoryStore(), REGIONS, truth=TRUTH, rejected=REJECTED)
 
 
-def test_every_field_comes_back_with_the_regions_of_an_image_side_by_side(table):
-    assert list(table.regions) == [REGIONS[0], REGIONS[2], REGIONS[1]]
+def test_every_field_comes_back_in_the_order_of_writing(table):
+    assert list(table.regions) == REGIONS
 
 
 def test_images_keep_order_path_and_size_even_without_regions(table, memory):
@@ -126,46 +132,60 @@ def test_tags_of_every_region_are_indices(tmp_path):
 
 
 def test_rows_are_grouped_by_image_without_empty_groups(table, memory):
-    assert [list(rows) for rows in rows_by_image(table)] == [[0, 1], [2]]
-    assert [list(rows) for rows in rows_by_image(memory)] == [[0, 2], [1]]
+    for found in (table, memory):
+        assert list(rows_by_image(found)) == [[0, 2], [1]]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
-@pytest.mark.parametrize("is_table", [True, False])
-def test_groups_cover_every_row_once_within_one_image(tmp_path, is_table, most):
-    box = (0.0, 0.0, 1.0, 1.0)
-    regions = [
-        RegionRecord(10 * image_id + number, image_id, box)
-        for image_id, count in ((9, 5), (4, 0), (908, 3))
-        for number in range(count)
+def test_groups_cover_every_row_once_within_one_image(memory, most):
+    owners = [9, 4, 9, 9, 4, 9, 9, 4]
+    regions = [replace(NOTHING, image_id=owner) for owner in owners]
+
+    groups = list(rows_by_image(replace(memory, regions=regions), most=most))
+
+    rows = {9: [0, 2, 3, 5, 6], 4: [1, 4, 7]}
+    assert groups == [
+        rows[image_id][first : first + most]
+        for image_id in (9, 4)
+        for first in range(0, len(rows[image_id]), most)
     ]
-    region_set = finish(TableStore(tmp_path, "/images") if is_table else MemoryStore(), regions)
-
-    groups = rows_by_image(region_set, most=most)
-
-    assert [row for group in groups for row in group] == list(range(8))
-    assert all(1 <= len(group) <= most for group in groups)
-    assert len(groups) == -(-5 // most) + -(-3 // most)
-    assert all(len({region_set.regions[row].image_id for row in group}) == 1 for group in groups)
 
 
-def test_captions_and_tags_are_those_of_the_regions_that_have_any(table, memory):
+def test_columns_captions_and_tags_are_those_of_the_regions(table, memory):
     for found in (table, memory):
         assert list(captions_of(found)) == [EVERYTHING.caption, "a dog"]
         assert tags_of(found) == {"woman", "hat"}
+    assert (
+        columns_of(table.regions)
+        .drop_columns(["tags"])
+        .equals(
+            columns_of(memory.regions).drop_columns(["tags"])  # no tags are null in a table
+        )
+    )
 
 
-def test_captions_can_be_read_from_any_row(table):
-    captions = [EVERYTHING.caption, "a dog", None]
+@pytest.mark.parametrize(
+    ("images", "regions", "kept", "listed"),
+    [
+        (1, None, [0, 2], [9]),
+        (None, 2, [0, 1], [9, 4]),
+        (2, 1, [0], [9]),
+        (3, 9, [0, 1, 2], [9, 4]),
+    ],
+)
+def test_a_trial_takes_the_first_images_and_regions(table, memory, images, regions, kept, listed):
+    for found in (table, memory):
+        trial = first_regions(found, images, regions)
 
-    assert [list(table.regions.captions(row)) for row in range(4)] == [
-        captions[row:] for row in range(4)
-    ]
+        assert trial.name == "demo-trial"
+        assert trial.regions == [REGIONS[row] for row in kept]
+        assert list(trial.images) == listed
+        assert [item.image_id for item in trial.truth_regions] == [4] * (4 in listed)
+        assert [item.image_id for item in trial.rejected] == [9]
 
 
 def test_more_regions_than_one_batch_come_back_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr("lavis_dynrefer.datasets.table_store.ROWS", 7)
-    monkeypatch.setattr("lavis_dynrefer.datasets.table_store.IMAGES", 3)
     regions = [
         RegionRecord(number, number % 10, (0.0, 0.0, 1.0 + number, 1.0), f"caption {number}")
         for number in range(100)
@@ -174,16 +194,19 @@ def test_more_regions_than_one_batch_come_back_in_order(tmp_path, monkeypatch):
 
     table = finish(TableStore(tmp_path, "/images"), regions, images)
 
-    by_image = sorted(regions, key=lambda region: region.image_id)
-    assert list(table.regions) == by_image
-    assert list(table.regions.captions(45)) == [region.caption for region in by_image[45:]]
+    assert list(table.regions) == regions
+    assert [table.regions[row] for row in (6, 7, 99)] == [regions[row] for row in (6, 7, 99)]
+    assert list(table.images.values()) == images
+    assert list(captions_of(table)) == [region.caption for region in regions]
 
 
 def test_a_damaged_table_says_to_prepare_again(table, tmp_path):
     content = (tmp_path / "regions.arrow").read_bytes()
     (tmp_path / "regions.arrow").write_bytes(content[: len(content) // 2])
 
-    with pytest.raises(ValueError, match=r"regions\.arrow is no Arrow table.*prepare the dataset"):
+    with pytest.raises(
+        ValueError, match=r"regions\.arrow is not an Arrow table.*prepare"
+    ):
         pickle.loads(pickle.dumps(table.regions))
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
+from lavis_dynrefer.datasets.prepared import FORMAT
 from lavis_dynrefer.training.checks.dataset_checks import check_dataset, evaluators_by_split
 
 
@@ -16,7 +17,7 @@ def vg_region(**info):
 
 def prepared(folder, *splits):
     folder.mkdir()
-    manifest = {"format": 1, "splits": {split: {} for split in splits}}
+    manifest = {"format": FORMAT, "splits": {split: {} for split in splits}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return str(folder)
 

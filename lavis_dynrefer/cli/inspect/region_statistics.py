@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lavis_dynrefer.datasets.prepared import IMAGE_REASONS
-from lavis_dynrefer.datasets.tables import REGION_FIELDS, RegionTable
+from lavis_dynrefer.datasets.tables import columns_of
 from lavis_dynrefer.paths import resource_path
-from lavis_dynrefer.structures import RegionRecord, RegionSet, Rejection
+from lavis_dynrefer.structures import RegionSet, Rejection
 from lavis_dynrefer.vocab import load_names
 from lavis_dynrefer.vocab.english_words import split_words
 
@@ -94,8 +94,8 @@ class SplitStatistics:
 
 def describe_split(region_set: RegionSet) -> SplitStatistics:
     """Count everything; takes some seconds for millions of regions in a table."""
-    regions, image_ids = region_columns(region_set.regions)
-    sizes, per_image = _image_sizes(region_set, image_ids)
+    regions = columns_of(region_set.regions)
+    sizes, per_image = _image_sizes(region_set, regions["image_id"].to_numpy())
     boxes = pc.list_flatten(regions["box"]).to_numpy().reshape(-1, 4)
     measures, box_counts = _measure_boxes(boxes, sizes)
     drops = _drops(region_set.rejected)
@@ -134,25 +134,6 @@ def describe_split(region_set: RegionSet) -> SplitStatistics:
         attributes=_names(positives, positives),
         labels=labels,
     )
-
-
-def region_columns(regions: Sequence[RegionRecord]) -> tuple[pa.Table, np.ndarray]:
-    """All regions in order as columns, and (R,) the id of the image of each.
-
-    The columns of a `RegionTable` are mapped into memory, not read.
-    """
-    if isinstance(regions, RegionTable):
-        images = pa.ipc.open_file(pa.memory_map(str(regions.path))).read_all()
-        parts = [chunk.flatten() for chunk in images["regions"].chunks]
-        lengths = pc.list_value_length(images["regions"]).to_numpy()
-        image_ids = np.repeat(images["image_id"].to_numpy(), lengths)
-    else:
-        names = [field.name for field in REGION_FIELDS]
-        rows = [{name: getattr(item, name) for name in names} for item in regions]
-        parts = [pa.array(rows, REGION_FIELDS)]
-        image_ids = np.array([item.image_id for item in regions], dtype=np.int64)
-    batches = [pa.RecordBatch.from_struct_array(part) for part in parts]
-    return pa.Table.from_batches(batches, pa.schema(REGION_FIELDS)), image_ids
 
 
 def frequent_words(captions: pa.ChunkedArray) -> Counter[str]:
