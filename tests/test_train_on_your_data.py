@@ -1,4 +1,4 @@
-"""docs/train_on_your_data.md as its reader does it, and the same on real photographs."""
+"""docs/train_on_your_data.md followed step by step, and the same on real photographs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lavis_dynrefer.training.launch import evaluate_main, launch, train_main
 from lavis_dynrefer.training.run_config import find_run_file
 
 PAGE = (Path(__file__).parents[1] / "docs/train_on_your_data.md").read_text(encoding="utf-8")
-# A comment before each block of code says what becomes of it here.
+# A comment before each block of code says what is done with it here.
 BLOCKS = re.findall(r"<!-- (\w+)(?:: ([\w.]+))? -->\n```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 ON_ONE_CPU = ["run.device=cpu", "run.num_workers=0"]
 SHORTER = {
@@ -84,7 +84,7 @@ def draw_images(folder):
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    """The folder of the page after all that it says; its commands with their exit codes."""
+    """The folder after all steps of the page; its commands with their exit codes."""
     folder, codes, run = tmp_path_factory.mktemp("mine"), {}, "RUN"
     draw_images(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -102,7 +102,7 @@ def mine(tmp_path_factory):
     return folder, codes
 
 
-def test_every_block_of_the_page_says_what_becomes_of_it():
+def test_every_code_block_is_labelled():
     assert PAGE.count("```") == 2 * (len(BLOCKS) + 1)  # the first shows the folder
 
 
@@ -126,7 +126,7 @@ def test_every_region_is_answered_and_graded(mine):
     assert [json.loads(line)["region_id"] for line in lines] == [row["id"] for row in asked]
 
 
-def test_the_csv_becomes_the_same_boxes(mine):
+def test_the_csv_gives_the_same_boxes(mine):
     folder, _ = mine
     rows = list(csv.DictReader((folder / "train.csv").open(encoding="utf-8")))
 
@@ -137,7 +137,7 @@ def test_the_csv_becomes_the_same_boxes(mine):
     assert len(found.images) == 3
 
 
-def test_the_json_of_the_page_is_one(mine):
+def test_the_json_of_the_page_is_valid(mine):
     folder, _ = mine
 
     found = read_custom(folder / "example.json", folder / "images", name="own", split="train")
@@ -155,7 +155,7 @@ def test_commands_for_larger_machines_are_valid(mine, text, monkeypatch):
     assert [finding.text for finding in check_file(path, options) if finding.fatal] == []
 
 
-def test_settings_shown_apart_exist(mine, monkeypatch):
+def test_settings_shown_separately_exist(mine, monkeypatch):
     folder, _ = mine
     monkeypatch.chdir(folder)
     ((_, _, text),) = shown("build_info")
@@ -208,7 +208,7 @@ def photographs(shared, tmp_path):
     return tmp_path
 
 
-def test_the_run_file_trains_on_photographs_and_grades_by_what_there_is(photographs, shared):
+def test_the_run_file_trains_on_photographs_and_grades_by_the_labels(photographs, shared):
     place = "datasets.custom_region.build_info"
     files = {"train": "train.json", "val": "names.json", "traits": "attributes.json"}
 
