@@ -13,9 +13,9 @@ import yaml
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.cli import main
-from lavis_dynrefer.training.checks.file_checks import check_file
 from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.synthetic import full_caption, make_scene, render
+from lavis_dynrefer.training.checks.file_checks import check_file
 from lavis_dynrefer.training.launch import evaluate_main, launch, train_main
 from lavis_dynrefer.training.run_config import find_run_file
 

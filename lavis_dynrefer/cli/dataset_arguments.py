@@ -57,6 +57,8 @@ def source_from(arguments: argparse.Namespace) -> RegionSource:
 
     asked = arguments.dataset
     name = DATASETS.get(asked, asked)
+    if dataset_class(name) is None:  # a dataset of the user's own may have a short name, too
+        name = f"{name}_region"
     source_class = dataset_class(name)
     if source_class is None or not issubclass(source_class, RegionSource):
         hint = did_you_mean(asked, DATASETS) or f"; expected one of {', '.join(DATASETS)}"

@@ -30,6 +30,11 @@ def test_every_dataset_has_a_short_name():
     assert set(DATASETS.values()) == set(SOURCES)
 
 
+def test_a_users_dataset_has_a_short_name(monkeypatch):
+    monkeypatch.setitem(SOURCES, "table_region", SOURCES["ovad"])
+    assert source("table").dataset_name == "ovad"
+
+
 def test_arguments_override_the_default_yaml():
     info = source("vg", "--root", "/data/vg", "--split", "val", "test").info()
     assert (info.root, info.splits, info.on_error) == ("/data/vg", ("val", "test"), "raise")
