@@ -197,7 +197,7 @@ def test_a_malicious_pickle_runs_nothing(read, tmp_path):
     assert not (tmp_path / "hacked").exists()
 
 
-# What Python 2 writes: texts are bytes, unicode texts are not, keys are texts as well.
+# As Python 2 writes them: strings are bytes, unicode strings are not, keys are strings, too.
 PYTHON_2 = {
     0: "(lp0\n(dp1\nS'split'\nS'val'\nsS'image_id'\nI1\nsS'ann_id'\nL5L\nsS'sentences'\n"
     "(lp2\n(dp3\nS'sent_id'\nI7\nsS'sent'\nVcaf\xe9\nsasa.",

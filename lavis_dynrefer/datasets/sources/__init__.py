@@ -1,4 +1,11 @@
-"""One reader per raw dataset: files as their own sites hand them out in, `RegionSet` out.
+"""One reader per raw dataset: files as their own sites publish them in, `RegionSet` out. No LAVIS.
 
-Nothing here needs LAVIS or torch.
+All readers take the paths of the annotation files and then:
+
+    images    folder of the images
+    name      protocol id; by default that of the whole file
+    split     name of the one split, or `splits`: which of several
+    stores    split name -> where its records are kept; by default in memory
+
+They raise a `DatasetError` if a file is missing or of another kind, or if no region is usable.
 """

@@ -40,18 +40,7 @@ def read_coco_instances(
     split: str = "val",
     stores: Stores = in_memory,
 ) -> RegionSet:
-    """Every annotated object with the name of its category; crowds are marked.
-
-    Args:
-        annotations: instances json.
-        images: folder of the images.
-        name: protocol id.
-        split: split name.
-        stores: where the regions are kept.
-
-    Raises:
-        DatasetError: a file is missing or of another kind, or no region is usable.
-    """
+    """Every annotated object with the name of its category; crowds are marked."""
     document = read_json(annotations, INSTANCES)
     categories = category_names(document, INSTANCES)
 
@@ -62,7 +51,7 @@ def read_coco_instances(
         return fields
 
     collector = RegionCollector(name, split, stores)
-    collect_regions(document, ImageFolder(images, IMAGES), collector, describe, INSTANCES)
+    collect_regions(document, images, collector, describe, INSTANCES)
     return collector.finish(category_names=tuple(categories.values()))
 
 
@@ -74,18 +63,7 @@ def read_coco_captions(
     split: str,
     stores: Stores = in_memory,
 ) -> RegionSet:
-    """Boxes with a caption each, taken as written: GLaMM's VG test file.
-
-    Args:
-        annotations: json in COCO's layout whose annotations have a `caption`.
-        images: folder of the images.
-        name: protocol id.
-        split: split name.
-        stores: where the regions are kept.
-
-    Raises:
-        DatasetError: a file is missing or of another kind, or no region is usable.
-    """
+    """Boxes with a caption each, taken as written: GLaMM's VG test file."""
 
     def describe(row: Row, image: ImageRecord | None) -> dict[str, Any]:
         del image
@@ -93,7 +71,7 @@ def read_coco_captions(
 
     document = read_json(annotations, VG_REG_CAPTIONS)
     collector = RegionCollector(name, split, stores)
-    collect_regions(document, ImageFolder(images, IMAGES), collector, describe, VG_REG_CAPTIONS)
+    collect_regions(document, images, collector, describe, VG_REG_CAPTIONS)
     return collector.finish()
 
 
@@ -182,7 +160,7 @@ def list_of_rows(document: Row, key: str, source: RawFile) -> list[Any]:
 
 def collect_regions(
     document: Row,
-    folder: ImageFolder,
+    image_folder: str | Path,
     collector: RegionCollector,
     describe: Describe,
     source: RawFile,
@@ -191,7 +169,7 @@ def collect_regions(
 
     Args:
         document: with `images` and `annotations`.
-        folder: of the images.
+        image_folder: path of the COCO images, or those of Visual Genome.
         collector: takes or rejects each region.
         describe: what an annotation says besides its ids and its box.
         source: what the document is, for errors.
@@ -201,7 +179,8 @@ def collect_regions(
     """
     listed = list_of_rows(document, "images", source)
     rows = list_of_rows(document, "annotations", source)
-    images = ImageRows(rows_by_id(listed, "entry of 'images'", source, [collector]), folder)
+    entries = rows_by_id(listed, "entry of 'images'", source, [collector])
+    images = ImageRows(entries, ImageFolder(image_folder, IMAGES))
     for row in rows:
         image_id = None
         try:

@@ -62,16 +62,8 @@ def read_custom(
     nor labels, or name what the file does not list, are noted as `unreadable_attributes`; the rest
     of them is used.
 
-    Args:
-        annotations: json in COCO's layout.
-        images: folder that `file_name` is relative to.
-        name: protocol id.
-        split: split name.
-        stores: where the regions are kept.
-
     Raises:
-        DatasetError: the file is missing or of another kind, its boxes do not fit the images, or
-            no region is usable.
+        DatasetError: also if the boxes do not fit the images.
     """
     document = read_json(annotations, OwnFile(f"annotations.{split}", f"{split}.json", GUIDE))
     source = OwnFile(f"annotations.{split}", str(annotations), GUIDE)

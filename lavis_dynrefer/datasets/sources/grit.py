@@ -46,15 +46,13 @@ def read_grit(
     Args:
         boxes: `vg_instances_results.json`, a list of image_id, bbox and score.
         truth: the annotated split.
-        name: protocol id.
-        stores: where the regions are kept.
 
     Returns:
         Regions with a `score` and no caption; truth and rejections are those of `truth`.
 
     Raises:
-        DatasetError: the file is missing or of another kind, has no detection on an image of the
-            split, or has boxes that are not scaled as GRiT scales them.
+        DatasetError: also if no detection is on an image of the split, or the boxes are not scaled
+            as GRiT scales them.
     """
     collector = RegionCollector(name, truth.split, stores, is_truth=False)
     for image in truth.images.values():

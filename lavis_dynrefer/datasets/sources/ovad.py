@@ -8,7 +8,7 @@ from typing import Any
 from lavis_dynrefer.datasets.sources.annotation_rows import Row, shown, text_of, whole_number
 from lavis_dynrefer.datasets.sources.coco_layout import category_names, category_of, collect_regions
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
-from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.datasets.sources.raw_files import RawFile, read_json
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes
@@ -26,18 +26,7 @@ def read_ovad(
     split: str = "val",
     stores: Stores = in_memory,
 ) -> RegionSet:
-    """Every box with its attribute labels and its category.
-
-    Args:
-        annotations: ovad2000.json, or another file in its layout.
-        images: folder of the COCO val2017 images.
-        name: protocol id.
-        split: split name.
-        stores: where the regions are kept.
-
-    Raises:
-        DatasetError: a file is missing or of another kind, or no region is usable.
-    """
+    """Every box with its attribute labels and its category."""
     document = read_json(annotations, ANNOTATIONS)
     try:
         attributes = _attributes(document.get("attributes"))
@@ -53,7 +42,7 @@ def read_ovad(
         }
 
     collector = RegionCollector(name, split, stores)
-    collect_regions(document, ImageFolder(images, IMAGES), collector, describe, ANNOTATIONS)
+    collect_regions(document, images, collector, describe, ANNOTATIONS)
     return collector.finish(attributes=attributes, category_names=tuple(categories.values()))
 
 

@@ -62,21 +62,12 @@ def read_refcocog(
     name: str = "refcocog-umd",
     stores: Stores = in_memory,
 ) -> dict[str, RegionSet]:
-    """Read the splits; every sentence is one region, with `sent_id` as region id.
+    """Split name -> regions; every sentence is one region, with `sent_id` as region id.
 
     Args:
-        refs: pickle of the references; may hold plain data only.
+        refs: pickle of the references; refused if it holds more than plain data.
         instances: json with the boxes, in COCO's layout.
-        images: folder of the COCO train2014 images.
-        splits: which of "train", "val", "test".
-        name: protocol id; the split is appended.
-        stores: where the regions of each split are kept.
-
-    Returns:
-        Split name -> regions.
-
-    Raises:
-        DatasetError: a file is missing, of another kind or unsafe, or a split has no usable region.
+        name: the split is appended.
     """
     collectors = {split: RegionCollector(f"{name}-{split}", split, stores) for split in splits}
     references = _read_refs(refs)

@@ -84,24 +84,15 @@ def read_visual_genome(
     stores: Stores = in_memory,
     opener: Opener = open_binary,
 ) -> dict[str, RegionSet]:
-    """Read the splits of one version.
+    """Split name -> regions of one version.
 
     Args:
-        region_descriptions: json in the layout of version 1.0 or 1.2.
-        image_data: json with size, url and COCO id of every image.
-        densecap_splits: json with the image ids of train, val and test.
-        images: folder with VG_100K and VG_100K_2, or with all images side by side.
-        version: "v1.2", "v1.0", or "vgcoco": the images of 1.2 that are COCO images too.
-        splits: which of "train", "val", "test".
-        name: protocol id; None for the version's own.
-        stores: where the regions of each split are kept.
+        region_descriptions: in the layout of version 1.0 or 1.2.
+        image_data: with size, url and COCO id of every image.
+        densecap_splits: with the image ids of train, val and test.
+        images: has VG_100K and VG_100K_2, or all images side by side.
+        version: "v1.2", "v1.0", or "vgcoco": the images of 1.2 that are also in COCO.
         opener: opens the largest file; lets a caller watch the progress.
-
-    Returns:
-        Split name -> regions.
-
-    Raises:
-        DatasetError: a file is missing or of another kind, or a split has no usable region.
     """
     protocol = name or PROTOCOLS[version]
     collectors = {split: RegionCollector(protocol, split, stores) for split in splits}
