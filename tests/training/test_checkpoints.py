@@ -67,17 +67,14 @@ def test_bare_weights_cannot_be_resumed(tmp_path):
         checkpoints.read_checkpoint(tmp_path / "bare.pth")
 
 
-def test_later_files_win(tmp_path):
+def test_later_files_win_and_official_names_become_ours(tmp_path):
     torch.save({"a": torch.tensor(1), "b": torch.tensor(1)}, tmp_path / "1.pth")
     torch.save({"model": {"b": torch.tensor(2)}}, tmp_path / "2.pth")
-    weights = checkpoints.read_weights([tmp_path / "1.pth", tmp_path / "2.pth"])
-    assert weights == {"a": torch.tensor(1), "b": torch.tensor(2)}
-
-
-def test_official_names_become_ours(tmp_path):
-    torch.save({"model": {"cem_memory": torch.zeros(1)}}, tmp_path / "official.pth")
-    weights = checkpoints.read_weights([tmp_path / "official.pth"])
-    assert list(weights) == ["captioning.prefix.control_embedding"]
+    torch.save({"model": {"cem_memory": torch.tensor(3)}}, tmp_path / "official.pth")
+    names = ("1.pth", "2.pth", "official.pth")
+    weights = checkpoints.read_weights([tmp_path / name for name in names])
+    ours = "captioning.prefix.control_embedding"
+    assert weights == {"a": torch.tensor(1), "b": torch.tensor(2), ours: torch.tensor(3)}
 
 
 def test_auto_finds_the_newest_run(tmp_path):
@@ -87,6 +84,7 @@ def test_auto_finds_the_newest_run(tmp_path):
         path.touch()
         os.utime(path, (1000 - age, 1000 - age))
     assert checkpoints.find_resumed("auto", tmp_path) == tmp_path / "b" / checkpoints.LAST
+    assert checkpoints.find_resumed("auto", tmp_path / "empty") is None
     assert checkpoints.find_resumed(None, tmp_path) is None
 
 

@@ -60,10 +60,6 @@ def test_training_takes_full_batches_only():
     assert [len(batch) for batch in training()] == [4, 4]
 
 
-def test_training_may_be_one_batch():
-    assert sorted(epoch_of(training(size=4), 0)) == [0, 1, 2, 3]
-
-
 def test_an_epoch_does_not_depend_on_the_epochs_before():
     used, fresh = training(), training()
     epoch_of(used, 0)
@@ -105,20 +101,17 @@ def test_too_few_samples_for_all_processes_names_the_cure(monkeypatch):
         training()
 
 
-@pytest.mark.parametrize(("rank", "share"), [(0, [0, 3, 6]), (1, [1, 4]), (2, [2, 5])])
-def test_evaluation_shares_are_not_padded(monkeypatch, rank, share):
+@pytest.mark.parametrize(
+    ("size", "rank", "share"), [(7, 0, [0, 3, 6]), (7, 1, [1, 4]), (7, 2, [2, 5]), (2, 2, [])]
+)
+def test_evaluation_shares_are_not_padded(monkeypatch, size, rank, share):
     as_rank(monkeypatch, rank, 3)
-    assert [index for batch in evaluation() for index in batch] == share
+    assert [index for batch in evaluation(size) for index in batch] == share
 
 
 def test_evaluation_may_be_repeated_in_every_process(monkeypatch):
     as_rank(monkeypatch, 1, 3)
     assert [index for batch in evaluation(shared=False) for index in batch] == list(range(7))
-
-
-def test_process_without_a_share_reads_nothing(monkeypatch):
-    as_rank(monkeypatch, 2, 3)
-    assert list(evaluation(size=2)) == []
 
 
 def test_training_splits_of_several_datasets_are_read_together():

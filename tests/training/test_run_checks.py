@@ -31,15 +31,6 @@ def two_gpus(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
 
 
-def test_what_may_be_in_order_is_a_warning_and_stops_nothing():
-    options = ["expected.source=paper", "expected.exam.map=[1,1]", "run.device=cpu"]
-
-    _, warnings = load_checked_config(QUICKSTART, options)
-
-    assert len(warnings) == 1
-    assert warnings[0].startswith("expected.exam: unknown 'exam'")
-
-
 # ---- the run section
 
 

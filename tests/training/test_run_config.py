@@ -108,14 +108,9 @@ def test_options_are_written_as_in_lavis(options):
     assert (run.max_epoch, run.amp) == (7, True)
 
 
-def test_shipped_run_file_is_found_from_any_folder(tmp_path, monkeypatch):
+def test_a_shipped_file_is_found_unless_the_current_folder_has_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
     assert find_run_file(QUICKSTART).is_file()
-
-
-def test_file_in_the_current_folder_wins_over_the_shipped_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     own = tmp_path / QUICKSTART
     own.parent.mkdir(parents=True)
     own.write_text("")

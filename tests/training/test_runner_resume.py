@@ -37,11 +37,6 @@ def test_resume_in_place_appends_to_the_log(tmp_path):
     assert logged(tmp_path / "crashed", "train_epoch") == [0, 1, 2]
 
 
-def test_auto_resume_without_a_checkpoint_starts_afresh(tmp_path):
-    make_runner(tmp_path, resume_ckpt_path="auto").train()
-    assert logged(tmp_path / "job", "train_epoch") == [0, 1]
-
-
 def test_best_epoch_survives_a_resume(tmp_path):
     metrics = {"val": [9, 1, 2]}
     crash(tmp_path, max_epoch=3, scripted_metrics=metrics)
@@ -92,8 +87,3 @@ def test_evaluate_only_uses_the_checkpoint_and_trains_nothing(tmp_path, key):
     metrics = make_runner(tmp_path, "eval", evaluate=True, **{key: path}).train()
     assert metrics["test"] == trained["test"]
     assert not list((tmp_path / "eval").glob("*.pth"))
-
-
-def test_evaluate_only_covers_validation_and_test_splits(tmp_path):
-    metrics = make_runner(tmp_path, evaluate=True, sizes={"val": 5, "test": 7}).train()
-    assert list(metrics) == ["val", "test"]

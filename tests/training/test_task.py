@@ -59,10 +59,6 @@ def train(batches, settings=None, accum_grad_iters=1, slow=0.0):
     return model.weight.item(), stats
 
 
-def test_every_batch_makes_a_step():
-    assert train([1, 1])[0] == pytest.approx(0.0)  # 1 - .5 - .5
-
-
 def test_the_log_shows_the_time_spent_waiting_for_batches(caplog, capsys):
     train([1, 1], slow=0.05)
     waited = re.findall(r"data: (\d+\.\d+)", capsys.readouterr().out + caplog.text)
