@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 
 import pytest
-import vg_rows
 
 from lavis_dynrefer.datasets.prepared import (
-    IMAGE_REASONS,
     RawDataset,
     open_prepared,
     prepare,
@@ -144,36 +142,3 @@ def test_the_manifest_accounts_for_every_region_of_the_raw_file(case, tmp_path):
     assert sum(part["regions_read"] for part in described) == len(golden["annotations"])
     assert sum(part["regions_kept"] for part in described) == len(golden["annotations"])
     assert [(part["dropped"], part["noted"]) for part in described] == [({}, {}) for _ in splits]
-
-
-def test_odd_and_dropped_regions_are_in_the_manifest(tmp_path):
-    phrases = [("caf\u00e9 cr\u00eape", 1), ("a dog", -3), ("", 1)]
-    rows = [vg_rows.region(n, phrase, (x, 5, 9, 9)) for n, (phrase, x) in enumerate(phrases)]
-    sources = vg_rows.write_raw(
-        tmp_path,
-        [{"id": 1, "regions": [*rows, {"id": 9}]}],
-        [vg_rows.image(1), {"image_id": 1}],
-        {"train": [1, 2], "val": [], "test": []},
-    )
-    (tmp_path / "1.jpg").touch()
-
-    def read(splits, stores, opener):
-        return read_visual_genome(
-            *sources.values(), tmp_path, splits=splits, stores=stores, opener=opener
-        )
-
-    raw = RawDataset("vg_region", "v1.2", None, sources, tmp_path, read)
-    found = prepare(raw, ["train"], tmp_path / "prepared")["train"]
-
-    described = read_manifest(tmp_path / "prepared")["splits"]["train"]
-    assert (described["regions_read"], described["regions_kept"]) == (4, 2)
-    assert described["dropped"] == found.rejection_counts()
-    assert described["dropped"] == {
-        "duplicate_entry": 1,
-        "empty_caption": 1,
-        "unreadable_record": 1,
-        "no_regions": 1,
-    }
-    assert described["noted"] == {"non_ascii_caption": 1, "box_partly_outside": 1}
-    assert described["noted"] == dict(found.noted)
-    assert {"duplicate_entry", "no_regions"} <= IMAGE_REASONS

@@ -30,12 +30,12 @@ def vg(tmp_path):
     for number in (1, 2, 3):
         (tmp_path / f"vg/images/{number}.jpg").touch()
         rows = [
-            region(10 * number + row, phrase, (5, 5, width, 9))
-            for row, (phrase, width) in enumerate(
-                [("A big Dog.", 20), ("a cat", 0), ("two dogs", 9)]
+            region(10 * number + row, phrase, (x, 5, width, 9))
+            for row, (phrase, x, width) in enumerate(
+                [("A big Dog.", -5, 20), ("a cat", 5, 0), ("two dogs", 5, 9)]
             )
         ]
-        entries.append({"id": number, "regions": rows})
+        entries.append({"id": number, "regions": rows if number < 3 else [*rows, {"id": 39}]})
         images.append(image(number, width=40, height=30))
     write_raw(tmp_path / "vg", entries, images, SPLITS)
     return tmp_path / "vg"
@@ -85,8 +85,9 @@ def test_the_manifest_accounts_for_every_region_and_every_source(vg, tmp_path):
     train, test = manifest["splits"]["train"], manifest["splits"]["test"]
     assert (train["images"], train["regions_read"], train["regions_kept"]) == (1, 3, 2)
     assert train["dropped"] == {"empty_box": 1}
-    assert test["dropped"] == {"empty_box": 1, "no_regions": 1}
-    assert test["regions_read"] == 3
+    assert train["noted"] == {"box_partly_outside": 1}
+    assert test["dropped"] == {"empty_box": 1, "unreadable_record": 1, "no_regions": 1}
+    assert test["regions_read"] == 4  # an image without regions is not a region
     assert test["name"] == "vg1.2-densecap-gt"
     path = vg / "image_data.json"
     assert manifest["sources"]["image_data"] == {

@@ -204,9 +204,7 @@ def test_a_damaged_table_says_to_prepare_again(table, tmp_path):
     content = (tmp_path / "regions.arrow").read_bytes()
     (tmp_path / "regions.arrow").write_bytes(content[: len(content) // 2])
 
-    with pytest.raises(
-        ValueError, match=r"regions\.arrow is not an Arrow table.*prepare"
-    ):
+    with pytest.raises(ValueError, match=r"regions\.arrow is not an Arrow table.*prepare"):
         pickle.loads(pickle.dumps(table.regions))
 
 
