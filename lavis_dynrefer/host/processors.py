@@ -5,14 +5,14 @@ from __future__ import annotations
 from lavis.common.registry import registry
 from lavis.processors.base_processor import BaseProcessor
 
-from lavis_dynrefer.views.view_processor import ViewProcessor
+from lavis_dynrefer.views.view_processor import DEFAULT_POLICIES, ViewProcessor
 
 
 @registry.register_processor("dynrefer_train")
 class TrainProcessor(ViewProcessor, BaseProcessor):
     """Random scales, for training."""
 
-    default_policy = "random"
+    default_policy = DEFAULT_POLICIES["dynrefer_train"]
 
 
 @registry.register_processor("dynrefer_eval")

@@ -17,6 +17,8 @@ from lavis_dynrefer.views.nesting import crop_views, nest_boxes
 from lavis_dynrefer.views.policies import ViewPolicy, build_policy
 from lavis_dynrefer.views.samples import Sample
 
+# Name in LAVIS's registry -> the policy of a processor whose yaml names none.
+DEFAULT_POLICIES = {"dynrefer_train": "random", "dynrefer_eval": "image"}
 Boxes = Union[Tensor, Sequence[Sequence[float]]]
 
 
@@ -31,7 +33,7 @@ class ViewProcessor:
         InputError: the side is not a positive whole number.
     """
 
-    default_policy = "image"
+    default_policy = DEFAULT_POLICIES["dynrefer_eval"]
 
     def __init__(self, policy: ViewPolicy, *, image_size: int) -> None:
         if type(image_size) is not int or image_size < 1:

@@ -16,9 +16,8 @@ class LoraOptions:
     rank: Size = 64  # inner width of the added product; official
     alpha: Size = 128  # the product is scaled by alpha / rank; official
     dropout: Share = 0.0  # on the input of the added product, training only; official
-    targets: Optional[tuple[str, ...]] = (
-        None  # layers, by the ends of their names; None: adapter's own
-    )
+    # Layers, by the ends of their names; None: the adapter's own.
+    targets: Optional[tuple[str, ...]] = None
 
 
 @settings
@@ -49,7 +48,9 @@ class T5Sizes:
     initializer_factor: Optional[float] = Field(default=None, ge=0, le=1_000)
     feed_forward_proj: Optional[str] = None
     tie_word_embeddings: bool = False
-    decoder_start_token_id: int = 0
+    pad_token_id: int = Field(default=0, ge=0)
+    eos_token_id: int = Field(default=1, ge=0)
+    decoder_start_token_id: int = Field(default=0, ge=0)
 
 
 @settings

@@ -13,16 +13,15 @@ from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, 
 from lavis_dynrefer.training.checks.model_checks import read_model
 from lavis_dynrefer.training.known_names import choice_problem, name_problem, registered
 from lavis_dynrefer.views.policies import POLICIES
-from lavis_dynrefer.views.view_processor import ViewProcessor
+from lavis_dynrefer.views.view_processor import DEFAULT_POLICIES, ViewProcessor
 
 # Kind of processor -> what it is called with.
 PROCESSORS = {"vis_processor": ("an image", "boxes"), "text_processor": ("a caption",)}
 PHASES = ("train", "eval")
-# Processors that a check knows without LAVIS: what they are called with and their default policy.
+# Processors that a check knows without LAVIS -> what they are called with.
 _KNOWN = {
-    "dynrefer_train": (PROCESSORS["vis_processor"], "random"),
-    "dynrefer_eval": (PROCESSORS["vis_processor"], ViewProcessor.default_policy),
-    "blip_caption": (PROCESSORS["text_processor"], None),
+    **dict.fromkeys(DEFAULT_POLICIES, PROCESSORS["vis_processor"]),
+    "blip_caption": PROCESSORS["text_processor"],
 }
 # Phase -> tasks asked about its views: none in training, which uses all views; None if only the
 # data tell.
@@ -100,7 +99,7 @@ def _check_processor(
     if given != PROCESSORS["vis_processor"] or not issubclass(kind, ViewProcessor):
         return
     if name in _KNOWN:
-        options = {"policy": _KNOWN[name][1], **options}
+        options = {"policy": DEFAULT_POLICIES[name], **options}
     try:
         processor = kind.from_config(OmegaConf.create(dict(options)))
     except (ValueError, TypeError) as error:
@@ -113,7 +112,7 @@ def _check_processor(
 def _takes(name: str, given: tuple[str, ...]) -> bool:
     """Whether the processor can be called with these arguments."""
     if name in _KNOWN:
-        return _KNOWN[name][0] == given
+        return _KNOWN[name] == given
     try:
         inspect.signature(registered("processor", name).__call__).bind(None, *given)
     except TypeError:
