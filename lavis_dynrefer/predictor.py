@@ -22,14 +22,12 @@ from lavis_dynrefer.images import ImageInput, boxes_of_masks, open_image, pixel_
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.precision import autocast_dtype, choose_device
-from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import RegionPrediction
-from lavis_dynrefer.views.policies import ViewPolicy, parse_policy
+from lavis_dynrefer.views.policies import ViewPolicy, parse_policy, views_by_task
 from lavis_dynrefer.views.reading_ahead import ReadImage, read_ahead
 from lavis_dynrefer.views.samples import Sample, concat_samples, split_sample
 from lavis_dynrefer.views.view_processor import ViewProcessor
-
-_BLANK = Image.new("RGB", (8, 8))
 
 
 class RegionPredictor:
@@ -144,7 +142,7 @@ class RegionPredictor:
             InputError, MissingFileError: see `predict`.
         """
         questions = self.check(Questions.of(questions, **asked))
-        pixel_boxes([], _BLANK.size, format=format, normalised=normalised)  # checks the form
+        pixel_boxes([], (1, 1), format=format, normalised=normalised)  # checks the form
         jobs = (
             partial(self.read, image, boxes, format=format, normalised=normalised)
             for image, boxes in pairs
@@ -338,10 +336,9 @@ class RegionPredictor:
         if not isinstance(views, str):
             return ViewProcessor(views, image_size=self.processor.image_size)
         policy = parse_policy(views, num_views=wanted)
-        plan = policy.plan(_BLANK, torch.tensor([[0.0, 0.0, 8.0, 8.0]]))
-        routes = [len(route) for route in plan.routes.values()] or [plan.scales.shape[1]]
-        if set(routes) != {wanted}:
-            raise InputError(f"views: the model fuses {wanted} views, got {routes[0]} per region")
+        found = views_by_task(policy, TASKS)
+        if found != {wanted}:
+            raise InputError(f"views: the model fuses {wanted} views, got {max(found)} per region")
         return ViewProcessor(policy, image_size=self.processor.image_size)
 
 

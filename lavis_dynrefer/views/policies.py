@@ -6,7 +6,7 @@ line in `POLICIES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Protocol
@@ -246,6 +246,17 @@ def build_policy(name: str, options: Mapping[str, Any]) -> ViewPolicy:
     except TypeError as error:  # an option the policy does not have, or one it lacks
         raise InputError(f"view policy {name!r}: {error}") from error
     return policy
+
+
+def views_by_task(policy: ViewPolicy, tasks: Collection[str] = ()) -> set[int]:
+    """Numbers of views that the tasks get from a policy; without tasks, of all views."""
+    if isinstance(policy, (RandomScales, ImagePrior)):  # a plan would cost hashes
+        return {policy.num_views}
+    plan = policy.plan(Image.new("RGB", (8, 8)), torch.tensor([[2.0, 2.0, 6.0, 6.0]]))
+    everything = plan.scales.shape[1]
+    if not tasks:
+        return {everything}
+    return {len(plan.routes[task]) if task in plan.routes else everything for task in tasks}
 
 
 def check_policy_name(views: Any) -> None:

@@ -137,7 +137,10 @@ def test_no_regions_give_no_predictions(smallest_model, region_batch):
         ({"visoin": {}}, r"model: unknown \['visoin'\]"),
         ({"vision": {"depht": 2}}, r"model\.vision: unknown \['depht'\]"),
         ({"trainable": ["qformr"]}, "no module 'qformr'; there are"),
-        ({"vision": {"image_size": 30, "patch_size": 8}}, "expected a multiple of patch_size 8, got 30"),
+        (
+            {"vision": {"image_size": 30, "patch_size": 8}},
+            "expected a multiple of patch_size 8, got 30",
+        ),
         ({"load_finetuned": True}, "name a checkpoint"),
     ],
 )

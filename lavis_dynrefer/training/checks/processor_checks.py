@@ -12,7 +12,7 @@ from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
 from lavis_dynrefer.training.checks.model_checks import read_model
 from lavis_dynrefer.training.known_names import choice_problem, name_problem, registered
-from lavis_dynrefer.views.policies import POLICIES
+from lavis_dynrefer.views.policies import views_by_task
 from lavis_dynrefer.views.view_processor import DEFAULT_POLICIES, ViewProcessor
 
 # Kind of processor -> what it is called with.
@@ -132,19 +132,7 @@ def _check_fit(
         yield Finding(
             f"{where}.image_size: is {processor.image_size}, model.vision.image_size is {size}"
         )
-    policy = processor.policy
-    if type(policy) not in POLICIES.values():
-        return  # somebody else's
-    views, wanted = views_of(policy, tasks), config.region.num_views
+    views, wanted = views_by_task(processor.policy, tasks), config.region.num_views
     if views != {wanted}:
         found = " or ".join(map(str, sorted(views)))
         yield Finding(f"{where}: gives {found} views a region, model.region.num_views is {wanted}")
-
-
-def views_of(policy: Any, tasks: Collection[str]) -> set[int]:
-    """Numbers of views that the tasks get from a policy of ours; without tasks, all views."""
-    everything = policy.num_views if hasattr(policy, "num_views") else len(policy.scales)
-    routes = getattr(policy, "routes", {})
-    if not tasks:
-        return {everything}
-    return {len(routes[task]) if task in routes else everything for task in tasks}
