@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+from typing import Any
 
 EXIT_BAD_INPUT = 2  # of every command that ends with such an error; as argparse
 
@@ -55,3 +56,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def choice_problem(place: str, name: Any, known: Iterable[str]) -> str | None:
+    """What is wrong with a name that should be one of `known`, if anything.
+
+    >>> choice_problem("run.task", "dynrefr", ["dynrefer"])
+    "run.task: unknown 'dynrefr'; did you mean dynrefer?"
+    """
+    choices = sorted(known)
+    if name in choices:
+        return None
+    if name is None:
+        return f"{place}: is missing; expected one of {choices}"
+    hint = did_you_mean(str(name), choices) or f"; expected one of {choices}"
+    return f"{place}: unknown {name!r}{hint}"

@@ -5,11 +5,10 @@ Importing LAVIS takes seconds, and a run file mostly names what this package bri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from lavis_dynrefer.datasets.catalog import SOURCES
-from lavis_dynrefer.errors import did_you_mean
+from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.host.registration import MODULES
 
 # Kind -> LAVIS's mapping of its registry, and names of LAVIS 1.0.2 itself.
@@ -37,21 +36,6 @@ def name_problem(place: str, kind: str, name: Any) -> str | None:
     if isinstance(name, str) and (name in MODULES.get(mapping, ()) or name in of_lavis):
         return None
     return choice_problem(place, name, list(_mapping(kind)))
-
-
-def choice_problem(place: str, name: Any, known: Iterable[str]) -> str | None:
-    """What is wrong with a name that should be one of `known`, if anything.
-
-    >>> choice_problem("run.task", "dynrefr", ["dynrefer"])
-    "run.task: unknown 'dynrefr'; did you mean dynrefer?"
-    """
-    choices = sorted(known)
-    if name in choices:
-        return None
-    if name is None:
-        return f"{place}: is missing; expected one of {choices}"
-    hint = did_you_mean(str(name), choices) or f"; expected one of {choices}"
-    return f"{place}: unknown {name!r}{hint}"
 
 
 def dataset_class(name: str) -> Any:

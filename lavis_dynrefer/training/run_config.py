@@ -14,15 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lavis_dynrefer.config import MODELS
-from lavis_dynrefer.errors import InputError, did_you_mean
+from lavis_dynrefer.errors import InputError, choice_problem, did_you_mean
 from lavis_dynrefer.metrics.expected import Expected, parse_expected
 from lavis_dynrefer.paths import config_path, project_path
-from lavis_dynrefer.training.known_names import (
-    choice_problem,
-    dataset_class,
-    name_problem,
-    registered,
-)
+from lavis_dynrefer.training.known_names import dataset_class, name_problem, registered
 from lavis_dynrefer.training.run_settings import OWN_TASK, RunSettings, TaskSettings
 
 NEEDED_SECTIONS = ("run", "model", "datasets")

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from lavis_dynrefer.datasets.prepared import read_manifest
 from lavis_dynrefer.datasets.region_source import KEYS, RegionSource
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.metrics.expected import METRIC_NAMES, Expected
 from lavis_dynrefer.training.checks.findings import (
     Finding,
@@ -22,7 +23,7 @@ from lavis_dynrefer.training.checks.findings import (
     read_checked,
     warning,
 )
-from lavis_dynrefer.training.known_names import choice_problem, dataset_class
+from lavis_dynrefer.training.known_names import dataset_class
 
 
 def is_ours(name: str) -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import MODELS
+from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.training.checks.dataset_checks import check_dataset, is_ours
 from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
 from lavis_dynrefer.training.checks.model_checks import check_model
 from lavis_dynrefer.training.checks.processor_checks import PROCESSORS, check_processors
 from lavis_dynrefer.training.checks.run_checks import check_run
-from lavis_dynrefer.training.known_names import choice_problem, name_problem
+from lavis_dynrefer.training.known_names import name_problem
 from lavis_dynrefer.training.run_config import LaunchError, load_run_config, read_sections, readable
 
 _MODEL_SECTIONS = ("model", "preprocess")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from lavis_dynrefer.config import LAVIS_KEYS, MODELS, DynReferConfig, ModelFiles, PretrainingConfig
+from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.models.llms import llm_names, options_class
 from lavis_dynrefer.paths import find_resource
 from lavis_dynrefer.training.checks.findings import (
@@ -17,7 +18,6 @@ from lavis_dynrefer.training.checks.findings import (
     read_checked,
     warning,
 )
-from lavis_dynrefer.training.known_names import choice_problem
 
 PARTS = (  # of a DynRefer, which `trainable` names
     *("backbone", "region_encoder", "qformer", "text_encoder"),

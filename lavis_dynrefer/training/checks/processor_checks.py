@@ -8,10 +8,11 @@ from typing import Any, Union
 
 from omegaconf import OmegaConf
 
+from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
 from lavis_dynrefer.training.checks.model_checks import read_model
-from lavis_dynrefer.training.known_names import choice_problem, name_problem, registered
+from lavis_dynrefer.training.known_names import name_problem, registered
 from lavis_dynrefer.views.policies import views_by_task
 from lavis_dynrefer.views.view_processor import DEFAULT_POLICIES, ViewProcessor
 
