@@ -76,7 +76,7 @@ def evaluate_reg(
 
     Raises:
         InputError: nothing to grade, or a prediction for an unknown region.
-        RuntimeError: Java fails.
+        MissingPackageError: Java is missing or fails.
     """
     check_request(region_set, predictions, mode)
     answers = answers_to_labelled(

