@@ -7,7 +7,7 @@ Legend, used in every docstring of the package:
     Q queries                   D Q-Former width           T text tokens
     K texts (tags, attributes, categories, captions)       E width of a text embedding
 
-Boxes are xyxy, float32, absolute pixels of the image as decoded, everywhere; other forms exist
+Boxes are xyxy, float32, absolute pixels of the image as decoded; other formats exist
 only inside converters. Captions are stored as the source wrote them.
 """
 
@@ -49,7 +49,7 @@ class RegionRecord:
         box: (x1, y1, x2, y2) in pixels of the image; positive size, overlaps the image.
         caption: reference text, None where the source has none.
         tags: names of the tags the caption mentions, all from the tag vocabulary in use.
-        attributes: one of 1 (present), 0 (absent), -1 (unknown) per `RegionSet.attribute_names`.
+        attributes: one of 1 (present), 0 (absent), -1 (unknown) per `RegionSet.attributes`.
         category: one of `RegionSet.category_names`.
         score: confidence of the box where a detector proposed it, else None.
         iscrowd: the region is a crowd of its category, which COCO keeps apart from single objects.

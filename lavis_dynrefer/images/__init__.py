@@ -1,4 +1,4 @@
-"""What users pass in, converted once to what the model takes: RGB images, xyxy pixel boxes."""
+"""Input checks and conversions: RGB images, boxes and masks as xyxy pixel boxes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lavis_dynrefer.images.box_input import BOX_FORMATS, as_boxes, pixel_boxes
+    from lavis_dynrefer.images.box_input import BOX_FORMATS, as_boxes, check_format, pixel_boxes
     from lavis_dynrefer.images.masks import boxes_of_masks
     from lavis_dynrefer.images.opening import MAX_PIXELS, ImageInput, open_image
 
@@ -16,12 +16,13 @@ __all__ = [
     "ImageInput",
     "as_boxes",
     "boxes_of_masks",
+    "check_format",
     "open_image",
     "pixel_boxes",
 ]
 
 _MODULES = {  # imported on first use: boxes need torch, images do not
-    **dict.fromkeys(("BOX_FORMATS", "as_boxes", "pixel_boxes"), "box_input"),
+    **dict.fromkeys(("BOX_FORMATS", "as_boxes", "check_format", "pixel_boxes"), "box_input"),
     **dict.fromkeys(("MAX_PIXELS", "ImageInput", "open_image"), "opening"),
     "boxes_of_masks": "masks",
 }

@@ -1,4 +1,4 @@
-"""Boxes in the usual forms, converted to xyxy in pixels; what looks like another form is an error.
+"""Convert boxes to xyxy pixels; boxes that look like another format are rejected.
 
 This is the only check of boxes: code that gets its boxes from here trusts them.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from lavis_dynrefer.errors import InputError
 
 BOX_FORMATS = ("xyxy", "xywh")
-_SLACK = 0.05  # share of a side by which a valid box may leave its image
+_SLACK = 0.05  # fraction of a side by which a valid box may leave its image
 
 
 def pixel_boxes(
@@ -39,13 +39,12 @@ def pixel_boxes(
 
     Raises:
         InputError: another shape, not numbers, not finite, outside the image, or apparently in
-            another form; names the box and the cure.
+            another format; names the box and the cure.
 
     >>> pixel_boxes([[0.5, 0.5, 0.25, 0.5]], (40, 20), format="xywh", normalised=True)
     tensor([[20., 10., 30., 20.]])
     """
-    if format not in BOX_FORMATS:
-        raise InputError(f"format: expected one of {list(BOX_FORMATS)}, got {format!r}")
+    check_format(format)
     rows = as_rows(boxes, "boxes", 4)
     if not len(rows):
         return rows
@@ -68,6 +67,16 @@ def pixel_boxes(
         return as_boxes(rows, image_size=image_size)
     except InputError as error:
         raise InputError(f'{error}; pass format="xywh" for x, y, width, height') from error
+
+
+def check_format(format: str) -> None:
+    """Check the name of a box format.
+
+    Raises:
+        InputError: it is not in `BOX_FORMATS`.
+    """
+    if format not in BOX_FORMATS:
+        raise InputError(f"format: expected one of {list(BOX_FORMATS)}, got {format!r}")
 
 
 def as_boxes(boxes: Any, *, image_size: Sequence[int]) -> Tensor:
@@ -106,7 +115,7 @@ def as_boxes(boxes: Any, *, image_size: Sequence[int]) -> Tensor:
 
 
 def as_rows(values: Any, what: str, columns: int) -> Tensor:
-    """A list, array or tensor as (R, columns) float32 on the CPU, without gradient.
+    """Convert a list, array or tensor to (R, columns) float32 on the CPU, without gradient.
 
     Raises:
         InputError: not numbers, or another shape; begins with `what`.
@@ -138,7 +147,7 @@ def _look_normalised(boxes: Any, rows: Tensor) -> bool:
 
 
 def _corners(rows: Tensor, image_size: Sequence[int]) -> Tensor:
-    """The corners of xywh boxes, unless most of those look like corners already."""
+    """Convert xywh boxes to corners; refuse them if most look like corners already."""
     start, sides = rows[:, :2], rows[:, 2:]
     negative = (sides < 0).any(dim=1)
     if negative.any():

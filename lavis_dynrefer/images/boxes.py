@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from lavis_dynrefer.structures import Box
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -37,8 +41,8 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     >>> pairwise_iou(torch.tensor([[0., 0., 4., 4.]]), torch.tensor([[2., 0., 4., 4.]]))
     tensor([[0.5000]])
     """
-    start = torch.maximum(boxes[:, None, :2], others[:, :2])  # (R, K, 2)
-    end = torch.minimum(boxes[:, None, 2:], others[:, 2:])
+    start = boxes[:, None, :2].maximum(others[:, :2])  # (R, K, 2)
+    end = boxes[:, None, 2:].minimum(others[:, 2:])
     shared = (end - start).clamp(min=0).prod(dim=2)
     union = area(boxes)[:, None] + area(others) - shared
     return (shared / union).masked_fill(~(shared > 0), 0.0)  # without area or nan: 0
@@ -71,10 +75,20 @@ def carry(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
 
 
 def xyxy_to_xywh(box: Box) -> Box:
-    """Two corners to upper left corner, width and height, as COCO writes boxes.
+    """Convert two corners to the upper left corner, width and height.
 
     >>> xyxy_to_xywh((10.0, 20.0, 14.0, 23.0))
     (10.0, 20.0, 4.0, 3.0)
     """
     x1, y1, x2, y2 = box
     return x1, y1, x2 - x1, y2 - y1
+
+
+def xywh_to_xyxy(box: Box) -> Box:
+    """Convert the upper left corner, width and height, as COCO writes them, to two corners.
+
+    >>> xywh_to_xyxy((10.0, 20.0, 4.0, 3.0))
+    (10.0, 20.0, 14.0, 23.0)
+    """
+    x, y, width, height = box
+    return x, y, x + width, y + height

@@ -1,4 +1,4 @@
-"""The box around a mask: COCO's polygons and run-length encodings (RLE), and arrays.
+"""Boxes of masks: COCO's polygons and run-length encodings (RLE), and arrays.
 
 There are two rules. `exact` is the tight box in pixel-edge coordinates. `official` is what the
 released DynRefer computes: RLE boxes are one pixel short on the right and at the bottom, and sides
@@ -40,7 +40,7 @@ def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
         (R, 4) float32 xyxy in pixels.
 
     Raises:
-        InputError: a mask is empty, damaged, of another size than the image, or in another form.
+        InputError: a mask is empty, damaged, not as large as the image, or in another format.
     """
     boxes = []
     for row, mask in enumerate(masks):
@@ -86,7 +86,7 @@ def box_from_polygons(polygons: Sequence[Sequence[float]], rule: str = "exact") 
     if not polygons or any(len(part) == 0 or len(part) % 2 for part in polygons):
         raise InputError(
             "a polygon mask needs parts with x and y for every vertex, got parts of "
-            f"{[len(part) for part in polygons]} numbers; reject this region"
+            f"{[len(part) for part in polygons]} numbers; drop this region"
         )
     x1, x2 = _extent([float(x) for part in polygons for x in part[0::2]], rule)
     y1, y2 = _extent([float(y) for part in polygons for y in part[1::2]], rule)
@@ -121,7 +121,7 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
     starts = ends - runs[1::2]
     starts, last = starts[ends > starts], ends[ends > starts] - 1
     if not len(starts):
-        raise InputError(f"the mask of {height} x {width} is empty; reject this region")
+        raise InputError(f"the mask of {height} x {width} is empty; drop this region")
     crosses = starts // height != last // height  # from the foot of a column to the next one
     top = 0 if crosses.any() else int((starts % height).min())
     bottom = height - 1 if crosses.any() else int((last % height).max())
@@ -162,7 +162,7 @@ def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.
     if not runs or sum(runs) != pixels:
         raise InputError(
             f"RLE counts must add up to the {pixels:,} pixels of the mask, got {sum(runs):,} in "
-            f"{len(runs):,} runs; reject this region"
+            f"{len(runs):,} runs; drop this region"
         )
     return np.asarray(runs, dtype=np.int64)
 

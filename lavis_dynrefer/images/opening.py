@@ -1,4 +1,4 @@
-"""Images from a path, PIL image or array as RGB: complete, or an error."""
+"""Open images as RGB; truncated files raise an error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_image(image: ImageInput) -> Image.Image:
         image: path, PIL image of any mode, or uint8 array (h, w, 3) RGB or (h, w) gray.
 
     Returns:
-        An RGB image; a PIL image that is RGB already is returned itself, not a copy.
+        An RGB image; an RGB PIL image is returned as is, without a copy.
 
     Raises:
         MissingFileError: there is no such file.
@@ -61,7 +61,7 @@ def open_image(image: ImageInput) -> Image.Image:
         raise InputError(f"{name}: expected at most {MAX_PIXELS:,} pixels; {error}") from error
     except IMAGE_ERRORS as error:
         raise InputError(f"cannot read {name}: {error}") from error
-    rgb.info.pop("exif", None)  # the user was told; this image is not the user's
+    rgb.info.pop("exif", None)  # already warned; this is our own copy
     return rgb
 
 
@@ -72,7 +72,7 @@ def decode_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Decode an image of any mode as RGB, of several frames the first; no copy if it is RGB."""
+    """Decode an image of any mode as RGB, the first of several frames; no copy if it is RGB."""
     if image.mode == "RGB":
         image.load()
         return image
@@ -87,12 +87,12 @@ def exif_orientation(image: Image.Image) -> Any:
         return _UPRIGHT
     try:
         return image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
-    except IMAGE_ERRORS:  # the pixels may be fine all the same
+    except IMAGE_ERRORS:  # the pixels may still be fine
         return _UPRIGHT
 
 
 class _WholeFilesOnly:
-    """Pillow refuses truncated files while any thread is inside this context.
+    """Makes Pillow reject truncated files while any thread is in this context.
 
     Some datasets of LAVIS make Pillow fill missing pixels with gray, for the whole process.
     """
@@ -124,7 +124,7 @@ def _checked_rgb(image: Image.Image, name: str) -> Image.Image:
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise InputError(
             f"it is {width} x {height} pixels; expected at least 1 and at most {MAX_PIXELS:,} in "
-            "all, make it smaller (and its boxes too)"
+            "all; scale it down, and its boxes with it"
         )
     if exif_orientation(image) in ROTATED:
         _warn_once(name, width, height)
@@ -135,8 +135,8 @@ def _checked_rgb(image: Image.Image, name: str) -> Image.Image:
 @lru_cache(maxsize=1024)  # an image is opened more than once, for example to draw it
 def _warn_once(name: str, width: int, height: int) -> None:
     logger.warning(
-        "%s asks to be shown rotated (EXIF); boxes count in its pixels as stored, %d x %d. "
-        "Save it rotated if yours were drawn on what a viewer shows.",
+        "%s has an EXIF rotation, which is ignored: boxes refer to the stored pixels, %d x %d. "
+        "Save it rotated if your boxes were drawn in a viewer.",
         name,
         width,
         height,

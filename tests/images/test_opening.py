@@ -61,7 +61,7 @@ def test_exif_rotation_is_logged_and_not_applied(pixels, sideways, tmp_path, cap
     assert open_image(tmp_path / "plain.png").size == (8, 6)
     assert not caplog.records
     assert open_image(tmp_path / "turned.png").size == (8, 6)
-    assert "turned.png asks to be shown rotated (EXIF)" in caplog.text
+    assert "turned.png has an EXIF rotation" in caplog.text
     assert "8 x 6" in caplog.text
 
 
@@ -77,7 +77,7 @@ def test_exif_rotation_is_logged_once_per_image(pixels, sideways, tmp_path, capl
     image.info["exif"] = sideways.tobytes()
     open_image(image)
     open_image(open_image(image))
-    assert [record.getMessage().split(" asks")[0] for record in caplog.records] == [
+    assert [record.getMessage().split(" has")[0] for record in caplog.records] == [
         str(tmp_path / "turned.png"),
         "an image",
     ]
