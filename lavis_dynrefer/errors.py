@@ -71,3 +71,20 @@ def choice_problem(place: str, name: Any, known: Iterable[str]) -> str | None:
         return f"{place}: is missing; expected one of {choices}"
     hint = did_you_mean(str(name), choices) or f"; expected one of {choices}"
     return f"{place}: unknown {name!r}{hint}"
+
+
+def shorten(text: str, max_length: int, *, printable: bool = False) -> str:
+    r"""Cut foreign text to at most `max_length` characters; what cannot be encoded becomes "?".
+
+    Args:
+        text: any text, such as a file name with bytes that are not UTF-8.
+        max_length: number of characters, the ellipsis included.
+        printable: replace line breaks and control characters by spaces.
+
+    >>> shorten("a red bus\n", 6), shorten("a\tb\udcff", 6, printable=True)
+    ('a red…', 'a b?')
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if printable:
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"

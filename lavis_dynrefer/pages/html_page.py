@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from lavis_dynrefer.errors import shorten
 from lavis_dynrefer.structures import NamedScore
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 IMAGE_SIDE = 1280  # pixels
 IMAGE_BYTES = 400_000
 _QUALITIES = (92, 82, 70, 50)  # of JPEG
-_LONGEST = 300  # characters of a text
+_MAX_TEXT = 300  # characters
 _LEAST_SPREAD = {"attributes": 0.1, "categories": 0.4}  # of a list's scores, from bar to no bar
 
 
@@ -80,10 +81,8 @@ def script_hash(script: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text that can be written to a file and is not endless."""
-    # Halves of surrogate pairs, as in odd file names, cannot be encoded.
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}\u2026"
+    """Valid UTF-8 text, cut to 300 characters."""
+    return shorten(text, _MAX_TEXT)
 
 
 def attribute(name: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Union
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import InputError, shorten
 from lavis_dynrefer.structures import Box
 
 Font = Union[ImageFont.FreeTypeFont, ImageFont.ImageFont]
@@ -18,12 +18,12 @@ REJECTED_COLOUR = "#e5383b"
 _FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
 LINE_HEIGHT = 20  # pixels
 FONT_SIZE = 14  # pixels
-LEAST_WIDTH = 160  # pixels; leaves room for text below a narrow image
-LONGEST_TEXT = 1000  # characters of a box; without a limit, hostile text makes a huge image
+MIN_WIDTH = 160  # pixels; leaves room for text below a narrow image
+MAX_TEXT = 1000  # characters of a box; without a limit, hostile text makes a huge image
 _INDENT = 28  # pixels, of the text beside a number
 _DASH = 6  # pixels, the same for the gap after it
 _NUMBER_HEIGHT = 17  # pixels
-_LEAST_MARK = 4.0  # pixels, side of the mark that stands for an empty box
+_MIN_MARK = 4.0  # pixels, side of the mark that stands for an empty box
 
 
 def draw_regions(
@@ -39,16 +39,16 @@ def draw_regions(
     Args:
         image: left unchanged.
         boxes: xyxy in pixels of `image`; any numbers, see `visible_box`.
-        lines: text of each box, wrapped to the width and cut at `LONGEST_TEXT` characters; "\n"
+        lines: text of each box, wrapped to the width and cut at `MAX_TEXT` characters; "\n"
             starts a new line.
         rejected: draw the boxes red and dashed, as unusable ones.
         remark: text about the whole image, above the others.
     """
     font = _font(FONT_SIZE)
-    width = max(image.width, LEAST_WIDTH)
+    width = max(image.width, MIN_WIDTH)
     room = width - _INDENT - 6
     texts = [
-        [part for line in _cut(text).split("\n") for part in _wrap(line, font, room)]
+        [part for line in shorten(text, MAX_TEXT).split("\n") for part in _wrap(line, font, room)]
         for text in lines
     ]
     remarks = list(_wrap(remark, font, width - 12)) if remark else []
@@ -160,9 +160,9 @@ def _font(size: int) -> Font:
 def _visible_side(start: float, end: float, length: int) -> tuple[float, float]:
     """Both ends within 0..length, at least a mark apart if the image is large enough."""
     low, high = sorted(min(max(value, 0.0), float(length)) for value in (start, end))
-    if high - low < _LEAST_MARK:
-        low = max(min(low, length - _LEAST_MARK), 0.0)
-        high = min(low + _LEAST_MARK, float(length))
+    if high - low < _MIN_MARK:
+        low = max(min(low, length - _MIN_MARK), 0.0)
+        high = min(low + _MIN_MARK, float(length))
     return low, high
 
 
@@ -217,10 +217,6 @@ def _overlap(box: Box, other: Box) -> float:
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     return max(width, 0.0) * max(height, 0.0)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
 def _wrap(text: str, font: Font, room: float) -> Iterator[str]:

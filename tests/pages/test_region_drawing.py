@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lavis_dynrefer.pages.region_drawing import (
-    LEAST_WIDTH,
+    MIN_WIDTH,
     LINE_HEIGHT,
     REJECTED_COLOUR,
     contact_sheet,
@@ -40,7 +40,7 @@ def test_a_word_too_long_for_its_line_is_broken():
 
 def test_there_is_room_for_words_below_a_narrow_image():
     sheet = draw_regions(Image.new("RGB", (1, 40)), [(0, 0, 1, 40)], ["a house"])
-    assert sheet.width == LEAST_WIDTH
+    assert sheet.width == MIN_WIDTH
 
 
 def test_a_remark_stands_above_the_other_lines():
