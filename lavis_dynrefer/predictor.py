@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from lavis_dynrefer.images import ImageInput, boxes_of_masks, open_image, pixel_
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.precision import autocast_dtype, choose_device
-from lavis_dynrefer.questions import TASKS, Questions
+from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy, parse_policy, views_by_task
 from lavis_dynrefer.views.reading_ahead import ReadImage, read_ahead
-from lavis_dynrefer.views.samples import Sample, concat_samples, split_sample
+from lavis_dynrefer.views.samples import Sample, batches, count_regions, split_boxes
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
 
@@ -55,6 +55,8 @@ class RegionPredictor:
         checkpoint: str | None = None,
         chunk: int = 64,
     ) -> None:
+        if chunk < 1:
+            raise InputError(f"chunk: expected at least 1 region, got {chunk}")
         self.device = choose_device(device)
         self.dtype = autocast_dtype(dtype, self.device)
         self.chunk = chunk
@@ -67,7 +69,7 @@ class RegionPredictor:
         own = config.preprocess.vis_processor.eval
         self.processor = ViewProcessor.from_config(own)
         self._own_policy = own.get("policy", ViewProcessor.default_policy)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def predict(
         self,
@@ -106,9 +108,22 @@ class RegionPredictor:
             MissingFileError: the image does not exist.
             MissingPackageError: points, and the installed transformers has no SAM.
         """
-        questions = self.check(Questions.of(questions, **asked))
-        job = partial(self.read, image, boxes, masks, points, sam, format, normalised)
-        return next(self.answer_iter([job], questions))
+        questions = self.check(Questions.from_arguments(questions, **asked))
+        image, checked = self.read(
+            image,
+            boxes,
+            masks=masks,
+            points=points,
+            sam=sam,
+            format=format,
+            normalised=normalised,
+        )
+        processor = self._processor(questions)
+        return [
+            prediction
+            for part in split_boxes(checked, self.chunk)
+            for prediction in self.answer_samples([processor.crop(image, part)], questions)
+        ]
 
     def predict_batch(
         self, pairs: Iterable[tuple[ImageInput, Any]], **arguments: Any
@@ -127,7 +142,7 @@ class RegionPredictor:
     ) -> Iterator[list[RegionPrediction]]:
         """Describe regions of any number of images, a few of them in memory at a time.
 
-        Everything but the images and boxes is checked at once, before the first pair is taken.
+        Questions are checked immediately; images and boxes when they are read.
 
         Args:
             pairs: images with their boxes, as for `predict`.
@@ -141,8 +156,8 @@ class RegionPredictor:
         Raises:
             InputError, MissingFileError: see `predict`.
         """
-        questions = self.check(Questions.of(questions, **asked))
-        pixel_boxes([], (1, 1), format=format, normalised=normalised)  # checks the form
+        questions = self.check(Questions.from_arguments(questions, **asked))
+        pixel_boxes([], (1, 1), format=format, normalised=normalised)  # checks the format
         jobs = (
             partial(self.read, image, boxes, format=format, normalised=normalised)
             for image, boxes in pairs
@@ -155,63 +170,73 @@ class RegionPredictor:
         """Answer about images that reader threads open and crop while the model is at work.
 
         Args:
-            jobs: each returns an RGB image and its checked boxes (R, 4); jobs are taken in order
-                by the calling thread, a few ahead of the answers, and called in reader threads.
+            jobs: each returns an RGB image and its checked boxes (R, 4). The calling thread takes
+                them in order; reader threads call them, ahead of the answers by a few images and
+                by those that fill a chunk.
             questions: what `check` returned.
 
         Returns:
-            For each job one prediction per box, in order. The error of a job is raised in its turn.
+            For each job one prediction per box, in order. An exception in a job is raised again
+            when its image is due, after the answers before it.
         """
         counts: deque[int] = deque()  # boxes of the images not yet yielded
         answers: deque[RegionPrediction] = deque()
         waiting: list[Sample] = []
-        for count, samples in read_ahead(jobs, self._processor(questions.views), self.chunk):
-            counts.append(count)
-            for sample in samples:
-                waiting.append(sample)
-                if sum(len(one["views"]) for one in waiting) >= self.chunk:
-                    answers += self.answer_samples(waiting, questions)
-                    waiting = []
-            yield from _complete(counts, answers)
-        if waiting:
-            answers += self.answer_samples(waiting, questions)
+        failure: Exception | None = None
+        with closing(read_ahead(jobs, self._processor(questions), self.chunk)) as reading:
+            while True:
+                try:
+                    count, samples = next(reading)
+                except StopIteration:
+                    break
+                except Exception as error:
+                    failure = error
+                    break
+                counts.append(count)
+                for sample in samples:
+                    if count_regions([*waiting, sample]) > self.chunk:
+                        answers += self.answer_samples(waiting, questions)
+                        waiting = []
+                    waiting.append(sample)
+                yield from _complete(counts, answers)
+        answers += self.answer_samples(waiting, questions)
         yield from _complete(counts, answers)
+        if failure is not None:
+            raise failure
 
     def encode(
         self,
         image: ImageInput,
         boxes: Any = None,
         *,
-        masks: Sequence[Any] | None = None,
-        points: Any = None,
-        sam: str | Path | None = None,
-        format: str = "xyxy",
-        normalised: bool | None = None,
         views: str | ViewPolicy | None = None,
+        **regions: Any,
     ) -> EncodedRegions:
         """Encode regions of one image once, to ask many questions about them with `answer`.
 
         The features of all regions stay on the device: V * C * roi_size ** 2 numbers a region.
 
         Args:
-            image: see `predict`, also for the other arguments.
-            boxes: see there.
-            masks: see there.
-            points: see there.
-            sam: see there.
-            format: see there.
-            normalised: see there.
+            image: see `predict`.
+            boxes: see `predict`.
             views: view policy, see `Questions`.
+            regions: masks, points, sam, format and normalised, see `predict`.
 
         Raises:
             InputError, MissingFileError, MissingPackageError: see `predict`.
         """
         self.check(Questions(views=views))
-        image, checked = self.read(image, boxes, masks, points, sam, format, normalised)
-        samples = tuple(self.crop(image, checked, views))
+        return self.encode_boxes(*self.read(image, boxes, **regions), views=views)
+
+    def encode_boxes(
+        self, image: Image.Image, boxes: Tensor, *, views: str | ViewPolicy | None = None
+    ) -> EncodedRegions:
+        """As `encode`, for an RGB image and boxes (R, 4) that were checked before."""
+        samples = tuple(self.crop(image, boxes, views))
         with self.using_model():
             features = tuple(self.answerer.encode(sample) for sample in samples)
-        return EncodedRegions(image.size, samples, features, views)
+        policy = self._own_policy if views is None else views
+        return EncodedRegions(image.size, samples, features, policy, self.model)
 
     def answer(
         self, encoded: EncodedRegions, questions: Questions | None = None, **asked: Any
@@ -223,9 +248,10 @@ class RegionPredictor:
             questions: what to answer; or name the fields of `Questions` as keyword arguments.
 
         Raises:
-            InputError: invalid questions, or other views than those encoded.
+            InputError: invalid questions, other views than those encoded, or regions that another
+                model has encoded.
         """
-        questions = encoded.check(Questions.of(questions, **asked))
+        questions = encoded.check(Questions.from_arguments(questions, **asked), self.model)
         with self.using_model():
             return [
                 answer
@@ -237,22 +263,17 @@ class RegionPredictor:
         self,
         image: ImageInput,
         boxes: Any = None,
+        *,
         masks: Sequence[Any] | None = None,
         points: Any = None,
         sam: str | Path | None = None,
         format: str = "xyxy",
         normalised: bool | None = None,
     ) -> tuple[Image.Image, Tensor]:
-        """Open an image and check its regions; needs no model and no lock.
+        """Open an image and check its regions; any number of threads may do so at once.
 
         Args:
             image: see `predict`, also for the other arguments.
-            boxes: see there.
-            masks: see there.
-            points: see there.
-            sam: see there.
-            format: see there.
-            normalised: see there.
 
         Returns:
             The image as RGB, and (R, 4) float32 xyxy boxes in pixels.
@@ -290,8 +311,8 @@ class RegionPredictor:
         Returns:
             Samples of at most `chunk` regions, in order, as `ViewProcessor` makes them.
         """
-        processor = self._processor(views)
-        return [processor.crop(image, part) for part in boxes.split(self.chunk) if len(part)]
+        processor = self._processor(Questions(views=views))
+        return [processor.crop(image, part) for part in split_boxes(boxes, self.chunk)]
 
     def answer_samples(
         self, samples: Sequence[Sample], questions: Questions
@@ -302,12 +323,10 @@ class RegionPredictor:
             samples: what `crop` returned, for one image or several, with the same view policy.
             questions: what `check` returned.
         """
-        if not samples:
-            return []
         answers: list[RegionPrediction] = []
         with self.using_model():
-            for part in split_sample(concat_samples(samples), self.chunk):
-                answers += self.answerer.answer(part, self.answerer.encode(part), questions)
+            for batch in batches(samples, self.chunk):
+                answers += self.answerer.answer(batch, self.answerer.encode(batch), questions)
         return answers
 
     def check(self, questions: Questions) -> Questions:
@@ -316,7 +335,7 @@ class RegionPredictor:
         Raises:
             InputError: the view policy gives another number of views than the model fuses.
         """
-        self._processor(questions.views)
+        self._processor(questions)
         return questions
 
     @contextmanager
@@ -329,14 +348,13 @@ class RegionPredictor:
         with self._lock, torch.no_grad(), precision:
             yield self.model
 
-    def _processor(self, views: str | ViewPolicy | None) -> ViewProcessor:
+    def _processor(self, questions: Questions) -> ViewProcessor:
+        views = questions.views
         if views is None or views == self._own_policy:
             return self.processor
         wanted = self.model.region_encoder.num_views
-        if not isinstance(views, str):
-            return ViewProcessor(views, image_size=self.processor.image_size)
-        policy = parse_policy(views, num_views=wanted)
-        found = views_by_task(policy, TASKS)
+        policy = parse_policy(views, num_views=wanted) if isinstance(views, str) else views
+        found = views_by_task(policy, questions.tasks)
         if found != {wanted}:
             raise InputError(f"views: the model fuses {wanted} views, got {max(found)} per region")
         return ViewProcessor(policy, image_size=self.processor.image_size)
@@ -345,6 +363,6 @@ class RegionPredictor:
 def _complete(
     counts: deque[int], answers: deque[RegionPrediction]
 ) -> Iterator[list[RegionPrediction]]:
-    """Take off the images whose answers are all there."""
+    """Yield every image whose answers are complete."""
     while counts and counts[0] <= len(answers):
         yield [answers.popleft() for _ in range(counts.popleft())]

@@ -1,13 +1,15 @@
-"""What is asked about regions: one type, checked where it is made, and passed on whole."""
+"""What is asked about regions: one dataclass, validated when it is made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Union
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError, did_you_mean
+from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import AttributeInfo
 from lavis_dynrefer.views.policies import ViewPolicy, check_policy_name
 from lavis_dynrefer.vocab.prompts import plain_attribute
@@ -21,7 +23,7 @@ Attribute = Union[str, AttributeInfo]
 class Questions:
     """What is asked about every region of an image.
 
-    Lists may be given as any sequence; they are kept as tuples.
+    Words may be given as any iterable; they are kept as tuples.
 
     Args:
         tasks: what to answer, out of `TASKS`.
@@ -32,10 +34,10 @@ class Questions:
         controls: words every caption should mention.
         views: None for the model's own view policy; "image", "task", "random", or scales as in
             "fixed:0,0.5"; or a policy object.
-        generation: beam search settings; None means the model's own.
+        generation: beam search settings, also as a mapping; None means the model's own.
 
     Raises:
-        InputError: an unknown task or policy, or a list that does not hold words.
+        InputError: an unknown task or policy, invalid or repeated words, or invalid settings.
     """
 
     tasks: Sequence[str] = TASKS
@@ -44,13 +46,16 @@ class Questions:
     tags: Sequence[str] | None = None
     controls: Sequence[str] = ()
     views: str | ViewPolicy | None = None
-    generation: GenerationConfig | None = None
+    generation: GenerationConfig | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("tasks", "attributes", "categories", "tags", "controls"):
-            words = getattr(self, name)
-            check_words(name, words)
-            object.__setattr__(self, name, None if words is None else tuple(words))
+            object.__setattr__(self, name, _words(name, getattr(self, name)))
+        for name in ("attributes", "categories", "tags"):
+            names = [getattr(word, "name", word) for word in getattr(self, name) or ()]
+            repeated = [word for word, count in Counter(names).items() if count > 1]
+            if repeated:
+                raise InputError(f"{name}: {repeated[:5]} occur more than once")
         unknown = sorted(set(self.tasks) - set(TASKS))
         if unknown:
             raise InputError(f"tasks: expected some of {list(TASKS)}, got {unknown}")
@@ -58,10 +63,14 @@ class Questions:
             if isinstance(attribute, str):
                 plain_attribute(attribute)
         check_policy_name(self.views)
+        generation = self.generation
+        if generation is not None and not isinstance(generation, GenerationConfig):
+            made = from_mapping(GenerationConfig, generation, where="generation")
+            object.__setattr__(self, "generation", made)
 
     @classmethod
-    def of(cls, questions: Questions | None = None, **asked: Any) -> Questions:
-        """The questions given whole, or made of keyword arguments.
+    def from_arguments(cls, questions: Questions | None = None, **asked: Any) -> Questions:
+        """The questions given, or new ones made of keyword arguments.
 
         Raises:
             InputError: both are given, or an argument is unknown.
@@ -73,8 +82,24 @@ class Questions:
                 raise InputError(f"unknown question {unknown[0]!r}{hint}")
             return cls(**asked)
         if asked:
-            raise InputError(f"questions are given whole, and {sorted(asked)} besides")
+            raise InputError(
+                f"pass either questions or keyword arguments, not both: got {sorted(asked)}"
+            )
         return questions
 
 
 _NAMES = [item.name for item in fields(Questions)]
+
+
+def _words(name: str, given: Any) -> tuple[Any, ...] | None:
+    """A list of words as a tuple; only attributes may be records."""
+    if given is None and name not in ("tasks", "controls"):
+        return None
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"{name}: expected a list of words, got {given!r:.60}")
+    words = tuple(given)
+    check_words(name, words)
+    records = [word for word in words if not isinstance(word, str)]
+    if records and name != "attributes":
+        raise InputError(f"{name}: expected words, got {records[0]!r:.60}")
+    return words

@@ -49,6 +49,13 @@ def test_a_batch_answers_as_single_calls_do(predictor, scene):
     assert dict(batch[2][0].categories) == pytest.approx(dict(single.categories), abs=1e-4)
 
 
+def test_words_may_come_as_any_iterable(predictor, scene):
+    image, boxes = scene
+    expected = predictor.predict(image, boxes[:1], categories=["cup", "bell"])
+    for words in (iter(["cup", "bell"]), np.array(["cup", "bell"]), {"cup": 1, "bell": 2}):
+        assert predictor.predict(image, boxes[:1], categories=words) == expected
+
+
 def test_paths_and_arrays_are_images_too(predictor, scene, tmp_path):
     image, boxes = scene
     image.save(tmp_path / "scene.png")
@@ -116,6 +123,11 @@ def test_without_tags_to_choose_from_there_are_none(predictor, scene):
         ({"attributes": ["a/"]}, "attribute 'a/': expected a word"),
         ({"categories": ["dog", 7]}, "categories: expected words, got 7"),
         ({"controls": [None]}, "controls: expected words, got None"),
+        ({"controls": None}, "controls: expected a list of words, got None"),
+        ({"tags": 5}, "tags: expected a list of words, got 5"),
+        ({"categories": ["cup", "cup"]}, r"categories: \['cup'\] occur more than once"),
+        ({"generation": {"num_beam": 2}}, "unknown .'num_beam'.; did you mean num_beams"),
+        ({"views": FixedScales([0, 0.2, 0.5])}, "the model fuses 2 views, got 3"),
     ],
 )
 def test_wrong_questions_are_refused_before_an_image_is_asked_for(predictor, questions, message):
@@ -244,9 +256,10 @@ def test_views_are_cropped_by_other_threads_than_the_one_of_the_model(predictor,
     seen = set()
 
     class Watching(FixedScales):
-        def plan(self, image, boxes):
-            seen.add(threading.get_ident())
-            return super().plan(image, boxes)
+        def plan(self, given, boxes):
+            if given is image:  # and not a blank, to count the views
+                seen.add(threading.get_ident())
+            return super().plan(given, boxes)
 
     predictor.predict_batch([(image, boxes)] * 3, views=Watching([0, 0.5]), tasks=["categories"])
 
@@ -254,12 +267,22 @@ def test_views_are_cropped_by_other_threads_than_the_one_of_the_model(predictor,
     assert threading.get_ident() not in seen
 
 
-def test_the_error_of_an_image_comes_in_its_turn(predictor, scene):
+def test_images_before_an_invalid_one_are_answered(predictor, scene):
     image, boxes = scene
-    answers = predictor.predict_iter([(image, boxes), (image, [[9, 9, 1, 1]]), (image, boxes)])
+    pairs = [(image, boxes[:2]), (image, boxes[:1]), (image, [[9, 9, 1, 1]]), (image, boxes)]
+    answers = predictor.predict_iter(pairs, tasks=["categories"])
 
+    assert [len(next(answers)), len(next(answers))] == [2, 1]
     with pytest.raises(ValueError, match="box"):
-        list(answers)
+        next(answers)
+
+
+def test_reader_threads_end_with_the_iterator(predictor, scene):
+    answers = predictor.predict_iter([scene] * 50, tasks=["categories"])
+    next(answers)
+    answers.close()
+
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
 
 
 def test_one_encoding_answers_many_questions(predictor, scene, monkeypatch):
@@ -280,8 +303,12 @@ def test_an_encoding_answers_for_its_own_views_only(predictor, scene):
     encoded = predictor.encode(*scene, views="fixed:0,0.5")
 
     assert predictor.answer(encoded, views="fixed:0,0.5") == predictor.answer(encoded)
+    own = predictor.encode(*scene)
+    assert predictor.answer(own, views="task") == predictor.answer(own)
     with pytest.raises(ValueError, match=r"encoded with 'fixed:0,0\.5', got 'image'"):
         predictor.answer(encoded, views="image")
+    with pytest.raises(ValueError, match="encoded by another model"):
+        RegionPredictor("tiny", device="cpu").answer(encoded)
 
 
 def test_more_boxes_than_are_encoded_at_once_keep_their_order(predictor, scene):
@@ -319,6 +346,7 @@ def test_bfloat16_gives_finite_answers(scene):
     [
         ({"dtype": "float16"}, "expected one of .*bfloat16.*T5 overflows in float16"),
         ({"device": "gpu"}, "device: "),
+        ({"chunk": 0}, "chunk: expected at least 1 region, got 0"),
     ],
 )
 def test_an_unknown_device_or_type_is_named(options, message):

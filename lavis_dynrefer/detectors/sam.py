@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class PointSegmenter:
             self._model = SamModel.from_pretrained(sam).eval().to(device)
         except OSError as error:
             raise MissingFileError(f"sam: no weights of SAM in {sam}: {error}") from error
+        self._lock = threading.Lock()
 
     @torch.no_grad()
     def __call__(self, image: Image.Image, points: Any) -> Tensor:
@@ -63,6 +65,10 @@ class PointSegmenter:
         rows = _as_points(points, image.size)
         if not len(rows):
             return torch.zeros(0, 4)
+        with self._lock:  # one image's embeddings at a time in memory
+            return torch.cat(self._segment(image, rows))
+
+    def _segment(self, image: Image.Image, rows: Tensor) -> list[Tensor]:
         inputs = self._processor(image, return_tensors="pt")
         sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
         scaled = rows * (sizes[1][0].flip(0) / sizes[0][0].flip(0))
@@ -76,12 +82,20 @@ class PointSegmenter:
             masks = found.pred_masks.cpu()[:, torch.arange(len(best)), best][:, :, None]
             masks = self._processor.image_processor.post_process_masks(masks, *sizes)[0][:, 0]
             boxes.append(_boxes(masks, some, image.size))
-        return torch.cat(boxes)
+        return boxes
+
+
+_LOADING = threading.Lock()
+
+
+def load_segmenter(sam: str | Path, device: torch.device) -> PointSegmenter:
+    """`PointSegmenter`, kept for the next call; threads that need it at once load it once."""
+    with _LOADING:
+        return _load(sam, device)
 
 
 @lru_cache(maxsize=1)  # the weights are large
-def load_segmenter(sam: str | Path, device: torch.device) -> PointSegmenter:
-    """`PointSegmenter`, kept for the next call."""
+def _load(sam: str | Path, device: torch.device) -> PointSegmenter:
     return PointSegmenter(sam, device=device)
 
 

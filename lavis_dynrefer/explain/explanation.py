@@ -80,7 +80,8 @@ def explain(
     Args:
         predictor: encoded the regions.
         encoded: what `RegionPredictor.encode` returned.
-        predictions: what `RegionPredictor.answer` returned to the same questions; None asks them.
+        predictions: what `RegionPredictor.answer` returned to the same questions; None: computed
+            here.
         questions: what is answered; or name the fields of `Questions` as keyword arguments.
 
     Returns:
@@ -89,7 +90,7 @@ def explain(
     Raises:
         InputError: invalid questions, or other views than those encoded.
     """
-    questions = encoded.check(Questions.of(questions, **asked))
+    questions = encoded.check(Questions.from_arguments(questions, **asked), predictor.model)
     if predictions is None:
         predictions = predictor.answer(encoded, questions)
     steering: Sequence[RegionPrediction] = predictions
@@ -190,7 +191,7 @@ class _Examination:
 
     def _queries(self, route: Sequence[int]) -> Tensor:
         rows = torch.tensor([route] * len(self.predictions), device=self.features.summary.device)
-        return self.answerer.model.encode_regions(self.features, rows)
+        return self.answerer.model.region_queries(self.features, rows)
 
     def _log_likelihoods(self, queries: Tensor) -> list[float]:
         """Of the captions, per token, steered by the same words as when they were generated."""

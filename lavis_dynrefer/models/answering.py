@@ -41,7 +41,7 @@ class RegionModel(Protocol):
     def encode_views(self, views: Tensor, boxes: Tensor) -> ViewFeatures:
         """Encode every view once."""
 
-    def encode_regions(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
+    def region_queries(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
         """Queries (B, Q, D) from all views, or from those in `route` (B, n)."""
 
 
@@ -53,23 +53,27 @@ class EncodedRegions:
         image_size: width and height of the image in pixels.
         samples: what the view processor returned, a few regions in each.
         features: the encoded views of each sample.
-        views: the view policy that was asked for, as in `Questions`.
+        views: the view policy, as in `Questions`.
+        model: encoded the views.
     """
 
     image_size: tuple[int, int]
     samples: tuple[Mapping[str, Any], ...]
     features: tuple[ViewFeatures, ...]
-    views: str | ViewPolicy | None = None
+    views: str | ViewPolicy
+    model: RegionModel
 
     def __len__(self) -> int:
         return sum(len(sample["views"]) for sample in self.samples)
 
-    def check(self, questions: Questions) -> Questions:
-        """The questions, unless they ask for other views than those encoded.
+    def check(self, questions: Questions, model: RegionModel) -> Questions:
+        """The questions, if they are about the encoded views and the model has encoded them.
 
         Raises:
-            InputError: they name another view policy.
+            InputError: another view policy, or another model.
         """
+        if model is not self.model:
+            raise InputError("the regions were encoded by another model; encode them again")
         if questions.views not in (None, self.views):
             raise InputError(
                 f"views: the regions were encoded with {self.views!r}, got {questions.views!r}; "
@@ -126,7 +130,7 @@ class Answerer:
             route = routes.get(task)
             key = () if route is None else tuple(route.flatten().tolist())
             if key not in done:
-                done[key] = self.model.encode_regions(features, route)
+                done[key] = self.model.region_queries(features, route)
             queries[task] = done[key]
         return queries
 

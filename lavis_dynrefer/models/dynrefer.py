@@ -113,7 +113,7 @@ class DynRefer(BaseModel):
         Returns:
             "loss" and its weighted parts "loss_caption", "loss_tag", "loss_contrast".
         """
-        queries = self.encode_regions(self.encode_views(samples["views"], samples["boxes"]))
+        queries = self.region_queries(self.encode_views(samples["views"], samples["boxes"]))
         return self.losses_of(queries, samples["captions"], samples["tags"], samples["controls"])
 
     def losses_of(
@@ -156,7 +156,7 @@ class DynRefer(BaseModel):
         tokens = rearrange(tokens, "(b v) n c -> b v n c", b=len(views))
         return self.region_encoder.pool(tokens, boxes)
 
-    def encode_regions(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
+    def region_queries(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
         """Queries (B, Q, D) from all views, or from those in `route` (B, n)."""
         chosen = features if route is None else features.select(route)
         return self.qformer(self.region_encoder(chosen))
@@ -185,7 +185,7 @@ class DynRefer(BaseModel):
         Raises:
             InputError: see `Questions`.
         """
-        questions = Questions.of(questions, **asked)
+        questions = Questions.from_arguments(questions, **asked)
         answerer = Answerer(self)
         training = self.training
         if training:

@@ -49,7 +49,7 @@ class ViewPlan:
 
 
 class ViewPolicy(Protocol):
-    """Chooses scales; may look at the image."""
+    """Chooses scales; may look at the image. Several threads may call it at once."""
 
     def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
         """Scales for boxes (R, 4) in pixels of `image`."""

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.views.policies import RandomScales
-from lavis_dynrefer.views.samples import Sample
+from lavis_dynrefer.views.samples import Sample, split_boxes
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
-READERS = min(4, os.cpu_count() or 1)
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+READERS = min(4, _CORES or 1)
 ReadImage = Callable[[], tuple[Image.Image, Tensor]]  # an RGB image and its checked boxes
 
 
 def read_ahead(
     jobs: Iterable[ReadImage], processor: ViewProcessor, chunk: int
-) -> Iterator[tuple[int, Iterator[Sample]]]:
+) -> Generator[tuple[int, Iterator[Sample]], None, None]:
     """Read images in the order of the jobs, at most 2 * READERS + 1 ahead of the caller.
 
     Args:
@@ -31,10 +33,10 @@ def read_ahead(
 
     Returns:
         For each image the number of its boxes, and its samples; those after the first are cropped
-        one by one, each while the one before it is in use, to save memory. The error of a job is
-        raised in its turn.
+        one by one, each while the one before it is in use, to save memory. An exception in a job
+        is raised when its image is due.
     """
-    # Random scales come from one generator: the order of several threads would be chance.
+    # Random scales come from one generator: several threads would not be reproducible.
     readers = 1 if isinstance(processor.policy, RandomScales) else READERS
     pending: deque[Future[_Reading]] = deque()
     with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
@@ -42,9 +44,9 @@ def read_ahead(
             for job in jobs:
                 pending.append(pool.submit(_begin, job, processor, chunk))
                 if len(pending) > 2 * readers:
-                    yield _finish(pending.popleft().result(), processor, pool)
+                    yield _finish(pending.popleft(), pool)
             while pending:
-                yield _finish(pending.popleft().result(), processor, pool)
+                yield _finish(pending.popleft(), pool)
         finally:  # the caller has stopped early, or a job has failed
             for future in pending:
                 future.cancel()
@@ -52,32 +54,30 @@ def read_ahead(
 
 @dataclass(frozen=True)
 class _Reading:
-    """An image, its first sample, and the boxes of the others; no sample without boxes."""
+    """Number of an image's boxes, its first sample (None without boxes), crops of the others."""
 
     count: int
-    image: Image.Image
     first: Sample | None
-    rest: tuple[Tensor, ...]
+    rest: tuple[Callable[[], Sample], ...]
 
 
 def _begin(job: ReadImage, processor: ViewProcessor, chunk: int) -> _Reading:
     image, boxes = job()
-    first, *rest = (boxes[start : start + chunk] for start in range(0, max(len(boxes), 1), chunk))
-    sample = processor.crop(image, first) if len(boxes) else None
-    return _Reading(len(boxes), image, sample, tuple(rest))
+    crops = [partial(processor.crop, image, part) for part in split_boxes(boxes, chunk)]
+    return _Reading(len(boxes), crops[0]() if crops else None, tuple(crops[1:]))
 
 
-def _finish(
-    reading: _Reading, processor: ViewProcessor, pool: ThreadPoolExecutor
-) -> tuple[int, Iterator[Sample]]:
-    def samples() -> Iterator[Sample]:
-        sample = reading.first
-        for part in reading.rest:
-            following = pool.submit(processor.crop, reading.image, part)
-            if sample is not None:
-                yield sample
-            sample = following.result()
+def _samples(reading: _Reading, pool: ThreadPoolExecutor) -> Iterator[Sample]:
+    sample = reading.first
+    for crop in reading.rest:
+        following = pool.submit(crop)
         if sample is not None:
             yield sample
+        sample = following.result()
+    if sample is not None:
+        yield sample
 
-    return reading.count, samples()
+
+def _finish(future: Future[_Reading], pool: ThreadPoolExecutor) -> tuple[int, Iterator[Sample]]:
+    reading = future.result()
+    return reading.count, _samples(reading, pool)

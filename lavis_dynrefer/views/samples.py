@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Sample = dict[str, Any]  # views, boxes, scales, image_boxes and routes, see `ViewProcessor`
 PER_REGION = ("views", "boxes", "scales", "image_boxes")
@@ -17,12 +18,36 @@ def concat_samples(samples: Sequence[Mapping[str, Any]]) -> Sample:
     Args:
         samples: at least one, each with views, boxes, scales, image_boxes and routes.
     """
+    if len(samples) == 1:
+        return dict(samples[0])
     batch: Sample = {key: torch.cat([sample[key] for sample in samples]) for key in PER_REGION}
     batch["routes"] = {
         task: torch.cat([sample["routes"][task] for sample in samples])
         for task in samples[0]["routes"]
     }
     return batch
+
+
+def count_regions(samples: Iterable[Mapping[str, Any]]) -> int:
+    """Number of regions in all samples."""
+    return sum(len(sample["views"]) for sample in samples)
+
+
+def batches(samples: Iterable[Sample], size: int) -> Iterator[Sample]:
+    """Join neighbouring samples, up to `size` regions in each batch; none is split."""
+    waiting: list[Sample] = []
+    for sample in samples:
+        if waiting and count_regions([*waiting, sample]) > size:
+            yield concat_samples(waiting)
+            waiting = []
+        waiting.append(sample)
+    if waiting:
+        yield concat_samples(waiting)
+
+
+def split_boxes(boxes: Tensor, size: int) -> list[Tensor]:
+    """Parts of boxes (R, 4) with at most `size` rows; none where there are no boxes."""
+    return [boxes[start : start + size] for start in range(0, len(boxes), size)]
 
 
 def split_sample(sample: Mapping[str, Any], size: int) -> Iterator[Sample]:

@@ -89,6 +89,6 @@ class ViewProcessor:
         options.pop("name", None)
         image_size = options.pop("image_size", 224)
         policy = options.pop("policy", cls.default_policy)
-        if policy == "fixed":  # its scales tell
+        if policy == "fixed":  # num_views follows from the scales
             options.pop("num_views", None)
         return cls(build_policy(policy, options), image_size=image_size)

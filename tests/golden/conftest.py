@@ -110,7 +110,7 @@ def stages(model, inputs):
     views, boxes = inputs
     with torch.no_grad():
         features = model.encode_views(views, boxes)
-        queries = model.encode_regions(features)
+        queries = model.region_queries(features)
         seen["_roi_align"] = features.maps.flatten(0, 1)
         seen["tag_logits"] = model.tagging(model.embed_texts(model.tagging.tags), queries)
         seen["t5_proj"] = model.captioning.prefix.projection(queries)

@@ -91,7 +91,7 @@ def views(numbers, model):
 @pytest.fixture(scope="module")
 def queries(numbers, model, views):
     with torch.no_grad():
-        return model.encode_regions(model.encode_views(views, numbers["inputs/boxes"]))
+        return model.region_queries(model.encode_views(views, numbers["inputs/boxes"]))
 
 
 def test_tokens_of_the_vision_transformer(numbers, model, views):
