@@ -1,4 +1,4 @@
-"""Answers about regions on disk: our own rows, and the formats of other tools.
+"""Files of results and of boxes: our own format and those of other tools.
 
 One module per file format, reading beside writing. A new format is one module here and one line
 in `FORMATS`.
@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from lavis_dynrefer.errors import InputError, did_you_mean
+from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.formats.box_file import read_box_file
 from lavis_dynrefer.formats.coco_json import write_coco
 from lavis_dynrefer.formats.csv_table import write_csv
@@ -75,11 +75,8 @@ def write_results(
     """
     written = []
     for name in formats:
-        if name not in FORMATS:
-            raise InputError(
-                f"format: expected one of {list(FORMATS)}, got {name!r}"
-                f"{did_you_mean(name, FORMATS)}"
-            )
+        if problem := choice_problem("format", name, FORMATS):
+            raise InputError(problem)
         paths = [folder / file_name for file_name in FORMATS[name].files]
         with ExitStack() as stack:
             files = [stack.enter_context(replacing(path)) for path in paths]

@@ -1,4 +1,4 @@
-"""Files of boxes in any supported format, detected from the content."""
+"""Files of boxes; the format is detected from the content."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.formats.coco_json import read_coco_boxes
 from lavis_dynrefer.formats.csv_table import read_csv_boxes
 from lavis_dynrefer.formats.jsonl import parse_json, read_own_boxes
-from lavis_dynrefer.formats.plain_json import read_plain_boxes
-from lavis_dynrefer.formats.region_boxes import BoxFile
+from lavis_dynrefer.formats.region_boxes import BoxFile, read_box_list
 
 
 def read_box_file(
@@ -34,8 +33,8 @@ def read_box_file(
         images: COCO json with the images of a COCO list of results.
 
     Raises:
-        InputError: an unknown format, an invalid record, or boxes of another form than the one
-            named; names the record and the cure.
+        InputError: an unknown format, an invalid record, or boxes in another format than
+            `format`; names the record and the cure.
         MissingFileError: there is no such file.
     """
     path = Path(path)
@@ -64,7 +63,9 @@ def _box_file(
     elif _first_has("image_id", document):
         listed, annotations = _images_of(images), document
     else:
-        return BoxFile(path, read_plain_boxes(document), format or "xyxy", normalised)
+        images = document if isinstance(document, Mapping) else {"": document}
+        entries = {name: read_box_list(rows, name) for name, rows in images.items()}
+        return BoxFile(path, entries, format or "xyxy", normalised)
     format = format or "xywh"
     return BoxFile(path, read_coco_boxes(annotations, listed, format), format, normalised)
 

@@ -10,8 +10,7 @@ from typing import Any, TextIO
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import ImageResult
 from lavis_dynrefer.formats.json_stream import as_json, dump_list, replacing
-from lavis_dynrefer.formats.plain_json import read_box_list
-from lavis_dynrefer.formats.region_boxes import ImageBoxes
+from lavis_dynrefer.formats.region_boxes import ImageBoxes, read_box_list
 
 ROWS = "results.jsonl"
 

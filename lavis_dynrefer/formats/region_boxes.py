@@ -15,7 +15,7 @@ from lavis_dynrefer.formats.image_result import RegionId
 
 @dataclass
 class ImageBoxes:
-    """The boxes of one image, in the form of their file.
+    """The boxes of one image, in the format of their file.
 
     Args:
         boxes: R rows of four numbers.
@@ -89,6 +89,31 @@ class BoxFile:
             if entries:
                 owners[entries[0]] = name
         return {name: self.images[entry] for entry, name in owners.items()}
+
+
+def read_box_list(rows: Any, name: str) -> ImageBoxes:
+    """Read a list whose rows are four numbers, or objects with `box` or `bbox` and maybe `id`.
+
+    Args:
+        rows: the list.
+        name: of the image, for errors.
+
+    Raises:
+        InputError: a row is not a box; names it.
+    """
+    if not isinstance(rows, list):
+        raise record_error(name or "the file", "a list of boxes", rows)
+    found = ImageBoxes()
+    for number, row in enumerate(rows):
+        box, region_id = row, None
+        if isinstance(row, Mapping):
+            box, region_id = row.get("box", row.get("bbox")), row.get("id")
+        if not is_box(box):
+            cure = "; one box is a list of one row" if is_box(rows) else ""
+            where = f"{name}[{number}]" if name else f"record {number}"
+            raise record_error(where, "four numbers", row, cure)
+        found.add(box, region_id)
+    return found
 
 
 def is_box(value: Any) -> bool:
