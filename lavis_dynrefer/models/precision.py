@@ -67,6 +67,24 @@ def autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16
 
 
+def autocast(device: torch.device, name: str) -> AbstractContextManager[object]:
+    """Multiply matrices in another number format.
+
+    Args:
+        device: where the model runs.
+        name: one of `DTYPES`, or of `AMP_DTYPES` to train.
+
+    Raises:
+        InputError: another name, or a format that the device lacks.
+    """
+    dtype = AMP_DTYPES[name] if name in AMP_DTYPES else autocast_dtype(name, device)
+    if dtype is None:
+        return nullcontext()
+    if dtype == torch.float16 and device.type == "cpu":
+        raise InputError("run.amp on a CPU needs run.amp_dtype: bf16; or set run.amp: false")
+    return torch.autocast(device.type, dtype=dtype)
+
+
 def fastest_amp_dtype(device: torch.device) -> str | None:
     """Number format for training: "bf16" where `device` multiplies matrices faster in it.
 

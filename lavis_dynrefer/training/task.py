@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics import EVALUATORS, render_table
-from lavis_dynrefer.models.precision import AMP_DTYPES
+from lavis_dynrefer.models.precision import autocast
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import MetricReport
@@ -88,11 +88,7 @@ class DynReferTask(BaseTask):
         return model
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        if not self.settings.amp:
-            return nullcontext()
-        if device.type == "cpu" and self.settings.amp_dtype != "bf16":
-            raise InputError("run.amp on a CPU needs run.amp_dtype: bf16; or set run.amp: false")
-        return torch.autocast(device.type, dtype=AMP_DTYPES[self.settings.amp_dtype])
+        return autocast(device, self.settings.amp_dtype if self.settings.amp else "float32")
 
     def _train_inner_loop(
         self,

@@ -270,6 +270,10 @@ def test_a_kind_of_model_that_transformers_lacks_names_the_cure(monkeypatch, tmp
             r"config\.vocab_size: expected at least \d+.*got 100",
         ),
         ({"dtype": "float16"}, "expected 'float32' or 'bfloat16', got 'float16'"),
+        (
+            {"tokenizer": TOKENIZER, "pretrained": "tests/models"},
+            r"llm_options\.pretrained: cannot load 'tests/models'",
+        ),
     ],
 )
 def test_wrong_options_are_named(options, complaint):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.llms import build_llm
 
 OPTIONS = {
@@ -99,8 +100,12 @@ def test_an_unknown_language_model_lists_the_known_ones():
             r"config\.vocab_size: expected at least \d+.*got 100",
         ),
         ({"tokenizer": None}, "give `pretrained`, or `config` and `tokenizer`"),
+        ({"tokenizer": "no/such/folder"}, r"llm_options\.tokenizer: cannot load 'no/such/folder'"),
+        ({"pretrained": "tests/models"}, r"llm_options\.pretrained: cannot load 'tests/models'"),
     ],
 )
-def test_invalid_options_are_named(change, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_options_are_named(change, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(InputError, match=message):
         build_llm("flan_t5", {**OPTIONS, **change})

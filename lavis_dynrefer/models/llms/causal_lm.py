@@ -23,12 +23,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
 from lavis_dynrefer.errors import InputError, MissingPackageError
+from lavis_dynrefer.models.hugging_face import IGNORED, check_vocabulary, decode, loading
 from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
 from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 
-IGNORED = -100  # label that cross-entropy ignores
 LORA_TARGETS = ("q_proj", "v_proj", "lm_head")  # what the released code adapts in its T5
 
 
@@ -149,12 +149,7 @@ class CausalLM(nn.Module):
         words = output.sequences[:, length:]
         beams = options.num_beams > 1
         scores = output.sequences_scores if beams else self._greedy_scores(output, words)
-        texts = self.tokenizer.batch_decode(
-            words,
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=True,  # "a, b"; newer tokenizers leave "a , b"
-        )
-        return [text.strip() for text in texts], scores.float().exp().tolist()
+        return decode(self.tokenizer, words), scores.float().exp().tolist()
 
     @contextmanager
     def _first_embedded(self, prefix: Tensor, copies: int) -> Iterator[None]:
@@ -192,16 +187,10 @@ def build(options: Mapping[str, Any]) -> CausalLM:
         MissingPackageError: the installed transformers does not know this kind of model.
     """
     choice = from_mapping(CausalLMOptions, options, where="captioning.llm_options")
-    source = choice.tokenizer or choice.pretrained
-    if source is None or not (choice.pretrained or choice.config.get("model_type")):
-        raise InputError(
-            "captioning.llm_options: give `pretrained`, or `config` with a `model_type` and "
-            "`tokenizer`"
-        )
-    tokenizer = load_t5_tokenizer(source)
+    tokenizer = load_t5_tokenizer(str(choice.tokenizer or choice.pretrained))
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise InputError(
-            f"captioning.llm_options.tokenizer: {source} lacks a start or an end token (bos_token, "
+            "captioning.llm_options.tokenizer: it lacks a start or an end token (bos_token, "
             "eos_token); add them to its tokenizer_config.json"
         )
     model = _load(choice) if choice.pretrained else _random(choice, tokenizer)
@@ -211,11 +200,12 @@ def build(options: Mapping[str, Any]) -> CausalLM:
 
 
 def _load(choice: CausalLMOptions) -> PreTrainedModel:
-    settings, _ = PretrainedConfig.get_config_dict(choice.pretrained)
-    _check_known(settings.get("model_type"))
-    return AutoModelForCausalLM.from_pretrained(
-        choice.pretrained, torch_dtype=getattr(torch, choice.dtype)
-    )
+    with loading(choice.pretrained, key="captioning.llm_options.pretrained"):
+        settings, _ = PretrainedConfig.get_config_dict(choice.pretrained)
+        _check_known(settings.get("model_type"))
+        return AutoModelForCausalLM.from_pretrained(
+            choice.pretrained, torch_dtype=getattr(torch, choice.dtype)
+        )
 
 
 def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -227,11 +217,7 @@ def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreT
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
         settings.setdefault(token, getattr(tokenizer, token))
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
-    if model.config.vocab_size < len(tokenizer):
-        raise InputError(
-            f"captioning.llm_options.config.vocab_size: expected at least {len(tokenizer)}, the "
-            f"tokens of {choice.tokenizer}, got {model.config.vocab_size}"
-        )
+    check_vocabulary(model, tokenizer)
     return model.to(getattr(torch, choice.dtype))
 
 

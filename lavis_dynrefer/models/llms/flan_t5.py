@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from lavis_dynrefer.config import GenerationConfig, from_mapping
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.hugging_face import IGNORED, check_vocabulary, decode, loading
 from lavis_dynrefer.models.llms.beam_search import beam_search
 from lavis_dynrefer.models.llms.llm_options import FlanT5Options
 from lavis_dynrefer.models.llms.lora import add_lora
@@ -19,7 +19,6 @@ from lavis_dynrefer.models.llms.t5_steps import T5Steps
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 
-IGNORED = -100  # label that cross-entropy ignores
 LORA_TARGETS = ("q", "v", "lm_head")  # official; it also names embed_tokens, which peft skips
 
 
@@ -87,12 +86,7 @@ class FlanT5(nn.Module):
             config = self.model.config
             start = torch.full_like(mask[:, 0], config.decoder_start_token_id, dtype=torch.long)
             tokens, scores = beam_search(steps, start, options, end=config.eos_token_id)
-        texts = self.tokenizer.batch_decode(
-            tokens,
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=True,  # "a, b"; newer tokenizers leave "a , b"
-        )
-        return [text.strip() for text in texts], scores.exp().tolist()
+        return decode(self.tokenizer, tokens), scores.exp().tolist()
 
 
 def build(options: Mapping[str, Any]) -> FlanT5:
@@ -102,30 +96,25 @@ def build(options: Mapping[str, Any]) -> FlanT5:
     DynRefer were trained that way.
 
     Raises:
-        InputError: an unknown option, or one that is missing or wrong.
-        OSError: no weights or tokenizer of that name.
+        InputError: an unknown option, or one that is missing or invalid, or no weights or tokenizer
+            of that name.
     """
     choice = from_mapping(FlanT5Options, options, where="captioning.llm_options")
-    source = choice.tokenizer or choice.pretrained
-    if source is None:
-        raise InputError("captioning.llm_options: give `pretrained`, or `config` and `tokenizer`")
-    tokenizer = load_t5_tokenizer(source)
+    tokenizer = load_t5_tokenizer(str(choice.tokenizer or choice.pretrained))
+    dtype = getattr(torch, choice.dtype)
     if choice.pretrained:
-        config = T5Config.from_pretrained(choice.pretrained)
-        config.dense_act_fn = "gelu"
-        model = T5ForConditionalGeneration.from_pretrained(
-            choice.pretrained, config=config, torch_dtype=getattr(torch, choice.dtype)
-        )
+        with loading(choice.pretrained, key="captioning.llm_options.pretrained"):
+            config = T5Config.from_pretrained(choice.pretrained)
+            config.dense_act_fn = "gelu"
+            model = T5ForConditionalGeneration.from_pretrained(
+                choice.pretrained, config=config, torch_dtype=dtype
+            )
     else:
         sizes = {name: value for name, value in asdict(choice.config).items() if value is not None}
         config = T5Config(**{"feed_forward_proj": "gated-gelu", **sizes})
         config.dense_act_fn = "gelu"
-        model = T5ForConditionalGeneration(config).to(getattr(torch, choice.dtype))
-    if model.config.vocab_size < len(tokenizer):
-        raise InputError(
-            f"captioning.llm_options.config.vocab_size: expected at least {len(tokenizer)}, the "
-            f"tokens of {source}, got {model.config.vocab_size}"
-        )
+        model = T5ForConditionalGeneration(config).to(dtype)
+    check_vocabulary(model, tokenizer)
     if choice.lora is not None:
         model = add_lora(model, choice.lora, targets=LORA_TARGETS)
     return FlanT5(model, tokenizer, pretrained=bool(choice.pretrained))

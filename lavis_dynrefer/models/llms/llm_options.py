@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Literal, Optional
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lavis_dynrefer.settings import Depth, Share, Size, settings
 
@@ -28,6 +28,12 @@ class LLMOptions:
     tokenizer: Optional[str] = None  # folder or tokenizer.json; None: that of `pretrained`
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights; float16 overflows
     lora: Optional[LoraOptions] = None  # trained on the frozen model; None: no LoRA
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "LLMOptions":
+        if not (self.pretrained or self.tokenizer):
+            raise ValueError("give `pretrained`, or `config` and `tokenizer`")
+        return self
 
 
 @settings
@@ -66,3 +72,9 @@ class CausalLMOptions(LLMOptions):
 
     # `model_type` ("opt", "llama", ...) and arguments of its Hugging Face config
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_model_type(self) -> "CausalLMOptions":
+        if not (self.pretrained or self.config.get("model_type")):
+            raise ValueError("give `pretrained`, or `config` with a `model_type`")
+        return self

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.hugging_face import loading
 from lavis_dynrefer.paths import find_resource, resource_path
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -47,13 +48,13 @@ def load_t5_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Tokenizer of a T5 from a Hugging Face name, a folder, or a tokenizer.json of ours.
 
     Raises:
-        InputError: the file is not a tokenizer.json.
-        OSError: there is nothing of that name.
+        InputError: nothing of that name, or the file is not a tokenizer.json.
     """
     path = find_resource(source)
     if path is not None and path.is_file():
         return _read_tokenizer_file(path)
-    return AutoTokenizer.from_pretrained(source if path is None else os.fspath(path))
+    with loading(source, key="captioning.llm_options.tokenizer"):
+        return AutoTokenizer.from_pretrained(source if path is None else os.fspath(path))
 
 
 class FileTokenizer:

@@ -1,0 +1,59 @@
+"""What all models and tokenizers from Hugging Face share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from lavis_dynrefer.errors import DynReferError, InputError
+
+IGNORED = -100  # label that cross-entropy ignores
+# What transformers raises about names, folders and files that it cannot load.
+_UNLOADABLE = (OSError, ValueError, LookupError, SafetensorError)
+
+
+@contextmanager
+def loading(source: str, *, key: str) -> Iterator[None]:
+    """Turn the errors of `from_pretrained` into an `InputError`.
+
+    Args:
+        source: the name or folder that is loaded.
+        key: the setting that names it.
+    """
+    try:
+        yield
+    except DynReferError:
+        raise
+    except _UNLOADABLE as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{key}: cannot load {source!r}; expected a folder of Hugging Face files or a name on "
+            f"huggingface.co ({reason:.200})"
+        ) from error
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Check that the model has an embedding for every token.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    if model.config.vocab_size < len(tokenizer):
+        raise InputError(
+            f"captioning.llm_options.config.vocab_size: expected at least {len(tokenizer)}, the "
+            f"tokens of the tokenizer, got {model.config.vocab_size}"
+        )
+
+
+def decode(tokenizer: Any, tokens: Tensor) -> list[str]:
+    """Sentences (B) of tokens (B, T), without special tokens."""
+    texts = tokenizer.batch_decode(
+        tokens,
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=True,  # "a, b"; newer tokenizers leave "a , b"
+    )
+    return [text.strip() for text in texts]
