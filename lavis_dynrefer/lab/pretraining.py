@@ -1,4 +1,4 @@
-"""Pretraining of the vision parts of a small model, for which no published weights exist."""
+"""Pretrains the vision parts of a small model, for which no published weights exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.config import LAVIS_KEYS, MODELS, PretrainingConfig, from_mapping
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.boxes import area, carry
+from lavis_dynrefer.images.boxes import area
 from lavis_dynrefer.models.backbone import Backbone, build_backbone
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder, build_contrast
 from lavis_dynrefer.models.decoders.tagging import multi_hot
@@ -32,7 +32,7 @@ from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.vocab import load_names
 from lavis_dynrefer.vocab.prompts import attribute_prompts
 
-VISIBLE = 0.5  # least share of a region in a view for the view to be trained on it
+MIN_VISIBLE = 0.5  # share of a region in a view from which the view is trained on it
 
 
 @registry.register_model("dynrefer_pretraining")
@@ -148,9 +148,9 @@ class RegionPretraining(BaseModel):
         query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
         # No gradient from the texts into the queries: in a run with it, the queries did not learn
         # the category of the reference object (docs/tiny_model.md).
-        text = self.contrast.label_loss(
-            self.text_encoder(self._sample_prompts()), queries.detach(), truth
-        )
+        similarity = self.contrast(self.text_encoder(self._sample_prompts()), queries.detach())
+        logits = similarity.float() * self.contrast.log_scale.exp() + self.contrast.bias
+        text = _label_loss(logits, truth).mean()
         parts = {
             "loss_cells": cells,
             "loss_mean": mean,
@@ -176,17 +176,38 @@ class RegionPretraining(BaseModel):
         size = self.region_encoder.image_size
         ids = torch.tensor([hash(name) for name in samples["image_ids"]], device=boxes.device)
         same = (ids[:, None] == ids)[:, None].expand(-1, boxes.shape[1], -1)  # (B, V, B)
-        moved = carry(image_boxes[None, None], image_boxes[:, None, None], boxes[:, :, None])
+        moved = transform_boxes(image_boxes[None, None], image_boxes[:, None, None], boxes[:, :, None])
         inside = moved.clamp(0, size)  # (B, V, B, 4)
         share = (area(inside.view(-1, 4)) / area(moved.view(-1, 4))).view(same.shape)
         large_enough = (inside[..., 2:] - inside[..., :2] >= 1).all(dim=-1)
-        kept = same & (share >= VISIBLE) & large_enough
+        kept = same & (share >= MIN_VISIBLE) & large_enough
         own = torch.arange(len(boxes), device=boxes.device)
         kept[own, :, own] = True
         inside[own, :, own] = boxes  # whole pixels, as for the model
         row, column, shown = kept.nonzero(as_tuple=True)
         view = row * boxes.shape[1] + column
         return torch.cat([view[:, None].float(), inside[row, column, shown]], dim=1), shown
+
+
+def transform_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Move boxes by the shift and scaling that turns `source` into `target`.
+
+    Args:
+        boxes: (..., 4) xyxy in the pixels of `source`.
+        source: (..., 4) xyxy boxes with area.
+        target: (..., 4) the same boxes elsewhere, such as in a resized crop.
+
+    Returns:
+        (..., 4) xyxy in the pixels of `target`.
+
+    >>> transform_boxes(torch.tensor([[30., 20., 50., 30.]]), torch.tensor([10., 10., 30., 20.]),
+    ...                 torch.tensor([0., 0., 40., 40.]))
+    tensor([[40., 40., 80., 80.]])
+    """
+    corner, anchor = source[..., :2], target[..., :2]
+    scale = (target[..., 2:] - anchor) / (source[..., 2:] - corner)
+    corners = [(side - corner) * scale + anchor for side in (boxes[..., :2], boxes[..., 2:])]
+    return torch.cat(corners, dim=-1)
 
 
 def _label_loss(logits: Tensor, truth: Tensor) -> Tensor:

@@ -1,5 +1,3 @@
-"""Pretraining of the vision parts of the small model."""
-
 from __future__ import annotations
 
 import math
@@ -87,7 +85,24 @@ def test_a_region_is_clipped_to_the_view(pretraining, one_image):
     assert rois[(rois[:, 0] == 0) & (shown == 1)].tolist() == [[0, 16, 8, 32, 24]]
 
 
-def test_one_batch_is_learnt(pretraining, scattered):
+def test_labels_may_share_a_region(pretraining, scattered):
+    class Scores(torch.nn.Module):
+        def forward(self, texts, queries):
+            return torch.full((len(queries), len(texts)), 2.0)
+
+    contrast = pretraining.contrast
+    contrast.decoder = Scores()
+    torch.nn.init.ones_(contrast.log_scale)
+    torch.nn.init.constant_(contrast.bias, -1.0)
+    logit, regions = 2 * math.e - 1, len(scattered["tags"])
+    true = sum(len(set(tags)) for tags in scattered["tags"])
+    present = true * math.log1p(math.exp(-logit))
+    absent = (7 * regions - true) * math.log1p(math.exp(logit))
+    loss = pretraining(scattered)["loss_text"].item()
+    assert loss == pytest.approx((present + absent) / regions, rel=1e-5)
+
+
+def test_one_batch_is_learned(pretraining, scattered):
     optimizer = torch.optim.Adam(pretraining.parameters(), 3e-3)
     for _ in range(40):
         optimizer.zero_grad()
@@ -99,12 +114,12 @@ def test_one_batch_is_learnt(pretraining, scattered):
 
 
 def test_labels_have_the_prompts_of_attributes(pretraining):
-    asked = {text for _ in range(20) for text in pretraining._sample_prompts()}
-    assert {"the red", "the  is red"} <= asked
-    assert len(asked) == 2 * len(pretraining.tag_names)
+    prompts = {text for _ in range(20) for text in pretraining._sample_prompts()}
+    assert {"the red", "the  is red"} <= prompts
+    assert len(prompts) == 2 * len(pretraining.tag_names)
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_its_parts_fit_the_model(pretraining, smallest_model, part):
+def test_pretrained_parts_load_into_the_model(pretraining, smallest_model, part):
     ours = {name for name in pretraining.state_dict() if name.startswith(f"{part}.")}
     assert ours == {name for name in smallest_model.state_dict() if name.startswith(f"{part}.")}

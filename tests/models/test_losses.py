@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.losses import asymmetric_loss, sigmoid_contrastive_loss
 
 
@@ -46,20 +45,3 @@ def test_contrastive_loss_knows_its_columns():
 def test_asymmetric_loss_is_finite_in_half_precision(target):
     logits = torch.tensor([[-30.0, 30.0]], dtype=torch.float16)
     assert asymmetric_loss(logits, torch.full((1, 2), target)).isfinite()
-
-
-def test_labels_may_share_a_region():
-    # Scores of 2 and 1, times e, minus 1; both labels hold of region 0 and none of region 1.
-    class Scores(torch.nn.Module):
-        def forward(self, texts, queries):
-            return torch.tensor([[2.0, 1.0], [2.0, 1.0]])
-
-    contrast = ContrastDecoder(Scores())
-    torch.nn.init.ones_(contrast.log_scale)
-    torch.nn.init.constant_(contrast.bias, -1.0)
-    truth = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
-    logits = [2 * math.e - 1, math.e - 1]
-    present = sum(math.log1p(math.exp(-logit)) for logit in logits)
-    absent = sum(math.log1p(math.exp(logit)) for logit in logits)
-    loss = contrast.label_loss(torch.zeros(2, 4), torch.zeros(2, 3, 4), truth)
-    assert loss.item() == pytest.approx((present + absent) / 2, rel=1e-5)

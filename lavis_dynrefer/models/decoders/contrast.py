@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import QueryDecoderConfig
@@ -48,21 +47,6 @@ class ContrastDecoder(nn.Module):
             for similarity in (text_to_region, region_to_text)
         ]
         return sum(halves) / 2
-
-    def label_loss(self, texts: Tensor, queries: Tensor, truth: Tensor) -> Tensor:
-        """Binary cross-entropy where several texts may be true of a region.
-
-        Args:
-            texts: (K, E).
-            queries: (B, Q, D).
-            truth: (B, K) of 0 and 1.
-
-        Returns:
-            Scalar, summed over texts and a mean over regions.
-        """
-        logits = self.decoder(texts, queries).float() * self.log_scale.exp() + self.bias
-        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return losses.sum(dim=1).mean()
 
 
 def build_contrast(
