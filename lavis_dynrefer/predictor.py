@@ -18,7 +18,13 @@ from torch import Tensor
 
 from lavis_dynrefer.detectors.sam import load_segmenter
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images import ImageInput, boxes_of_masks, open_image, pixel_boxes
+from lavis_dynrefer.images import (
+    ImageInput,
+    boxes_of_masks,
+    check_format,
+    open_image,
+    pixel_boxes,
+)
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.precision import autocast_dtype, choose_device
@@ -157,7 +163,7 @@ class RegionPredictor:
             InputError, MissingFileError: see `predict`.
         """
         questions = self.check(Questions.from_arguments(questions, **asked))
-        pixel_boxes([], (1, 1), format=format, normalised=normalised)  # checks the format
+        check_format(format)
         jobs = (
             partial(self.read, image, boxes, format=format, normalised=normalised)
             for image, boxes in pairs

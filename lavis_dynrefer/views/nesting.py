@@ -30,8 +30,8 @@ def nest_boxes(boxes: Tensor, image_sizes: Tensor, scales: Tensor) -> Tensor:
     """
     if ((scales < 0) | (scales > 1)).any():
         raise InputError(f"scales must lie in [0, 1], got {scales.tolist()}")
-    whole = torch.cat([torch.zeros_like(image_sizes), image_sizes], dim=-1)
-    growth = (whole - boxes)[:, None] * scales[..., None]
+    image_boxes = torch.cat([torch.zeros_like(image_sizes), image_sizes], dim=-1)
+    growth = (image_boxes - boxes)[:, None] * scales[..., None]
     return boxes[:, None] + growth
 
 
