@@ -1,12 +1,12 @@
-"""The page that shows why a region got its answers: one self-contained html file."""
+"""The explanation page of an image: one self-contained html file."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lavis_dynrefer.explain.explanation import SCORED, RegionExplanation, ViewExplanation
 from lavis_dynrefer.images import open_image
@@ -20,61 +20,43 @@ MOST_REGIONS = 100  # on one page
 # Smaller changes mean nothing: on drawn scenes, bfloat16 instead of float32 alone moved 95 of 100
 # by up to 0.034 nats per token, 0.0016 of an attribute's score and 0.0056 of a category's logit.
 NOISE = {"caption": 0.05, "attributes": 0.005, "categories": 0.02}
-_LEAST_AXIS = {"caption": 0.5, "attributes": 0.05, "categories": 0.2}  # where bars end, at least
+_MIN_AXIS = {"caption": 0.5, "attributes": 0.05, "categories": 0.2}  # where bars end, at least
 _MEASURED = (  # task, title and unit of its numbers
     ("caption", "Caption", "nats/token"),
     ("attributes", "Attributes", "score"),
     ("categories", "Categories", "logit"),
 )
 _BEST = 5  # names of each kind
-_MOST_TAGS = 10
-_MOST_CHANGES = 3  # names of each kind and view
+_MAX_TAGS = 10
+_MAX_CHANGES = 3  # names of each kind and view
 _CROPS_BYTES = 1_200_000  # of all together
-_LEAST_CROP_BYTES = 3_000
+_MIN_CROP_BYTES = 3_000
 _COARSE = 128  # pixels; smaller crops are shown with hard pixel edges
 _BADGE = 0.045  # height of a region's number, of the image's longer side
 
 
-@dataclass(frozen=True)
-class ViewPart:
-    """A view as shown.
-
-    Args:
-        view: the facts.
-        crop: data URL of what the model saw.
-        changes: by task, the changes that are worth showing.
-        alone: tasks that see no other view, so that none can replace this one.
-        instead: the best category without the view, if it differs.
-    """
+class ViewPart(NamedTuple):
+    """A view as shown on the page."""
 
     view: ViewExplanation
-    crop: str
-    changes: Mapping[str, Sequence[NamedScore]]
-    alone: frozenset[str]
-    instead: str | None
+    crop: str  # data URL of what the model saw
+    changes: Mapping[str, Sequence[NamedScore]]  # task -> the changes worth showing
+    alone: frozenset[str]  # tasks that use no other view, so that none can replace this one
+    instead: str | None  # the best category without the view, if it is another
 
 
-@dataclass(frozen=True)
-class RegionPart:
-    """A region as shown.
+class RegionPart(NamedTuple):
+    """A region as shown on the page."""
 
-    Args:
-        number: from 1.
-        prediction: the answers.
-        box: the part of its box that can be drawn, in pixels of the image, if any.
-        badge: where its number is drawn.
-        views: smallest scale first.
-    """
-
-    number: int
+    number: int  # from 1
     prediction: RegionPrediction
-    box: Box | None
-    badge: Box | None
-    views: tuple[ViewPart, ...]
+    box: Box | None  # the visible part, in pixels of the image
+    badge: Box | None  # where the number is drawn
+    views: tuple[ViewPart, ...]  # smallest scale first
 
     @property
     def title(self) -> str:
-        """Its caption, else its best category or tag."""
+        """The caption, else the best category or tag."""
         if self.prediction.caption is None:
             best = self.prediction.categories or self.prediction.tags or [("", 0.0)]
             return plain(best[0][0]) or f"Region {self.number}"
@@ -82,10 +64,8 @@ class RegionPart:
 
     @property
     def area(self) -> float:
-        """Of the part that can be drawn, in square pixels."""
-        if self.box is None:
-            return 0.0
-        x1, y1, x2, y2 = self.box
+        """Area of the visible part in square pixels."""
+        x1, y1, x2, y2 = self.box or (0.0, 0.0, 0.0, 0.0)
         return (x2 - x1) * (y2 - y1)
 
 
@@ -96,7 +76,7 @@ def explanation_page(
     name: str = "",
     left_out: int = 0,
 ) -> str:
-    """The answers about the regions of an image, and what each view contributed, as html.
+    """Render the answers about the regions of an image, and what each view contributed.
 
     The page refers to nothing outside itself. 20 regions make at most about 3 MB.
 
@@ -123,7 +103,7 @@ def explanation_page(
         noise=NOISE,
         coarse=_COARSE,
         shown=_BEST,
-        most_tags=_MOST_TAGS,
+        most_tags=_MAX_TAGS,
         measured=[kind for kind in _MEASURED if _is_asked(kind[0], explanations)],
         outside=_outside,
     )
@@ -132,26 +112,26 @@ def explanation_page(
 def region_parts(
     explanations: Sequence[RegionExplanation], size: tuple[int, int]
 ) -> list[RegionPart]:
-    """Regions as shown, numbered in their order; `size` is that of the image in pixels."""
+    """Prepare regions for a template, numbered in order; `size` is that of the image in pixels."""
     boxes = [visible_box(one.prediction.box, size) for one in explanations]
     badges = number_places(boxes, size, height=_BADGE * max(size))
     crops = sum(len(one.views) for one in explanations)
-    crop_bytes = max(_CROPS_BYTES // max(crops, 1), _LEAST_CROP_BYTES)
+    crop_bytes = max(_CROPS_BYTES // max(crops, 1), _MIN_CROP_BYTES)
     regions = []
     for index, one in enumerate(explanations):
-        views = tuple(_view_part(view, one, crop_bytes) for view in one.views)
+        alone = frozenset(task for task in TASKS if _is_alone(task, one.views))
+        views = tuple(
+            ViewPart(
+                view=view,
+                crop=data_url(view.crop, max_bytes=crop_bytes),
+                changes=_changes(view, one.prediction),
+                alone=alone,
+                instead=_instead(view, one.prediction),
+            )
+            for view in one.views
+        )
         regions.append(RegionPart(index + 1, one.prediction, boxes[index], badges[index], views))
     return regions
-
-
-def _view_part(view: ViewExplanation, region: RegionExplanation, crop_bytes: int) -> ViewPart:
-    return ViewPart(
-        view=view,
-        crop=data_url(view.crop, max_bytes=crop_bytes),
-        changes=_changes(view, region.prediction),
-        alone=frozenset(task for task in TASKS if _is_alone(task, region.views)),
-        instead=_instead(view, region.prediction),
-    )
 
 
 def _is_alone(task: str, views: Sequence[ViewExplanation]) -> bool:
@@ -174,7 +154,7 @@ def _changes(view: ViewExplanation, prediction: RegionPrediction) -> dict[str, l
             for name, change in getattr(view, task)
             if name in best and abs(change) >= NOISE[task]
         ]
-        found[task] = changes[:_MOST_CHANGES]
+        found[task] = changes[:_MAX_CHANGES]
     return found
 
 
@@ -205,7 +185,7 @@ def _axis(regions: Sequence[RegionPart], task: str) -> float:
         for _, change in part.changes[task]
         if math.isfinite(change)
     ]
-    return max([_LEAST_AXIS[task], *changes])
+    return max([_MIN_AXIS[task], *changes])
 
 
 def _outside(frame: Box, size: tuple[int, int]) -> str:

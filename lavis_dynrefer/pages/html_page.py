@@ -1,4 +1,4 @@
-"""The one place that makes html: templates, the filters they share, and images as data URLs.
+"""Templates, their filters, and images as data URLs; nothing else makes html.
 
 A page is a template in `templates/`. Whole pages extend `page.html`, which brings the head, the
 colours and a content security policy that allows nothing but the page's own script.
@@ -26,11 +26,11 @@ IMAGE_SIDE = 1280  # pixels
 IMAGE_BYTES = 400_000
 _QUALITIES = (92, 82, 70, 50)  # of JPEG
 _MAX_TEXT = 300  # characters
-_LEAST_SPREAD = {"attributes": 0.1, "categories": 0.4}  # of a list's scores, from bar to no bar
+_MIN_SPREAD = {"attributes": 0.1, "categories": 0.4}  # from the lowest score to a full bar
 
 
 def page_template(name: str) -> Template:
-    """A template of this package by its file name. Everything it shows is escaped.
+    """Get a template of this package by file name; all values are escaped.
 
     `.render(...)` makes a page; `.module.part(...)` calls one macro of a template of parts.
     """
@@ -57,7 +57,7 @@ def _environment() -> Environment:
 
 
 def data_url(image: Image.Image, *, side: int = IMAGE_SIDE, max_bytes: int = IMAGE_BYTES) -> str:
-    """An image as part of a page: a JPEG of bounded size, written into its own address.
+    """Encode an image as a data URL: a JPEG of bounded size.
 
     Args:
         image: RGB; left unchanged.
@@ -133,7 +133,7 @@ def bar(value: float, axis: float) -> float:
     return round(min(max(value / axis, -1.0), 1.0), 4) if math.isfinite(value) else 0.0
 
 
-def bars(scores: Sequence[NamedScore], task: str, most: int) -> list[tuple[str, float, float]]:
+def bars(scores: Sequence[NamedScore], task: str, count: int) -> list[tuple[str, float, float]]:
     """The best names of a list, their scores, and the lengths of their bars, 0 to 1.
 
     The scores say which name fits best, not how well: the bars start at the lowest score.
@@ -141,13 +141,13 @@ def bars(scores: Sequence[NamedScore], task: str, most: int) -> list[tuple[str, 
     Args:
         scores: of one region, best first.
         task: "attributes" or "categories".
-        most: how many names.
+        count: how many names.
     """
     if not scores:
         return []
     best, lowest = scores[0][1], scores[-1][1]
-    spread = max(best - lowest, _LEAST_SPREAD[task])
-    return [(name, value, bar(spread - best + value, spread)) for name, value in scores[:most]]
+    spread = max(best - lowest, _MIN_SPREAD[task])
+    return [(name, value, bar(spread - best + value, spread)) for name, value in scores[:count]]
 
 
 def _base64(data: bytes) -> str:

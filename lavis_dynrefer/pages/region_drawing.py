@@ -21,7 +21,6 @@ FONT_SIZE = 14  # pixels
 MIN_WIDTH = 160  # pixels; leaves room for text below a narrow image
 MAX_TEXT = 1000  # characters of a box; without a limit, hostile text makes a huge image
 _INDENT = 28  # pixels, of the text beside a number
-_DASH = 6  # pixels, the same for the gap after it
 _NUMBER_HEIGHT = 17  # pixels
 _MIN_MARK = 4.0  # pixels, side of the mark that stands for an empty box
 
@@ -34,14 +33,14 @@ def draw_regions(
     rejected: bool = False,
     remark: str = "",
 ) -> Image.Image:
-    r"""The image with numbered boxes, and the text of each box below it.
+    r"""Draw numbered boxes, and the text of each box below the image.
 
     Args:
         image: left unchanged.
         boxes: xyxy in pixels of `image`; any numbers, see `visible_box`.
         lines: text of each box, wrapped to the width and cut at `MAX_TEXT` characters; "\n"
             starts a new line.
-        rejected: draw the boxes red and dashed, as unusable ones.
+        rejected: draw all boxes in red, as unusable ones.
         remark: text about the whole image, above the others.
     """
     font = _font(FONT_SIZE)
@@ -61,13 +60,11 @@ def draw_regions(
         draw.text((6, top), line, fill=REJECTED_COLOUR, font=font)
         top += LINE_HEIGHT
     shown = [visible_box(box, image.size) for box in boxes]
-    colours = [
-        REJECTED_COLOUR if rejected else COLOURS[index % len(COLOURS)]
-        for index in range(len(boxes))
-    ]
+    palette = (REJECTED_COLOUR,) if rejected else COLOURS
+    colours = [palette[index % len(palette)] for index in range(len(boxes))]
     for index, (box, colour, text) in enumerate(zip(shown, colours, texts)):
         if box is not None:
-            _outline(draw, box, colour, dashed=rejected)
+            draw.rectangle(box, outline=colour, width=2)
         draw.text((6, top), str(index + 1), fill=colour, font=font)
         for row, line in enumerate(text):
             draw.text((_INDENT, top), line, fill=colour if row == 0 else "#444444", font=font)
@@ -100,7 +97,7 @@ def visible_box(box: Box, size: tuple[int, int]) -> Box | None:
 def number_places(
     boxes: Sequence[Box | None], size: tuple[int, int], *, height: float
 ) -> list[Box | None]:
-    """Where to write the number of each box: beside it, and away from the numbers before it.
+    """Place the number of each box: beside it, and away from the numbers before it.
 
     Args:
         boxes: as `visible_box` returns them; None gets no number.
@@ -164,25 +161,6 @@ def _visible_side(start: float, end: float, length: int) -> tuple[float, float]:
         low = max(min(low, length - _MIN_MARK), 0.0)
         high = min(low + _MIN_MARK, float(length))
     return low, high
-
-
-def _outline(draw: ImageDraw.ImageDraw, box: Box, colour: str, *, dashed: bool) -> None:
-    if not dashed:
-        draw.rectangle(box, outline=colour, width=2)
-        return
-    x1, y1, x2, y2 = box
-    for corners in ((x1, y1, x2, y1), (x1, y2, x2, y2), (x1, y1, x1, y2), (x2, y1, x2, y2)):
-        for dash in _dashes(*corners):
-            draw.line(dash, fill=colour, width=2)
-
-
-def _dashes(x1: float, y1: float, x2: float, y2: float) -> Iterator[Box]:
-    """Pieces of a horizontal or vertical line."""
-    length = max(x2 - x1, y2 - y1)
-    across, down = (x2 > x1), (y2 > y1)
-    for start in range(0, int(length) + 1, 2 * _DASH):
-        end = min(start + _DASH, length)
-        yield x1 + across * start, y1 + down * start, x1 + across * end, y1 + down * end
 
 
 def _draw_numbers(
