@@ -11,26 +11,25 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from lavis import tasks
-from lavis.common.dist_utils import get_rank, setup_for_distributed
+from lavis.common.dist_utils import get_rank
 from lavis.common.logger import setup_logger
 from lavis.common.registry import registry
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lavis_dynrefer.errors import EXIT_BAD_INPUT, DynReferError, InputError, text_for_user
+from lavis_dynrefer.errors import EXIT_BAD_INPUT, DynReferError, text_for_user
 from lavis_dynrefer.metrics.expected import render_comparison
 from lavis_dynrefer.models.precision import choose_device
 from lavis_dynrefer.training.checks.run_checks import load_checked_config
+from lavis_dynrefer.training.process_group import on_main_process, process_group
 from lavis_dynrefer.training.run_config import LaunchError, RunConfig
 from lavis_dynrefer.training.run_settings import OWN_RUNNER
 
@@ -38,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 EXIT_INTERRUPTED = 130  # as a shell
 DEBUG_VARIABLE = "DYNREFER_DEBUG"
-# Rank 0 may grade for long while the others wait; torchrun ends them if it fails.
-GROUP_TIMEOUT = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     run = config.run_cfg
     run.device = str(choose_device(run.device, auto=("cuda",)))
-    with _process_group(run):
+    with process_group(run):
         setup_logger()
         _seed_everything(run.seed + get_rank())
         for text in warnings if get_rank() == 0 else ():
@@ -91,7 +88,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
         config.pretty_print()
         try:
             runner = _build_runner(config)
-        # Found on every rank alike; OSError is what transformers raises about weights.
+        # Found on every rank alike; OSError: files of LAVIS's own models.
         except (DynReferError, OSError, OmegaConfBaseException) as error:
             raise LaunchError(str(error)) from error
         metrics = _run(runner, run, evaluate=evaluate) or {}
@@ -110,7 +107,8 @@ def _build_runner(config: RunConfig) -> Any:
         paths = run.load_ckpt_path
         model.load_checkpoint(paths if isinstance(paths, str) else paths[0])
     runner_class = registry.get_runner_class(run.runner)
-    runner = runner_class(cfg=config, job_id=_job_id(), task=task, model=model, datasets=datasets)
+    job_id = on_main_process(lambda: datetime.datetime.now().strftime("%Y%m%d%H%M%S"))
+    runner = runner_class(cfg=config, job_id=job_id, task=task, model=model, datasets=datasets)
     if run.runner == OWN_RUNNER:
         runner.dataloaders  # noqa: B018  made here, so that an unusable split is found before
     return runner
@@ -132,63 +130,6 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-
-
-def _job_id() -> str:
-    """Name of the run's folder: the time in seconds on rank 0, the same on every rank."""
-    box = [datetime.datetime.now().strftime("%Y%m%d%H%M%S")]
-    if dist.is_initialized():
-        dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
-@contextmanager
-def _process_group(run: DictConfig) -> Iterator[None]:
-    """Join the processes that torchrun's environment variables describe, if there are any.
-
-    Without them the run is a single process without a group, on a CPU as on a GPU. SLURM's
-    variables are ignored, because an interactive shell has them too.
-    """
-    if "RANK" not in os.environ:
-        run.distributed, run.world_size = False, 1
-        yield
-        return
-    _join_group(run)
-    setup_for_distributed(run.rank == 0)  # LAVIS's meters print
-    yield
-    dist.destroy_process_group()  # not after an error: NCCL would wait for the other processes
-
-
-def _join_group(run: DictConfig) -> None:
-    """Open the group.
-
-    Raises:
-        InputError: variables are missing or wrong, or the processes do not meet. Not a
-            `LaunchError`, which only rank 0 prints: each rank may have another problem.
-    """
-    variables = os.environ
-    on_cuda = run.device.startswith("cuda")
-    run.dist_backend = "nccl" if on_cuda else "gloo"
-    try:
-        run.gpu = int(variables.get("LOCAL_RANK", 0))
-        if on_cuda:
-            gpus = torch.cuda.device_count()
-            if run.gpu >= gpus:
-                raise ValueError(f"this machine has no GPU {run.gpu}, only {gpus}")
-            torch.cuda.set_device(run.gpu)
-        dist.init_process_group(
-            run.dist_backend,
-            init_method=run.dist_url,
-            rank=int(variables["RANK"]),
-            world_size=int(variables.get("WORLD_SIZE", -1)),
-            timeout=GROUP_TIMEOUT,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"rank {variables['RANK']} cannot join the others: {error}; start the run with "
-            "torchrun, or unset RANK for a single process"
-        ) from error
-    run.distributed, run.rank, run.world_size = True, dist.get_rank(), dist.get_world_size()
 
 
 def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:

@@ -1,4 +1,4 @@
-"""LAVIS's epoch runner, repaired so that it also runs on a CPU, on one GPU and after a crash.
+"""LAVIS's epoch runner, extended to CPUs, single GPUs and resuming.
 
 Everything that is not overridden here is `lavis.runners.RunnerBase`. The stock runner does not know
 the keys `find_unused_parameters`, `load_ckpt_path`, `resume_in_place` and `keep_checkpoints` of
@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.precision import choose_device
 from lavis_dynrefer.training import checkpoints, loaders
+from lavis_dynrefer.training.process_group import on_main_process
 from lavis_dynrefer.training.run_settings import RunSettings, read_settings
 from lavis_dynrefer.training.splits import TRAIN, select_splits
 
@@ -119,7 +120,9 @@ class DynReferRunner(RunnerBase):
             InputError: the folder cannot be made.
         """
         root = Path(self.run.output_dir).expanduser().absolute()
-        self._resume_path = checkpoints.find_resumed(self.run.resume_ckpt_path, root)
+        self._resume_path = on_main_process(
+            lambda: checkpoints.find_resumed(self.run.resume_ckpt_path, root)
+        )
         in_place = self.run.resume_in_place and not self.run.evaluate
         if in_place and self._resume_path is not None:
             self.output_dir = self._resume_path.parent
@@ -184,10 +187,9 @@ class DynReferRunner(RunnerBase):
             metrics = self.evaluate("evaluate")
         else:
             self._fit()
-            best = self.output_dir / checkpoints.BEST
-            has_best = bool(self.run.valid_splits) and best.is_file()
             last_epoch = max(self.start_epoch, self.max_epoch) - 1
-            metrics = self.evaluate("best" if has_best else last_epoch)
+            use_best = bool(self.run.valid_splits) and self._has_best()
+            metrics = self.evaluate("best" if use_best else last_epoch)
         logger.info("finished in %.0f s", time.monotonic() - started)
         return metrics
 
@@ -297,9 +299,12 @@ class DynReferRunner(RunnerBase):
             checkpoints.write_checkpoint(self.output_dir / name, content)
             logger.info("epoch %d saved to %s", cur_epoch, self.output_dir / name)
 
+    def _has_best(self) -> bool:
+        return on_main_process((self.output_dir / checkpoints.BEST).is_file)
+
     def _reload_best_model(self, model: nn.Module) -> nn.Module:
         path = self.output_dir / checkpoints.BEST
-        if path.is_file():
+        if self._has_best():
             weights = checkpoints.read_checkpoint(path)["model"]
             checkpoints.load_trained_weights(model, weights, source=path)
         else:
@@ -321,9 +326,15 @@ class DynReferRunner(RunnerBase):
 
     def _restore_best(self, path: Path) -> None:
         """Take over the best epoch so far and its file, unless it is later than the resumed one."""
-        best = checkpoints.read_checkpoint(path) if path.is_file() else {}
-        if "best_metric" not in best or best["epoch"] >= self.start_epoch:
+
+        def read() -> tuple[float, int] | None:
+            best = checkpoints.read_checkpoint(path) if path.is_file() else {}
+            known = "best_metric" in best and best["epoch"] < self.start_epoch
+            return (best["best_metric"], best["epoch"]) if known else None
+
+        best = on_main_process(read)
+        if best is None:
             return
-        self.best_metric, self.best_epoch = best["best_metric"], best["epoch"]
+        self.best_metric, self.best_epoch = best
         if path.parent != self.output_dir and is_main_process():
             shutil.copyfile(path, self.output_dir / checkpoints.BEST)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lavis.common.dist_utils import is_dist_avail_and_initialized, is_main_process
+from lavis.common.dist_utils import is_dist_avail_and_initialized
 from lavis.common.logger import MetricLogger, SmoothedValue
 from lavis.common.registry import registry
 from lavis.datasets.data_utils import prepare_sample
@@ -28,6 +28,7 @@ from lavis_dynrefer.models.precision import autocast
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import MetricReport
+from lavis_dynrefer.training.process_group import on_main_process
 from lavis_dynrefer.training.run_settings import TASKS_OF, TaskSettings, read_settings
 from lavis_dynrefer.training.splits import TRAIN
 
@@ -207,12 +208,7 @@ class DynReferTask(BaseTask):
             "agg_metrics", the number that ranks checkpoints, and every metric as a float.
         """
         rows = _gather_rows(list(val_result))
-        metrics: list[Any] = [None]
-        if is_main_process():
-            metrics = [self._report(rows, split_name, epoch)]
-        if is_dist_avail_and_initialized():
-            dist.broadcast_object_list(metrics, src=0)
-        return metrics[0]
+        return on_main_process(lambda: self._report(rows, split_name, epoch))
 
     def _report(
         self, rows: Sequence[Mapping[str, Any]], split_name: str, epoch: Any

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import multiprocessing
 from toy_plugin import ToyTask, logged, make_runner, model_weight
 
+from lavis_dynrefer.training import checkpoints
+
 # ---- one process on a CPU
 
 
@@ -117,18 +119,22 @@ def test_missing_gpu_is_named(tmp_path, monkeypatch):
 
 def two_processes(rank, folder):
     torch.set_num_threads(1)
+    folder = Path(folder)
     rendezvous = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     options = {"model": {"num_unused": 3}, "find_unused_parameters": True}
     runner = make_runner(folder, **options)
     metrics = runner.train()["test"]
     weight = model_weight(runner.unwrap_dist_model(runner.model))
+    if rank == 1:
+        checkpoints.find_resumed = lambda *arguments: None  # as a disk that shows files late
     resumed = make_runner(folder, "resumed", resume_ckpt_path="auto", max_epoch=3, **options)
+    assert resumed._resume_path == folder / "job" / "checkpoint_last.pth"
     resumed.train()
     options = {"sizes": {"val": 1}, "test_splits": [], "model": {"frozen": True}}
     small = make_runner(folder, "eval", evaluate=True, **options).train()["val"]
     report = {"metrics": metrics, "weight": weight, "small": small, "start": resumed.start_epoch}
-    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(report))
+    (folder / f"rank{rank}.json").write_text(json.dumps(report))
     dist.destroy_process_group()
 
 
@@ -169,7 +175,7 @@ def test_two_processes_evaluate_a_single_sample_with_a_frozen_model(reports):
     assert first["small"]["indices"] == [0]
 
 
-def test_two_processes_resume(reports):
+def test_two_processes_resume_from_the_checkpoint_that_rank_0_finds(reports):
     _, first, second = reports
     assert (first["start"], second["start"]) == (2, 2)
 
