@@ -134,16 +134,21 @@ class GenerationConfig:
 
 
 @settings
-class CaptioningConfig:
+class ControlSettings:
+    """How training samples control words; of the model, or of one of its datasets."""
+
+    control_drop_all: Share = 0.5  # chance that a caption gets no control words; official
+    control_drop: Share = 0.5  # chance that a single control word is dropped; official
+    control_pos: Optional[Literal["textblob"]] = "textblob"  # finds noun phrases; None: only tags
+
+
+@settings
+class CaptioningConfig(ControlSettings):
     """The language model and its prompt."""
 
     llm: str = "flan_t5"  # a module of lavis_dynrefer.models.llms
     llm_options: Mapping[str, Any] = field(default_factory=dict)  # checked by the adapter
     max_text_length: Size = 32  # tokens, targets and control words; official
-    control_drop_all: Share = 0.5  # training: chance that a caption gets no control words; official
-    control_drop: Share = 0.5  # training: chance that a single control word is dropped; official
-    # training: tagger that finds noun phrases to control with; None: only tags
-    control_pos: Optional[Literal["textblob"]] = "textblob"
     steer_by_tags: bool = True  # inference: tags found are control words too; official
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 

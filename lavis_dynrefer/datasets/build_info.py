@@ -10,8 +10,9 @@ from typing import Literal, Optional
 
 from pydantic import Field
 
+from lavis_dynrefer.config import ControlSettings
 from lavis_dynrefer.metrics import EVALUATORS
-from lavis_dynrefer.settings import Share, settings
+from lavis_dynrefer.settings import settings
 from lavis_dynrefer.synthetic.world import WORLDS
 from lavis_dynrefer.vocab import TAG_METHODS
 
@@ -28,7 +29,7 @@ class ImageStorage:
 
 
 @settings
-class RegionInfo:
+class RegionInfo(ControlSettings):
     """Settings of every dataset."""
 
     root: Optional[str] = None  # folder of the dataset
@@ -40,9 +41,6 @@ class RegionInfo:
     prepared: Optional[str] = None  # folder of `dynrefer prepare`; None: prepared in the cache
     tags: Optional[str] = None  # file with one tag per line, "auto": frequent words, None: no tags
     tag_method: TagMethod = "match"  # how captions are tagged
-    control_pos: Optional[Literal["textblob"]] = "textblob"  # None: only tags are control words
-    control_drop_all: Share = 0.5  # training: chance that a caption gets no control words
-    control_drop: Share = 0.5  # training: chance that a single control word is dropped
     on_error: Literal["raise", "skip"] = "raise"  # skip: count an unreadable image and go on
     regions_per_image: int = Field(default=1, ge=1)  # in training: of one decoded image
     max_images: Optional[int] = Field(default=None, ge=1)  # for trials: the first of a split

@@ -13,7 +13,7 @@ from lavis_dynrefer.datasets.build_info import RegionInfo
 from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
 from lavis_dynrefer.datasets.region_dataset import RegionDataset, RegionTags
 from lavis_dynrefer.datasets.region_sets import first_regions, tags_of
-from lavis_dynrefer.datasets.region_source import RegionSource
+from lavis_dynrefer.datasets.region_source import CONTROL_KEYS, RegionSource
 from lavis_dynrefer.datasets.sources.collector import TRAIN
 from lavis_dynrefer.datasets.tables import RegionTable
 from lavis_dynrefer.structures import RegionSet
@@ -78,10 +78,20 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
             self.vis_processors["train"],
             self.text_processors["train"] if self.config.get("text_processor") else None,
             tags=self._tags(info, tag_list, region_set),
-            controls=ControlSampler.of(info),
+            controls=self._controls(info),
             regions_per_image=info.regions_per_image,
             **options,
         )
+
+    def _controls(self, info: RegionInfo) -> ControlSampler:
+        origins = {
+            **dict.fromkeys(CONTROL_KEYS, "the default"),
+            **dict.fromkeys(self.model_controls(), "the model's"),
+            **dict.fromkeys(self.config.build_info, "the dataset's"),
+        }
+        used = [f"{key} {getattr(info, key)}, {origins[key]}" for key in CONTROL_KEYS]
+        logger.info("%s: %s", self.dataset_name, "; ".join(used))
+        return ControlSampler.from_settings(info)
 
     def _tags(self, info: RegionInfo, tag_list: Sequence[str], region_set: RegionSet) -> RegionTags:
         """Tags found ahead of time, or a tagger that finds them when a region is asked for."""
@@ -110,7 +120,7 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
         """Prepare the dataset; LAVIS calls this in one process while the others wait."""
         try:
             self.make_raw_files(self.info())
-        except (ValueError, FileExistsError) as error:
+        except ValueError as error:
             raise self._error(str(error)) from error
         self.read_splits()
 

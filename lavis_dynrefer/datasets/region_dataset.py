@@ -23,6 +23,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.opening import IMAGE_ERRORS, decode_image
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 from lavis_dynrefer.views.samples import concat_samples
+from lavis_dynrefer.views.view_processor import ViewProcessor
 from lavis_dynrefer.vocab.control_words import ControlSampler
 
 logger = logging.getLogger(__name__)
@@ -134,8 +135,12 @@ class RegionDataset(Dataset[dict[str, Any]]):
         self.tags = tags or RegionTags()
         self.controls = controls or ControlSampler()
         self.on_error = on_error
-        # Boxes and RGB images of the dataset need no further check.
-        self._crop = getattr(vis_processor, "crop", vis_processor)
+        self._crop: Callable[[Image.Image, Tensor], Mapping[str, Any]] = vis_processor
+        if (
+            isinstance(vis_processor, ViewProcessor)
+            and type(vis_processor).__call__ is ViewProcessor.__call__
+        ):
+            self._crop = vis_processor.crop  # images and boxes of the dataset are checked
         # By default a training sample is one region, and rows need no list.
         self._samples: Sequence[Sequence[int]] | None = None
         if not train:

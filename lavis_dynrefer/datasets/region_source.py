@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
+from lavis_dynrefer.config import ControlSettings
 from lavis_dynrefer.datasets.build_info import RegionInfo
 from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
 from lavis_dynrefer.datasets.region_sets import captions_of
@@ -23,6 +25,7 @@ from lavis_dynrefer.vocab import build_vocabulary, load_names
 from lavis_dynrefer.vocab.pos import PosTagger
 
 KEYS = ("data_type", "type", "vis_processor", "text_processor", "build_info")
+CONTROL_KEYS = tuple(field.name for field in fields(ControlSettings))
 
 
 class RegionSource:
@@ -152,12 +155,21 @@ class RegionSource:
             raise DatasetError(
                 f"datasets.{self.dataset_name}: unknown {unknown}; expected some of {list(KEYS)}"
             )
-        values = OmegaConf.to_container(self.config.build_info, resolve=True)
+        own = OmegaConf.to_container(self.config.build_info, resolve=True)
+        values = {**self.model_controls(), **own}
         where = f"datasets.{self.dataset_name}.build_info"
         try:
             return from_mapping(self.info_type, values, where=where)
         except ValueError as error:
             raise DatasetError(str(error)) from error
+
+    def model_controls(self) -> dict[str, Any]:
+        """The settings of control words that the model of the run names; none without a run."""
+        run = OmegaConf.create(
+            {"captioning": "${oc.select:model.captioning,null}"}, parent=self.config
+        )
+        found = run.captioning or {}
+        return {key: found[key] for key in CONTROL_KEYS if key in found}
 
     def tag_names(self, info: RegionInfo, train: RegionSet | None) -> list[str] | None:
         """The tag list: the file `tags` names, or with "auto" frequent words of the captions."""

@@ -27,14 +27,17 @@ MODULES = {
         "dynrefer_train": "lavis_dynrefer.host.processors",
         "dynrefer_eval": "lavis_dynrefer.host.processors",
     },
-    "builder_name_mapping": {
-        "vg_region": "lavis_dynrefer.datasets.builders",
-        "ovad": "lavis_dynrefer.datasets.builders",
-        "coco_region": "lavis_dynrefer.datasets.builders",
-        "refcocog_region": "lavis_dynrefer.datasets.builders",
-        "synthetic_region": "lavis_dynrefer.datasets.builders",
-        "custom_region": "lavis_dynrefer.datasets.builders",
-    },
+    "builder_name_mapping": dict.fromkeys(
+        (
+            "vg_region",
+            "ovad",
+            "coco_region",
+            "refcocog_region",
+            "synthetic_region",
+            "custom_region",
+        ),
+        "lavis_dynrefer.datasets.builders",
+    ),
     "task_name_mapping": {"dynrefer": "lavis_dynrefer.training.task"},
     "runner_name_mapping": {"runner_dynrefer": "lavis_dynrefer.training.runner"},
 }

@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from lavis_dynrefer.config import ControlSettings
 from lavis_dynrefer.vocab.pos import PosTagger, build_pos_tagger, is_content, is_noun
 
 
@@ -37,15 +37,15 @@ class ControlSampler:
     drop: float = 0.5
 
     @classmethod
-    def of(cls, config: Any) -> ControlSampler:
-        """From `control_pos`, `control_drop_all` and `control_drop` of a config.
+    def from_settings(cls, settings: ControlSettings) -> ControlSampler:
+        """The sampler of a model's or a dataset's settings.
 
         Raises:
             InputError: an unknown part-of-speech tagger.
             MissingPackageError: its package is not installed.
         """
-        pos = build_pos_tagger(config.control_pos) if config.control_pos else None
-        return cls(pos, config.control_drop_all, config.control_drop)
+        pos = build_pos_tagger(settings.control_pos) if settings.control_pos else None
+        return cls(pos, settings.control_drop_all, settings.control_drop)
 
     def prompt(self, caption: str, tags: Iterable[str], rng: random.Random) -> str:
         """A prompt for one caption with these tags."""

@@ -76,6 +76,24 @@ def test_a_training_batch_is_what_the_model_takes(vg, tmp_path):
     assert dataset.tag_names == ("cat", "dog")
 
 
+@pytest.mark.parametrize(
+    ("model", "info", "expected", "origin"),
+    [
+        ({}, {}, 0.5, "the default"),
+        ({"captioning": {"control_drop": 0.1}}, {}, 0.1, "the model's"),
+        ({"captioning": {"control_drop": 0.1}}, {"control_drop": 0.2}, 0.2, "the dataset's"),
+    ],
+)
+def test_control_words_are_sampled_as_the_model_says_whatever_the_yaml_of_the_dataset(
+    vg, caplog, model, info, expected, origin
+):
+    with caplog.at_level(logging.INFO):
+        datasets = build("vg_region", root=str(vg), splits=["train"], model=model, **info)
+
+    assert datasets["train"].controls.drop == expected
+    assert f"control_drop {expected}, {origin}" in caplog.text
+
+
 def test_noun_phrases_are_control_words_unless_the_model_says_otherwise(vg):
     pytest.importorskip("textblob")
     model = {"captioning": {"control_drop_all": 0, "control_drop": 0}}

@@ -304,7 +304,6 @@ def test_the_command_writes_a_tag_list(vg, tmp_path):
     [
         (["vg", "coco"], "expected one dataset"),
         (["tags", "vg"], "--output: expected"),
-        (["vg", "--processes", "0"], "--processes: expected at least 1"),
         (["vg", "--set", "prepared=/there"], "--set prepared"),
         (["vgg"], "no dataset 'vgg'"),
     ],

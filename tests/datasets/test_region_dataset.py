@@ -73,6 +73,20 @@ def test_evaluation_decodes_an_image_once_for_all_its_regions(build):
     ]
 
 
+class Mirrored(ViewProcessor):
+    """A processor of the user, which does more than crop."""
+
+    def __call__(self, image, boxes):
+        sample = super().__call__(image, boxes)
+        return {**sample, "views": sample["views"].flip(-1) + 1}
+
+
+def test_the_call_of_a_processor_of_the_user_is_used(build):
+    own = Mirrored(FixedScales([0.0, 1.0]), image_size=SIDE)
+
+    assert torch.equal(build(own)[0]["views"], build()[0]["views"].flip(-1) + 1)
+
+
 def test_captions_are_processed_in_training_only(build):
     assert build(train=True)[0]["captions"] == ["a dog!"]
     assert build()[0]["captions"] == ["A Dog!", "two dogs"]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lavis_dynrefer.config import CaptioningConfig
+from lavis_dynrefer.config import ControlSettings
 from lavis_dynrefer.vocab.control_words import (
     ControlSampler,
     content_phrases,
@@ -88,7 +88,9 @@ def test_half_of_the_captions_get_no_words_and_the_others_half_of_them():
 
 def sampler(**changes):
     """A sampler that drops nothing."""
-    return ControlSampler.of(CaptioningConfig(control_drop_all=0.0, control_drop=0.0, **changes))
+    return ControlSampler.from_settings(
+        ControlSettings(control_drop_all=0.0, control_drop=0.0, **changes)
+    )
 
 
 @pytest.mark.parametrize(

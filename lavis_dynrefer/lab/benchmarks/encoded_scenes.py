@@ -128,7 +128,7 @@ def train_on_encoded(
     rng, words_rng = torch.Generator().manual_seed(seed), random.Random(seed)
     tags = model.tagging.tags
     tagger, column = Tagger(tags), {tag: index for index, tag in enumerate(tags)}
-    controls = ControlSampler.of(model.caption_config)
+    controls = ControlSampler.from_settings(model.caption_config)
     for name, part in model.named_children():
         part.requires_grad_(name in parts)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -150,7 +150,7 @@ def train_on_encoded(
         found = [tagger(text) for text in texts]
         prompts = [controls.prompt(*pair, words_rng) for pair in zip(texts, found)]
         with torch.autocast("cpu", torch.bfloat16):
-            queries = model.encode_regions(encoded.views(rows, columns(batch, rng)))
+            queries = model.region_queries(encoded.views(rows, columns(batch, rng)))
             numbers = [[column[tag] for tag in row] for row in found]
             losses = model.losses_of(queries, texts, numbers, prompts)
         losses["loss"].backward()
