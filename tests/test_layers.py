@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from fresh_interpreter import run_python
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "lavis_dynrefer"
@@ -29,8 +28,8 @@ PURE = [room for rooms in FLOORS[:3] for room in rooms]
 HEAVY = ("lavis", "transformers", "torchvision", f"{PACKAGE}.models")  # no pure room imports them
 MAY_PRINT = {"cli", "demo", "lab"}
 BANNED_NAMES = {"utils", "misc", "common", "helpers"}
-MOST_LINES = 400
-MOST_FILES = 13  # of a folder, without its __init__.py
+MAX_LINES = 400
+MAX_FILES = 13  # of a folder, without its __init__.py
 LAVIS_NAMES = {"train.py", "evaluate.py"}  # modules that LAVIS's commands are called by
 
 
@@ -43,8 +42,8 @@ def violations(root: Path) -> list[str]:
         if count > 1 and name not in LAVIS_NAMES:
             found.append(f"{name}: {count} files of that name")
     for folder, count in Counter(path.parent for path in named).items():
-        if count > MOST_FILES:
-            found.append(f"{folder.relative_to(root)}: more than {MOST_FILES} files")
+        if count > MAX_FILES:
+            found.append(f"{folder.relative_to(root)}: more than {MAX_FILES} files")
     return found
 
 
@@ -56,9 +55,9 @@ def _check(path: Path, root: Path) -> list[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = [what for name in _imports(tree) for what in _check_import(room, name)]
     if BANNED_NAMES.intersection(parts):
-        found.append("name says nothing")
-    if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES:
-        found.append(f"more than {MOST_LINES} lines")
+        found.append("meaningless name")
+    if len(path.read_text(encoding="utf-8").splitlines()) > MAX_LINES:
+        found.append(f"more than {MAX_LINES} lines")
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler) and _swallows(node):
             found.append(f"line {node.lineno} swallows every error")
@@ -120,76 +119,60 @@ heavy = {HEAVY}
 print([name for name in sys.modules if name.startswith(tuple(f"{{name}}." for name in heavy))
        or name in heavy])
 """
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = run_python(code)
 
     assert result.stdout == "[]\n", result.stderr
+
+
+@pytest.fixture
+def plant(tmp_path):
+    """Write modules below an empty package: path -> code. Returns the violations found."""
+
+    def write(**modules):
+        for path, code in modules.items():
+            file = tmp_path / PACKAGE / f"{path.replace('__', '/')}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(code)
+        return violations(tmp_path)
+
+    return write
 
 
 @pytest.mark.parametrize(
     ("path", "code", "complaint"),
     [
-        ("images/boxes.py", "from lavis_dynrefer.models import losses", "imports upwards"),
-        ("images/boxes.py", "import lavis_dynrefer.training.task", "imports upwards"),
-        ("images/boxes.py", "from lavis_dynrefer import predictor", "imports upwards"),
-        ("views/nesting.py", "def f():\n    import lavis.models", "must not know LAVIS"),
-        ("metrics/caption_scores.py", "from lavis_dynrefer.models import x", "imports upwards"),
-        ("models/losses.py", "from . import x", "relative import"),
-        ("models/helpers.py", "", "name says nothing"),
-        ("common/boxes.py", "", "has no place in FLOORS"),
-        ("vocab/names.py", "from lavis_dynrefer.questions import Questions", "imports upwards"),
-        ("cli/export.py", "from lavis_dynrefer.lab import estimates", "imports lab"),
-        ("models/losses.py", "x = 1\n" * 401, "more than 400 lines"),
-        ("models/losses.py", "print('loss')", "line 1 prints"),
-        ("training/task.py", "try:\n    pass\nexcept:\n    raise", "swallows every error"),
-        (
-            "training/task.py",
-            "try:\n    x = 1\nexcept Exception:\n    pass",
-            "swallows every error",
-        ),
+        ("images__boxes", "import lavis_dynrefer.models.losses", "imports upwards"),
+        ("images__boxes", "from lavis_dynrefer import predictor", "imports upwards"),
+        ("views__nesting", "def f():\n    import lavis.models", "must not know LAVIS"),
+        ("models__losses", "from . import x", "relative import"),
+        ("cli__export", "from lavis_dynrefer.lab import estimates", "imports lab"),
+        ("models__helpers", "", "meaningless name"),
+        ("common__boxes", "", "has no place in FLOORS"),
+        ("models__losses", "x = 1\n" * 401, "more than 400 lines"),
+        ("models__losses", "print('loss')", "line 1 prints"),
+        ("training__task", "try:\n    x = 1\nexcept Exception:\n    pass", "swallows every error"),
     ],
 )
-def test_planted_violation_is_found(tmp_path, path, code, complaint):
-    planted = tmp_path / PACKAGE / path
-    planted.parent.mkdir(parents=True)
-    planted.write_text(code)
+def test_planted_violation_is_found(plant, path, code, complaint):
+    (found,) = plant(**{path: code})
 
-    found = violations(tmp_path)
-
-    assert len(found) == 1
-    assert complaint in found[0]
+    assert complaint in found
 
 
-@pytest.mark.parametrize(
-    ("path", "code"),
-    [
-        ("cli/main.py", "from lavis_dynrefer.predictor import RegionPredictor\nprint('caption')"),
-        ("models/losses.py", "import lavis.models\nfrom lavis_dynrefer.images import boxes"),
-        ("training/runner.py", "try:\n    x = 1\nexcept ValueError:\n    pass"),
-    ],
-)
-def test_allowed_code_is_not_reported(tmp_path, path, code):
-    allowed = tmp_path / PACKAGE / path
-    allowed.parent.mkdir(parents=True)
-    allowed.write_text(code)
+def test_allowed_code_is_not_reported(plant):
+    found = plant(
+        cli__main="from lavis_dynrefer.predictor import RegionPredictor\nprint('caption')",
+        models__losses="import lavis.models\nfrom lavis_dynrefer.images import boxes",
+        training__runner="try:\n    x = 1\nexcept ValueError:\n    pass",
+    )
 
-    assert violations(tmp_path) == []
+    assert found == []
 
 
-def test_second_file_of_a_name_is_found(tmp_path):
-    for folder in ("images", "views"):
-        (tmp_path / PACKAGE / folder).mkdir(parents=True)
-        (tmp_path / PACKAGE / folder / "boxes.py").touch()
-        (tmp_path / PACKAGE / folder / "train.py").touch()
+def test_repeated_names_and_overfull_folders_are_found(plant):
+    files = {f"images__boxes_{number}": "" for number in range(MAX_FILES)}
 
-    assert violations(tmp_path) == ["boxes.py: 2 files of that name"]
-
-
-def test_overfull_folder_is_found(tmp_path):
-    folder = tmp_path / PACKAGE / "images"
-    folder.mkdir(parents=True)
-    for number in range(MOST_FILES + 1):
-        (folder / f"boxes_{number}.py").touch()
-
-    assert violations(tmp_path) == [f"{PACKAGE}/images: more than {MOST_FILES} files"]
+    assert plant(**files, images__boxes="", views__boxes="") == [
+        "boxes.py: 2 files of that name",
+        f"{PACKAGE}/images: more than {MAX_FILES} files",
+    ]
