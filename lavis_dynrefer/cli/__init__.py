@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, did_you_mean, text_for_user
 from lavis_dynrefer.host import compat
+
+EXIT_PIPE_CLOSED = 1  # as of every Python program
+EXIT_STOPPED = 130  # as shells report a command ended by Ctrl-C
 
 # Command -> its module, which is imported when the command is chosen, and what it does.
 # A module offers `add_arguments(parser)` and `run(arguments) -> exit code`.
@@ -64,9 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in words if not word.startswith("-")), "")
     try:
-        with compat.needing_lavis(f"dynrefer {command}"):
-            arguments = _parse(words, command)
-            return _module(command).run(arguments)
+        try:
+            with compat.needing_lavis(f"dynrefer {command}"):
+                arguments = _parse(words, command)
+                code: int = importlib.import_module(COMMANDS[command][0]).run(arguments)
+                return code
+        finally:
+            sys.stdout.flush()  # so that a closed pipe is noticed here, not at exit
+    except BrokenPipeError:  # the reader has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return EXIT_STOPPED
     except Exception as error:
         text = text_for_user(error)
         if text is None or "--debug" in words:
@@ -75,12 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
 
 
-def _module(command: str) -> ModuleType:
-    return importlib.import_module(COMMANDS[command][0])
-
-
 def _parse(words: Sequence[str], chosen: str) -> argparse.Namespace:
-    """The arguments; only the chosen command is asked which ones it has."""
+    """The arguments; only the module of the chosen command is imported."""
     debug: dict[str, Any] = {"action": "store_true", "help": "show the traceback of an error"}
     parser = argparse.ArgumentParser(prog="dynrefer", description=__doc__)
     parser.add_argument("--debug", **debug)
@@ -91,11 +100,11 @@ def _parse(words: Sequence[str], chosen: str) -> argparse.Namespace:
         )
         command.add_argument("--debug", default=argparse.SUPPRESS, **debug)
         if name == chosen:
-            module = _module(name)
+            module = importlib.import_module(COMMANDS[name][0])
             command.description = module.__doc__
             module.add_arguments(command)
     arguments, unknown = parser.parse_known_args(words)
-    if unknown:  # said with the usage of the command, not of `dynrefer`
+    if unknown:  # reported with the usage of the command, not of `dynrefer`
         command = commands.choices[chosen]
         command.error(_unrecognised(unknown, command.format_usage()))
     return arguments

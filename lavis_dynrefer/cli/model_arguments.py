@@ -1,4 +1,4 @@
-"""Arguments shared by the commands that answer: which model, and where a server listens."""
+"""Arguments that commands share: bounded numbers, the model, and where a server listens."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ import argparse
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
     from lavis_dynrefer.predictor import RegionPredictor
     from lavis_dynrefer.serve import ServeSettings
 
 HOST = "127.0.0.1"
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The argparse type of integers from `minimum`."""
+
+    def convert(text: str) -> int:
+        number = int(text)
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"expected at least {minimum}, got {number}")
+        return number
+
+    convert.__name__ = "integer"  # argparse: "invalid integer value"
+    return convert
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +70,7 @@ def add_server_arguments(
     add_model_arguments(parser)
     group = parser.add_argument_group("limits")
     for name in limits:
-        default, field = getattr(settings, name), type(settings).model_fields[name]
+        default, field = getattr(settings, name), type(settings).__pydantic_fields__[name]
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(default),

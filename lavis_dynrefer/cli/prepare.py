@@ -21,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, source_from
+from lavis_dynrefer.cli.model_arguments import at_least
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.vocab import TAG_METHODS, build_pos_tagger
 
@@ -41,9 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tags", help="tag list, or auto: find the tags of training captions")
     parser.add_argument("--tag-method", choices=TAG_METHODS, default=TAG_METHODS[0])
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="for the tags")
-    parser.add_argument("--size", type=int, default=1000, help=f"`prepare {TAGS}`: most tags")
-    parser.add_argument("--min-count", type=int, default=3, help="and how often each must occur")
+    parser.add_argument(
+        "--processes",
+        type=at_least(1),
+        default=os.cpu_count() or 1,
+        help="worker processes for tagging",
+    )
+    parser.add_argument(
+        "--size", type=at_least(1), default=1000, help=f"`prepare {TAGS}`: maximum number of tags"
+    )
+    parser.add_argument(
+        "--min-count",
+        type=at_least(1),
+        default=3,
+        help=f"`prepare {TAGS}`: how often each tag must occur at least",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,9 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     if len(names) != 1 and not wants_list:
         raise InputError(f"expected one dataset, or {TAGS} and a dataset; got {' '.join(names)}")
     arguments.dataset = names[-1]
-    for option in ("processes", "size", "min_count"):
-        if getattr(arguments, option) < 1:
-            raise InputError(f"--{option.replace('_', '-')}: expected at least 1")
     if wants_list and (arguments.output is None or not arguments.output.parent.is_dir()):
         raise InputError("--output: expected the name of the tag list, in an existing folder")
     source = source_from(arguments)

@@ -75,7 +75,7 @@ def _number_format() -> list[str]:
     from lavis_dynrefer.models.precision import choose_device, fastest_amp_dtype
 
     fastest = fastest_amp_dtype(choose_device("auto", auto=("cuda",)))
-    return [f"run.amp={str(fastest is not None).lower()}", f"run.amp_dtype={fastest or 'bf16'}"]
+    return ["run.amp=true", f"run.amp_dtype={fastest}"] if fastest else ["run.amp=false"]
 
 
 def _run_lavis(

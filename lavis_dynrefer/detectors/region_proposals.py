@@ -27,28 +27,30 @@ class RegionProposer:
         weights: state dict file of `fasterrcnn_resnet50_fpn` or
             `fasterrcnn_mobilenet_v3_large_320_fpn`.
         count: maximum number of regions per image.
+        device: where the network runs.
 
     Raises:
         MissingFileError: there is no such file.
         InputError: weights of another network.
     """
 
-    def __init__(self, weights: Path, *, count: int) -> None:
-        self._detector = _load(weights)
+    def __init__(self, weights: Path, *, count: int, device: str | torch.device = "cpu") -> None:
+        self._device = torch.device(device)
+        self._detector = _load(weights).to(self._device)
         self._count = count
 
     @torch.no_grad()
     def __call__(self, image: Image.Image) -> Tensor:
-        """Boxes (R, 4), xyxy in pixels, best first; R is at most the count, and may be 0."""
+        """Boxes (R, 4) on the CPU, xyxy in pixels, best first; R is 0 to `count`."""
         from torchvision.ops import clip_boxes_to_image
         from torchvision.transforms.functional import to_tensor
 
         detector = self._detector
-        pixels, _ = detector.transform([to_tensor(image)])
+        pixels, _ = detector.transform([to_tensor(image).to(self._device)])
         proposals, _ = detector.rpn(pixels, detector.backbone(pixels.tensors))
         height, width = pixels.image_sizes[0]
         scale = torch.tensor([image.width / width, image.height / height]).repeat(2)
-        boxes: Tensor = clip_boxes_to_image(proposals[0] * scale, (image.height, image.width))
+        boxes: Tensor = clip_boxes_to_image(proposals[0].cpu() * scale, (image.height, image.width))
         return boxes[: self._count]
 
 

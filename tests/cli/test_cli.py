@@ -1,15 +1,16 @@
-"""The `dynrefer` command: it imports what the chosen command needs, and tells bugs from errors."""
+"""The `dynrefer` command: lazy imports, user errors and bugs."""
 
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from types import ModuleType
 
 import pytest
 
-from lavis_dynrefer.cli import COMMANDS, main
+from lavis_dynrefer.cli import COMMANDS, EXIT_STOPPED, main
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, InputError, MissingPackageError
 
 HEAVY = ("lavis", "numpy", "torch", "transformers")
@@ -83,6 +84,28 @@ def test_bug_keeps_its_traceback(failing, error):
         main(["fail"])
 
 
+def test_ctrl_c_ends_any_command_without_a_traceback(failing, capsys):
+    failing(KeyboardInterrupt())
+
+    assert main(["fail"]) == EXIT_STOPPED
+    assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"), [(["--help"], ""), (["validate", "no.yaml"], "1")]
+)
+def test_closed_pipe_ends_without_a_traceback(arguments, unbuffered):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lavis_dynrefer.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    process.stdout.close()  # before the command has written anything
+
+    assert (process.communicate()[1], process.returncode) == (b"", 1)
+
+
 @pytest.mark.parametrize("words", [["--debug", "fail"], ["fail", "--number", "1", "--debug"]])
 def test_debug_shows_the_traceback_of_any_error(failing, words):
     failing(InputError("--box: expected four numbers"))
@@ -107,9 +130,12 @@ def test_command_without_lavis_says_how_to_install_it(failing, capsys):
         ),
         (["serve", "--prot=80"], "unrecognized arguments: --prot=80; did you mean --port?"),
         (["export", "a", "b", "c", "--zzz"], "unrecognized arguments: c --zzz\n"),
+        (["inspect", "vg", "--samples=-1"], "argument --samples: expected at least 0, got -1"),
+        (["inspect", "vg", "--seed=x"], "argument --seed: invalid integer value: 'x'"),
+        (["prepare", "vg", "--processes=0"], "argument --processes: expected at least 1, got 0"),
     ],
 )
-def test_unknown_option_is_reported_with_the_usage_of_its_command(arguments, message, capsys):
+def test_invalid_option_is_reported_with_the_usage_of_its_command(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
 
@@ -118,7 +144,7 @@ def test_unknown_option_is_reported_with_the_usage_of_its_command(arguments, mes
     assert message in error
 
 
-def test_unknown_command_is_reported_with_those_there_are(capsys):
+def test_unknown_command_is_reported(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["pedict", "a.jpg"])
 

@@ -99,12 +99,6 @@ def test_a_trial_is_inspected_as_such(coco):
     assert "1 regions kept of 1 read" in text
 
 
-@pytest.mark.parametrize("option", ["--samples", "--seed", "--processes"])
-def test_numbers_that_make_no_sense_are_refused(coco, capsys, option):
-    assert inspect(coco, option, "-1") == 2
-    assert f"error: {option}: expected at least" in capsys.readouterr().err
-
-
 def test_a_dataset_that_cannot_be_read_leaves_no_folder(tmp_path):
     assert main(["inspect", "coco", "--root", "nowhere", "--output", str(tmp_path / "out")]) == 2
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ def found(tmp_path):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
         paths = [tmp_path / folder for folder in folders or ["."]]
-        return [image.name for image in find_images(paths, **{"recursive": False, **options})]
+        return list(find_images(paths, **{"recursive": False, **options}))
 
     return find
 

@@ -14,7 +14,8 @@ IMAGE = ["{image}", "--whole-image"]
         (["{empty}", "--whole-image"], "no file that ends in .avif"),
         (["{image}", "--boxes", "nowhere.json"], "no file of boxes nowhere.json"),
         (["{image}", "--boxes", "{others}"], "names none of the images: its first is 'x.jpg'"),
-        ([*IMAGE, "--format", "yolo"], "--format: expected some of jsonl"),
+        ([*IMAGE, "--format", "yolo"], "--format: unknown 'yolo'; expected one of"),
+        ([*IMAGE, "--format", "coko"], "--format: unknown 'coko'; did you mean coco?"),
         ([*IMAGE, "--format", "json,csv"], "without --output expected one format"),
         ([*IMAGE, "--format", "fiftyone"], "without --output expected one format"),
         ([*IMAGE, "--draw"], "--draw needs --output"),
@@ -58,7 +59,10 @@ def test_an_invalid_call_ends_with_one_line(image, predict, tmp_path, capsys, ar
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--box", "1,2,3"], ["--box", "1,2,3,x"], ["--whole-image", "--box", "1,2,3,4"]],
+    [
+        *([], ["--box", "1,2,3"], ["--box", "1,2,3,x"], ["--whole-image", "--box", "1,2,3,4"]),
+        ["--whole-image", "--proposal-count", "0"],
+    ],
 )
 def test_regions_come_from_one_source(image, predict, arguments):
     with pytest.raises(SystemExit, match="2"):

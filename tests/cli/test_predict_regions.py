@@ -20,3 +20,17 @@ def test_proposed_regions_are_answered_once(image, predict, tmp_path):
 
     assert predict(image, *arguments, *few) == 0
     assert (tmp_path / "out" / "results.jsonl").read_text() == before
+
+
+def test_detector_and_model_share_the_device(image, predict, tmp_path, monkeypatch):
+    devices = []
+
+    def proposer(weights, *, count, device):
+        devices.append(device)
+        return lambda image: torch.zeros(0, 4)
+
+    monkeypatch.setattr("lavis_dynrefer.detectors.region_proposals.RegionProposer", proposer)
+    arguments = ["--proposals", "rpn", "--proposal-weights", tmp_path / "detector.pth"]
+
+    assert predict(image, *arguments, "--device", "cpu", "--tasks", "tags") == 0
+    assert devices == [torch.device("cpu")]

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.cli.predict import predict_run
@@ -112,28 +113,54 @@ def test_of_many_regions_some_are_explained_and_all_answered(image, predict, tmp
     assert "1 more region is not explained here." in page
 
 
-@pytest.mark.parametrize("option", ["--draw", "--explain"])
-def test_a_model_that_fails_on_one_image_answers_the_others(
-    scenes, predict, tmp_path, monkeypatch, option
-):
+@pytest.fixture
+def fail_on_scene_1(scenes, predict, tmp_path, monkeypatch):
+    """Predicts on three scenes while the model fails on the regions of the second."""
     folder, boxes = scenes
-    whole = Answerer.encode
-
-    def out_of_memory(self, sample):
-        if (sample["image_boxes"] == 77).any():
-            raise RuntimeError("out of memory")
-        return whole(self, sample)
-
-    monkeypatch.setattr(Answerer, "encode", out_of_memory)
     (tmp_path / "boxes.json").write_text(json.dumps({**boxes, "scene 1.png": [[77, 7, 90, 90]]}))
-    output = ["--output", tmp_path / "out", option]
+    encode = Answerer.encode
 
-    assert predict(folder, "--boxes", tmp_path / "boxes.json", *FEW, *output) == 3
+    def run(error, option):
+        def failing(self, sample):
+            if (sample["image_boxes"] == 77).any():
+                raise error
+            return encode(self, sample)
 
-    rows = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
-    assert [json.loads(row)["image"] for row in rows] == ["scene 0.png", "scene 2.png"]
+        monkeypatch.setattr(Answerer, "encode", failing)
+        output = ["--output", tmp_path / "out", option]
+        return predict(folder, "--boxes", tmp_path / "boxes.json", *FEW, *output)
+
+    return run
+
+
+def answered(folder):
+    return [json.loads(row)["image"] for row in (folder / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("option", ["--draw", "--explain"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError: CUDA out of memory"),
+        (ValueError("odd"), "odd"),
+    ],
+)
+def test_model_that_fails_on_one_image_answers_the_others(
+    fail_on_scene_1, tmp_path, option, error, reason
+):
+    assert fail_on_scene_1(error, option) == 3
+
+    assert answered(tmp_path / "out") == ["scene 0.png", "scene 2.png"]
     failures = json.loads((tmp_path / "out" / "failures.json").read_text())
-    assert failures == {"scene 1.png": "RuntimeError: out of memory"}
+    assert failures == {"scene 1.png": reason}
+
+
+@pytest.mark.parametrize("option", ["--draw", "--explain"])
+def test_other_errors_of_torch_end_the_run(fail_on_scene_1, tmp_path, option):
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        fail_on_scene_1(RuntimeError("CUDA error: device-side assert triggered"), option)
+
+    assert "scene 2.png" not in answered(tmp_path / "out")
 
 
 def test_views_the_model_cannot_fuse_stop_before_any_image(image, predict, monkeypatch, capsys):

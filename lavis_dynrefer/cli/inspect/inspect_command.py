@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, read_splits, source_from
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.cli.model_arguments import at_least
 
 if TYPE_CHECKING:
     from lavis_dynrefer.datasets.region_source import RegionSource
@@ -25,15 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, help="folder of inspect.html and regions.png; else inspect-DATASET"
     )
-    parser.add_argument("--samples", type=int, default=12, help="images shown of each split")
-    parser.add_argument("--seed", type=int, default=0, help="seed for choosing these images")
+    parser.add_argument(
+        "--samples", type=at_least(0), default=12, help="images shown of each split"
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="seed for choosing these images"
+    )
     parser.add_argument(
         "--check-images",
         choices=("header", "decode"),
         help="open all image files, or decode them, which alone finds damaged ones",
     )
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, help="that check many images"
+        "--processes",
+        type=at_least(1),
+        default=os.cpu_count() or 1,
+        help="worker processes for --check-images",
     )
 
 
@@ -44,9 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     from lavis_dynrefer.cli.inspect import inspect_report  # imports torch: slow
     from lavis_dynrefer.datasets.region_sets import first_regions
 
-    for option, least in (("samples", 0), ("processes", 1), ("seed", 0)):
-        if getattr(arguments, option) < least:
-            raise InputError(f"--{option}: expected at least {least}")
     console = Console(markup=False, emoji=False)  # names in the data may look like either
     source = source_from(arguments)
     info = source.info()
@@ -62,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = _image_folder(source, found)
     warnings = []
     if not folder.is_dir():
-        warnings.append(f"There is no folder {folder}: the numbers stand without the images.")
+        warnings.append(f"There is no folder {folder}: only annotation statistics are reported.")
     for text in warnings:
         console.print(f"warning: {text}", soft_wrap=True, highlight=False)
     kind = str(source.config.type).replace("default", "")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer import __version__
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.formats import FORMATS, ROWS, ResultLog
 
 SETTINGS = "run.json"
 FAILURES = "failures.json"
-_LONGEST = 60  # characters of a file name; each may take 4 of the 255 bytes allowed
+_MAX_LENGTH = 60  # characters of a file name; each may take 4 of the 255 bytes allowed
 
 
 def check_formats(formats: Sequence[str], *, to_stdout: bool) -> None:
@@ -25,9 +25,10 @@ def check_formats(formats: Sequence[str], *, to_stdout: bool) -> None:
     Raises:
         InputError: names them.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise InputError(f"--format: expected some of {', '.join(FORMATS)}, got {unknown}")
+    for name in formats:
+        problem = choice_problem("--format", name, FORMATS)
+        if problem:
+            raise InputError(problem)
     if to_stdout and sum(len(FORMATS[name].files) for name in formats) > 1:
         raise InputError(
             f"--format {','.join(formats)}: without --output expected one format of one file"
@@ -102,7 +103,7 @@ def file_stem(name: str) -> str:
     ('my house.png', True)
     """
     stem = re.sub(r"[^\w. -]+", "_", name.encode("utf-8", "replace").decode()).strip("._ -")
-    stem = stem[:_LONGEST]
+    stem = stem[:_MAX_LENGTH]
     if stem == name:
         return stem
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
@@ -117,7 +118,7 @@ def _check_settings(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, 
     ]
     if changes:
         raise InputError(
-            f"--output {folder} has answers of another run; different: {'; '.join(changes)}. "
+            f"--output {folder} holds answers made with other settings: {'; '.join(changes)}. "
             "Name another folder, or start over with --no-resume"
         )
 

@@ -16,22 +16,21 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_dynrefer.cli.model_arguments import add_model_arguments, load_predictor
+from lavis_dynrefer.cli import EXIT_STOPPED
+from lavis_dynrefer.cli.model_arguments import add_model_arguments, at_least, load_predictor
 from lavis_dynrefer.errors import InputError
 
 if TYPE_CHECKING:
-    from lavis_dynrefer.cli.predict.predict_images import ImageFile
     from lavis_dynrefer.cli.predict.predict_run import PredictRun
 
 EXIT_SOME_FAILED = 3
-EXIT_STOPPED = 130  # as shells report a command ended by Ctrl-C
 _WORDS = "WORD,WORD or @FILE"
 _QUESTIONS = {  # option -> metavar and help
     "attributes": (_WORDS, "to score; @FILE: one per line, or OVAD's json"),
@@ -111,7 +110,7 @@ def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--proposal-weights", type=Path, help="weight file of a torchvision Faster R-CNN"
     )
-    options.add_argument("--proposal-count", type=int, default=20, help="most proposals per image")
+    options.add_argument("--proposal-count", type=at_least(1), default=20, help="maximum per image")
     options.add_argument("--sam", type=Path, metavar="FOLDER", help="SAM weights, for --point")
 
 
@@ -122,7 +121,11 @@ def run(arguments: argparse.Namespace) -> int:
     from lavis_dynrefer.cli.predict.output_folder import ImageFiles, check_formats, open_log
     from lavis_dynrefer.cli.predict.predict_images import find_images
     from lavis_dynrefer.cli.predict.predict_questions import read_questions, split_words
-    from lavis_dynrefer.cli.predict.predict_regions import RegionOptions, region_finder
+    from lavis_dynrefer.cli.predict.predict_regions import (
+        check_region_options,
+        region_finder,
+        region_settings,
+    )
     from lavis_dynrefer.cli.predict.predict_run import PredictRun, still_to_do
 
     output, formats = arguments.output, split_words(arguments.format)
@@ -130,17 +133,17 @@ def run(arguments: argparse.Namespace) -> int:
     for option in ("draw", "explain"):
         if output is None and getattr(arguments, option):
             raise InputError(f"--{option} needs --output")
-    regions = RegionOptions(
-        **{field.name: getattr(arguments, field.name) for field in fields(RegionOptions)}
-    )
+    check_region_options(arguments)
     questions = read_questions({name: getattr(arguments, name) for name in _QUESTIONS})
-    images = find_images(arguments.images, recursive=arguments.recursive, leave_out=output)
-    find, asked, notes = region_finder(regions, images, device=arguments.device)
+    images: Mapping[str, Path] = find_images(
+        arguments.images, recursive=arguments.recursive, leave_out=output
+    )
+    find, images, notes = region_finder(arguments, images)
     settings = {
         "model": arguments.model,
         "checkpoint": _file_state(arguments.checkpoint),
         **asdict(questions),
-        **regions.settings(),
+        **region_settings(arguments),
     }
     scratch = tempfile.TemporaryDirectory() if output is None else nullcontext(output)
     with scratch as place:
@@ -150,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
         pages = ImageFiles(folder / "explain", ".html", arguments.explain)
         load = cache(lambda: load_predictor(arguments))
         job = PredictRun(load, find, questions, log, drawings, pages)
-        code = _answer(job, still_to_do(asked, log, find), formats, keep=output is not None)
+        code = _answer(job, still_to_do(images, log, find), formats, keep=output is not None)
     if code != EXIT_STOPPED:
         for text in notes:
             report.note(text)
@@ -159,7 +162,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _answer(
-    job: PredictRun, images: Sequence[ImageFile], formats: Sequence[str], *, keep: bool
+    job: PredictRun, images: Mapping[str, Path], formats: Sequence[str], *, keep: bool
 ) -> int:
     """Answer, then report on the folder or print the results; returns the exit code."""
     from lavis_dynrefer.cli.predict import predict_report as report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lavis_dynrefer.errors import InputError
@@ -16,28 +15,19 @@ SUFFIXES = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image file.
-
-    Args:
-        name: unique; relative to the folder it was found in, with forward slashes.
-        path: absolute; the file may be missing.
-    """
-
-    name: str
-    path: Path
-
-
 def find_images(
     paths: Sequence[Path], *, recursive: bool, leave_out: Path | None = None
-) -> list[ImageFile]:
+) -> dict[str, Path]:
     """The given images, and those in the given folders in alphabetical order.
 
     Args:
         paths: files, with any suffix, and folders.
         recursive: include subfolders; links to folders are not followed.
         leave_out: a folder to skip, such as the output folder.
+
+    Returns:
+        Name of an image -> absolute path; the file may be missing. A name is relative to the
+        folder the image was found in, with forward slashes.
 
     Raises:
         InputError: none of the paths exists, or a folder has no image.
@@ -46,22 +36,22 @@ def find_images(
     if not any(path.exists() for path in paths):
         raise InputError(f"no image or folder {', '.join(map(str, paths))}")
     skipped = None if leave_out is None else Path(os.path.abspath(leave_out))
-    found: dict[Path, str] = {}
+    names: dict[Path, str] = {}
     for given in paths:
         path = Path(os.path.abspath(given))
         if not path.is_dir():
-            found.setdefault(path, path.name)
+            names.setdefault(path, path.name)
             continue
         inside = list(_walk(path, recursive, skipped))
         if not inside:
             cure = "" if recursive else "; --recursive includes its subfolders"
             raise InputError(f"{given}: no file that ends in {', '.join(sorted(SUFFIXES))}{cure}")
         for file in inside:
-            found.setdefault(file, file.relative_to(path).as_posix())
-    if len(set(found.values())) < len(found):  # two folders have a 1.jpg
-        top = os.path.commonpath([path.parent for path in found])
-        found = {path: path.relative_to(top).as_posix() for path in found}
-    return [ImageFile(name, path) for path, name in found.items()]
+            names.setdefault(file, file.relative_to(path).as_posix())
+    if len(set(names.values())) < len(names):  # two folders have a 1.jpg
+        top = os.path.commonpath([path.parent for path in names])
+        names = {path: path.relative_to(top).as_posix() for path in names}
+    return {name: path for path, name in names.items()}
 
 
 def _walk(folder: Path, recursive: bool, leave_out: Path | None) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,12 @@ from rich.progress import Progress
 from torch import Tensor
 
 from lavis_dynrefer.cli.predict.output_folder import ImageFiles
-from lavis_dynrefer.cli.predict.predict_images import ImageFile
-from lavis_dynrefer.cli.predict.predict_regions import RegionFinder, RegionRequest
+from lavis_dynrefer.cli.predict.predict_regions import RegionFinder
 from lavis_dynrefer.cli.predict.predict_report import annotated_jpeg, resize_for_drawing
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import ImageResult, ResultLog
-from lavis_dynrefer.images import open_image
+from lavis_dynrefer.formats.image_result import RegionId
+from lavis_dynrefer.images import open_image, pixel_boxes
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # a run with nothing left to answer does not load the model
     from lavis_dynrefer.predictor import RegionPredictor
 
 logger = logging.getLogger(__name__)
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass
@@ -40,12 +41,12 @@ class _ImageJob:
     read counts as one without regions, so that it does not spoil a batch.
     """
 
-    file: ImageFile
+    name: str
+    path: Path
     find: RegionFinder
     draw: bool = False
     size: tuple[int, int] = (0, 0)
     image: Image.Image | None = None  # at the size of a drawing: whole ones would fill memory
-    request: RegionRequest | None = None
     encoded: EncodedRegions | None = None
     predictions: Sequence[RegionPrediction] = ()
     error: Exception | None = None
@@ -53,24 +54,25 @@ class _ImageJob:
     def __call__(self) -> tuple[Image.Image, Tensor]:
         self.error = None
         try:
-            image = open_image(self.file.path)
-            self.request = self.find(self.file.name, image)
+            image = open_image(self.path)
+            boxes = self.find(self.name, image)
         except Exception as error:  # whatever is wrong with one image must not stop the others
             self.error = error
             return Image.new("RGB", (8, 8)), torch.zeros(0, 4)
         self.size = image.size
         self.image = resize_for_drawing(image) if self.draw else None
-        return image, self.request.boxes
+        return image, boxes
 
     def result(self) -> ImageResult:
+        entry = self.find.entries.get(self.name)
         return ImageResult(
-            image=self.file.name,
-            path=str(self.file.path),
+            image=self.name,
+            path=str(self.path),
             width=self.size[0],
             height=self.size[1],
             regions=tuple(self.predictions),
-            ids=self.request.ids if self.request else (),
-            image_id=self.request.image_id if self.request else None,
+            ids=tuple(entry.ids) if entry else (),
+            image_id=entry.image_id if entry else None,
         )
 
 
@@ -81,7 +83,7 @@ class PredictRun:
     Args:
         load: returns the predictor; called when it is needed.
         find: finds the regions of an image.
-        questions: what is asked about each region.
+        questions: what to answer about each region.
         log: gets the answers.
         drawings: annotated images.
         pages: pages that explain the answers.
@@ -96,14 +98,21 @@ class PredictRun:
     pages: ImageFiles
     failures: dict[str, str] = field(default_factory=dict)
 
-    def answer(self, images: Sequence[ImageFile]) -> None:
-        """Answer questions about images, draw and explain them."""
+    def answer(self, images: Mapping[str, Path]) -> None:
+        """Answer questions about images, draw and explain them.
+
+        Raises:
+            RuntimeError: torch or the GPU failed otherwise than for lack of memory.
+        """
         if not images:
             return
         self.load().check(self.questions)
-        jobs = self._one_by_one(images) if self.pages.wanted else self._in_batches(images)
+        jobs = (
+            _ImageJob(name, path, self.find, self.drawings.wanted) for name, path in images.items()
+        )
+        answered = map(self._alone, jobs) if self.pages.wanted else self._in_batches(jobs)
         with _progress() as progress:
-            for job in progress.track(jobs, total=len(images), description="images"):
+            for job in progress.track(answered, total=len(images), description="images"):
                 self._keep(job)
         self.log.compact()
 
@@ -119,70 +128,63 @@ class PredictRun:
         """The folders of the drawings and pages asked for."""
         return [files.folder for files in (self.drawings, self.pages) if files.wanted]
 
-    def _in_batches(self, images: Sequence[ImageFile]) -> Iterator[_ImageJob]:
+    def _in_batches(self, jobs: Iterable[_ImageJob]) -> Iterator[_ImageJob]:
         """Batches span images; reader threads open and crop them."""
-        to_do = iter(images)
+        to_do = iter(jobs)
         taken: deque[_ImageJob] = deque()  # but not answered yet
 
-        def jobs() -> Iterator[_ImageJob]:
-            for file in to_do:
-                taken.append(_ImageJob(file, self.find, self.drawings.wanted))
-                yield taken[-1]
+        def take() -> Iterator[_ImageJob]:
+            for job in to_do:
+                taken.append(job)
+                yield job
 
         while True:
             try:
-                for predictions in self.load().answer_iter(jobs(), self.questions):
+                for predictions in self.load().answer_iter(take(), self.questions):
                     job = taken.popleft()
                     job.predictions = predictions
                     yield job
                 return
-            except Exception:  # one of those taken caused it; alone, each shows whether it did
+            except Exception as error:  # one of these images failed; retry them one by one
                 if not taken:
                     raise
+                _raise_if_torch_failed(error)
                 logger.debug("a batch failed", exc_info=True)
             while taken:
-                job = taken.popleft()
-                try:
-                    job.predictions = next(self.load().answer_iter([job], self.questions))
-                except Exception as error:  # see `_ImageJob`
-                    job.error = error
-                yield job
+                yield self._alone(taken.popleft())
 
-    def _one_by_one(self, images: Sequence[ImageFile]) -> Iterator[_ImageJob]:
-        """Explanations need the encoding: each image is opened, encoded and explained at once."""
+    def _alone(self, job: _ImageJob) -> _ImageJob:
+        """Answer about one image, keeping the encoding that its page needs."""
         from lavis_dynrefer.explain.explain_page import MOST_REGIONS
 
         predictor, questions = self.load(), self.questions
-        for file in images:
-            job = _ImageJob(file, self.find)
-            image, boxes = job()
-            job.image = image
-            explained, rest = boxes[:MOST_REGIONS], boxes[MOST_REGIONS:]
-            try:
-                job.encoded = predictor.encode(
-                    image, explained, normalised=False, views=questions.views
+        image, boxes = job()
+        explained = MOST_REGIONS if self.pages.wanted else 0
+        try:
+            if explained:
+                job.image = image
+                job.encoded = predictor.encode_boxes(
+                    image, boxes[:explained], views=questions.views
                 )
                 job.predictions = predictor.answer(job.encoded, questions)
-                if len(rest):
-                    job.predictions += predictor.predict(
-                        image, rest, normalised=False, questions=questions
-                    )
-            except Exception as error:  # see `_ImageJob`
-                job.error = job.error or error
-            yield job
+            samples = predictor.crop(image, boxes[explained:], questions.views)
+            job.predictions = [*job.predictions, *predictor.answer_samples(samples, questions)]
+        except Exception as error:  # see `_ImageJob`
+            _raise_if_torch_failed(error)
+            job.error = job.error or error
+        return job
 
     def _keep(self, job: _ImageJob) -> None:
-        name = job.file.name
         if job.error is not None:
-            self._fail(name, job.error)
+            self._fail(job.name, job.error)
             return
         for files in (self.drawings, self.pages):  # of earlier answers
-            files.path(name).unlink(missing_ok=True)
+            files.path(job.name).unlink(missing_ok=True)
         result = job.result()
         try:
             self.log.append(result)
         except ValueError as error:  # nan, from a broken checkpoint
-            self._fail(name, error, "scores are not finite: ")
+            self._fail(job.name, error, "scores are not finite: ")
         else:
             self._illustrate(result, job.image, job.encoded)
 
@@ -193,22 +195,20 @@ class PredictRun:
         encoded: EncodedRegions | None = None,
     ) -> None:
         """Draw and explain a result, unless its files are there."""
-        kinds = ((self.drawings, self._drawing, "drawn"), (self.pages, self._page, "explained"))
-        for files, make, done in kinds:
+        for files, done in ((self.drawings, "drawn"), (self.pages, "explained")):
             if not files.wanted or files.path(result.image).exists():
                 continue
             try:
                 image = image or open_image(result.path)
-                files.write(result.image, make(result, image, encoded))
+                if files is self.drawings:
+                    files.write(result.image, annotated_jpeg(image, result))
+                else:
+                    files.write(result.image, self._page(result, image, encoded).encode("utf-8"))
             except Exception as error:  # see `_ImageJob`
+                _raise_if_torch_failed(error)
                 self._fail(result.image, error, f"cannot be {done}: ")
 
-    def _drawing(self, result: ImageResult, image: Image.Image, _: object) -> bytes:
-        return annotated_jpeg(image, result)
-
-    def _page(
-        self, result: ImageResult, image: Image.Image, encoded: EncodedRegions | None
-    ) -> bytes:
+    def _page(self, result: ImageResult, image: Image.Image, encoded: EncodedRegions | None) -> str:
         from lavis_dynrefer.explain.explain_page import MOST_REGIONS, explanation_page
         from lavis_dynrefer.explain.explanation import explain
 
@@ -216,13 +216,13 @@ class PredictRun:
         shown, rest = result.regions[:MOST_REGIONS], result.regions[MOST_REGIONS:]
         predictions: Sequence[RegionPrediction] | None = shown
         if encoded is None:
-            boxes = [region.box for region in shown]
-            encoded = predictor.encode(image, boxes, normalised=False, views=questions.views)
+            corners = [region.box for region in shown]
+            boxes = pixel_boxes(corners, image.size, normalised=False)
+            encoded = predictor.encode_boxes(image, boxes, views=questions.views)
             if questions.views == "random":  # the answers were given from other views
                 predictions = None
         explanations = explain(predictor, encoded, predictions=predictions, questions=questions)
-        page = explanation_page(image, explanations, name=result.image, left_out=len(rest))
-        return page.encode("utf-8")
+        return explanation_page(image, explanations, name=result.image, left_out=len(rest))
 
     def _fail(self, name: str, error: Exception, what: str = "") -> None:
         logger.debug("%s", name, exc_info=error)
@@ -231,34 +231,44 @@ class PredictRun:
         self.failures[name] = f"{what}{reason}"
 
 
+def _raise_if_torch_failed(error: Exception) -> None:
+    """Re-raise errors of torch, such as a GPU that is gone: the next image would fail as well.
+
+    Too little memory is an error of one image, which may have too many regions.
+    """
+    text = str(error).lower()
+    if isinstance(error, RuntimeError) and not any(words in text for words in _OUT_OF_MEMORY):
+        raise error
+
+
 def _progress() -> Progress:
     console = Console(stderr=True)
     return Progress(console=console, disable=not console.is_terminal)
 
 
-def still_to_do(images: Sequence[ImageFile], log: ResultLog, find: RegionFinder) -> list[ImageFile]:
+def still_to_do(images: Mapping[str, Path], log: ResultLog, find: RegionFinder) -> dict[str, Path]:
     """The images without an answer to these very regions.
 
     Raises:
         InputError: the log has an image of that name from another place.
     """
-    return [image for image in images if not _is_done(image, log, find)]
+    return {name: path for name, path in images.items() if not _is_done(name, path, log, find)}
 
 
-def _is_done(image: ImageFile, log: ResultLog, find: RegionFinder) -> bool:
-    row = log.get(image.name)
+def _is_done(name: str, path: Path, log: ResultLog, find: RegionFinder) -> bool:
+    row = log.get(name)
     if row is None:
         return False
-    if row.path != str(image.path):
+    if row.path != str(path):
         raise InputError(
-            f"{log.path} has answers about {row.path}, which is called {image.name!r} like "
-            f"{image.path}; name another --output, or start over with --no-resume"
+            f"{log.path} has answers about {row.path}, which is called {name!r} like "
+            f"{path}; name another --output, or start over with --no-resume"
         )
     if find.detect is not None:  # the detector and its settings are those of the run
         return True
     try:
-        request = find.given(image.name, (row.width, row.height))
+        boxes = find.given(name, (row.width, row.height)).tolist()
     except (OverflowError, ValueError):  # invalid boxes: let them fail again, and be listed
         return False
-    ids = request.ids or tuple(range(1, len(request.boxes) + 1))
-    return row.ids == ids and [list(region.box) for region in row.regions] == request.boxes.tolist()
+    ids: tuple[RegionId, ...] = tuple(find.entries[name].ids) or tuple(range(1, len(boxes) + 1))
+    return row.ids == ids and [list(region.box) for region in row.regions] == boxes
