@@ -34,9 +34,11 @@ class TableStore(MemoryStore):
     def __init__(self, folder: Path, image_folder: Path) -> None:
         self.folder = folder
         self.image_folder = image_folder
-        self.regions = _Writer(folder / "regions.arrow", REGION_SCHEMA, _region_row)
-        self.truth = _Writer(folder / "truth.arrow", REGION_SCHEMA, _region_row)
-        self.rejected = _Writer(folder / "rejected.arrow", REJECTION_SCHEMA, _rejection_row)
+        super().__init__(
+            regions=_Writer(folder / "regions.arrow", REGION_SCHEMA, _region_row),
+            truth=_Writer(folder / "truth.arrow", REGION_SCHEMA, _region_row),
+            rejected=_Writer(folder / "rejected.arrow", REJECTION_SCHEMA, _rejection_row),
+        )
 
     def finish(self, images: Mapping[int, ImageRecord], **about: Any) -> RegionSet:
         """The split, read from its tables."""

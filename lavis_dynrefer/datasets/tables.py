@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -49,29 +50,38 @@ REJECTION_SCHEMA = pa.schema(
 TAGS_SCHEMA = pa.schema([pa.field("tags", pa.list_(pa.int32()))])  # indices into the tag list
 
 
-class RegionTable(Sequence[RegionRecord]):
-    """Regions of a table, in the order they were written.
+class _Table:
+    """Rows of an Arrow file. A copy in another process maps the file itself.
 
     Args:
-        path: Arrow file of `REGION_SCHEMA`.
+        path: Arrow file of the class's schema.
     """
+
+    schema: ClassVar[pa.Schema]
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._batches = [_RegionBatch(batch) for batch in read_batches(path, REGION_SCHEMA)]
-        self._starts = np.cumsum([0, *map(len, self._batches)]).tolist()
+        self.columns = pa.Table.from_batches(read_batches(path, self.schema), self.schema)
 
     def __len__(self) -> int:
-        """Number of regions."""
-        return int(self._starts[-1])
+        """Number of rows."""
+        return int(self.columns.num_rows)
 
-    @overload
-    def __getitem__(self, row: int) -> RegionRecord: ...
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)
 
-    @overload
-    def __getitem__(self, row: slice) -> list[RegionRecord]: ...
 
-    def __getitem__(self, row: int | slice) -> Any:
+class RegionTable(_Table, Sequence[RegionRecord]):
+    """Regions in the order they were written."""
+
+    schema = REGION_SCHEMA
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._batches = [_RegionBatch(batch) for batch in self.columns.to_batches()]
+        self._starts = np.cumsum([0, *map(len, self._batches)]).tolist()
+
+    def __getitem__(self, row: Any) -> Any:
         """One region, or a list of them."""
         if isinstance(row, slice):
             return [self[index] for index in range(*row.indices(len(self)))]
@@ -84,10 +94,6 @@ class RegionTable(Sequence[RegionRecord]):
     def __iter__(self) -> Iterator[RegionRecord]:
         """All regions in order."""
         return (batch.record(row) for batch in self._batches for row in range(len(batch)))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps the file itself."""
-        return RegionTable, (self.path,)
 
 
 class _RegionBatch:
@@ -119,24 +125,21 @@ class _RegionBatch:
         )
 
 
-class ImageTable(Mapping[int, ImageRecord]):
-    """The images of a split by their id.
+class ImageTable(_Table, Mapping[int, ImageRecord]):
+    """The images of a split by their id, in file order.
 
     Args:
-        path: Arrow file of `IMAGE_SCHEMA`.
+        path: Arrow file.
         folder: absolute path of the image folder.
     """
 
-    def __init__(self, path: str | Path, folder: str | Path) -> None:
-        self.path = Path(path)
-        self.folder = str(folder)
-        table = pa.Table.from_batches(read_batches(path, IMAGE_SCHEMA), IMAGE_SCHEMA)
-        ids, *self._columns = (table[name].combine_chunks() for name in table.column_names)
-        self._rows = {image_id: row for row, image_id in enumerate(ids.to_pylist())}
+    schema = IMAGE_SCHEMA
 
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self._rows)
+    def __init__(self, path: str | Path, folder: str | Path) -> None:
+        super().__init__(path)
+        self.folder = str(folder)
+        ids, *self._fields = (column.combine_chunks() for column in self.columns.columns)
+        self._rows = {image_id: row for row, image_id in enumerate(ids.to_pylist())}
 
     def __iter__(self) -> Iterator[int]:
         """Ids in file order."""
@@ -145,74 +148,44 @@ class ImageTable(Mapping[int, ImageRecord]):
     def __getitem__(self, image_id: int) -> ImageRecord:
         """One image."""
         row = self._rows[image_id]
-        name, width, height = (column[row].as_py() for column in self._columns)
+        name, width, height = (column[row].as_py() for column in self._fields)
         return ImageRecord(image_id, os.path.join(self.folder, name), width, height)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps the file itself."""
         return ImageTable, (self.path, self.folder)
 
 
-class TagTable(Sequence[list[int]]):
-    """The tags of every region of a `RegionTable` as indices into a tag list, by row.
+class TagTable(_Table, Sequence[list[int]]):
+    """The tags of every region of a `RegionTable`, by row, as indices into a tag list."""
 
-    Args:
-        path: Arrow file of `TAGS_SCHEMA`.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        table = pa.Table.from_batches(read_batches(path, TAGS_SCHEMA), TAGS_SCHEMA)
-        self._column = table["tags"]
-
-    def __len__(self) -> int:
-        """Number of regions."""
-        return len(self._column)
+    schema = TAGS_SCHEMA
 
     def __getitem__(self, row: Any) -> Any:
         """Tags of one region."""
-        return self._column[row].as_py()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps the file itself."""
-        return TagTable, (self.path,)
+        return self.columns["tags"][row].as_py()
 
 
-class RejectionTable(Sequence[Rejection]):
-    """What was rejected; all of it is read when the first one is asked for, and kept.
+class RejectionTable(_Table, Sequence[Rejection]):
+    """What was rejected. All of it is read when the first one is used, and kept."""
 
-    Args:
-        path: Arrow file of `REJECTION_SCHEMA`.
-    """
+    schema = REJECTION_SCHEMA
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._batches = read_batches(path, REJECTION_SCHEMA)
-        self._records: list[Rejection] | None = None
-
-    def __len__(self) -> int:
-        """Number of rejections."""
-        return sum(batch.num_rows for batch in self._batches)
+    @cached_property
+    def _records(self) -> list[Rejection]:
+        return [
+            Rejection(**{**row, "region": row["region"] and _record(**row["region"])})
+            for row in self.columns.to_pylist()
+        ]
 
     def __getitem__(self, row: Any) -> Any:
         """One rejection, or a list of them; the same object each time."""
-        if self._records is None:
-            rows = (row for batch in self._batches for row in batch.to_pylist())
-            self._records = [
-                Rejection(**{**row, "region": row["region"] and _record(**row["region"])})
-                for row in rows
-            ]
         return self._records[row]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps the file itself."""
-        return RejectionTable, (self.path,)
 
 
 def columns_of(regions: Sequence[RegionRecord]) -> pa.Table:
     """Regions as columns of `REGION_SCHEMA`; those of a table are mapped into memory, not read."""
     if isinstance(regions, RegionTable):
-        return pa.Table.from_batches(read_batches(regions.path, REGION_SCHEMA), REGION_SCHEMA)
+        return regions.columns
     return pa.Table.from_pylist([vars(region) for region in regions], REGION_SCHEMA)
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -20,19 +20,19 @@ EDGE = 1e-3  # pixels by which x + width may pass the edge because of rounding
 INT32 = 2**31
 
 
+@dataclass
 class MemoryStore:
     """Keeps the records of one split in lists; `table_store.TableStore` keeps them on disk.
 
-    Attributes:
-        regions: usable regions.
+    Args:
+        regions: usable regions. A list, or anything else with `append`; so are the others.
         truth: regions that answers are graded on, if those are not the regions asked about.
         rejected: what cannot be used.
     """
 
-    def __init__(self) -> None:
-        self.regions: Any = []  # anything with `append`, as are the others
-        self.truth: Any = []
-        self.rejected: Any = []
+    regions: Any = field(default_factory=list)
+    truth: Any = field(default_factory=list)
+    rejected: Any = field(default_factory=list)
 
     def finish(self, images: Mapping[int, ImageRecord], **about: Any) -> RegionSet:
         """The split; called once, last.
@@ -164,9 +164,9 @@ class RegionCollector:
         counts = dict(self._counts.most_common())
         if not self._kept:
             example = f"; for example {self._example}" if self._example else ""
+            found = f"left out {counts}" if counts else "the annotation files contain no regions"
             raise DatasetError(
-                f"{self.name}, split '{self.split}': no usable region; "
-                f"left out {counts or 'nothing, the files name none'}{example}"
+                f"{self.name}, split '{self.split}': no usable region; {found}{example}"
             )
         noted = dict(self._noted.most_common())
         logger.info(
