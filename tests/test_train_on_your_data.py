@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from doc_blocks import blocks_of, check, check_launch, commands_of, run_block, run_command
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
-from lavis_dynrefer.cli import main
 from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.synthetic import full_caption, make_scene, render
-from lavis_dynrefer.training.checks.file_checks import check_file
-from lavis_dynrefer.training.launch import evaluate_main, launch, train_main
+from lavis_dynrefer.training.launch import launch
 from lavis_dynrefer.training.run_config import find_run_file
 
-PAGE = (Path(__file__).parents[1] / "docs/train_on_your_data.md").read_text(encoding="utf-8")
-# A comment before each block of code says what is done with it here.
-BLOCKS = re.findall(r"<!-- (\w+)(?:: ([\w.]+))? -->\n```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = blocks_of("docs/train_on_your_data.md")
 ON_ONE_CPU = ["run.device=cpu", "run.num_workers=0"]
 SHORTER = {
     "train": ["run.max_epoch=2", "datasets.custom_region.build_info.evaluators.val=categories"],
@@ -29,30 +24,13 @@ SHORTER = {
 }
 
 
-def commands(text):
-    return [shlex.split(line) for line in text.replace("\\\n", " ").splitlines()]
-
-
-def shown(kind):
-    return [(name, language, text) for use, name, language, text in BLOCKS if use == kind]
-
-
-def options_of(command):
-    """The yaml that a command names, and its options."""
-    start = command.index("--cfg-path") + 1
-    return command[start], command[
-        command.index("--options") + 1 :
-    ] if "--options" in command else []
-
-
-def perform(name, command):
-    """The exit code of one command line of the page, run in this process."""
-    if command[0] == "dynrefer":
-        return main(command[1:])
-    path, options = options_of(command)
-    launcher = {"train": train_main, "evaluate": evaluate_main}[name]
-    options = [*options, *ON_ONE_CPU, *SHORTER[name]]
-    return launcher(["--cfg-path", path, "--options", *options])
+def perform(block):
+    """Exit code of each command of a block; runs are short and on the CPU."""
+    for words in commands_of(block):
+        if block.detail:
+            words += [] if "--options" in words else ["--options"]
+            words += [*ON_ONE_CPU, *SHORTER[block.detail]]
+        yield run_command(words)
 
 
 def draw_images(folder):
@@ -84,33 +62,26 @@ def draw_images(folder):
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    """The folder after all steps of the page; its commands with their exit codes."""
-    folder, codes, run = tmp_path_factory.mktemp("mine"), {}, "RUN"
+    """The folder after all steps of the page, and the exit codes of its commands."""
+    folder, codes, run = tmp_path_factory.mktemp("mine"), [], "RUN"
     draw_images(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for use, name, language, text in BLOCKS:
-            text = text.replace("RUN", run)
-            if use == "file":
-                Path(name).write_text(text, encoding="utf-8")
-            elif use == "run" and language == "python":
-                exec(compile(text, "docs/train_on_your_data.md", "exec"), {})
-            elif use == "run":
-                codes.update({shlex.join(line): perform(name, line) for line in commands(text)})
-            if name == "train":
+        for block in BLOCKS:
+            block = block._replace(text=block.text.replace("RUN", run))
+            if block.use == "run" and block.language == "bash":
+                codes += perform(block)
+            elif block.use in ("run", "file"):
+                run_block(block, {})
+            if block.detail == "train":
                 (run,) = [path.name for path in Path("output").iterdir()]
     return folder, codes
-
-
-def test_every_code_block_is_labelled():
-    assert PAGE.count("```") == 2 * (len(BLOCKS) + 1)  # the first shows the folder
 
 
 def test_every_command_succeeds(mine):
     _, codes = mine
 
-    assert len(codes) == 6
-    assert set(codes.values()) == {0}
+    assert codes == [0] * 6
 
 
 def test_every_region_is_answered_and_graded(mine):
@@ -146,28 +117,26 @@ def test_the_json_of_the_page_is_valid(mine):
     assert found.rejected == []
 
 
-@pytest.mark.parametrize("text", [text for _, _, text in shown("check")])
-def test_commands_for_larger_machines_are_valid(mine, text, monkeypatch):
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.use == "not run"])
+def test_commands_for_larger_machines_are_valid(mine, block, monkeypatch):
     folder, _ = mine
     monkeypatch.chdir(folder)
-    ((path, options),) = map(options_of, commands(text))
+    (words,) = commands_of(block)
 
-    assert [finding.text for finding in check_file(path, options) if finding.fatal] == []
+    check(words)
 
 
 def test_settings_shown_separately_exist(mine, monkeypatch):
     folder, _ = mine
     monkeypatch.chdir(folder)
-    ((_, _, text),) = shown("build_info")
-    settings = yaml.safe_load(text)
-    place = "datasets.custom_region.build_info"
+    (text,) = [block.text for block in BLOCKS if block.use == "build_info"]
     options = [
-        f"{place}.{key}.{split}={value}"
-        for key, values in settings.items()
+        f"datasets.custom_region.build_info.{key}.{split}={value}"
+        for key, values in yaml.safe_load(text).items()
         for split, value in values.items()
     ]
 
-    assert [finding.text for finding in check_file("mine.yaml", options) if finding.fatal] == []
+    check_launch(["--cfg-path", "mine.yaml", "--options", *options])
 
 
 @pytest.fixture
