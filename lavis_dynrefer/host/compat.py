@@ -1,4 +1,4 @@
-"""What LAVIS 1.0.2 needs in order to import beside newer or missing libraries."""
+"""Makes LAVIS 1.0.2 import beside newer or missing libraries."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ REFUSED_TRANSFORMERS = (5, 0)  # T5Config forces tied embeddings, so Flan-T5 ans
 LAVIS = "salesforce-lavis==1.0.2"
 LEAN_INSTALL = f"pip install -r requirements-modern.txt && pip install --no-deps {LAVIS}"
 
-# Tell every program that imports LAVIS what their own authors should change.
-_WARN_ABOUT_THEMSELVES = (r"fairscale\.", r"torch\.jit\.")
+# Their warnings are meant for the authors of these modules.
+_NOISY_MODULES = (r"fairscale\.", r"torch\.jit\.")
 
 # Moved between modules of transformers after LAVIS was written.
 MOVED_NAMES = (
@@ -33,7 +33,7 @@ MOVED_NAMES = (
 
 
 def check_versions() -> None:
-    """Refuse a Python or transformers on which the plugin would fail or answer wrongly.
+    """Refuse versions of Python and transformers on which the plugin fails or answers wrongly.
 
     Raises:
         ImportError: names the version found, the range expected and the command that cures it.
@@ -57,7 +57,7 @@ def check_versions() -> None:
 
 @contextmanager
 def needing_lavis(what: str) -> Iterator[None]:
-    """Where `what` imports LAVIS, which is not installed, say how to install it.
+    """Say how to install LAVIS if `what` needs it and it is missing.
 
     Raises:
         ImportError: LAVIS is not installed.
@@ -78,11 +78,11 @@ def lavis_importable() -> Iterator[None]:
     """While entered, `import lavis` works on transformers 4.26 to 4.57 and without unused packages.
 
     Raises:
-        ImportError: LAVIS does not import all the same; says how to install it afresh.
+        ImportError: LAVIS still does not import; says how to reinstall it.
     """
     _restore_moved_names()
     try:
-        with deferred_imports(), _without_warnings_about_themselves():
+        with deferred_imports(), _quiet_imports():
             yield
     except ImportError as error:
         raise MissingPackageError(
@@ -93,10 +93,10 @@ def lavis_importable() -> Iterator[None]:
 
 
 @contextmanager
-def _without_warnings_about_themselves() -> Iterator[None]:
-    """Not `catch_warnings`: that would also undo the filters which libraries set for themselves."""
+def _quiet_imports() -> Iterator[None]:
+    """Silence the noisy modules; unlike `catch_warnings`, keep the filters that libraries set."""
     before = list(warnings.filters)
-    for module in _WARN_ABOUT_THEMSELVES:
+    for module in _NOISY_MODULES:
         warnings.filterwarnings("ignore", category=FutureWarning, module=module)
     ours = [entry for entry in warnings.filters if entry not in before]
     try:
@@ -107,7 +107,7 @@ def _without_warnings_about_themselves() -> Iterator[None]:
 
 
 def _restore_moved_names() -> None:
-    """Newer transformers took three functions out of the module where LAVIS looks for them."""
+    """Newer transformers moved three functions away from where LAVIS imports them."""
     if importlib.util.find_spec("transformers") is None:
         return
     old_home = importlib.import_module("transformers.modeling_utils")

@@ -1,9 +1,9 @@
-"""Packages that LAVIS imports and that nothing here uses are imported on first use instead.
+"""Packages that LAVIS imports and nothing here uses are imported on first use.
 
 LAVIS imports them at the top of its modules, for video, augmentation, captions of whole images and
 other models. Some may be missing; others take most of the time of `import lavis`. Import statements
 are replaced only in LAVIS's own modules and, for one function of torch's compiler, in torchvision.
-Nobody else sees a difference, and whatever is used is the real thing.
+Other code imports as usual, and whatever is used is the original object.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def deferred_imports() -> Iterator[None]:
             builtins.__import__ = import_now
 
 
-# torchvision's only use of torch._dynamo, which takes more than a second. Another torchvision, with
-# another statement, imports what it wants.
+# torchvision's only use of torch._dynamo, which takes more than a second to import. Versions of
+# torchvision with another statement import as usual.
 _COMPILER_CHECK = ("torchvision.ops.roi_align", "torch._dynamo.utils", ("is_compile_supported",))
 
 
@@ -73,7 +73,7 @@ def is_compile_supported(device_type: Any) -> Any:
 
 
 class Deferred:
-    """What LAVIS sees of a package: itself, or a name in it, that is imported once it is used.
+    """Stands for a package, or a name in it, until it is used.
 
     Args:
         module: full name of the module.
@@ -95,7 +95,7 @@ class Deferred:
         return Deferred(self._module, *self._names, item)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the real thing."""
+        """Call the original object."""
         if (self._module, *self._names) == ("decord", "bridge", "set_bridge"):
             return None  # LAVIS calls it while it is imported
         return self._import()(*args, **kwargs)

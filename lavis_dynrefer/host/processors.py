@@ -1,4 +1,4 @@
-"""The view processor under the names by which LAVIS knows it."""
+"""The view processor, registered with LAVIS."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ class TrainProcessor(ViewProcessor, BaseProcessor):
 
 @registry.register_processor("dynrefer_eval")
 class EvalProcessor(ViewProcessor, BaseProcessor):
-    """Scales by a prior, for evaluation and use."""
+    """Scales chosen by a prior, for evaluation and inference."""

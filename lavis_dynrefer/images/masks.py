@@ -24,7 +24,7 @@ _RULES = ("exact", "official")
 
 # Compressed counts, one character each.
 _ZERO, _BITS, _SIGN, _MORE = ord("0"), 0x1F, 0x10, 0x20
-_LONGEST_RUN = 7  # characters of one number; 32 bits are enough for any image
+_MAX_RUN_LENGTH = 7  # characters of one number; 32 bits are enough for any image
 
 
 def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
@@ -151,7 +151,7 @@ def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.
     """
     if not isinstance(counts, (str, bytes, list, tuple)):
         raise InputError(f"RLE counts: expected a text or a list, got {type(counts).__name__}")
-    if len(counts) > _LONGEST_RUN * (pixels + 1):
+    if len(counts) > _MAX_RUN_LENGTH * (pixels + 1):
         raise InputError(f"RLE counts: {len(counts):,} are too many for {pixels:,} pixels")
     if isinstance(counts, (str, bytes)):
         runs = _decompressed(counts)
@@ -201,7 +201,7 @@ def _decompressed(counts: str | bytes) -> list[int]:
     value = shift = 0
     for code in counts if isinstance(counts, bytes) else map(ord, counts):
         bits = code - _ZERO
-        if not 0 <= bits <= _MORE | _BITS or shift >= 5 * _LONGEST_RUN:
+        if not 0 <= bits <= _MORE | _BITS or shift >= 5 * _MAX_RUN_LENGTH:
             raise InputError(f"RLE counts are damaged at the character {chr(code)!r}")
         value |= (bits & _BITS) << shift
         shift += 5

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
@@ -135,13 +132,7 @@ def test_html_named_jpg_is_refused(tmp_path):
 
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path):
-    def chunk(kind, content):
-        body = kind + content
-        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "huge.ppm").write_bytes(b"P6 50000 50000 255\n")
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
-
-    with pytest.raises(ValueError, match=r"huge\.png"):
-        open_image(tmp_path / "huge.png")
+    with pytest.raises(ValueError, match=r"huge\.ppm"):
+        open_image(tmp_path / "huge.ppm")
