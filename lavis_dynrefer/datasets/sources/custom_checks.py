@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from lavis_dynrefer.datasets.sources.annotation_rows import Row
+from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
-from lavis_dynrefer.structures import Box, ImageRecord
 
 logger = logging.getLogger(__name__)
 
 GUIDE = "docs/train_on_your_data.md"
-SLACK = 0.05  # fraction of a side by which a good box may leave its image
 MANY_OUTSIDE = 0.2  # fraction of boxes outside that needs an explanation
-MOST_OUTSIDE = 0.5  # fraction of boxes outside that is wrong whatever the explanation
+MAX_OUTSIDE = 0.5  # fraction of boxes outside that is wrong whatever the explanation
 NEARLY_ALL = 0.95
-MOST_REPEATED = 0.05  # fraction of annotations that may repeat an id
+MAX_REPEATED = 0.05  # fraction of annotations that may repeat an id
 
 Size = tuple[int, int]
 
@@ -73,7 +72,7 @@ def check_ids(rows: Sequence[Row], images: Sequence[Row], source: RawFile) -> No
     """Refuse ambiguous ids; a few repeated annotations are left to the collector.
 
     Raises:
-        DatasetError: an image id has two files, or more than `MOST_REPEATED` of the annotations
+        DatasetError: an image id has two files, or more than `MAX_REPEATED` of the annotations
             have the id of an earlier one.
     """
     names: dict[Any, Any] = {}
@@ -84,7 +83,7 @@ def check_ids(rows: Sequence[Row], images: Sequence[Row], source: RawFile) -> No
             raise source.error(f"{source.name}: image id {image.get('id')!r} means {found}")
     ids = [str(row["id"]) for row in rows if "id" in row]
     repeated = len(ids) - len(set(ids))
-    if repeated > MOST_REPEATED * len(rows):
+    if repeated > MAX_REPEATED * len(rows):
         raise source.error(
             f"{source.name}: {repeated} of {len(rows)} annotations have the id of another, for "
             f"example id {repeated_names(ids)[0]}; number them: `for number, row in "
@@ -97,46 +96,26 @@ def repeated_names(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).most_common() if count > 1]
 
 
-class BoxCheck:
-    """Tells COCO's boxes in pixels from corners, from fractions, and from boxes of other images."""
+def check_boxes(boxes: BoxFit, source: RawFile) -> None:
+    """Refuse boxes of another format.
 
-    def __init__(self) -> None:
-        self.total = self.outside = self.corners = self.fractions = 0
-        self.example = ""
-
-    def add(self, box: Box, image: ImageRecord) -> None:
-        """Look at one box, xyxy if the file is right."""
-        x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
-        right, bottom = image.width * (1 + SLACK), image.height * (1 + SLACK)
-        self.total += 1
-        self.fractions += max(x, y, w, h) <= 1
-        self.corners += x < w <= right and y < h <= bottom
-        if x + w > right or y + h > bottom:
-            self.outside += 1
-            size = f"{image.width} x {image.height} pixels"
-            example = f"{[x, y, w, h]} in image {image.image_id} of {size}"
-            self.example = self.example or example
-
-    def finish(self, source: RawFile) -> None:
-        """Refuse boxes of another kind.
-
-        Raises:
-            DatasetError: the boxes are corners or fractions, or most leave their images.
-        """
-        if self.total and self.fractions == self.total:
-            raise source.error(
-                f"{source.name}: no number of its {self.total} boxes is above 1; they seem to be "
-                "fractions of the image, expected pixels: multiply x and width by the image's "
-                "width, y and height by its height"
-            )
-        found = f"{source.name}: as x, y, width, height {self.outside} of {self.total} boxes "
-        found += f"leave their images, for example {self.example}"
-        if self.outside > MANY_OUTSIDE * self.total and self.corners >= NEARLY_ALL * self.total:
-            raise source.error(
-                f"{found}; they seem to be corners x1, y1, x2, y2: write [x1, y1, x2 - x1, y2 - y1]"
-            )
-        if self.outside > MOST_OUTSIDE * self.total:
-            raise source.error(f"{found}; were they drawn on images of another size?")
+    Raises:
+        DatasetError: the boxes are corners or fractions, or most leave their images.
+    """
+    if boxes.total and boxes.fractions == boxes.total:
+        raise source.error(
+            f"{source.name}: no number of its {boxes.total} boxes is above 1; they seem to be "
+            "fractions of the image, expected pixels: multiply x and width by the image's "
+            "width, y and height by its height"
+        )
+    found = f"{source.name}: as x, y, width, height {boxes.outside} of {boxes.total} boxes "
+    found += f"leave their images, for example {boxes.example}"
+    if boxes.outside > MANY_OUTSIDE * boxes.total and boxes.corners >= NEARLY_ALL * boxes.total:
+        raise source.error(
+            f"{found}; they seem to be corners x1, y1, x2, y2: write [x1, y1, x2 - x1, y2 - y1]"
+        )
+    if boxes.outside > MAX_OUTSIDE * boxes.total:
+        raise source.error(f"{found}; were they drawn on images of another size?")
 
 
 class SizeCheck:

@@ -21,14 +21,15 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     whole_number,
     xyxy,
 )
+from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.coco_layout import category_names, category_of
 from lavis_dynrefer.datasets.sources.collector import TRAIN, RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
-    BoxCheck,
     OwnFile,
     Size,
     SizeCheck,
+    check_boxes,
     check_ids,
     repeated_names,
     require_some,
@@ -71,7 +72,7 @@ def read_custom(
     require_some(rows, ["bbox"], "to mark a region", source)
     entries = rows_of(document, "images", source)
     check_ids(rows, entries, source)
-    labels = _Labels.of(document, source)
+    labels = _Labels.from_document(document, source)
     if split == TRAIN:
         require_some(rows, ["caption"], "to train on", source)
     else:
@@ -79,11 +80,11 @@ def read_custom(
         require_some(rows, ["caption", "attributes", *named], "to be graded on", source)
     collector = RegionCollector(name, split, stores)
     own = _OwnImages(entries, ImageFolder(images, IMAGES), collector, source)
-    boxes, counts = BoxCheck(), Counter[str]()
+    boxes, counts = BoxFit(), Counter[str]()
     for row in rows:
         _collect(row, labels, own, collector, boxes, counts)
     own.finish(source)
-    boxes.finish(source)
+    check_boxes(boxes, source)
     found = collector.finish(
         attributes=labels.attributes if counts["attributes"] else (),
         category_names=tuple(labels.categories.values()) if counts["category"] else (),
@@ -97,7 +98,7 @@ def _collect(
     labels: _Labels,
     images: _OwnImages,
     collector: RegionCollector,
-    boxes: BoxCheck,
+    boxes: BoxFit,
     counts: Counter[str],
 ) -> None:
     """Give one annotation to the collector."""
@@ -146,7 +147,7 @@ class _Labels:
     categories: Mapping[int, str]
 
     @classmethod
-    def of(cls, document: Row, source: RawFile) -> _Labels:
+    def from_document(cls, document: Row, source: RawFile) -> _Labels:
         """The labels of a document; attributes that it does not list are those of its regions.
 
         Raises:

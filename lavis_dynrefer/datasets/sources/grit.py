@@ -12,6 +12,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     whole_number,
     xyxy,
 )
+from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
@@ -24,8 +25,7 @@ BOXES = RawFile(
     "GRiT (https://github.com/JialianW/GRiT), what its evaluation on Visual Genome writes",
 )
 GRIT_SIDE = 720  # pixels; GRiT stores boxes as if the longer side of every image were this long
-SLACK = 0.05  # fraction of a side by which a good box may leave its image
-MOST_OUTSIDE = 0.05  # fraction of boxes that may leave their images by more
+MAX_OUTSIDE = 0.05  # fraction of boxes that may leave their images by more
 SMALL_SIDE = 0.9 * GRIT_SIDE  # boxes of smaller images show whether they are scaled
 FEW_BOXES = 100  # fewer boxes in small images do not tell
 _RULE = (
@@ -59,8 +59,7 @@ def read_grit(
         collector.add_image(image)
     collector.grade_on(truth.truth_regions or truth.regions, truth.rejected)
     first_id = 1 + max((region.region_id for region in truth.truth()), default=-1)
-    scale_check = _ScaleCheck()
-    elsewhere = 0
+    fit, unscaled, elsewhere = BoxFit(), BoxFit(), 0
     for number, row in enumerate(iter_json_list(boxes, BOXES)):
         image_id = None
         try:
@@ -75,10 +74,12 @@ def read_grit(
             collector.leave_out("unreadable_record", detail, image_id)
             continue
         box = undo_scaling(given, image)
-        scale_check.add(given, box, image)
+        fit.add(box, image)
+        if max(image.width, image.height) <= SMALL_SIDE:
+            unscaled.add(given, image)
         collector.add(RegionRecord(first_id + number, image.image_id, box, score=score), image)
-    scale_check.finish(boxes)
-    if elsewhere and not scale_check.total:
+    _check_scale(fit, unscaled, boxes)
+    if elsewhere and not fit.total:
         raise BOXES.error(
             f"{boxes}: none of {elsewhere} detections is on an image of split '{truth.split}'; "
             "name the split they were made on in `splits`"
@@ -99,41 +100,23 @@ def undo_scaling(box: Box, image: ImageRecord) -> Box:
     return x1 * factor, y1 * factor, x2 * factor, y2 * factor
 
 
-class _ScaleCheck:
-    """Tells boxes as GRiT scales them from boxes that somebody has unscaled already."""
+def _check_scale(boxes: BoxFit, unscaled: BoxFit, path: str | Path) -> None:
+    """Refuse boxes that are not scaled as GRiT scales them, or warn where that is likely.
 
-    def __init__(self) -> None:
-        self.total = self.outside = self.small = self.small_outside = 0
-        self.example = ""
-
-    def add(self, given: Box, box: Box, image: ImageRecord) -> None:
-        """Look at one box as the file has it and with the scaling undone."""
-        self.total += 1
-        if _leaves(box, image):
-            self.outside += 1
-            self.example = self.example or (
-                f"{box} in image {image.image_id} of {image.width} x {image.height} pixels"
-            )
-        if max(image.width, image.height) <= SMALL_SIDE:
-            self.small += 1
-            self.small_outside += _leaves(given, image)
-
-    def finish(self, path: str | Path) -> None:
-        """Refuse boxes that are not scaled, or warn where that is likely."""
-        if self.outside > MOST_OUTSIDE * self.total:
-            raise BOXES.error(
-                f"{path}: {self.outside} of {self.total} boxes leave their images, for example "
-                f"{self.example}. {_RULE}: give the file as GRiT writes it, not one whose boxes "
-                "are in pixels of the images already, or are x1, y1, x2, y2"
-            )
-        if self.small >= FEW_BOXES and not self.small_outside:
-            logger.warning(
-                "%s: all %d boxes of images smaller than %d pixels would fit as they are. %s: "
-                "are they in pixels of the images already? Then the mAP will be near zero",
-                *(path, self.small, SMALL_SIDE, _RULE),
-            )
-
-
-def _leaves(box: Box, image: ImageRecord) -> bool:
-    _, _, x2, y2 = box
-    return x2 > image.width * (1 + SLACK) or y2 > image.height * (1 + SLACK)
+    Args:
+        boxes: all boxes, with the scaling undone.
+        unscaled: those of small images, as the file has them.
+        path: the file.
+    """
+    if boxes.outside > MAX_OUTSIDE * boxes.total:
+        raise BOXES.error(
+            f"{path}: {boxes.outside} of {boxes.total} boxes leave their images, for example "
+            f"{boxes.example}. {_RULE}: give the file as GRiT writes it, not one whose boxes "
+            "are in pixels of the images already, or are x1, y1, x2, y2"
+        )
+    if unscaled.total >= FEW_BOXES and not unscaled.outside:
+        logger.warning(
+            "%s: all %d boxes of images smaller than %d pixels would fit as they are. %s: "
+            "are they in pixels of the images already? Then the mAP will be near zero",
+            *(path, unscaled.total, SMALL_SIDE, _RULE),
+        )
