@@ -17,7 +17,7 @@ def processor(kind=EvalProcessor, **settings):
     return kind.from_config(OmegaConf.create({"name": "x", "image_size": 32, **settings}))
 
 
-def test_a_sample_has_the_shapes_of_the_legend():
+def test_shapes_of_a_sample():
     sample = processor(policy="image", num_views=3)(IMAGE, BOXES)
     assert {
         key: tuple(sample[key].shape) for key in ("views", "boxes", "scales", "image_boxes")
@@ -37,7 +37,7 @@ def test_task_policy_says_which_views_each_task_uses():
     assert sample["routes"]["caption"].tolist() == [[0, 2]] * 3
 
 
-def test_number_of_views_is_read_off_the_scales():
+def test_num_views_follows_from_fixed_scales():
     sample = processor(policy="fixed", scales=[0, 0.5], num_views=7)(IMAGE, BOXES)
     assert sample["scales"].shape == (3, 2)
 
@@ -48,31 +48,18 @@ def test_no_boxes_give_an_empty_sample():
     assert sample["boxes"].shape == (0, 2, 4)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_images_of_any_mode_are_read_as_rgb(mode):
-    image = (
-        IMAGE.convert("RGBA").convert("RGB").convert(mode)
-        if mode != "RGBA"
-        else IMAGE.convert(mode)
+def test_images_of_any_mode_are_read_as_rgb():
+    assert (
+        processor(policy="fixed", scales=[0])(IMAGE.convert("CMYK"), BOXES)["views"].shape[2] == 3
     )
-    assert processor(policy="fixed", scales=[0])(image, BOXES).get("views").shape[2] == 3
 
 
-@pytest.mark.parametrize(
-    ("boxes", "message"),
-    [
-        ([[1, 2, 3]], r"expected shape \(R, 4\), got \(1, 3\)"),
-        ([[1, 2, float("nan"), 4]], "not finite"),
-        ([[50, 40, 20, 20]], "corners in the wrong order"),
-        ([[200, 10, 220, 20]], "no part inside the 100 x 80 image"),
-    ],
-)
-def test_boxes_that_cannot_be_looked_at_are_named(boxes, message):
-    with pytest.raises(ValueError, match=message):
-        processor(policy="fixed", scales=[0])(IMAGE, boxes)
+def test_invalid_boxes_are_rejected():
+    with pytest.raises(ValueError, match="no part inside the 100 x 80 image"):
+        processor(policy="fixed", scales=[0])(IMAGE, [[200, 10, 220, 20]])
 
 
-def test_training_needs_to_know_how_many_views():
+def test_training_needs_num_views():
     with pytest.raises(ValueError, match="num_views"):
         processor(TrainProcessor)
 
@@ -95,7 +82,7 @@ def test_training_needs_to_know_how_many_views():
         ({"num_views": 4, "candidates": [0.1, 0.5]}, "4 views need 3 candidates"),
     ],
 )
-def test_a_setting_of_the_wrong_kind_is_named(settings, message):
+def test_invalid_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         processor(**settings)
 
