@@ -25,8 +25,14 @@ IMAGE = ["{image}", "--whole-image"]
         ([*IMAGE, "--categories", ","], "--categories: expected words"),
         ([*IMAGE, "--attributes", "a/"], "attribute 'a/': expected a word"),
         ([*IMAGE, "--controls", "@no.txt"], "no vocabulary no.txt"),
-        ([*IMAGE, "--tasks", "tags", "--categories", "a"], "a question that --tasks leaves out"),
-        ([*IMAGE, "--tasks", "categories", "--tags", "a"], "which --tasks leaves out"),
+        (
+            [*IMAGE, "--tasks", "tags", "--categories", "a"],
+            "--categories needs categories in --tasks",
+        ),
+        (
+            [*IMAGE, "--tasks", "categories", "--tags", "a"],
+            "--tags needs tags or caption in --tasks",
+        ),
         ([*IMAGE, "--views", "best"], "views: expected one of"),
         ([*IMAGE, "--model", "huge"], "huge"),
         ([*IMAGE, "--checkpoint", "no.pth"], "no.pth"),

@@ -8,7 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lavis_dynrefer.cli.inspect.region_statistics import SHARES, describe_split, frequent_words
+from lavis_dynrefer.cli.inspect.region_statistics import (
+    SHARES,
+    Names,
+    describe_split,
+    frequent_words,
+)
 from lavis_dynrefer.datasets.table_store import TableStore
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, RegionSet, Rejection
 
@@ -60,11 +65,20 @@ def test_a_table_and_lists_give_the_same_numbers(memory, tmp_path):
     assert describe_split(as_table(memory, tmp_path)) == describe_split(memory)
 
 
-def test_regions_and_images_are_counted(numbers):
-    assert (numbers.images, numbers.bare_images) == (3, 1)
-    assert (numbers.regions_read, numbers.regions_kept) == (6, 4)
-    assert numbers.crowds == 1
-    assert numbers.graded_on == 0
+def test_regions_are_counted(numbers):
+    assert (numbers.images, numbers.bare_images, numbers.graded_on) == (3, 1, 0)
+    assert (numbers.regions_read, numbers.regions_kept, numbers.captions) == (6, 4, 3)
+    assert numbers.counts == {
+        "crowds": (1, 4),
+        "a side under 8 pixels": (1, 4),
+        "the whole image": (1, 4),
+        "beyond the image's edge": (1, 4),
+        "empty captions": (1, 3),
+        "non-ASCII captions": (1, 3),
+        "attributes present": (2, 4),
+        "attributes absent": (1, 4),
+        "attributes unknown": (1, 4),
+    }
 
 
 def test_drops_are_counted_with_their_first_example(numbers):
@@ -75,73 +89,45 @@ def test_drops_are_counted_with_their_first_example(numbers):
     ]
 
 
-def test_boxes_are_measured(numbers):
-    middle = SHARES.index(0.5)
-    assert numbers.quantiles["width, px"] == pytest.approx((7, 11.95, 31.75, 45, 62.5, 92.5, 100))
-    assert numbers.quantiles["height, px"][0] == 9
-    assert numbers.quantiles["width / height"][middle] == pytest.approx(3)  # of 2, 5, 7/9, 4
-    assert numbers.quantiles["regions per image"][-1] == 3
-
-
-def test_share_of_image_counts_the_part_inside(numbers):
-    # 1, 500 / 5000, 63 / 5000, and 200 of the last box's 400 / 5000
-    assert numbers.quantiles["share of image"] == pytest.approx(
-        np.quantile([1, 0.1, 0.0126, 0.04], SHARES)
-    )
-
-
-def test_notable_boxes_are_counted(numbers):
-    assert numbers.box_counts == {
-        "a side under 8 pixels": 1,
-        "the whole image": 1,
-        "beyond the image's edge": 1,
-    }
+def test_quantiles(numbers):
+    found = numbers.quantiles
+    assert found["width, px"] == pytest.approx((7, 11.95, 31.75, 45, 62.5, 92.5, 100))
+    assert found["height, px"][0] == 9
+    assert found["width / height"][SHARES.index(0.5)] == pytest.approx(3)  # of 2, 5, 7/9, 4
+    assert found["regions per image"][-1] == 3
+    assert (found["words per caption"][0], found["words per caption"][-1]) == (0, 4)
+    # Only the part inside counts: 1, 500 / 5000, 63 / 5000, and 200 of the last box's 400 / 5000.
+    shares = [1, 0.1, 0.0126, 0.04]
+    assert found["share of image"] == pytest.approx(np.quantile(shares, SHARES))
 
 
 def test_rounding_is_not_beyond_the_edge(memory):
     region = replace(REGIONS[0], box=(-0.5, 0.0, 100.4, 50.0))
     found = describe_split(replace(memory, regions=[region]))
-    assert found.box_counts["beyond the image's edge"] == 0
-
-
-def test_captions_are_described(numbers):
-    assert (numbers.captions.count, numbers.captions.empty, numbers.captions.non_ascii) == (3, 1, 1)
-    assert numbers.captions.longest == "The dog, a dog!"
-    assert numbers.quantiles["words per caption"][0] == 0
-    assert numbers.quantiles["words per caption"][-1] == 4
-
-
-def test_words_are_split_as_by_the_tagger_without_stop_words(numbers):
-    assert numbers.words.top == (("dog", 2), ("cafe", 1))
-    assert (numbers.words.total, numbers.words.distinct) == (3, 2)
+    assert found.counts["beyond the image's edge"] == (0, 1)
 
 
 def test_names_are_ranked_and_unseen_ones_listed(numbers):
-    assert numbers.categories.top == (("dog", 2), ("house", 1))
-    assert numbers.categories.unseen == ("tree",)
-    assert numbers.tags.top == (("dog", 2), ("cafe", 1))
+    assert numbers.longest_caption == "The dog, a dog!"
+    assert numbers.names == {
+        "words": Names(3, 2, (("dog", 2), ("cafe", 1))),  # without stop words
+        "categories": Names(3, 2, (("dog", 2), ("house", 1)), unseen=("tree",)),
+        "tags": Names(3, 2, (("dog", 2), ("cafe", 1))),
+        "attributes": Names(2, 1, (("color:red", 2),), unseen=("color:blue",)),
+    }
 
 
-def test_attribute_labels_are_counted(numbers):
-    assert numbers.attributes.top == (("color:red", 2),)
-    assert numbers.attributes.unseen == ("color:blue",)
-    assert numbers.labels == {"present": 2, "absent": 1, "unknown": 1}
-
-
-def test_each_word_count_has_its_own_bin(numbers):
-    histogram = numbers.histograms["words"]
-    assert histogram.edges[:5] == (0, 1, 2, 3, 4)
-    assert histogram.counts[:5] == (1, 1, 0, 0, 1)
-    assert histogram.median == 1
-
-
-def test_sizes_are_binned_by_their_edges(numbers):
-    sizes = numbers.histograms["pixel_size"]  # square roots of 5000, 500, 63, 400
-    found = {edge: count for edge, count in zip(sizes.edges, sizes.counts) if count}
-    assert found == {6: 1, 16: 2, 64: 1}
-    relative = numbers.histograms["relative_size"]  # of 1, 0.1, 0.0126, 0.04
-    found = {round(edge, 2): count for edge, count in zip(relative.edges, relative.counts) if count}
-    assert found == {0.1: 1, 0.2: 1, 0.3: 1, 0.95: 1}
+def test_histograms(numbers):
+    found = {
+        name: {round(edge, 2): n for edge, n in zip(histogram.edges, histogram.counts) if n}
+        for name, histogram in numbers.histograms.items()
+    }
+    assert found == {
+        "pixel_size": {6: 1, 16: 2, 64: 1},  # square roots of 5000, 500, 63, 400
+        "relative_size": {0.1: 1, 0.2: 1, 0.3: 1, 0.95: 1},  # of 1, 0.1, 0.0126, 0.04
+        "words": {0: 1, 1: 1, 4: 1},
+    }
+    assert numbers.histograms["words"].median == 1
 
 
 def test_long_captions_share_bins(memory):
@@ -151,19 +137,21 @@ def test_long_captions_share_bins(memory):
     assert sum(histogram.counts) == 100
 
 
-def test_notes_are_passed_on_unless_counted_here(memory):
+def test_oddities_of_the_source_are_passed_on_unless_counted_here(memory):
     noted = {"box_partly_outside": 3, "crowd": 1, "non_ascii_caption": 2}
-    assert describe_split(replace(memory, noted=noted)).noted == {"box_partly_outside": 3}
+    found = describe_split(replace(memory, noted=noted)).counts
+    assert [name for name in found if name.startswith("in the source")] == [
+        "in the source: box partly outside"
+    ]
 
 
 def test_a_split_without_captions_or_categories_has_no_such_numbers(memory):
     regions = [replace(REGIONS[3], score=None)]
     found = describe_split(replace(memory, regions=regions, category_names=()))
-    assert "words per caption" not in found.quantiles
-    assert "score" not in found.quantiles
+    assert not {"words per caption", "score"} & found.quantiles.keys()
     assert set(found.histograms) == {"relative_size", "pixel_size"}
-    assert (found.captions.count, found.captions.longest) == (0, "")
-    assert (found.words.top, found.tags.top, found.labels) == ((), (), {})
+    assert (found.captions, found.longest_caption) == (0, "")
+    assert not any(names.top for names in found.names.values())
 
 
 @pytest.mark.parametrize("images", [0, 1])

@@ -12,6 +12,7 @@ from lavis_dynrefer.cli.inspect.inspect_samples import Sample
 from lavis_dynrefer.cli.inspect.region_statistics import (
     BEYOND_IMAGE,
     SHARES,
+    SOURCE,
     Histogram,
     SplitStatistics,
 )
@@ -72,31 +73,32 @@ def render_page(
 
 
 def notices(view: SplitView) -> list[str]:
-    """What a person should know first."""
-    numbers, found = view.statistics, []
+    """Warnings for the top of the page."""
+    numbers, warnings = view.statistics, []
     dropped = numbers.regions_read - numbers.regions_kept
     if dropped > _MANY_DROPPED * numbers.regions_read:
         reasons = (drop.reason.replace("_", " ") for drop in numbers.drops if drop.is_region)
         part = share(dropped, numbers.regions_read)
-        found.append(f"{part} of the regions were dropped, mostly: {next(reasons, '')}.")
+        warnings.append(f"{part} of the regions were dropped, mostly: {next(reasons, '')}.")
     # Some datasets clip boxes at the edge by their own rules: those are noted as in the source.
-    beyond = max(numbers.box_counts[BEYOND_IMAGE], numbers.noted.get("box_partly_outside", 0))
+    noted = numbers.counts.get(f"{SOURCE}box partly outside", (0, 0))
+    beyond = max(numbers.counts[BEYOND_IMAGE], noted)[0]
     if beyond > _MANY_BEYOND * numbers.regions_kept:
-        found.append(
+        warnings.append(
             f"{share(beyond, numbers.regions_kept)} of the boxes reach beyond their image: "
             "are they scaled, or corners and sizes mixed up?"
         )
     problems = [sample.problem for sample in view.samples if sample.problem]
     if problems:
-        found.append(
+        warnings.append(
             f"{len(problems)} of {len(view.samples)} sample images do not fit or cannot be read, "
             f"for example: {problems[0]}"
         )
     if view.images is not None and view.images.unusable:
-        found.append(
+        warnings.append(
             f"{view.images.unusable:,} of {view.images.checked:,} image files cannot be used."
         )
-    return found
+    return warnings
 
 
 def measure(value: float) -> str:
@@ -127,7 +129,7 @@ def share(part: int, whole: int) -> str:
 
 def quantile_name(value: float) -> str:
     """Head of a column of quantiles."""
-    return {0.0: "least", 0.5: "median", 1.0: "most"}.get(value, f"{value:.0%}")
+    return {0.0: "min", 0.5: "median", 1.0: "max"}.get(value, f"{value:.0%}")
 
 
 def chart(histogram: Histogram, unit: str, *, trim: bool = True) -> Chart:

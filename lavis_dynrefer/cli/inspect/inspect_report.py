@@ -22,12 +22,14 @@ from lavis_dynrefer.cli.inspect.inspect_page import (
 )
 from lavis_dynrefer.cli.inspect.inspect_samples import choose_rejected, choose_samples, draw_sheet
 from lavis_dynrefer.cli.inspect.region_statistics import SHARES, SplitStatistics, describe_split
+from lavis_dynrefer.errors import shorten
 from lavis_dynrefer.structures import RegionSet
 
 _FEW_IMAGES = 2000  # are checked before another process has started
 _EXAMPLE = "for example"  # head of a column
 _SHOWN_NAMES = 12
-_LONGEST = 160  # characters of a caption or example in the terminal
+_MAX_LENGTH = 160  # characters of a name or example in the terminal
+_CLOSED_LISTS = ("categories", "tags", "attributes")
 
 
 def view_split(region_set: RegionSet, arguments: argparse.Namespace, console: Console) -> SplitView:
@@ -91,9 +93,9 @@ def print_numbers(views: Sequence[SplitView], console: Console) -> None:
         elif checked is not None:
             console.print(f"{numbers.split}: {checked.checked:,} images, nothing unusual")
     for numbers in splits:
-        for name in ("words", "categories", "tags", "attributes"):
-            top = getattr(numbers, name).top[:_SHOWN_NAMES]
-            if top:
+        for name, names in numbers.names.items():
+            if names.top:
+                top = names.top[:_SHOWN_NAMES]
                 text = ", ".join(f"{_plain(word)} {count:,}" for word, count in top)
                 console.print(Text(f"{numbers.split}, frequent {name}: {text}"))
 
@@ -119,22 +121,18 @@ def _overview(splits: Sequence[SplitStatistics]) -> Table:
 
 
 def _overview_column(split: SplitStatistics) -> dict[str, str]:
-    kept, captions = split.regions_kept, split.captions
-    noted = {f"in the source: {name.replace('_', ' ')}": n for name, n in split.noted.items()}
+    numbers = {
+        "images": split.images,
+        "without regions": split.bare_images,
+        "regions read": split.regions_read,
+        "regions kept": split.regions_kept,
+        "graded on": split.graded_on,
+        "captions": split.captions,
+    }
     return {
-        "images": f"{split.images:,}",
-        "without regions": f"{split.bare_images:,}",
-        "regions read": f"{split.regions_read:,}",
-        "regions kept": f"{kept:,}",
-        "graded on": f"{split.graded_on:,}",
-        "crowds": _part(split.crowds, kept),
-        **{name: _part(count, kept) for name, count in {**split.box_counts, **noted}.items()},
-        "captions": f"{captions.count:,}",
-        "empty captions": _part(captions.empty, captions.count),
-        "non-ASCII captions": _part(captions.non_ascii, captions.count),
-        "categories": f"{split.categories.distinct:,}",
-        "tags": f"{split.tags.distinct:,}",
-        "attributes": f"{split.attributes.distinct:,}",
+        **{name: f"{number:,}" for name, number in numbers.items()},
+        **{name: _part(*count) for name, count in split.counts.items()},
+        **{name: f"{split.names[name].distinct:,}" for name in _CLOSED_LISTS},
     }
 
 
@@ -167,6 +165,4 @@ def _part(count: int, whole: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Short, and without characters that control the terminal."""
-    shown = "".join(char if char.isprintable() else " " for char in text)
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}\u2026"
+    return shorten(text, _MAX_LENGTH, printable=True)

@@ -22,6 +22,7 @@ SMALL_SIDE = 8  # pixels
 WHOLE_IMAGE = 0.99  # of its area
 BEYOND_EDGE = 1.0  # pixels; boxes of COCO itself cross the edge by fractions of one
 BEYOND_IMAGE = "beyond the image's edge"
+SOURCE = "in the source: "  # before what the reader noted about kept regions
 TOP = 40  # words, tags, attributes and categories kept
 PIXEL_EDGES = (*(0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128), *(192, 256, 384, 512, 768, 1024))
 _WORD_BINS = 20
@@ -48,16 +49,6 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Captions:
-    """The captions of a split."""
-
-    count: int  # regions that have one
-    empty: int  # captions without a word
-    non_ascii: int
-    longest: str  # the one with most words
-
-
-@dataclass(frozen=True)
 class Names:
     """How often names occur."""
 
@@ -73,23 +64,18 @@ class SplitStatistics:
 
     name: str  # protocol id
     split: str
-    images: int  # in use
-    bare_images: int  # those of them without a region to ask about
+    images: int
+    bare_images: int  # those of them without a region
     regions_read: int  # kept and dropped
     regions_kept: int
     graded_on: int  # regions that answers are graded on, if those are other ones; else 0
-    crowds: int  # kept regions that are crowds
+    captions: int
+    longest_caption: str  # the one with most words
     drops: tuple[Drop, ...]  # most frequent reason first
-    noted: Mapping[str, int]  # oddity of kept regions in the source -> how many
-    box_counts: Mapping[str, int]  # notable kind of kept boxes -> how many
+    counts: Mapping[str, tuple[int, int]]  # kind of box, caption or label -> how many of how many
     quantiles: Mapping[str, tuple[float, ...]]  # measure -> values at `SHARES`; never empty
     histograms: Mapping[str, Histogram]  # "relative_size", "pixel_size": sqrt of area; "words"
-    captions: Captions
-    words: Names
-    tags: Names
-    categories: Names
-    attributes: Names  # where present
-    labels: Mapping[str, int]  # attribute labels "present", "absent", "unknown" -> how many
+    names: Mapping[str, Names]  # "words", "categories", "tags", and "attributes" that are present
 
 
 def describe_split(region_set: RegionSet) -> SplitStatistics:
@@ -99,9 +85,24 @@ def describe_split(region_set: RegionSet) -> SplitStatistics:
     boxes = pc.list_flatten(regions["box"]).to_numpy().reshape(-1, 4)
     measures, box_counts = _measure_boxes(boxes, sizes)
     drops = _drops(region_set.rejected)
-    words = _word_counts(regions["caption"])
+    captions, words = regions["caption"].drop_null(), _word_counts(regions["caption"])
     positives, labels = _attributes(
         regions["attributes"], [item.name for item in region_set.attributes]
+    )
+    noted = {
+        f"{SOURCE}{name.replace('_', ' ')}": count
+        for name, count in region_set.noted.items()
+        if name not in _COUNTED_HERE
+    }
+    of_regions = {"crowds": pc.sum(regions["iscrowd"]).as_py() or 0, **box_counts, **noted}
+    of_captions = {
+        "empty captions": int((words == 0).sum()),
+        "non-ASCII captions": len(captions) - (pc.sum(pc.string_is_ascii(captions)).as_py() or 0),
+    }
+    wholes = (
+        (of_regions, len(boxes)),
+        (of_captions, len(captions)),
+        (labels, sum(labels.values())),
     )
     measured = {
         "regions per image": per_image,
@@ -117,22 +118,22 @@ def describe_split(region_set: RegionSet) -> SplitStatistics:
         regions_read=len(boxes) + sum(drop.count for drop in drops if drop.is_region),
         regions_kept=len(boxes),
         graded_on=len(region_set.truth_regions),
-        crowds=pc.sum(regions["iscrowd"]).as_py() or 0,
+        captions=len(captions),
+        longest_caption=captions[int(words.argmax())].as_py() if len(words) else "",
         drops=drops,
-        noted={name: n for name, n in region_set.noted.items() if name not in _COUNTED_HERE},
-        box_counts=box_counts,
+        counts={name: (count, whole) for counts, whole in wholes for name, count in counts.items()},
         quantiles={
             name: tuple(np.quantile(values, SHARES).tolist())
             for name, values in measured.items()
             if len(values)
         },
         histograms=_histograms(measures, words),
-        captions=_captions(regions["caption"], words),
-        words=_names(frequent_words(regions["caption"])),
-        tags=_names(_value_counts(pc.list_flatten(regions["tags"].drop_null()))),
-        categories=_names(_value_counts(regions["category"]), region_set.category_names),
-        attributes=_names(positives, positives),
-        labels=labels,
+        names={
+            "words": _names(frequent_words(regions["caption"])),
+            "categories": _names(_value_counts(regions["category"]), region_set.category_names),
+            "tags": _names(_value_counts(pc.list_flatten(regions["tags"].drop_null()))),
+            "attributes": _names(positives, positives),
+        },
     )
 
 
@@ -221,25 +222,15 @@ def _word_counts(captions: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _captions(captions: pa.ChunkedArray, words: np.ndarray) -> Captions:
-    present = captions.drop_null()
-    return Captions(
-        count=len(present),
-        empty=int((words == 0).sum()),
-        non_ascii=len(present) - (pc.sum(pc.string_is_ascii(present)).as_py() or 0),
-        longest=present[int(words.argmax())].as_py() if len(words) else "",
-    )
-
-
 def _attributes(
     values: pa.ChunkedArray, names: Sequence[str]
 ) -> tuple[Counter[str], dict[str, int]]:
-    """Attribute -> regions where it is present; label -> how often it was given."""
+    """Attribute -> regions where it is present; label -> how often it occurs."""
     flat = pc.list_flatten(values.drop_null()).to_numpy()
     if not names or not len(flat):
         return Counter(), {}
     present = (flat.reshape(-1, len(names)) == 1).sum(axis=0)
-    meanings = {"present": 1, "absent": 0, "unknown": -1}
+    meanings = {"attributes present": 1, "attributes absent": 0, "attributes unknown": -1}
     return (
         Counter(dict(zip(names, present.tolist()))),
         {meaning: int((flat == value).sum()) for meaning, value in meanings.items()},

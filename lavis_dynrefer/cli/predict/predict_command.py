@@ -25,21 +25,17 @@ from typing import TYPE_CHECKING, Any
 
 from lavis_dynrefer.cli import EXIT_STOPPED
 from lavis_dynrefer.cli.model_arguments import add_model_arguments, at_least, load_predictor
+from lavis_dynrefer.cli.predict.predict_questions import (
+    add_question_arguments,
+    read_questions,
+    split_words,
+)
 from lavis_dynrefer.errors import InputError
 
 if TYPE_CHECKING:
     from lavis_dynrefer.cli.predict.predict_run import PredictRun
 
 EXIT_SOME_FAILED = 3
-_WORDS = "WORD,WORD or @FILE"
-_QUESTIONS = {  # option -> metavar and help
-    "attributes": (_WORDS, "to score; @FILE: one per line, or OVAD's json"),
-    "categories": (_WORDS, "to choose from; @FILE: one per line"),
-    "tags": (_WORDS, "to tag with; @FILE: one per line"),
-    "controls": (_WORDS, "words every caption should mention"),
-    "tasks": ("TASK,TASK", "some of caption, tags, attributes, categories; default: all"),
-    "views": ("POLICY", "fixed:0,0.5 (scales), task, image or random; default: the model's own"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--recursive", action="store_true", help="include subfolders")
     _add_region_arguments(parser)
-    questions = parser.add_argument_group("questions")
-    for name, (metavar, meaning) in _QUESTIONS.items():
-        questions.add_argument(f"--{name}", metavar=metavar, help=meaning)
+    add_question_arguments(parser)
     add_model_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--output", type=Path, metavar="FOLDER", help="new, or of an earlier run")
@@ -120,7 +114,6 @@ def run(arguments: argparse.Namespace) -> int:
     from lavis_dynrefer.cli.predict import predict_report as report
     from lavis_dynrefer.cli.predict.output_folder import ImageFiles, check_formats, open_log
     from lavis_dynrefer.cli.predict.predict_images import find_images
-    from lavis_dynrefer.cli.predict.predict_questions import read_questions, split_words
     from lavis_dynrefer.cli.predict.predict_regions import (
         check_region_options,
         region_finder,
@@ -134,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
         if output is None and getattr(arguments, option):
             raise InputError(f"--{option} needs --output")
     check_region_options(arguments)
-    questions = read_questions({name: getattr(arguments, name) for name in _QUESTIONS})
+    questions = read_questions(arguments)
     images: Mapping[str, Path] = find_images(
         arguments.images, recursive=arguments.recursive, leave_out=output
     )
