@@ -1,7 +1,8 @@
 """DynRefer, dynamic-resolution region understanding, as a plugin of LAVIS.
 
-Importing this package imports neither LAVIS nor torch; it sees to it that LAVIS, whenever it is
-imported, knows the model, processors, datasets, task and runner.
+Importing this package imports neither LAVIS nor torch. It registers the model, processors,
+datasets, task and runner with LAVIS, now or when LAVIS is imported: where .pth files are not read,
+nothing else does.
 """
 
 from __future__ import annotations

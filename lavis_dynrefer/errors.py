@@ -1,4 +1,4 @@
-"""Errors meant for users: each says what was expected, what came, and the cure.
+"""Errors for users: each says what was expected, what was found, and what to do.
 
 The commands and the service show their text alone. Anything else is a bug and keeps its traceback.
 """
@@ -16,7 +16,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DynReferError(Exception):
-    """Base of all errors that a user can cure."""
+    """Base of all errors that a user can correct."""
 
 
 class InputError(DynReferError, ValueError):
@@ -24,7 +24,7 @@ class InputError(DynReferError, ValueError):
 
 
 class MissingFileError(DynReferError, FileNotFoundError):
-    """A file or folder that is not there."""
+    """A file or folder that does not exist."""
 
 
 class MissingPackageError(DynReferError, ImportError):
@@ -32,9 +32,9 @@ class MissingPackageError(DynReferError, ImportError):
 
 
 def text_for_user(error: BaseException) -> str | None:
-    """What to say about an error that a user can cure; None for a bug.
+    """Message of an error that a user can correct; None for a bug.
 
-    Besides our own errors these are what the system says about a file: no permission, disk full.
+    Besides our own errors, these are the system's about files: no permission, disk full.
     """
     if isinstance(error, DynReferError):
         text = str(error)
@@ -59,7 +59,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def choice_problem(place: str, name: Any, known: Iterable[str]) -> str | None:
-    """What is wrong with a name that should be one of `known`, if anything.
+    """Message about a name that is not one of `known`; None if it is.
 
     >>> choice_problem("run.task", "dynrefr", ["dynrefer"])
     "run.task: unknown 'dynrefr'; did you mean dynrefer?"

@@ -1,4 +1,4 @@
-"""Where the package's own files and its cache are: in a wheel, an editable install, a checkout."""
+"""Paths of the package's own files and of its cache, in a wheel, editable install or checkout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def project_path(name: str) -> str:
 
 
 def lavis_extension_path() -> str:
-    """Absolute path of the folder whose modules appear as `lavis.train` and `lavis.evaluate`."""
+    """Absolute path of the folder with the modules `lavis.train` and `lavis.evaluate`."""
     return str(_PACKAGE / "host" / "lavis_extension")
 
 

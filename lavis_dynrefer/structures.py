@@ -1,4 +1,4 @@
-"""The plain data that crosses layers, and the one legend of dimension letters.
+"""The plain data that all layers share, and the legend of dimension letters.
 
 Legend, used in every docstring of the package:
 
@@ -41,7 +41,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class RegionRecord:
-    """One annotated region: what a model is asked about and what it is graded on.
+    """One annotated region: the box and its labels.
 
     Args:
         region_id: unique within the dataset split.
@@ -72,7 +72,7 @@ class Rejection:
 
     Args:
         reason: short machine name, counted in reports: "empty_box", "missing_image", ...
-        detail: one sentence for a person: what was expected and what came.
+        detail: one sentence for users: what was expected and what was found.
         image_id: the image concerned, None for a whole file.
         region: the region as far as it could be read; in evaluation it still counts as truth, so a
             rejected region is a wrong answer and never leaves the metric.
@@ -115,9 +115,9 @@ class RegionSet:
         rejected: everything that was dropped, each with its reason.
         attributes: vocabulary of `RegionRecord.attributes`, in vector order.
         category_names: closed list of categories, in the order of the source file.
-        truth_regions: usable regions of the annotation file where those are not the regions asked
-            about, as with boxes from a detector.
-        noted: what is odd about regions that were kept nevertheless, and how many are.
+        truth_regions: usable regions of the annotation file, where `regions` are others, such as
+            boxes from a detector.
+        noted: oddities of regions that were kept -> number of regions.
     """
 
     name: str
@@ -146,7 +146,7 @@ class RegionPrediction:
 
     Args:
         box: (x1, y1, x2, y2) in pixels, as asked.
-        caption: generated sentence; None where captions were not asked for.
+        caption: generated sentence; None without the task "caption".
         caption_score: probability of the generated token sequence, in [0, 1].
         tags: (tag, probability) above the tag threshold, best first.
         attributes: (attribute, score in [0, 1]) for the whole vocabulary, best first.

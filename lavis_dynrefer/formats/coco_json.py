@@ -32,8 +32,8 @@ def write_coco(results: Collection[ImageResult], file: TextIO) -> None:
     An annotation has COCO's own keys (`bbox` is x, y, width, height in pixels; `score` is the share
     of its category as in `best_category`, else the probability of the caption), and `caption`,
     `caption_score`, `tags`, `attributes`, `categories` (name -> score), `scales` and `region_id`
-    beside them. Categories are numbered from 1 in alphabetical order; if none were asked about
-    there is one, "region".
+    beside them. Categories are numbered from 1 in alphabetical order; without any there
+    is one, "region".
     """
     images: list[dict[str, Any]] = []
     region_ids: list[RegionId] = []
@@ -84,7 +84,7 @@ def read_coco_boxes(annotations: Any, images: Any, format: str) -> dict[str, Ima
         format: of `bbox`, "xywh" or "xyxy"; the boxes of segmentations are converted to it.
 
     Raises:
-        InputError: a record is not what it should be; names it.
+        InputError: an invalid record; names it.
     """
     by_name: dict[str, ImageBoxes] = {}
     by_id: dict[Any, ImageBoxes] = {}
@@ -125,7 +125,7 @@ def _answers(region: RegionPrediction) -> dict[str, Any]:
 
 
 def _numbered(key: str, records: Any) -> Iterator[tuple[str, Any]]:
-    """Where each record is, and the record."""
+    """Yield the place of each record, and the record."""
     if not isinstance(records, list):
         raise record_error(key, "a list", records)
     return ((f"{key}[{number}]", record) for number, record in enumerate(records))

@@ -1,4 +1,4 @@
-"""Csv, for spreadsheets and data frames: a header, then one region per line."""
+"""CSV, for spreadsheets and data frames: a header, then one line per region."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_csv_boxes(text: str) -> tuple[dict[str, ImageBoxes], str]:
         Image name -> boxes, and their format, "xyxy" or "xywh".
 
     Raises:
-        InputError: the first line does not name the columns, or a line is invalid; names it.
+        InputError: no header with known columns, or an invalid line; names it.
     """
     delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -105,7 +105,7 @@ def _answers(region: RegionPrediction) -> dict[str, Any]:
 
 
 def _joined(values: Iterable[Any]) -> str:
-    """A cell of several values: csv itself, so that a value may hold a semicolon."""
+    """Write several values into a cell, as csv, so that a value may contain a semicolon."""
     line = io.StringIO()
     csv.writer(line, delimiter=";", lineterminator="").writerow(values)
     return line.getvalue()
@@ -117,7 +117,7 @@ def _columns(columns: Mapping[str, str]) -> tuple[str, Sequence[str], str | None
     corners = next((names for names in _BOX_COLUMNS if set(names) <= set(columns)), None)
     if image is None or corners is None:
         raise InputError(
-            "expected json, or csv whose first line names the columns, such as "
+            "expected json, or csv with a header line such as "
             f"image,x1,y1,x2,y2 or image,x,y,w,h; got {', '.join(columns.values()):.120}"
         )
     region_id = next((columns[name] for name in _ID if name in columns), None)

@@ -1,4 +1,4 @@
-"""The answers about one image, and how their numbers are shown in all formats."""
+"""The results of one image, and the numbers that all formats derive from them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lavis_dynrefer.images.boxes import xyxy_to_xywh
 from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
 
 RegionId = Union[int, str]
-NO_CATEGORY = "region"  # label of regions whose category was not asked about
+NO_CATEGORY = "region"  # label of regions without a requested category
 _OUTSTANDING = 1.2  # times the mean of a region's attribute scores, as in the released demo
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The answers about one image.
+    """The results of one image.
 
     Args:
         image: its name, relative to the folder it was found in, with forward slashes.
@@ -75,15 +75,15 @@ class ImageResult:
 
 
 def category_names(region: RegionPrediction) -> list[str]:
-    """Names of the categories asked about; "region" if there were none."""
+    """Names of the categories in question; "region" if there are none."""
     return [name for name, _ in region.categories] or [NO_CATEGORY]
 
 
 def best_category(region: RegionPrediction) -> tuple[str, float | None]:
-    """Name and share of the best category; "region" and None if none was asked about.
+    """Name and share of the best category; "region" and None without categories.
 
-    The share is the softmax of the logits over the names asked about: how far the best is ahead of
-    the others, not whether any of them is right. A single name has no share.
+    The share is the softmax over the logits of these categories: how far the best is ahead of the
+    others, not whether any of them is right. A single category has no share.
 
     >>> best_category(RegionPrediction((0, 0, 9, 9), categories=(("dog", 1.0), ("cat", 1.0))))
     ('dog', 0.5)

@@ -1,4 +1,4 @@
-"""Our own files of results: one json row per image, appended as the answers come."""
+"""Our own files of results: one json row per image, appended as images are answered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = "results.jsonl"
 
 
 class ResultLog(Collection[ImageResult]):
-    """A file of rows that survives being interrupted at any moment.
+    """A file of rows that survives an interruption at any time.
 
     An incomplete last row is dropped when the file is opened again. Of several rows of one image
     the last one counts.
@@ -45,11 +45,11 @@ class ResultLog(Collection[ImageResult]):
         return self._at(sorted(self._starts.values()))
 
     def get(self, image: str) -> ImageResult | None:
-        """The result of the image of this name, if there is one."""
+        """Get the result of an image by name, or None."""
         return next(self._at([self._starts[image]])) if image in self._starts else None
 
     def append(self, result: ImageResult) -> None:
-        """Write one row; it is handed to the system when this returns.
+        """Write one row; it is passed to the system when this returns.
 
         Raises:
             ValueError: a number is not finite.

@@ -92,7 +92,7 @@ class BoxFile:
 
 
 def read_box_list(rows: Any, name: str) -> ImageBoxes:
-    """Read a list whose rows are four numbers, or objects with `box` or `bbox` and maybe `id`.
+    """Read a list of boxes: four numbers each, or objects with `box` or `bbox` and maybe `id`.
 
     Args:
         rows: the list.
@@ -126,13 +126,13 @@ def is_box(value: Any) -> bool:
 
 
 def record_error(where: str, expected: str, got: Any, cure: str = "") -> InputError:
-    """An error about one record of a file."""
+    """Describe an invalid record of a file."""
     shown = got if isinstance(got, str) else json.dumps(got, default=str)
     return InputError(f"{where}: expected {expected}, got {shown:.120}{cure}")
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """Folders and file name, the same for every system's separators and accents."""
+    """Folders and file name, with separators and accents normalised."""
     parts = unicodedata.normalize("NFC", name).replace("\\", "/").split("/")
     return tuple(part for part in parts if part not in ("", ".")) or ("",)
 

@@ -1,9 +1,8 @@
-"""Registers the plugin with LAVIS: names now, classes when they are asked for.
+"""Registers the plugin with LAVIS: names at once, classes on first use.
 
-LAVIS's registry maps names to classes. Ours are entered as names of modules, which are imported
-once LAVIS looks a name up; each module registers its classes with LAVIS's own decorators. So
-`import lavis` costs next to nothing more, and no module of ours is imported in the middle of
-another one's import.
+LAVIS's registry maps names to classes. We enter names of modules, which are imported when LAVIS
+looks a name up; each module registers its classes with LAVIS's own decorators. So `import lavis`
+takes hardly longer, and no module of ours is imported in the middle of another import.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class PendingNames(UserDict[str, Any]):
 
 
 class TypesOf(Mapping[str, list[str]]):
-    """Name -> its types, read from the class once they are asked for; what LAVIS's zoos list.
+    """Name -> model or dataset types, read from the class on first use, for LAVIS's zoos.
 
     Args:
         classes: name -> class.
@@ -105,7 +104,7 @@ class TypesOf(Mapping[str, list[str]]):
 
 
 def connect() -> None:
-    """Register with LAVIS: at once where it was imported before, else as soon as it is."""
+    """Register with LAVIS: now if it has been imported, else when it is."""
     hook.install()
     host = sys.modules.get("lavis")
     if host is not None and not getattr(host, "__dynrefer_pending__", False):

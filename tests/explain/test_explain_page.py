@@ -95,7 +95,7 @@ def test_answers_are_shown_with_their_scores(page):
     assert "Categories dog 0.80 cat 0.70" in text
 
 
-def test_a_box_in_the_image_leads_to_its_region(page):
+def test_boxes_in_the_image_link_to_their_regions(page):
     shown = page(region(), region(box=(0.0, 0.0, 10.0, 10.0)))
 
     targets = {one["id"] for one in shown.elements if "id" in one}
@@ -147,7 +147,7 @@ def test_only_changes_of_the_best_names_are_shown(page):
     assert re.findall(r"name\d", changed["text"]) == ["name8", "name0", "name1"]
 
 
-def test_another_best_category_without_the_view_is_named(page):
+def test_page_names_the_best_category_without_a_view(page):
     turned = view(0.0, categories=(("cat", -0.3), ("dog", 0.2)))
 
     first, second = page(region(turned, view(0.5, categories=(("dog", 0.05),)))).find("article")
@@ -156,7 +156,7 @@ def test_another_best_category_without_the_view_is_named(page):
     assert "Without it" not in second["text"]
 
 
-def test_tasks_that_do_not_use_a_view_say_so(page):
+def test_page_marks_tasks_that_do_not_use_a_view(page):
     narrow = view(0.1, tasks=("attributes",), caption_gain=None, categories=())
     shown = page(region(view(0.0), narrow, view(0.5, tasks=("tags", "caption"), attributes=())))
 
@@ -165,14 +165,14 @@ def test_tasks_that_do_not_use_a_view_say_so(page):
     assert second["text"].endswith("Categories logit Not used")
 
 
-def test_a_view_that_nothing_can_replace_is_not_called_unimportant(page):
+def test_irreplaceable_view_is_not_called_unimportant(page):
     text = page(region(view(0.0, caption_gain=0.0))).find("article")[0]["text"]
 
     assert text.count("No other view could replace it") == 3
     assert "Hardly matters" not in text
 
 
-def test_only_the_tasks_asked_about_are_on_the_page(page):
+def test_page_shows_only_requested_tasks(page):
     alone = [
         view(scale, tasks=("categories",), caption_gain=None, attributes=()) for scale in (0, 1)
     ]
@@ -200,7 +200,7 @@ def test_regions_beyond_the_limit_are_counted(page):
     assert "1,002 more regions are not explained here." in shown.text
 
 
-def test_texts_are_shown_and_never_run(page):
+def test_texts_are_escaped(page):
     shown = page(
         region(
             view(0.0, attributes=((EVIL, 0.4),), categories=((EVIL, -0.4),)),

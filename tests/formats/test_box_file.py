@@ -30,13 +30,13 @@ def boxes_of(file, name):
 
 
 @pytest.mark.parametrize("boxes", [[], [[1, 2, 3, 4], [5, 6, 7, 8]]])
-def test_a_list_belongs_to_an_image_without_a_name(write, boxes):
+def test_list_has_an_unnamed_image(write, boxes):
     file = read_box_file(write(boxes))
     assert boxes_of(file, "") == boxes
     assert (file.format, file.normalised) == ("xyxy", None)
 
 
-def test_an_object_has_a_list_per_image(write):
+def test_object_maps_images_to_lists(write):
     content = {"a.jpg": [[1, 2, 3, 4]], "b.jpg": [], "c.jpg": [{"id": 7, "box": [5, 6, 7, 8]}]}
     file = read_box_file(write(content), format="xywh")
     assert [boxes_of(file, name) for name in content] == [[[1, 2, 3, 4]], [], [[5, 6, 7, 8]]]
@@ -97,7 +97,7 @@ def test_coco_results_need_the_images(write):
         ("path,x,y,w,h\na.jpg,1,2,3,4\n", "xywh"),
     ],
 )
-def test_csv_columns_tell_the_format(write, text, format):
+def test_csv_columns_determine_the_format(write, text, format):
     file = read_box_file(write(text, "boxes.csv"))
     assert boxes_of(file, "a.jpg") == [[1.0, 2.0, 3.0, 4.0]]
     assert file.format == format
@@ -122,7 +122,7 @@ def test_a_single_row_of_our_own_is_not_an_object_of_images(tmp_path):
     assert read_box_file(path).images["a.jpg"].boxes == []
 
 
-def test_older_rows_call_the_image_picture(write):
+def test_old_key_picture_is_read(write):
     row = {"picture": "a.jpg", "image_id": 3, "regions": [{"id": 1, "box": [1, 2, 3, 4]}]}
     file = read_box_file(write([row]))
     assert boxes_of(file, "a.jpg") == [[1, 2, 3, 4]]
@@ -155,14 +155,14 @@ def test_older_rows_call_the_image_picture(write):
             {"images": IMAGES, "annotations": [{"image_id": 5}]},
             r"annotations\[0\]: expected bbox or segmentation",
         ),
-        ("a.jpg,1,2,3,4\n", r"csv whose first line names the columns, such as image,x1"),
+        ("a.jpg,1,2,3,4\n", r"csv with a header line such as image,x1"),
         ("image,x1,y1,x2,y2\na.jpg,1,2,3,4\nb.jpg,1,2,,4\n", r"line 3: expected numbers in x1, y1"),
         ("image,x1,y1,x2,y2\na.jpg,1,2\n", r"line 2: expected numbers in x1, y1, x2, y2"),
         ("image,x1,y1,x2,y2\n,1,2,3,4\n", r"line 2: no image"),
         ('image,x1,y1,x2,y2\n"a.jpg,1,2,3,4\n', r"line 2: unexpected end of data"),
     ],
 )
-def test_an_invalid_record_is_named(write, content, message):
+def test_error_names_the_invalid_record(write, content, message):
     with pytest.raises(ValueError, match=message):
         read_box_file(write(content))
 
@@ -173,7 +173,7 @@ def test_a_binary_file_is_refused(tmp_path):
         read_box_file(tmp_path / "boxes.xlsx")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_error_names_the_path(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file of boxes .*nowhere\.json"):
         read_box_file(tmp_path / "nowhere.json")
 
@@ -208,7 +208,7 @@ def test_a_name_with_more_or_fewer_folders_is_the_same_image(write, entry, name,
     assert file.match({name: path})[name].boxes == [[1, 2, 3, 4]]
 
 
-def test_the_entry_with_the_most_folders_in_common_counts(write):
+def test_entry_with_the_most_common_folders_wins(write):
     file = read_box_file(write({"val/a.jpg": [[1, 1, 2, 2]], "train/a.jpg": [[3, 3, 4, 4]]}))
     found = file.match({"a.jpg": "/data/train/a.jpg"})
     assert found["a.jpg"].boxes == [[3, 3, 4, 4]]

@@ -33,7 +33,7 @@ def test_each_region_is_a_line_with_its_answers(results):
 
 
 @pytest.mark.parametrize("key", ["caption", "caption_score", "category", "image_id"])
-def test_what_was_not_asked_is_empty(key):
+def test_missing_answers_are_empty_cells(key):
     region = RegionPrediction(box=(0.0, 0.0, 2.0, 2.0), tags=(("dot", 0.5),))
     (line,) = lines_of([ImageResult("a.jpg", "/a.jpg", 9, 9, (region,), ("left one",))])
     assert (line["region"], line["tag_scores"]) == ("left one", "0.5")

@@ -29,7 +29,7 @@ def test_json_is_read_back(results, tmp_path):
     assert read_results(path) == results
 
 
-def test_each_image_is_one_line_whatever_its_name(log, results):
+def test_any_image_name_makes_one_line(log, results):
     assert log.path.read_bytes().count(b"\n") == len(results)
 
 
@@ -43,7 +43,7 @@ def test_an_incomplete_last_row_is_dropped(log, results, cut):
     assert log.path.read_bytes() == whole
 
 
-def test_the_last_row_of_an_image_counts(log, results):
+def test_last_row_of_an_image_wins(log, results):
     again = dataclasses.replace(results[0], width=999)
     log.append(again)
     assert len(log) == len(results)
@@ -60,7 +60,7 @@ def test_compact_removes_replaced_rows(log, results):
     assert log.get("c.png") == results[2]
 
 
-def test_older_rows_call_the_image_picture(log, results):
+def test_old_key_picture_is_read(log, results):
     log.path.write_text(log.path.read_text().replace('{"image": ', '{"picture": '))
     assert list(ResultLog(log.path)) == read_results(log.path) == results
     assert ResultLog(log.path).get("c.png") == results[2]
@@ -70,7 +70,7 @@ def test_an_unknown_image_has_no_result(log):
     assert log.get("other.jpg") is None
 
 
-def test_a_damaged_row_is_named(log):
+def test_error_names_the_damaged_row(log):
     log.path.write_bytes(b"\0\0\0\n" + log.path.read_bytes())
     with pytest.raises(ValueError, match=r"results\.jsonl: line 1: damaged json"):
         ResultLog(log.path)

@@ -92,13 +92,13 @@ def test_warning_filters_of_libraries_stay_and_ours_go():
         assert list(warnings.filters) == [theirs, *before]
 
 
-def test_lavis_that_does_not_import_names_the_cure():
+def test_error_of_a_broken_lavis_says_how_to_reinstall_it():
     message = "does not import: no timm; install it afresh"
     with pytest.raises(ImportError, match=message), compat.lavis_importable():
         raise ImportError("no timm")
 
 
-def test_missing_lavis_names_the_cure():
+def test_error_of_a_missing_lavis_says_how_to_install_it():
     message = "DynRefer needs LAVIS, which is not installed; pip install"
     with pytest.raises(ImportError, match=message), compat.needing_lavis("DynRefer"):
         raise ModuleNotFoundError("No module named 'lavis'", name="lavis")

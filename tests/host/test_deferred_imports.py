@@ -50,13 +50,13 @@ def test_package_is_imported_when_something_in_it_is_used(lavis_module, code, us
     assert "slow" in sys.modules
 
 
-def test_other_programs_import_as_always(lavis_module):
+def test_other_modules_import_at_once(lavis_module):
     lavis_module("import slow", name="other")
 
     assert "slow" in sys.modules
 
 
-def test_lavis_imports_as_always_afterwards(lavis_module):
+def test_imports_are_normal_again_afterwards(lavis_module):
     lavis_module("pass")
     exec("import slow", {"__name__": "lavis.toy"})
 
@@ -70,7 +70,7 @@ def test_lavis_imports_as_always_afterwards(lavis_module):
         ("from missing.deep import manager", "manager.open('a')", "missing.deep.manager.open"),
     ],
 )
-def test_using_a_missing_package_names_what_to_install(lavis_module, code, use, named):
+def test_error_says_which_package_to_install(lavis_module, code, use, named):
     names = lavis_module(code)
 
     with pytest.raises(ImportError, match=f"^{named} is not installed; pip install missing-headl"):
@@ -138,7 +138,7 @@ print(lavis.models.vit.checkpoint_wrapper(torch.nn.Linear(2, 2)))
 """
 
 
-def test_torch_torchvision_and_lavis_work_as_always():
+def test_torch_torchvision_and_lavis_still_work():
     result = run_python(AFTER_LAVIS)
 
     first, *others, wrapped = result.stdout.splitlines()

@@ -31,7 +31,7 @@ def test_shapes_of_a_sample():
     assert sample["routes"] == {}
 
 
-def test_task_policy_says_which_views_each_task_uses():
+def test_task_policy_routes_views_to_tasks():
     sample = processor(policy="task", scales={"caption": [0, 0.5], "tags": [0, 0.1]})(IMAGE, BOXES)
     assert sample["scales"][0].tolist() == pytest.approx([0, 0.1, 0.5])
     assert sample["routes"]["caption"].tolist() == [[0, 2]] * 3
@@ -87,7 +87,7 @@ def test_invalid_settings_are_named(settings, message):
         processor(**settings)
 
 
-def test_task_policy_has_scales_of_its_own():
+def test_task_policy_has_default_scales():
     sample = processor(policy="task", num_views=2)(IMAGE, BOXES)
     assert sample["scales"][0].tolist() == pytest.approx([0, 0.1, 0.2, 0.4])
     assert sample["routes"]["attributes"].tolist() == [[0, 1]] * 3

@@ -116,7 +116,7 @@ LOADED = "DynRefer EvalProcessor ['default', 'tiny', 'flant5xl', 'vicuna7b']"
         "from lavis_dynrefer.models.dynrefer import DynRefer; import lavis",
     ],
 )
-def test_model_loads_by_name_whatever_is_imported_first(first):
+def test_model_loads_by_name_in_any_import_order(first):
     result = run_python(first + LOAD)
 
     assert result.stdout.splitlines()[-1] == LOADED, result.stderr

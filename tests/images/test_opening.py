@@ -119,7 +119,7 @@ def test_other_types_are_refused():
         open_image(7)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_error_names_the_path(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no image .*missing\.png"):
         open_image(tmp_path / "missing.png")
 

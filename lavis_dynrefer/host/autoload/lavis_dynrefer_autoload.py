@@ -1,9 +1,9 @@
-"""Makes LAVIS know the plugin: whenever `lavis` is imported, lavis_dynrefer registers with it.
+"""The import hook: when `lavis` is imported, lavis_dynrefer registers with it.
 
 LAVIS has no entry points of its own. `import lavis_dynrefer` installs the hook; so does
 lavis_dynrefer.pth at interpreter start-up, from the copy of this file at the top of site-packages.
-It therefore imports nothing but what every interpreter has loaded already.
-LAVIS_DYNREFER_AUTOLOAD=0 keeps it out of start-up.
+It therefore imports only modules that every interpreter has already loaded.
+LAVIS_DYNREFER_AUTOLOAD=0 disables it at start-up.
 """
 
 import os
@@ -22,7 +22,7 @@ class LavisFinder:
         """Let the other finders locate `lavis`, then arrange for the plugin to follow it."""
         if name != "lavis" or self._searching:
             return None
-        self._searching = True  # this finder is among those asked below
+        self._searching = True  # this finder is one of those below
         try:
             found = (finder.find_spec(name, path, target) for finder in _modern(sys.meta_path))
             spec = next((spec for spec in found if spec is not None), None)
