@@ -15,7 +15,6 @@ from lavis_dynrefer.datasets.sources.coco_layout import (
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.structures import ImageRecord
 
-NAN, INFINITY = float("nan"), float("inf")
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 90, "name": "toothbrush"}]
 
 
@@ -58,18 +57,6 @@ GOOD = [
     annotation("2"),
     annotation(2, (1, 2, 1e308, 1e308)),
 ]
-MALFORMED = [
-    *(None, 5, [], {}),
-    *(annotation(number) for number in (None, 2.5, True, [2], INFINITY, 2**63)),
-    *(annotation(2, category_id=number) for number in (7, None, [18], True)),
-    *(annotation(2, image_id=number) for number in (None, [1], True, NAN)),
-    *(annotation(2, bbox) for bbox in ((1, 2, 3), (1, 2, 3, 4, 5), (1, 2, NAN, 4))),
-    *(annotation(2, bbox) for bbox in ((INFINITY, 2, 3, 4), (1, 2, 10**400, 4), (1, 2, 3, None))),
-    *({**annotation(2), "bbox": bbox} for bbox in ("1234", None)),
-    annotation(2, iscrowd="no"),
-    annotation(2, iscrowd=1),  # a crowd without a mask
-    annotation(2, iscrowd=1, segmentation={"size": [2, 2], "counts": [4]}),
-]
 REJECTED = [  # and remain truth
     (annotation(2, (296.65, 38.33, 1.03, 0.0)), "empty_box"),
     (annotation(2, (300, 20, 10, 10)), "outside_image"),
@@ -84,7 +71,6 @@ REJECTED = [  # and remain truth
     ("row", "counts", "truths"),
     [
         *((row, {}, 2) for row in GOOD),
-        *((row, {"unreadable_record": 1}, 1) for row in MALFORMED),
         *((row, {reason: 1}, 2) for row, reason in REJECTED),
     ],
     ids=lambda value: f"{value!r:.60}",
@@ -101,9 +87,8 @@ def test_annotations_are_kept_or_counted(write, row, counts, truths):
     [
         {"id": 2, "width": 100, "height": 80},
         {"id": 2, "file_name": "1.jpg"},
-        *(image(2, file_name=name) for name in (None, "\ud83d.jpg")),
-        *(image(2, width=width) for width in ("wide", 2**31)),
-        *(image(2, height=height) for height in (0, NAN)),
+        image(2, file_name="\ud83d.jpg"),
+        image(2, width="wide"),
     ],
 )
 def test_regions_of_an_unusable_entry_of_images_are_counted_and_stay_truth(write, row):
@@ -116,29 +101,15 @@ def test_regions_of_an_unusable_entry_of_images_are_counted_and_stay_truth(write
     assert "image 2 has no usable entry" in found.rejected[0].detail
 
 
-@pytest.mark.parametrize("row", [None, 5, {}, {"id": None}, {"id": [1]}, {"file_name": "1.jpg"}])
-def test_an_entry_of_images_without_an_id_is_counted(write, row):
-    images = [row, image(1, id="1", width="100", height=80.0)]
-
-    found = read_coco_instances(*write([annotation(1)], images=images))
-
-    assert found.rejection_counts() == {"unreadable_entry": 1}
-    assert found.images[1].width == 100
-
-
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"categories": None}, "expected 'categories' with a list"),
         ({"categories": [{"id": 18}]}, "expected 'categories' with id and name"),
-        ({"categories": [18]}, "expected 'categories' with id and name"),
-        ({"categories": [{"id": "a", "name": "dog"}]}, "expected 'categories' with id and name"),
-        ({"categories": [{"id": 18, "name": 5}]}, "expected 'categories' with id and name"),
         ({"categories": [CATEGORIES[0], {"id": 18, "name": "cat"}]}, "two 'categories' have the"),
         ({"categories": [CATEGORIES[0], {"id": 5, "name": "dog"}]}, "two 'categories' have the"),
         ({"categories": []}, r"no usable region.*category 18 is not listed"),
         ({"images": [{"file_name": "1.jpg"}]}, "no entry of 'images' has an id"),
-        ({"images": []}, r"no usable region.*'no_image_data': 1"),
         ({"images": None}, "expected 'images' with a list"),
         ({"annotations": {}}, "expected 'annotations' with a list"),
     ],
@@ -159,18 +130,16 @@ def crowd(counts, size=(4, 5)):
 
 
 @pytest.mark.parametrize(
-    ("rows", "answer"),
-    [
-        ([{}, *({"iscrowd": value} for value in (None, 0, "0", False))], False),
-        ([{"iscrowd": value} for value in (1, "1", True)], True),
-    ],
+    ("value", "answer"),
+    [*((value, False) for value in (None, 0, "0", False)), (1, True), ("1", True), (True, True)],
 )
-def test_crowds_are_told_from_objects(rows, answer):
-    assert [is_crowd(row) for row in rows] == len(rows) * [answer]
+def test_iscrowd_is_zero_or_one_however_written(value, answer):
+    assert is_crowd({"iscrowd": value}) is answer
+    assert not is_crowd({})
 
 
-@pytest.mark.parametrize("value", [2, -1, "yes", [1], {}, 0.5])
-def test_invalid_values_of_iscrowd_are_refused(value):
+@pytest.mark.parametrize("value", [2, "yes", [1], 0.5])
+def test_other_values_of_iscrowd_are_refused(value):
     with pytest.raises(ValueError, match=r"expected (0 or 1|an integer)"):
         is_crowd({"iscrowd": value})
 
@@ -249,27 +218,6 @@ def test_captions_are_taken_as_written(write):
     assert [item.caption for item in found.regions] == captions
     assert found.noted == {"non_ascii_caption": 1}
     assert (found.name, found.split) == ("vg-reg-5k", "test")
-
-
-@pytest.mark.parametrize(
-    ("keys", "reason", "truths"),
-    [
-        ({}, "unreadable_record", 1),
-        ({"caption": None}, "unreadable_record", 1),
-        ({"caption": 5}, "unreadable_record", 1),
-        ({"caption": ["a dog"]}, "unreadable_record", 1),
-        ({"caption": "half a dog \ud83d"}, "unreadable_record", 1),
-        ({"caption": ""}, "empty_caption", 2),
-        ({"caption": " \n"}, "empty_caption", 2),
-    ],
-)
-def test_regions_without_a_caption_are_counted(write, keys, reason, truths):
-    rows = [annotation(1, caption="a dog"), annotation(2, **keys)]
-
-    found = read_coco_captions(*write(rows), name="vg-reg-5k", split="test")
-
-    assert found.rejection_counts() == {reason: 1}
-    assert len(found.truth()) == truths
 
 
 @pytest.mark.parametrize("archive", ["VG_100K", "VG_100K_2"])

@@ -211,6 +211,39 @@ def test_undamaged_files_are_kept_whole(read, source):
     assert found.rejection_counts() == {}
 
 
+FIELDS = [  # that a row of a source needs
+    *(("visual_genome", key) for key in ("region_id", "phrase", "x", "y", "width", "height")),
+    *(("coco", key) for key in ("id", "image_id", "category_id", "bbox")),
+    ("crowds", "segmentation"),
+    *(("captions", key) for key in ("id", "image_id", "bbox", "caption")),
+    *(("ovad", key) for key in ("att_vec", "category_id")),
+    *(("refcocog", key) for key in ("sent_id", "sent")),
+    *(("grit", key) for key in ("image_id", "bbox", "score")),
+]
+
+
+@pytest.mark.parametrize("value", [None, True, math.nan, "half a \ud83d", [], [1], {}])
+@pytest.mark.parametrize(("name", "key"), FIELDS)
+def test_a_row_with_an_invalid_field_is_counted(read, name, key, value):
+    content = SOURCES[name].make()
+    rows = SOURCES[name].lists_in(content)
+    rows[0][0][key] = value
+
+    found = read(SOURCES[name], content)
+
+    assert found.rejection_counts() == {"unreadable_record": 1}
+    assert len(found.regions) == sum(map(len, rows)) - 1
+
+
+@pytest.mark.parametrize("row", [None, 5, "a dog", [], [["id", 2]], {}])
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_row_of_another_kind_is_counted(read, name, row):
+    content = SOURCES[name].make()
+    SOURCES[name].lists_in(content)[0][1] = row
+
+    assert read(SOURCES[name], content).rejection_counts() == {"unreadable_record": 1}
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_every_damaged_region_is_kept_or_counted(read, source, seed):

@@ -14,7 +14,6 @@ from lavis_dynrefer.datasets.prepared import (
     RawDataset,
     open_prepared,
     prepare,
-    read_manifest,
 )
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 
@@ -130,15 +129,3 @@ def test_region_ids_are_those_of_the_raw_file(case, converted):
     assert [item.region_id for item in regions_of(parts)] == [
         row.get("region_id", row.get("id")) for row in rows
     ]
-
-
-def test_the_manifest_accounts_for_every_region_of_the_raw_file(case, tmp_path):
-    raw, golden = case
-    splits = SPLITS if len(golden["images"]) == 9 else ("train",)
-
-    prepare(raw, splits, tmp_path / "prepared")
-
-    described = read_manifest(tmp_path / "prepared")["splits"].values()
-    assert sum(part["regions_read"] for part in described) == len(golden["annotations"])
-    assert sum(part["regions_kept"] for part in described) == len(golden["annotations"])
-    assert [(part["dropped"], part["noted"]) for part in described] == [({}, {}) for _ in splits]

@@ -106,33 +106,6 @@ def test_a_file_of_something_else_is_refused(read, rows, message):
         read(rows)
 
 
-MALFORMED = [
-    *(None, 5, []),
-    {"image_id": 1, "bbox": [1, 2, 3, 4]},  # no score
-    {"bbox": [1, 2, 3, 4], "score": 0.5},  # no image
-    *(row(1, bbox) for bbox in ([1, 2, 3], None, [1, 2, 3, "x"], "1234")),
-    row(1, [1, 2, float("inf"), 4]),
-    *(row(score=score) for score in (float("nan"), None, True, "high")),
-    *(row(image_id) for image_id in (None, [1], True, 1.5, float("nan"))),
-]
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        *((bad, "unreadable_record") for bad in MALFORMED),
-        (row(1, [1, 2, 0, 4]), "empty_box"),
-        (row(1, [-9, 0, 5, 5]), "outside_image"),
-    ],
-)
-def test_unusable_detections_are_counted(read, bad, reason):
-    found = read([row(), bad])
-
-    assert found.rejection_counts() == {reason: 1}
-    assert len(found.regions) == 1
-    assert found.truth() == REGIONS
-
-
 def test_a_box_a_little_past_the_edge_is_taken_as_it_is(read):
     (region,) = read([row(1, [-2, 0, 726, 540])]).regions
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -70,17 +69,10 @@ def test_every_sentence_is_a_region_of_its_own(read, tmp_path):
     [
         ({"ann_id": 6}, 2),  # one for each sentence
         ({"ann_id": None}, 2),
-        ({"ann_id": [5]}, 2),
         ({"image_id": 2}, 2),  # the box is on image 1
-        ({"image_id": "one"}, 2),
-        ({"sentences": None}, 1),
         ({"sentences": []}, 1),
         ({"sentences": "a dog"}, 1),
-        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": 21}]}, 1),
-        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, "a dog"]}, 1),
-        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": None, "sent": "a"}]}, 1),
         ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": 21, "sent": b"a dog"}]}, 1),
-        ({"sentences": [{"sent_id": 20, "sent": "a cat"}, {"sent_id": 21, "sent": 5}]}, 1),
     ],
 )
 def test_unreadable_sentences_are_counted_one_by_one(read, keys, count):
@@ -90,26 +82,11 @@ def test_unreadable_sentences_are_counted_one_by_one(read, keys, count):
     assert len(found.regions) in (2, 3)
 
 
-def test_an_expression_without_a_word_is_counted_and_stays_truth(read):
-    found = read([reference(1), reference(2, sentences=[{"sent_id": 20, "sent": " "}])])
-
-    assert found.rejection_counts() == {"empty_caption": 1}
-    assert [item.region_id for item in found.truth()] == [10, 11, 20]
-
-
 @pytest.mark.parametrize("row", [None, 5, "val", [], {}, {"split": None}, {"split": ["val"]}])
 def test_a_reference_without_a_split_is_counted_in_every_split(read, row):
     found = read([reference(1), reference(2, split="train"), row], splits=["train", "val"])
 
     assert [part.rejection_counts() for part in found.values()] == 2 * [{"unreadable_entry": 1}]
-
-
-def test_ids_may_be_strings(read):
-    row = reference(1, ann_id="5", image_id="1", sentences=[{"sent_id": "7", "sent": "a dog"}])
-
-    found = read([row])
-
-    assert [(item.region_id, item.image_id) for item in found.regions] == [(7, 1)]
 
 
 def test_damage_of_instances_json_that_no_reference_meets_costs_no_region(read):
@@ -121,17 +98,6 @@ def test_damage_of_instances_json_that_no_reference_meets_costs_no_region(read):
 
     assert found.rejection_counts() == {"unreadable_entry": 3, "duplicate_entry": 2}
     assert {item.box for item in found.regions} == {(10, 20, 40, 60)}
-
-
-def test_an_image_without_a_size_leaves_its_sentences_as_truth(read):
-    found = read(
-        [reference(1), reference(2, ann_id=6, image_id=2)],
-        images=[{"id": 2, "file_name": "COCO_1.jpg", "width": "wide", "height": 80}],
-        annotations=[{"id": 6, "image_id": 2, "bbox": [1, 1, 5, 5]}],
-    )
-
-    assert found.rejection_counts() == {"no_image_data": 2}
-    assert len(found.truth()) == 4
 
 
 @pytest.mark.parametrize("key", ["images", "annotations"])
@@ -156,11 +122,8 @@ def nested(depth):
     ("content", "message"),
     [
         (pickle.dumps([Foreign(os.getcwd)]), r"asks for \w+\.getcwd"),
-        (pickle.dumps([Foreign(print, "hello")]), r"asks for builtins\.print"),
         (pickle.dumps([Foreign(eval, "1")], protocol=0), r"asks for __builtin__\.eval"),
         (pickle.dumps([{"a": np.zeros(2)}]), r"asks for numpy\.[\w.]*_reconstruct"),
-        (pickle.dumps([{"a": np.float64(1)}]), r"asks for numpy\.[\w.]*scalar"),
-        (pickle.dumps([OrderedDict(a=1)]), r"asks for collections\.OrderedDict"),
         (pickle.dumps([{"a": {1}}], protocol=2), r"asks for __builtin__\.set"),
         (pickle.dumps([{"a": b"1"}], protocol=2), r"asks for _codecs\.encode"),
         (b"\x80\x02]q\x00(\x82\x01e.", "not a list of references"),  # extension 1 of the registry

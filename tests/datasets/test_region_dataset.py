@@ -295,12 +295,3 @@ def test_damaged_and_missing_images_are_named(shared, name, reason, monkeypatch)
 
     assert caught.value.reason == reason
     assert ImageFile.LOAD_TRUNCATED_IMAGES
-
-
-def test_an_image_of_absurd_size_is_refused(tmp_path, monkeypatch):
-    path = tmp_path / "large.png"
-    Image.new("L", (100, 100)).save(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-
-    with pytest.raises(SampleError, match="large"):
-        read_image(ImageRecord(1, str(path), 100, 100))

@@ -19,7 +19,6 @@ from vg_rows import (
 
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 
-NAN, INFINITY = float("nan"), float("inf")
 BOTH = {"val": [1, 2]}
 
 
@@ -30,27 +29,6 @@ def read(tmp_path):
 
 
 # ---- regions ------------------------------------------------------------------------------------
-
-BAD_ROWS = [
-    *(None, 5, "a dog", [], {}, {"phrase": "a dog"}, [["region_id", 2]]),
-    *(region(number) for number in (None, True, 2.5, "two", "", NAN, INFINITY, [2], {}, 2**63)),
-    *(region(2, phrase) for phrase in (None, 5, ["a dog"], {}, True, "half a dog \ud83d")),
-    {"region_id": 2, "phrase": "a dog", "x": 1, "y": 1, "width": 5},
-    *(
-        region(2, **{key: value})
-        for key in ("x", "y", "width", "height")
-        for value in (NAN, INFINITY, -INFINITY, None, True, "wide", [5], {}, 10**400)
-    ),
-]
-
-
-@pytest.mark.parametrize("row", BAD_ROWS, ids=lambda row: f"{row!r:.60}")
-def test_a_malformed_region_is_counted(read, row):
-    found = read([row])
-
-    assert found.rejection_counts() == {"unreadable_record": 1}
-    assert found.rejected[0].image_id == 1
-    assert "of image 1: " in found.rejected[0].detail
 
 
 def test_a_region_id_may_occur_once_in_each_split(read):
@@ -141,7 +119,7 @@ def test_an_image_listed_twice_has_the_regions_of_both_lists(read):
 # ---- whole files --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", [None, 5, {}, {"image_id": None}, {"image_id": "x"}, {"id": [1]}])
+@pytest.mark.parametrize("row", [None, {}, {"image_id": "x"}])
 def test_a_row_without_an_image_is_counted_in_every_split(read, row):
     found = read(
         entries=[*one_each(1, 2), row],
@@ -161,8 +139,6 @@ def test_a_row_without_an_image_is_counted_in_every_split(read, row):
         ({"entries": [[1], [2]]}, r"region_descriptions\.json: expected a list of obj.*Set `reg"),
         ({"images": [5]}, r"image_data\.json: expected a list of objects.*Set `image_data`"),
         ({"splits": {"test": 5}}, r"splits\.json: expected a list of image ids under 'test'"),
-        ({"splits": {"val": ["1.jpg"]}}, r"no usable region.*'unreadable_entry': 1.*'1\.jpg'"),
-        ({"images": [{"image_id": 1}]}, r"no usable region.*'no_image_data': 1.*no usable entry"),
     ],
 )
 def test_a_file_of_another_kind_is_one_error_with_the_setting(read, files, message):
@@ -170,7 +146,7 @@ def test_a_file_of_another_kind_is_one_error_with_the_setting(read, files, messa
         read(**files)
 
 
-@pytest.mark.parametrize("value", ["one", 1.5, None, [1], True, NAN, {}])
+@pytest.mark.parametrize("value", ["one", 1.5, None])
 def test_an_invalid_id_in_the_splits_is_counted_in_its_split(read, value):
     splits = {"train": [2], "val": [1, value]}
 
@@ -205,9 +181,7 @@ def test_image_data_may_be_in_another_order_with_sizes_as_strings(read):
 @pytest.mark.parametrize(
     "keys",
     [
-        *({"width": width} for width in (0, None, "wide", NAN, [800])),
-        *({"height": height} for height in (-5, 2**31, True)),
-        {"image_id": 3},
+        *({"width": "wide"}, {"height": 0}, {"image_id": 3}),
     ],
 )
 def test_without_a_size_the_regions_of_an_image_are_counted_and_stay_truth(read, keys):
