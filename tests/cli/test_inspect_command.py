@@ -58,18 +58,14 @@ def test_the_command_writes_a_page_and_a_sheet(coco):
         assert sheet.height > 60
 
 
-def test_the_terminal_shows_numbers_and_no_markup_of_the_data(coco, capsys):
-    inspect(coco, "--check-images", "decode")
+def test_names_cannot_control_the_terminal(coco, capsys):
+    inspect(coco, "--check-images", "decode", "--set", "protocol=a[/b]:dog:c")
     shown = capsys.readouterr().out
+    assert "a[/b]:dog:c" in shown
     assert "empty box" in shown
     assert "[red]<script> [31m 1" in shown
     assert "\x1b" not in shown
     assert "2 images, nothing unusual" in shown
-
-
-def test_a_label_that_looks_like_markup_is_shown_as_it_is(coco, capsys):
-    assert inspect(coco, "--set", "protocol=a[/b]:dog:c") == 0
-    assert "a[/b]:dog:c" in capsys.readouterr().out
 
 
 def test_a_missing_image_folder_does_not_stop_the_numbers(coco, capsys):
@@ -86,19 +82,31 @@ def test_a_missing_image_folder_does_not_stop_the_numbers(coco, capsys):
     assert "2 regions kept of 3 read" in text
 
 
-def test_a_run_without_samples_leaves_no_sheet_of_an_earlier_one(coco):
+def test_the_sheet_of_an_earlier_run_is_deleted(coco):
     inspect(coco)
     inspect(coco, "--samples", "0")
     assert not (coco / "out/regions.png").exists()
     assert "chosen at random" not in (coco / "out/inspect.html").read_text(encoding="utf-8")
 
 
-def test_a_trial_is_inspected_as_such(coco):
+def test_max_images_limits_what_is_inspected(coco):
     inspect(coco, "--set", "max_images=1")
     text = text_of(coco / "out/inspect.html")
     assert "1 regions kept of 1 read" in text
 
 
-def test_a_dataset_that_cannot_be_read_leaves_no_folder(tmp_path):
-    assert main(["inspect", "coco", "--root", "nowhere", "--output", str(tmp_path / "out")]) == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["coco", "--root", "nowhere"], "nowhere"),
+        (["synthetic", "--root", "{full}"], "choose another folder"),
+    ],
+)
+def test_a_dataset_that_cannot_be_read_leaves_no_folder(tmp_path, capsys, arguments, message):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    words = [word.format(full=tmp_path / "full") for word in arguments]
+
+    assert main(["inspect", *words, "--output", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
