@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,20 +56,13 @@ def bomb_of_text():
     return saved(Image.new("L", (40, 20)), pnginfo=text)
 
 
-def rotated():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to show it
-    return saved(Image.new("RGB", (40, 20)), "JPEG", exif=exif)
-
-
-def animated():
-    frames = [Image.new("P", (40, 20), number) for number in range(5)]
-    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
-
-
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8))
 PLAIN = saved(NOISE)
 JPEG = saved(NOISE, "JPEG")
+EXIF = Image.Exif()
+EXIF[0x0112] = 6  # turn by 90 degrees to show it
+ROTATED = saved(NOISE, "JPEG", exif=EXIF)
+ANIMATED = saved(Image.new("P", (40, 20)), "GIF", save_all=True, append_images=[NOISE.quantize()])
 
 
 @dataclass(frozen=True)
@@ -109,15 +103,15 @@ CASES = {
     "an empty file": refuse(*NOT_AN_IMAGE, "got nothing", b""),
     "a truncated jpeg": refuse("truncated", 422, "damaged image", JPEG[: len(JPEG) // 2]),
     "a truncated png": refuse("cannot read", 422, "damaged image", PLAIN[:900]),
-    "an animated gif": accept(animated()),
+    "an animated gif": accept(ANIMATED),
     "a CMYK jpeg": accept(saved(NOISE.convert("CMYK"), "JPEG")),
     "a 16-bit png": accept(saved(Image.fromarray(np.full((20, 40), 40_000, np.uint16)))),
     "a palette with transparency": accept(saved(NOISE.convert("P"), transparency=0)),
     "two colours": accept(saved(NOISE.convert("1"))),
     # pixels as stored: 40 x 20, though it is shown as 20 x 40
-    "a rotated image": accept(rotated(), [[30, 10, 40, 20]]),
+    "a rotated image": accept(ROTATED, [[30, 10, 40, 20]]),
     "a rotated image, as shown": refuse(
-        "inside the 40 x 20", 422, "40 x 20", rotated(), [[10, 30, 20, 40]]
+        "inside the 40 x 20", 422, "40 x 20", ROTATED, [[10, 30, 20, 40]]
     ),
     "one pixel": accept(saved(Image.new("RGB", (1, 1))), [[0, 0, 1, 1]]),
     "a line": accept(saved(Image.new("RGB", (20_000, 1))), [[0, 0, 20_000, 1]]),
@@ -200,34 +194,25 @@ def request_of(case):
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_the_api_answers_or_says_why_not(predictor, tmp_path, name):
-    case = CASES[name]
+def test_every_door_answers_or_says_why_not(predictor, command, ask, tmp_path, name):
+    case, (code, output, _) = CASES[name], command
     path = tmp_path / f"{name}.jpg"
     path.write_bytes(case.file)
-    if case.answers is None:
-        with pytest.raises(ValueError, match=case.message):
-            predictor.predict(path, case.boxes, normalised=False, **QUESTION)
-    else:
-        found = predictor.predict(path, case.boxes, normalised=False, **QUESTION)
-        assert len(found) == case.answers
+    refused = case.answers is None
+    with pytest.raises(ValueError, match=case.message) if refused else nullcontext():
+        assert (
+            len(predictor.predict(path, case.boxes, normalised=False, **QUESTION)) == case.answers
+        )
 
-
-@pytest.mark.parametrize("name", list(CASES))
-def test_the_command_answers_or_says_why_not(command, name):
-    case, (code, output, _) = CASES[name], command
     answered = {row.image: len(row.regions) for row in read_results(output / "results.jsonl")}
     failures = json.loads((output / "failures.json").read_text())
     assert code == 3
-    assert answered.get(f"{name}.jpg") == case.answers
-    assert case.message in failures.get(f"{name}.jpg", "")
+    assert answered.get(path.name) == case.answers
+    assert case.message in failures.get(path.name, "")
 
-
-@pytest.mark.parametrize("name", list(CASES))
-def test_the_service_answers_or_says_why_not(ask, name):
-    case = CASES[name]
     status, answer = ask(request_of(case))
     assert status == case.status
-    if case.answers is None:
+    if refused:
         assert case.sent in answer["error"]["message"]
     else:
         assert len(answer["regions"]) == case.answers
@@ -265,19 +250,16 @@ def test_names_in_results_cannot_leave_the_folder(command, tmp_path, name):
     assert sorted(inside) == ["a", "b", "good.png", "in", "out"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../../evil.jpg", "/etc/passwd", "a\\..\\b.png", "%2e%2e%2fa.png"]
-)
-def test_names_of_uploads_are_ignored(ask, name):
-    request = json.dumps({"boxes": BOX, **QUESTION}).encode()
+def test_names_of_uploads_are_ignored(ask):
     parts = [
-        b'--x\r\nContent-Disposition: form-data; name="request"\r\n\r\n' + request,
-        f'--x\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'.encode()
-        + b"Content-Type: image/png\r\n\r\n"
-        + PLAIN,
-        b"--x--\r\n",
+        ('name="request"', json.dumps({"boxes": BOX, **QUESTION}).encode()),
+        ('name="image"; filename="../../evil.jpg"', PLAIN),
     ]
-    status, answer = ask(b"\r\n".join(parts), "multipart/form-data; boundary=x")
+    body = b"".join(
+        f"--x\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
+        for head, content in parts
+    )
+    status, answer = ask(body + b"--x--\r\n", "multipart/form-data; boundary=x")
     assert (status, len(answer["regions"])) == (200, 1)
 
 
@@ -290,7 +272,7 @@ WORDS = {
     "10,000": (MANY, True, 413),
     "empty": (["dog", ""], False, 422),
     "of control characters": (["dog", "a\x01b"], False, 422),
-    "half a character": (["dog", "\udcff"], False, 400),
+    "a lone surrogate": (["dog", "\udcff"], False, 400),
 }
 
 
@@ -309,7 +291,7 @@ def test_words_are_scored_or_refused(predictor, ask, name, kind):
     assert ask({**request_of(Case()), "categories": None, **question})[0] == status
 
 
-def test_the_command_takes_odd_many_and_long_words_from_a_file(tmp_path):
+def test_the_command_reads_odd_words_from_a_file(tmp_path):
     words = [*ODD, "x" * 100_000, *MANY[:1000]]
     (tmp_path / "words.txt").write_text("\n".join(words), encoding="utf-8")
     (tmp_path / "a.png").write_bytes(PLAIN)
@@ -319,13 +301,6 @@ def test_the_command_takes_odd_many_and_long_words_from_a_file(tmp_path):
     assert main(["predict", *arguments, str(tmp_path / "out"), *everything]) == 0
     (row,) = read_results(tmp_path / "out/results.jsonl")
     assert {word for word, _ in row.regions[0].categories} == set(words)
-
-
-def test_the_command_refuses_words_of_another_encoding(tmp_path, capsys):
-    (tmp_path / "a.png").write_bytes(PLAIN)
-    arguments = [str(tmp_path / "a.png"), "--whole-image", "--categories", "dog,\udcff"]
-    assert main(["predict", *arguments]) == 2
-    assert "categories: " in capsys.readouterr().err
 
 
 BOMB = """

@@ -23,6 +23,7 @@ IMAGE = ["{image}", "--whole-image"]
         ([*IMAGE, "--tasks", "ocr"], "tasks: "),
         ([*IMAGE, "--tasks", ","], "--tasks: expected words"),
         ([*IMAGE, "--categories", ","], "--categories: expected words"),
+        ([*IMAGE, "--categories", "dog,\udcff"], "categories: "),  # of another encoding
         ([*IMAGE, "--attributes", "a/"], "attribute 'a/': expected a word"),
         ([*IMAGE, "--controls", "@no.txt"], "no vocabulary no.txt"),
         (

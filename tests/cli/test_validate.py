@@ -135,7 +135,7 @@ def test_all_mistakes_are_listed_at_once():
         (OVAD, "datasets.ovad.build_info.root=/nowhere", "build_info.root: no folder '/nowhere'"),
         (OVAD, "run.load_ckpt_path=/nowhere.pth", "run.load_ckpt_path: no file '/nowhere.pth'"),
         (QUICKSTART, "model.text.tokenizer=/nowhere.json", "model.text.tokenizer: no file"),
-        (QUICKSTART, "run.device=cuda", "run.device is cuda, but torch finds no GPU here"),
+        (QUICKSTART, "run.device=cuda", "run.device: torch finds no cuda device"),
     ],
 )
 def test_what_this_machine_lacks_is_a_warning(name, option, warning, monkeypatch):
