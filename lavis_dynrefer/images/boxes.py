@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from lavis_dynrefer.structures import Box
 
 if TYPE_CHECKING:
@@ -21,6 +19,7 @@ def area(boxes: Tensor) -> Tensor:
     Returns:
         (R,) square pixels.
 
+    >>> import torch
     >>> area(torch.tensor([[10., 20., 14., 23.], [5., 5., 4., 9.]]))
     tensor([12.,  0.])
     """
@@ -38,6 +37,7 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     Returns:
         (R, K) in [0, 1]; a box without area overlaps nothing, not even itself.
 
+    >>> import torch
     >>> pairwise_iou(torch.tensor([[0., 0., 4., 4.]]), torch.tensor([[2., 0., 4., 4.]]))
     tensor([[0.5000]])
     """
@@ -46,32 +46,6 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     shared = (end - start).clamp(min=0).prod(dim=2)
     union = area(boxes)[:, None] + area(others) - shared
     return (shared / union).masked_fill(~(shared > 0), 0.0)  # without area or nan: 0
-
-
-def carry(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Move boxes by the shift and stretch that turns `source` into `target`.
-
-    Args:
-        boxes: (..., 4) xyxy in the pixels of `source`.
-        source: (..., 4) xyxy boxes with area.
-        target: (..., 4) the same boxes elsewhere, such as in a resized crop.
-
-    Returns:
-        (..., 4) xyxy in the pixels of `target`.
-
-    >>> carry(torch.tensor([[30., 20., 50., 30.]]), torch.tensor([[10., 10., 30., 20.]]),
-    ...       torch.tensor([[0., 0., 40., 40.]]))
-    tensor([[40., 40., 80., 80.]])
-    """
-    corner, anchor = source[..., :2], target[..., :2]
-    stretch = (target[..., 2:] - anchor) / (source[..., 2:] - corner)
-    return torch.cat(
-        [
-            (boxes[..., :2] - corner) * stretch + anchor,
-            (boxes[..., 2:] - corner) * stretch + anchor,
-        ],
-        dim=-1,
-    )
 
 
 def xyxy_to_xywh(box: Box) -> Box:
