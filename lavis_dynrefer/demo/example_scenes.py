@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lavis_dynrefer.images.boxes import box_area
 from lavis_dynrefer.structures import Box
 from lavis_dynrefer.synthetic import make_scene, render
 
@@ -33,10 +34,6 @@ def write_examples(folder: Path) -> list[Example]:
         scene = make_scene(0, index)
         path = folder / f"example_{number}.png"
         render(scene).save(path)
-        largest_first = sorted(scene.objects, key=lambda item: -_area(item.box))
+        largest_first = sorted(scene.objects, key=lambda item: -box_area(item.box))
         examples.append(Example(path, tuple(item.box for item in largest_first[:_BOXES])))
     return examples
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

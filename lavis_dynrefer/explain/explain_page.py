@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lavis_dynrefer.explain.explanation import SCORED, RegionExplanation, ViewExplanation
 from lavis_dynrefer.images import open_image
+from lavis_dynrefer.images.boxes import box_area
 from lavis_dynrefer.images.opening import ImageInput
 from lavis_dynrefer.pages.html_page import data_url, page_template, plain
 from lavis_dynrefer.pages.region_drawing import number_places, visible_box
@@ -65,8 +66,7 @@ class RegionPart(NamedTuple):
     @property
     def area(self) -> float:
         """Area of the visible part in square pixels."""
-        x1, y1, x2, y2 = self.box or (0.0, 0.0, 0.0, 0.0)
-        return (x2 - x1) * (y2 - y1)
+        return box_area(self.box) if self.box else 0.0
 
 
 def explanation_page(

@@ -27,6 +27,16 @@ def area(boxes: Tensor) -> Tensor:
     return sides.prod(dim=1)
 
 
+def box_area(box: Box) -> float:
+    """Width times height of one box, in square pixels.
+
+    >>> box_area((10.0, 20.0, 14.0, 23.0))
+    12.0
+    """
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1)
+
+
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of every pair.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lavis_dynrefer.images.boxes import xyxy_to_xywh
 from lavis_dynrefer.synthetic.captions import facts, full_caption, short_caption
 from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.scene import Scene, owner_map
@@ -100,7 +101,7 @@ def coco_annotations(scene: Scene) -> list[Row]:
                 "area": float((owner == number).sum()),
                 "iscrowd": 0,
                 "image_id": scene.index,
-                "bbox": _xywh(item.box),
+                "bbox": list(xyxy_to_xywh(item.box)),
                 "category_id": CATEGORIES.index(item.look.category) + 1,
                 "id": region_id,
             }
@@ -112,7 +113,7 @@ def ovad_annotations(scene: Scene) -> list[Row]:
     """Rows of `annotations` of an OVAD file, one for each object, `id` still to be numbered."""
     rows = []
     for item in scene.objects:
-        box = _xywh(item.box)
+        box = list(xyxy_to_xywh(item.box))
         rows.append(
             {
                 "id": -1,
@@ -179,7 +180,3 @@ def _staircase(columns: np.ndarray, rows: np.ndarray) -> list[tuple[int, int]]:
         for a, b in zip(starts, stops)
         for row in (rows[0] + a, rows[0] + b)
     ]
-
-
-def _xywh(box: tuple[float, float, float, float]) -> list[float]:
-    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lavis_dynrefer.datasets.region_sets import rows_by_image
+from lavis_dynrefer.images.boxes import box_area
 from lavis_dynrefer.images.opening import IMAGE_ERRORS, decode_image
 from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions, titled
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet, Rejection
@@ -52,7 +53,9 @@ def choose_samples(region_set: RegionSet, count: int, rng: np.random.Generator) 
         rows = np.array(groups[number])
         some = rng.permutation(rows)[:REGIONS_PER_IMAGE]
         regions = [region_set.regions[row] for row in sorted(some.tolist())]
-        regions.sort(key=_area, reverse=True)  # small ones are drawn over large ones
+        regions.sort(
+            key=lambda region: box_area(region.box), reverse=True
+        )  # small ones are drawn over large ones
         notes = [_note(region, region_set) for region in regions]
         samples.append(_sample(region_set.images[regions[0].image_id], notes, len(rows)))
     return samples
@@ -153,8 +156,3 @@ def _draw(sample: Sample) -> Image.Image:
         for note in sample.notes
     ]
     return draw_regions(small, boxes, lines, rejected=sample.rejected, remark=sample.problem)
-
-
-def _area(region: RegionRecord) -> float:
-    x1, y1, x2, y2 = region.box
-    return (x2 - x1) * (y2 - y1)
