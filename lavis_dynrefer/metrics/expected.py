@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BeforeValidator, Field, Strict
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.dense_caption import IOU_THRESHOLDS, SIMILARITY_THRESHOLDS
 from lavis_dynrefer.metrics.report_table import plain_table
+from lavis_dynrefer.settings import SettingsError, from_mapping, settings
 
 SOURCE = "source"
 _ROUNDING = 1e-9  # 47.6 - 0.3 is a little more than 47.3
@@ -28,9 +30,9 @@ METRIC_NAMES: dict[str, tuple[str, ...]] = {
     "dense_caption": (
         *("map", "detmap"),
         *(
-            f"iou_{iou}_meteor_{least:g}"
+            f"iou_{iou}_meteor_{similarity:g}"
             for iou in IOU_THRESHOLDS
-            for least in SIMILARITY_THRESHOLDS
+            for similarity in SIMILARITY_THRESHOLDS
         ),
         *(f"iou_{iou}" for iou in IOU_THRESHOLDS),
     ),
@@ -44,8 +46,7 @@ METRIC_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class ExpectedNumber:
+class ExpectedNumber(NamedTuple):
     """One number.
 
     Args:
@@ -73,17 +74,32 @@ class ExpectedNumber:
         return "missed, above" if found > self.value else "missed, below"
 
 
-@dataclass(frozen=True)
+def _check_pair(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(f"expected [value, tolerance] in percent, got {value!r}")
+    return value
+
+
+_Pair = Annotated[
+    tuple[float, Annotated[float, Field(ge=0)]], Strict(False), BeforeValidator(_check_pair)
+]
+
+
+@settings
 class Expected:
-    """All expected numbers of a run.
+    """All expected numbers of a run: split -> metric -> (value, tolerance)."""
 
-    Args:
-        source: where they come from.
-        numbers: in the order of the yaml.
-    """
+    source: str = Field(min_length=1)  # where they come from
+    splits: Mapping[str, Annotated[Mapping[str, _Pair], Field(min_length=1)]] = Field(min_length=1)
 
-    source: str
-    numbers: tuple[ExpectedNumber, ...]
+    @property
+    def numbers(self) -> list[ExpectedNumber]:
+        """In the order of the yaml."""
+        return [
+            ExpectedNumber(split, metric, *pair)
+            for split, metrics in self.splits.items()
+            for metric, pair in metrics.items()
+        ]
 
 
 def parse_expected(section: Mapping[str, Any] | None) -> Expected | None:
@@ -96,22 +112,14 @@ def parse_expected(section: Mapping[str, Any] | None) -> Expected | None:
         return None
     if not isinstance(section, Mapping):
         raise InputError(f"expected: expected a mapping or null, got {section!r}")
-    source = section.get(SOURCE)
-    if not isinstance(source, str) or not source:
-        raise InputError(f"expected.{SOURCE}: say where the numbers come from, got {source!r}")
-    numbers = []
-    for split, metrics in section.items():
-        if split == SOURCE:
-            continue
-        if not isinstance(metrics, Mapping) or not metrics:
-            raise InputError(f"expected.{split}: expected metrics of that split, got {metrics!r}")
-        numbers += [
-            ExpectedNumber(str(split), str(metric), *_pair(pair, f"expected.{split}.{metric}"))
-            for metric, pair in metrics.items()
-        ]
-    if not numbers:
-        raise InputError("expected: names no number; write null if none is known")
-    return Expected(source, tuple(numbers))
+    splits = {str(name): value for name, value in section.items() if name != SOURCE}
+    try:
+        return from_mapping(
+            Expected, {SOURCE: section.get(SOURCE), "splits": splits}, where="expected"
+        )
+    except SettingsError as error:  # the splits stand beside the source
+        problems = [problem.replace("expected.splits", "expected", 1) for problem in error.problems]
+        raise SettingsError(problems) from None
 
 
 def render_comparison(expected: Expected, found: Mapping[str, Mapping[str, Any] | None]) -> str:
@@ -130,13 +138,3 @@ def render_comparison(expected: Expected, found: Mapping[str, Mapping[str, Any] 
         rows.append((number.split, number.metric, wanted, shown, number.verdict(reached)))
     heads = ("split", "metric", "expected", "found", "verdict")
     return f"expected: {expected.source}\n{plain_table(heads, rows)}"
-
-
-def _pair(value: Any, where: str) -> tuple[float, float]:
-    numbers = isinstance(value, (list, tuple)) and all(
-        isinstance(item, (int, float)) and not isinstance(item, bool) and math.isfinite(item)
-        for item in value
-    )
-    if not numbers or len(value) != 2 or value[1] < 0:
-        raise InputError(f"{where}: expected [value, tolerance] in percent, got {value!r}")
-    return float(value[0]), float(value[1])

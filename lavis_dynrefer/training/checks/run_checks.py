@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import InputError, MissingPackageError
 from lavis_dynrefer.metrics.expected import Expected
+from lavis_dynrefer.metrics.java_tools import find_java
 from lavis_dynrefer.training.checks.dataset_checks import (
     check_dataset,
     check_expected,
@@ -88,6 +90,8 @@ def check_run(config: RunConfig) -> Findings:
         uses = _uses(run, evaluators[name]) if known else {}
         yield from check_processors(section, place, model, uses)
         yield from check_presence(section, place, uses)
+    if known:
+        yield from _check_graders(run, evaluators)
     if known and run["runner"] == OWN_RUNNER and len(ours) == len(datasets):
         yield from _check_splits(run, evaluators, config.expected)
     if own_task and model["arch"] == "dynrefer_pretraining" and _evaluated(run):
@@ -115,14 +119,28 @@ def _check_run_section(run: Section) -> Findings:
 def _check_device(name: Any) -> Findings:
     if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         yield Finding(f"run.device: expected auto, cpu, cuda or cuda:1 and so on, got {name!r}")
-    elif name.startswith("cuda"):
-        import torch
+    elif name.startswith("cuda"):  # needs torch, which takes a second to import
+        from lavis_dynrefer.models.precision import choose_device
 
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not count:
-            yield missing("run.device is cuda, but torch finds no GPU here; use cpu or auto")
-        elif int(name.partition(":")[2] or 0) >= count:
-            yield missing(f"run.device: there is no {name} here, the last GPU is cuda:{count - 1}")
+        try:
+            choose_device(name)
+        except InputError as error:
+            yield missing(f"run.{error}")
+
+
+def _check_graders(run: Section, evaluators: Evaluators) -> Findings:
+    """What grading captions needs; found here, not after hours of generation."""
+    graded = {splits.get(split) for splits in evaluators.values() for split in _evaluated(run)}
+    if not any("caption" in TASKS_OF.get(str(name), ()) for name in graded):
+        return
+    if os.environ.get("RANK", "0") != "0":  # rank 0 grades
+        return
+    try:
+        find_java()
+    except MissingPackageError as error:
+        yield missing(str(error))
+    if find_spec("pycocoevalcap") is None:
+        yield missing("grading captions needs pycocoevalcap; pip install pycocoevalcap")
 
 
 def _check_output(output_dir: Path) -> Findings:
