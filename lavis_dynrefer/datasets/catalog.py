@@ -1,4 +1,4 @@
-"""The datasets by name, each with its files and how they are read. Knows no LAVIS."""
+"""The datasets by name, each with its files and its reader. Does not import LAVIS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.synthetic.dataset import VERSION, read_truth, write_dataset
 from lavis_dynrefer.synthetic.vocabulary import true_labels
 
-Found = Mapping[str, RegionSet]
+Splits = Mapping[str, RegionSet]
 
 
 class VisualGenome(RegionSource):
@@ -59,7 +59,7 @@ class VisualGenome(RegionSource):
         unpacked = info.images.storage is None and (path.parent / "VG_100K").is_dir()
         return path.parent if unpacked and not path.is_dir() else path
 
-    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
         """Read region descriptions, or the captions of type reg."""
         sources, images = self.sources(info), self.images(info)
         if self.config.type == "reg":
@@ -96,7 +96,7 @@ class Ovad(RegionSource):
     default_evaluator = "attributes"
     DATASET_CONFIG_DICT = default_yaml("ovad")
 
-    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
         """Read ovad2000.json."""
         del splits, opener
         path = self.sources(info)["annotations"]
@@ -115,7 +115,7 @@ class Coco(RegionSource):
     default_evaluator = "categories"
     DATASET_CONFIG_DICT = default_yaml("coco_region")
 
-    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
         """Read instances_val2017.json."""
         del splits, opener
         path = self.sources(info)["annotations"]
@@ -124,7 +124,7 @@ class Coco(RegionSource):
 
 
 def _named_by_size(region_set: RegionSet, protocol: str | None) -> RegionSet:
-    """Protocol id such as "ovad-14300": it tells the whole file from a part of it."""
+    """With a protocol id such as "ovad-14300", which differs for a part of the file."""
     name = protocol or f"{region_set.name}-{len(region_set.truth())}"
     return replace(region_set, name=name)
 
@@ -144,7 +144,7 @@ class Refcocog(RegionSource):
         """All three of the umd split."""
         return refcocog.SPLITS
 
-    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
         """Read refs(umd).p."""
         del opener
         return refcocog.read_refcocog(
@@ -168,7 +168,7 @@ class Synthetic(RegionSource):
         return (*visual_genome.SPLITS, "attributes", "categories")
 
     def evaluator_of(self, split: str) -> str:
-        """The two other tasks are called like their evaluators."""
+        """The splits of the two other tasks are named after their evaluators."""
         return split if split in ("attributes", "categories") else self.default_evaluator
 
     def sources(self, info: build_info.SyntheticInfo) -> dict[str, Path]:
@@ -186,7 +186,7 @@ class Synthetic(RegionSource):
         return Path(info.root).expanduser() if info.root else cache_dir() / name
 
     def read(self, info: build_info.SyntheticInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
-        """As any dataset; with `labels: truth` tagged with what is true instead of what is said."""
+        """With `labels: truth`, tags are all true facts instead of those in the caption."""
         found = super().read(info, splits)
         if info.labels == "captions":
             return found
@@ -196,7 +196,7 @@ class Synthetic(RegionSource):
             for split, part in found.items()
         }
 
-    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Found:
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
         """Read the generated files as if they were the real ones."""
         sources, protocol = self.sources(info), info.protocol or "synthetic"
         root = self.images(info)
@@ -225,7 +225,7 @@ class Synthetic(RegionSource):
 
 
 def _with_true_tags(region_set: RegionSet, root: Path) -> RegionSet:
-    """Each object once, tagged with everything that is true of it, mentioned or not."""
+    """Each object once, tagged with all true facts, mentioned or not."""
     truth = read_truth(root, region_set.split)
     by_object = {(region.image_id, region.box): region for region in region_set.regions}
     regions = [

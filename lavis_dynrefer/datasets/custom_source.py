@@ -18,7 +18,7 @@ from lavis_dynrefer.structures import RegionSet
 
 
 class Custom(RegionSource):
-    """A json in COCO's layout for every split, under any names; "train" is trained on."""
+    """A json in COCO's layout for each split. Splits have any names; "train" is for training."""
 
     dataset_name = "custom_region"
     info_type = CustomInfo
@@ -36,7 +36,7 @@ class Custom(RegionSource):
         return tuple(read_manifest(info.prepared)["splits"])
 
     def evaluator_of(self, split: str) -> str:
-        """As `evaluators` says, else what fits the annotations."""
+        """From `evaluators`, else the one that fits the annotations."""
         return self.info().evaluators.get(split) or self._fitting.get(split, self.default_evaluator)
 
     def sources(self, info: CustomInfo) -> dict[str, Path]:
@@ -69,13 +69,13 @@ class Custom(RegionSource):
         }
 
     def raw(self, info: CustomInfo) -> RawDataset:
-        """As any dataset; there must be something to prepare."""
+        """Needs at least one annotation file."""
         if not _named_files(info):
             raise DatasetError("annotations: name a json for each split, {train: train.json}")
         return super().raw(info)
 
     def read(self, info: CustomInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
-        """As any dataset; notes what each split can be graded by."""
+        """Also finds the evaluator that fits each split."""
         unknown = sorted(set(info.evaluators) - set(self.available_splits()))
         if unknown:
             raise DatasetError(f"evaluators: there is no split {unknown}")
@@ -85,7 +85,7 @@ class Custom(RegionSource):
 
 
 def _fitting_evaluator(region_set: RegionSet) -> str:
-    """Captions are graded first, then attributes, then categories."""
+    """The first of captions, attributes and categories that the split has."""
     if next(captions_of(region_set), None) is not None:
         return "dense_caption"
     if region_set.attributes:

@@ -1,11 +1,11 @@
-"""Prepared datasets: raw files converted once into tables, with a manifest that accounts for it.
+"""Prepared datasets: raw files converted once into tables, described by a manifest.
 
 A prepared folder:
 
     manifest.json        sources with sha256, protocol, what was kept and dropped and why
     <split>/             regions.arrow, images.arrow, rejected.arrow, truth.arrow
 
-The folder is complete at any moment: splits are written elsewhere and moved in once finished.
+The folder is always complete: splits are written elsewhere and moved in when finished.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RawDataset:
         return cache_dir() / "prepared" / f"{self.dataset}-{self.type}-{digest}"
 
     def state(self) -> dict[str, Any]:
-        """What tells without reading that a file or the list of images has changed."""
+        """Fingerprint of the sizes and modification times of the files and image folders."""
         folders = [self.images, self.images / "VG_100K", self.images / "VG_100K_2"]
         return {
             "sources": {
@@ -87,7 +87,7 @@ def prepare(
     folder: Path | None = None,
     opener: Opener = open_binary,
 ) -> dict[str, RegionSet]:
-    """The splits from their tables, converted first if that has not been done yet.
+    """Open the splits, after converting those that are not there yet.
 
     Processes that prepare the same folder wait for each other; one of them converts.
 
@@ -95,10 +95,10 @@ def prepare(
         raw: the dataset.
         splits: the splits wanted.
         folder: where to prepare; None for the cache.
-        opener: opens the raw files; lets a caller watch the progress.
+        opener: opens the raw files; a caller can pass one that shows progress.
 
     Raises:
-        DatasetError: a raw file is missing or of another kind, or the folder cannot be written.
+        DatasetError: a raw file is missing or invalid, or the folder is not writable.
     """
     folder = folder or raw.default_folder()
     try:
@@ -122,12 +122,12 @@ def prepare(
 def open_prepared(
     folder: str | Path, splits: Sequence[str], images: str | Path | None = None
 ) -> dict[str, RegionSet]:
-    """Splits of a prepared folder; the raw files are no longer needed.
+    """Open splits of a prepared folder, without the raw files.
 
     Args:
         folder: holds `manifest.json`.
         splits: the splits wanted.
-        images: the image folder; None for where it was.
+        images: the image folder; None for the one in the manifest.
 
     Raises:
         DatasetError: the folder is not prepared, or lacks a split.

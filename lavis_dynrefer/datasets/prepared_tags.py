@@ -30,7 +30,7 @@ from lavis_dynrefer.datasets.tables import (
 )
 from lavis_dynrefer.vocab import build_tagger
 
-PART = 20000  # captions whose tags are lost at most if the work is interrupted
+PART = 20000  # captions in a part; at most one part per process is lost by an interruption
 Progress = Callable[[int, int], None]
 """(captions done, captions in all), called from time to time."""
 _Job = tuple[Path, int, int, tuple[Path, str, tuple[str, ...]]]
@@ -51,8 +51,8 @@ def prepare_tags(
         regions: of the split.
         names: the tag list.
         method: one of `vocab.TAG_METHODS`.
-        processes: how many work at once.
-        progress: is told how far the work is.
+        processes: number of worker processes.
+        progress: called after each part.
 
     Raises:
         InputError: an unknown method.

@@ -1,4 +1,4 @@
-"""What LAVIS asks of a dataset, for every `RegionSource`."""
+"""The LAVIS builder of any `RegionSource`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
-    """Builds the datasets of a run; a subclass says which files it reads.
+    """Builds the datasets of a run; a subclass defines the files and how to read them.
 
     Args:
         cfg: the dataset's section of a run; None for its default yaml.
@@ -94,7 +94,7 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
         return ControlSampler.from_settings(info)
 
     def _tags(self, info: RegionInfo, tag_list: Sequence[str], region_set: RegionSet) -> RegionTags:
-        """Tags found ahead of time, or a tagger that finds them when a region is asked for."""
+        """Tags found ahead of time, or a tagger that finds them when a region is loaded."""
         if not tag_list:
             logger.warning("%s: regions have no tags; set build_info.tags", self.dataset_name)
             return RegionTags()

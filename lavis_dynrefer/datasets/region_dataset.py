@@ -33,12 +33,12 @@ _LISTED = ("region_ids", "image_ids", "captions", "tags", "controls", "failed")
 
 
 class SampleError(InputError):
-    """An image or region that no views can be cropped from.
+    """No views can be cropped from an image or a region.
 
     Args:
         reason: short machine name, as in `Rejection`; or the whole message, as torch gives it when
             it re-raises a worker's error.
-        detail: the file, what was expected of it and what came.
+        detail: the file, what was expected and what was found.
     """
 
     def __init__(self, reason: str, detail: str | None = None) -> None:
@@ -53,7 +53,7 @@ class RegionTags:
     Args:
         names: the tag list.
         table: tags by row of the regions, if they were found ahead of time.
-        tagger: caption -> tag names, if they were not. Tags that a region brings along come first.
+        tagger: caption -> tag names, if they were not. A region's own tags take precedence.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RegionTags:
         """Indices of one region's tags; `row` is its place among the regions.
 
         Raises:
-            InputError: the region brings a tag that is not in the list.
+            InputError: the region has a tag that is not in the list.
         """
         if region.tags:
             return self._indices(region.tags)
@@ -110,8 +110,8 @@ class RegionDataset(Dataset[dict[str, Any]]):
         controls: samples control prompts, for training; by default from the tags alone.
         on_error: "raise" stops at an unreadable image; "skip" gives a sample without regions and
             lists them under `failed`.
-        regions_per_image: most regions of a training sample, all of one image, which is decoded
-            once for them; 1 in the released code.
+        regions_per_image: maximum number of regions in a training sample, all of one image,
+            which is decoded once for them; 1 in the released code.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         if not train:
             self._samples = rows_by_image(region_set)
         elif regions_per_image > 1:
-            self._samples = rows_by_image(region_set, most=regions_per_image)
+            self._samples = rows_by_image(region_set, max_rows=regions_per_image)
 
     @property
     def tag_names(self) -> tuple[str, ...] | None:
@@ -230,7 +230,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         return self._crop(Image.new("RGB", (1, 1)), torch.zeros(0, 4))
 
     def _targets(self, regions: Mapping[int, RegionRecord]) -> dict[str, list[Any]]:
-        """What the captions of training regions say."""
+        """Captions, tags and control prompts of training regions."""
         captions = [region.caption or "" for region in regions.values()]
         if self.text_processor is not None:
             captions = [self.text_processor(caption) for caption in captions]

@@ -1,4 +1,4 @@
-"""Questions about the regions of a split as a whole, in memory or in a table."""
+"""Aggregates over the regions of a split, in memory or in a table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def captions_of(region_set: RegionSet) -> Iterator[str]:
 
 
 def tags_of(region_set: RegionSet) -> set[str]:
-    """All tags that the annotations themselves name."""
+    """All tags in the annotations themselves."""
     chunks = columns_of(region_set.regions)["tags"].chunks
     return {tag for chunk in chunks for tag in chunk.flatten().unique().to_pylist()}
 
@@ -41,12 +41,12 @@ class RowGroups(Sequence[list[int]]):
         return self._rows[self._starts[index] : self._starts[index + 1]].tolist()
 
 
-def rows_by_image(region_set: RegionSet, most: int | None = None) -> RowGroups:
+def rows_by_image(region_set: RegionSet, max_rows: int | None = None) -> RowGroups:
     """Rows of `region_set.regions` that share an image; images in the order they first occur.
 
     Args:
         region_set: the regions.
-        most: largest group; an image with more regions gives several groups. None: no limit.
+        max_rows: limit of a group; an image with more regions gives several. None: no limit.
     """
     ids = _image_ids(region_set.regions)
     _, first, owner, counts = np.unique(
@@ -54,7 +54,7 @@ def rows_by_image(region_set: RegionSet, most: int | None = None) -> RowGroups:
     )
     rows = np.argsort(first[owner], kind="stable")
     counts = counts[np.argsort(first)]  # of regions, images in order
-    sizes = counts if most is None else np.full(len(counts), most)
+    sizes = counts if max_rows is None else np.full(len(counts), max_rows)
     groups = -(counts // -sizes)  # (images,) rounded up
     within = np.arange(groups.sum()) - np.repeat(np.cumsum(groups) - groups, groups)
     starts = np.repeat(np.cumsum(counts) - counts, groups) + within * np.repeat(sizes, groups)
@@ -64,7 +64,7 @@ def rows_by_image(region_set: RegionSet, most: int | None = None) -> RowGroups:
 def first_regions(
     region_set: RegionSet, max_images: int | None, max_regions: int | None
 ) -> RegionSet:
-    """The beginning of a split, for trials, under a name of its own; None is no limit.
+    """The first images and regions of a split, for trials; its name ends in "-trial".
 
     Images without a region to ask about (a detector leaves some) count too: they are graded.
     """

@@ -1,4 +1,4 @@
-"""One dataset as its raw files give it: settings, files, splits, tables. Knows no LAVIS."""
+"""One dataset: settings, raw files, splits, tables. Does not import LAVIS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTROL_KEYS = tuple(field.name for field in fields(ControlSettings))
 
 
 class RegionSource:
-    """What all datasets share; a subclass says which files it reads.
+    """What all datasets share; a subclass defines the files and how to read them.
 
     `info` is always an `info_type`.
 
@@ -39,7 +39,7 @@ class RegionSource:
         files: annotation files; each is a setting of `build_info` too.
         image_folder: folder that all images lie below.
         root_variable: environment variable that the default yaml takes `root` from.
-        default_evaluator: what grades the answers unless the config says otherwise.
+        default_evaluator: grades the answers unless the config names another.
         DATASET_CONFIG_DICT: type -> default yaml.
 
     Args:
@@ -62,7 +62,7 @@ class RegionSource:
         return ("val",)
 
     def evaluator_of(self, split: str) -> str:
-        """What grades a split unless the config says otherwise."""
+        """The evaluator of a split unless the config names another."""
         del split
         return self.default_evaluator
 
@@ -83,10 +83,10 @@ class RegionSource:
         raise NotImplementedError
 
     def make_raw_files(self, info: Any) -> None:
-        """Generate the raw files, for a dataset that is not published anywhere."""
+        """Generate the raw files, if the dataset is generated."""
 
     def raw(self, info: Any) -> RawDataset:
-        """What there is to prepare."""
+        """The input of `prepare`."""
         return RawDataset(
             dataset=self.dataset_name,
             type=str(self.config.type),
@@ -97,7 +97,7 @@ class RegionSource:
         )
 
     def read(self, info: Any, splits: Sequence[str]) -> dict[str, RegionSet]:
-        """The splits, from tables that are made from the raw files on first use."""
+        """The splits, from tables; these are made from the raw files on first use."""
         if info.prepared is None:
             return prepare(self.raw(info), splits)
         storage = info.images.storage
@@ -120,7 +120,7 @@ class RegionSource:
         return known[type]
 
     def splits(self, info: RegionInfo) -> tuple[str, ...]:
-        """The splits that `info` asks for.
+        """The splits selected by `info`.
 
         Raises:
             DatasetError: the dataset has no such split.
@@ -132,7 +132,7 @@ class RegionSource:
         return info.splits or available
 
     def read_splits(self) -> dict[str, RegionSet]:
-        """The splits that the config asks for, whole.
+        """The splits selected by the config, complete.
 
         Raises:
             DatasetError: an unknown key or split, a missing file, a split without usable regions.
@@ -178,13 +178,13 @@ class RegionSource:
         if info.tags != "auto":
             key = f"datasets.{self.dataset_name}.build_info.tags"
             return load_names(resource_path(info.tags, key=key))
-        return None if train is None else frequent_words(train)
+        return None if train is None else frequent_tags(train)
 
     def _paths(self, info: RegionInfo, files: Sequence[RawFile]) -> dict[str, Path]:
         return {file.setting: self._path(info, file, getattr(info, file.setting)) for file in files}
 
     def _path(self, info: RegionInfo, file: RawFile, value: str | None) -> Path:
-        """Where a raw file should be: as the config says, else by its usual name below `root`."""
+        """The configured path of a raw file, or its usual name below `root`."""
         path = Path(value or file.name).expanduser()
         if path.is_absolute():
             return path
@@ -203,8 +203,8 @@ def default_yaml(name: str, *types: str) -> dict[str, str]:
     return dict.fromkeys(("default", *types), config_path(f"datasets/{name}.yaml"))
 
 
-def frequent_words(train: RegionSet) -> list[str]:
-    """A tag list made from the training captions; kept beside the tables of a prepared split."""
+def frequent_tags(train: RegionSet) -> list[str]:
+    """A tag list from the training captions; saved next to the tables of a prepared split."""
     regions = train.regions
     if not isinstance(regions, RegionTable):
         return tag_list_of(train, size=1000, min_count=1)

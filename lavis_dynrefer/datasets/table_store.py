@@ -1,4 +1,4 @@
-"""Writes the records of one split as Arrow tables while they are read."""
+"""Writes the records of a split to Arrow tables while the raw files are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lavis_dynrefer.datasets.tables import (
 )
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet, Rejection
 
-ROWS = 16384  # in a batch, which is held before it is written
+ROWS = 16384  # in a batch, the unit of writing
 
 
 class TableStore(MemoryStore):
@@ -79,7 +79,7 @@ class _Writer:
     Args:
         path: the file.
         schema: of its rows.
-        row_of: record -> row, a mapping of at least the names of the schema.
+        row_of: record -> row, with all names of the schema and perhaps more.
     """
 
     def __init__(

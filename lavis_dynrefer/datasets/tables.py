@@ -1,6 +1,6 @@
-"""Regions of a prepared split, read on demand from memory-mapped Arrow tables.
+"""Memory-mapped Arrow tables of a prepared split, read on demand.
 
-Opening a table reads its index only; all processes on a machine share the pages they touch.
+Opening a table reads only its index; all processes on a machine share the mapped pages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Control words: what the user, or in training the caption itself, asks the captioner to mention.
+"""Control words: what the captioner should mention; in training they come from the caption.
 
 A prompt is the words joined by commas and closed by a bar; without words it is the bar alone.
 """
@@ -56,7 +56,7 @@ class ControlSampler:
 
 
 def training_words(caption: str, tags: Iterable[str], pos: PosTagger | None = None) -> list[str]:
-    """Everything a caption could be asked to mention: its tags and its noun phrases.
+    """All candidates for control words of a caption: its tags and noun phrases.
 
     Args:
         caption: the reference sentence.

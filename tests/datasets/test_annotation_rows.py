@@ -5,11 +5,11 @@ import pytest
 from lavis_dynrefer.datasets.sources.annotation_rows import (
     finite_number,
     rows_by_id,
+    rows_with_ids,
     shown,
     side_length,
     text_of,
     whole_number,
-    with_ids,
     xyxy,
 )
 from lavis_dynrefer.datasets.sources.collector import RegionCollector
@@ -114,7 +114,7 @@ def test_rows_without_an_id_count_in_every_split_as_any_may_miss_them():
     every, counts = collectors()
     rows = [{"id": 1}, {"id": None}, {}, 5, None, "id", {"id": "2"}]
 
-    found = list(with_ids(rows, "image", SOURCE, every))
+    found = list(rows_with_ids(rows, "image", SOURCE, every))
 
     assert found == [(1, {"id": 1}), (2, {"id": "2"})]
     assert counts() == 2 * [{"unreadable_entry": 5}]
@@ -123,18 +123,18 @@ def test_rows_without_an_id_count_in_every_split_as_any_may_miss_them():
 def test_the_first_key_present_has_the_id():
     rows = [{"id": 1, "image_id": 2}, {"id": 3}]
 
-    assert list(dict(with_ids(rows, "image", SOURCE, [], ["image_id", "id"]))) == [2, 3]
+    assert list(dict(rows_with_ids(rows, "image", SOURCE, [], ["image_id", "id"]))) == [2, 3]
 
 
 def test_rows_without_any_id_are_a_file_of_another_kind():
     message = r"annotations: no image has an id.*\{'name': 'a'\}: image_id or id: .*Set `annot"
 
     with pytest.raises(DatasetError, match=message):
-        list(with_ids([{"name": "a"}, {}], "image", SOURCE, [], ["image_id", "id"]))
+        list(rows_with_ids([{"name": "a"}, {}], "image", SOURCE, [], ["image_id", "id"]))
 
 
 def test_an_empty_list_of_rows_is_not_an_error():
-    assert list(with_ids([], "image", SOURCE, [])) == []
+    assert list(rows_with_ids([], "image", SOURCE, [])) == []
 
 
 def test_the_first_row_of_an_id_counts():

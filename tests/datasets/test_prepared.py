@@ -305,7 +305,7 @@ def test_the_command_writes_a_tag_list(vg, tmp_path):
         (["vg", "coco"], "expected one dataset"),
         (["tags", "vg"], "--output: expected"),
         (["vg", "--set", "prepared=/there"], "--set prepared"),
-        (["vgg"], "no dataset 'vgg'"),
+        (["vgg"], "vgg'; did you mean vg"),
     ],
 )
 def test_a_wrong_call_is_one_line(arguments, message, capsys):

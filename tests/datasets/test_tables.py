@@ -91,7 +91,7 @@ def test_rejections_and_truth_come_back(table, memory):
     assert table.truth()[-1] is table.rejected[1].region  # the same object each time
 
 
-def test_a_split_is_described_as_told(table, memory):
+def test_a_split_keeps_its_name_and_vocabularies(table, memory):
     for found in (table, memory):
         assert {key: getattr(found, key) for key in ABOUT} == ABOUT
 
@@ -136,18 +136,18 @@ def test_rows_are_grouped_by_image_without_empty_groups(table, memory):
         assert list(rows_by_image(found)) == [[0, 2], [1]]
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
-def test_groups_cover_every_row_once_within_one_image(memory, most):
+@pytest.mark.parametrize("max_rows", [1, 2, 3, 5, 100])
+def test_groups_cover_every_row_once_within_one_image(memory, max_rows):
     owners = [9, 4, 9, 9, 4, 9, 9, 4]
     regions = [replace(NOTHING, image_id=owner) for owner in owners]
 
-    groups = list(rows_by_image(replace(memory, regions=regions), most=most))
+    groups = list(rows_by_image(replace(memory, regions=regions), max_rows=max_rows))
 
     rows = {9: [0, 2, 3, 5, 6], 4: [1, 4, 7]}
     assert groups == [
-        rows[image_id][first : first + most]
+        rows[image_id][first : first + max_rows]
         for image_id in (9, 4)
-        for first in range(0, len(rows[image_id]), most)
+        for first in range(0, len(rows[image_id]), max_rows)
     ]
 
 

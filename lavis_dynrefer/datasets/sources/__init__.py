@@ -1,4 +1,4 @@
-"""One reader per raw dataset: files as their own sites publish them in, `RegionSet` out. No LAVIS.
+"""One reader per raw dataset: published files in, `RegionSet` out. Does not import LAVIS.
 
 All readers take the paths of the annotation files and then:
 
@@ -7,5 +7,5 @@ All readers take the paths of the annotation files and then:
     split     name of the one split, or `splits`: which of several
     stores    split name -> where its records are kept; by default in memory
 
-They raise a `DatasetError` if a file is missing or of another kind, or if no region is usable.
+They raise a `DatasetError` if a file is missing or invalid, or if no region is usable.
 """

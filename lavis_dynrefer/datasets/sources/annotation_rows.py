@@ -1,7 +1,7 @@
 """Rows of annotation files, read strictly: ids, numbers, strings, boxes.
 
-json holds whatever somebody wrote: ids as strings, numbers as `NaN`, rows that are not objects. A
-value with one possible meaning is taken; the rest is an `InputError` that says what came.
+Annotation files are not trusted: ids may be strings, numbers `NaN`, rows no objects. A value with
+one possible meaning is converted; anything else is an `InputError` that shows the value.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from lavis_dynrefer.structures import Box
 Row = Mapping[str, Any]
 
 ROW_ERRORS = (KeyError, TypeError, ValueError)  # what reading a malformed row raises
-LARGEST_ID = 2**63 - 1  # of the tables
-LARGEST_SIDE = 2**31 - 1  # pixels, of the tables
+MAX_ID = 2**63 - 1  # of the tables
+MAX_SIDE = 2**31 - 1  # pixels, of the tables
 _EXACT = 2**53  # integers below are exact as floats
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -33,7 +33,7 @@ _SHORT.maxlevel = 3
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut where it is long or deep.
+    """The repr of a value for a message, shortened where it is long or deep.
 
     >>> shown([1, "a" * 100])
     "[1, 'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa']"
@@ -58,7 +58,7 @@ def whole_number(value: Any) -> int:
         return int(value)
     else:
         raise InputError(f"expected an integer, got {shown(value)}")
-    if -LARGEST_ID <= number <= LARGEST_ID:
+    if -MAX_ID <= number <= MAX_ID:
         return number
     raise InputError(f"expected an integer of at most 64 bits, got {shown(value)}")
 
@@ -86,10 +86,10 @@ def side_length(value: Any) -> int:
     """A side of an image in pixels.
 
     Raises:
-        InputError: not an integer, or not the side of any image.
+        InputError: not a positive integer below 2**31.
     """
     number = whole_number(value)
-    if not 0 < number <= LARGEST_SIDE:
+    if not 0 < number <= MAX_SIDE:
         raise InputError(f"expected a number of pixels, got {number}")
     return number
 
@@ -99,7 +99,7 @@ def text_of(value: Any) -> str:
 
     Raises:
         InputError: not a string.
-        UnicodeEncodeError: half a character, as is left when an emoji is cut in two.
+        UnicodeEncodeError: it has a lone surrogate.
     """
     if not isinstance(value, str):
         raise InputError(f"expected a string, got {shown(value)}")
@@ -123,20 +123,20 @@ def xyxy(bbox: Any) -> Box:
     return x, y, x + w, y + h
 
 
-def with_ids(
+def rows_with_ids(
     rows: Iterable[Any],
     what: str,
     source: RawFile,
     collectors: Sequence[RegionCollector],
     keys: Sequence[str] = ("id",),
 ) -> Iterator[tuple[int, Row]]:
-    """Each row with its id; a row without one is counted.
+    """Yield each row with its id; rows without one are counted.
 
     Args:
         rows: as read from the file.
         what: what a row is, for messages.
         source: what the file is, for errors.
-        collectors: of all splits of the file, since any of them may miss the row.
+        collectors: of all splits of the file; the row may belong to any of them.
         keys: where the id may be; the first one present counts.
 
     Raises:
@@ -164,9 +164,9 @@ def rows_by_id(
     collectors: Sequence[RegionCollector],
     keys: Sequence[str] = ("id",),
 ) -> dict[int, Row]:
-    """Id -> row; the first row of an id is used, others are counted. Arguments: `with_ids`."""
+    """Id -> row; the first row of an id is used, others are counted. Arguments: `rows_with_ids`."""
     found: dict[int, Row] = {}
-    for number, row in with_ids(rows, what, source, collectors, keys):
+    for number, row in rows_with_ids(rows, what, source, collectors, keys):
         if found.setdefault(number, row) is not row:
             for collector in collectors:
                 detail = f"{what} {number} is listed more than once; only the first counts"

@@ -42,7 +42,7 @@ def read_coco_instances(
 ) -> RegionSet:
     """Every annotated object with the name of its category; crowds are marked."""
     document = read_json(annotations, INSTANCES)
-    categories = category_names(document, INSTANCES)
+    categories = read_categories(document, INSTANCES)
 
     def describe(row: Row, image: ImageRecord | None) -> dict[str, Any]:
         fields = {"category": category_of(row, categories), "iscrowd": is_crowd(row)}
@@ -75,7 +75,7 @@ def read_coco_captions(
     return collector.finish()
 
 
-def category_names(document: Row, source: RawFile) -> dict[int, str]:
+def read_categories(document: Row, source: RawFile) -> dict[int, str]:
     """Category id -> name, in file order.
 
     Raises:

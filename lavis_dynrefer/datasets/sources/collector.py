@@ -15,7 +15,7 @@ from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet,
 
 logger = logging.getLogger(__name__)
 TRAIN = "train"
-TINY_SIDE = 2  # pixels; a crop of a region with a shorter side shows next to nothing
+TINY_SIDE = 2  # pixels; shorter sides are noted
 EDGE = 1e-3  # pixels by which x + width may pass the edge because of rounding
 INT32 = 2**31
 
@@ -61,14 +61,14 @@ def in_memory(split: str) -> MemoryStore:
 
 
 class RegionCollector:
-    """One split in the making.
+    """Collects the regions of one split.
 
     In training a rejected region is gone. In any other split it remains part of the truth, so that
     it counts as a wrong answer, unless the protocol itself leaves it out. Odd regions that are
     kept are counted as well:
 
-        box_outside             the box, as given, has no pixel of the image, but is moved into it
-        box_partly_outside      the box, as given, leaves the image by more than rounding
+        box_outside             the original box covers no pixel of the image, but is moved into it
+        box_partly_outside      the original box leaves the image by more than rounding
         box_below_2_px          a side of the box, as used, is shorter than 2 pixels
         crowd                   the region is a crowd of its category
         id_beyond_32_bits       the region's id does not fit into an int32
@@ -122,11 +122,11 @@ class RegionCollector:
         self._store.regions.append(region)
 
     def note(self, what: str, times: int = 1) -> None:
-        """Count something odd that is no reason to leave a region out."""
+        """Count something odd about a region or image that is kept."""
         self._noted[what] += times
 
     def reject(self, reason: str, detail: str, region: RegionRecord) -> None:
-        """Leave out a region that the protocol asks for."""
+        """Leave out a region that belongs to the protocol."""
         if not self._keeps_rejected:
             self.leave_out(reason, detail, region.image_id)
             return
@@ -138,7 +138,7 @@ class RegionCollector:
         self._leave_out(Rejection(reason, detail, region.image_id, region))
 
     def leave_out(self, reason: str, detail: str, image_id: int | None) -> None:
-        """Count something that is never graded: a broken record, an image without regions."""
+        """Count something that is not graded: an unreadable record, an image without regions."""
         self._leave_out(Rejection(reason, detail, image_id))
 
     def add_image(self, image: ImageRecord) -> None:

@@ -1,4 +1,4 @@
-"""Mistakes that a json in COCO's layout, written by a user's own script, is likely to have."""
+"""Checks for common mistakes in COCO-style json files written by users."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
 logger = logging.getLogger(__name__)
 
 GUIDE = "docs/train_on_your_data.md"
-MANY_OUTSIDE = 0.2  # fraction of boxes outside that needs an explanation
-MAX_OUTSIDE = 0.5  # fraction of boxes outside that is wrong whatever the explanation
+MANY_OUTSIDE = 0.2  # fraction of boxes outside that is an error if they look like corners
+MAX_OUTSIDE = 0.5  # fraction of boxes outside that is always an error
 NEARLY_ALL = 0.95
 MAX_REPEATED = 0.05  # fraction of annotations that may repeat an id
 
-Size = tuple[int, int]
+ImageSize = tuple[int, int]
 
 
-class OwnFile(RawFile):
-    """A file that the user writes; there is no site to get it from."""
+class UserFile(RawFile):
+    """A file written by the user; errors refer to the guide instead of a site."""
 
     def error(self, problem: str) -> DatasetError:
-        """The problem, and where the layout is described."""
+        """The problem, followed by the guide."""
         return DatasetError(f"{problem}. {GUIDE} describes the file")
 
 
@@ -119,14 +119,14 @@ def check_boxes(boxes: BoxFit, source: RawFile) -> None:
 
 
 class SizeCheck:
-    """Compares the sizes in the json with those of some of the files."""
+    """Compares image sizes in the json with those of some image files."""
 
     def __init__(self) -> None:
         self.total = self.wrong = 0
         self.example = ""
 
-    def add(self, image_id: int, annotated: Size, actual: Size) -> None:
-        """Look at one image; sizes are (width, height) in pixels."""
+    def add(self, image_id: int, annotated: ImageSize, actual: ImageSize) -> None:
+        """Compare one image; sizes are (width, height) in pixels."""
         self.total += 1
         if annotated == actual:
             return
@@ -139,7 +139,7 @@ class SizeCheck:
         )
 
     def finish(self, source: RawFile) -> None:
-        """Refuse a file about other images; single differences are only logged.
+        """Refuse a file if most sizes differ; a few differences are only logged.
 
         Raises:
             DatasetError: most sizes differ.

@@ -1,4 +1,4 @@
-"""A user's own regions: captions, tags, attributes, categories, in a json of COCO's layout."""
+"""Custom regions with captions, tags, attributes, categories, from a json in COCO's layout."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     xyxy,
 )
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
-from lavis_dynrefer.datasets.sources.coco_layout import category_names, category_of
+from lavis_dynrefer.datasets.sources.coco_layout import category_of, read_categories
 from lavis_dynrefer.datasets.sources.collector import TRAIN, RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
-    OwnFile,
-    Size,
+    ImageSize,
     SizeCheck,
+    UserFile,
     check_boxes,
     check_ids,
     repeated_names,
@@ -43,7 +43,7 @@ from lavis_dynrefer.vocab.prompts import parse_attributes, plain_attribute
 
 logger = logging.getLogger(__name__)
 
-IMAGES = OwnFile("images.storage", "images", GUIDE)
+IMAGES = UserFile("images.storage", "images", GUIDE)
 LABELS = PRESENT, ABSENT, UNKNOWN = 1, 0, -1
 SIZES_CHECKED = 50  # images whose size is compared with the json
 
@@ -56,7 +56,7 @@ def read_custom(
     split: str,
     stores: Stores = in_memory,
 ) -> RegionSet:
-    """Every annotation with what it says.
+    """Read every annotation with all its labels.
 
     In the split "train" a region needs a caption. In any other split it is graded on what it has;
     those without a caption are noted as `no_caption`. Regions whose attributes are neither names
@@ -66,8 +66,8 @@ def read_custom(
     Raises:
         DatasetError: also if the boxes do not fit the images.
     """
-    document = read_json(annotations, OwnFile(f"annotations.{split}", f"{split}.json", GUIDE))
-    source = OwnFile(f"annotations.{split}", str(annotations), GUIDE)
+    document = read_json(annotations, UserFile(f"annotations.{split}", f"{split}.json", GUIDE))
+    source = UserFile(f"annotations.{split}", str(annotations), GUIDE)
     rows = rows_of(document, "annotations", source)
     require_some(rows, ["bbox"], "to mark a region", source)
     entries = rows_of(document, "images", source)
@@ -79,11 +79,11 @@ def read_custom(
         named = ["category_id"] if labels.categories else []
         require_some(rows, ["caption", "attributes", *named], "to be graded on", source)
     collector = RegionCollector(name, split, stores)
-    own = _OwnImages(entries, ImageFolder(images, IMAGES), collector, source)
+    listed = _CustomImages(entries, ImageFolder(images, IMAGES), collector, source)
     boxes, counts = BoxFit(), Counter[str]()
     for row in rows:
-        _collect(row, labels, own, collector, boxes, counts)
-    own.finish(source)
+        _collect(row, labels, listed, collector, boxes, counts)
+    listed.finish(source)
     check_boxes(boxes, source)
     found = collector.finish(
         attributes=labels.attributes if counts["attributes"] else (),
@@ -96,7 +96,7 @@ def read_custom(
 def _collect(
     row: Row,
     labels: _Labels,
-    images: _OwnImages,
+    images: _CustomImages,
     collector: RegionCollector,
     boxes: BoxFit,
     counts: Counter[str],
@@ -136,7 +136,7 @@ def _id_of(row: Row, key: str) -> int:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What the annotations of a file may say about a region.
+    """The labels used in a file.
 
     Args:
         attributes: the attributes, in vector order.
@@ -153,7 +153,7 @@ class _Labels:
         Raises:
             DatasetError: malformed attributes or categories, or a name that occurs twice.
         """
-        categories = category_names(document, source) if document.get("categories") else {}
+        categories = read_categories(document, source) if document.get("categories") else {}
         listed = document.get("attributes") or _mentioned(document["annotations"])
         try:
             if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
@@ -228,13 +228,13 @@ class _ImageProblem(Exception):
         self.reason = reason
 
 
-class _OwnImages:
-    """The images that a json lists, measured if it gives no size.
+class _CustomImages:
+    """The images listed in a json; those without a size are measured.
 
     Args:
         rows: its `images`.
         folder: what `file_name` is relative to.
-        collector: counts entries that are of no use.
+        collector: counts entries that cannot be used.
         source: the json, for errors.
 
     Raises:
@@ -252,7 +252,7 @@ class _OwnImages:
         self._collector = collector
         self._rows = rows_by_id(rows, "image", source, [collector])
         self._found: dict[int, ImageRecord] = {}
-        self._asked: set[int] = set()
+        self._used: set[int] = set()
         self._sizes = SizeCheck()
 
     def find(self, image_id: int) -> ImageRecord:
@@ -264,19 +264,19 @@ class _OwnImages:
         """
         if image_id not in self._rows:
             raise InputError(f"image_id {image_id} is not listed in 'images'")
-        self._asked.add(image_id)
+        self._used.add(image_id)
         if image_id not in self._found:
             self._found[image_id] = self._record(image_id, self._rows[image_id])
         return self._found[image_id]
 
     def finish(self, source: RawFile) -> None:
-        """Count the images without an annotation, and compare sizes.
+        """Count images without annotations, and check the sizes.
 
         Raises:
             DatasetError: most of the files checked have another size than the json says.
         """
         for image_id in self._rows:
-            if image_id not in self._asked:
+            if image_id not in self._used:
                 detail = f"image {image_id} has no readable annotation"
                 self._collector.leave_out("no_regions", detail, image_id)
         self._sizes.finish(source)
@@ -302,11 +302,11 @@ class _OwnImages:
         return ImageRecord(image_id, path, *(annotated or actual))
 
 
-def _annotated_size(row: Row) -> Size | None:
+def _annotated_size(row: Row) -> ImageSize | None:
     """Width and height in pixels, if the json gives both.
 
     Raises:
-        _ImageProblem: they are not the size of any image.
+        _ImageProblem: they are not valid sides.
     """
     sides = row.get("width"), row.get("height")
     if None in sides:

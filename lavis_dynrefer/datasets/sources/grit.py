@@ -25,9 +25,9 @@ BOXES = RawFile(
     "GRiT (https://github.com/JialianW/GRiT), what its evaluation on Visual Genome writes",
 )
 GRIT_SIDE = 720  # pixels; GRiT stores boxes as if the longer side of every image were this long
-MAX_OUTSIDE = 0.05  # fraction of boxes that may leave their images by more
-SMALL_SIDE = 0.9 * GRIT_SIDE  # boxes of smaller images show whether they are scaled
-FEW_BOXES = 100  # fewer boxes in small images do not tell
+MAX_OUTSIDE = 0.05  # fraction of boxes that may leave their images
+SMALL_IMAGE = 0.9 * GRIT_SIDE  # pixels; boxes of smaller images show whether they are scaled
+MIN_BOXES = 100  # in small images, for a warning
 _RULE = (
     f"GRiT stores x, y, width, height times {GRIT_SIDE} / the longer side of the image, and that "
     "scaling is undone here"
@@ -75,7 +75,7 @@ def read_grit(
             continue
         box = undo_scaling(given, image)
         fit.add(box, image)
-        if max(image.width, image.height) <= SMALL_SIDE:
+        if max(image.width, image.height) <= SMALL_IMAGE:
             unscaled.add(given, image)
         collector.add(RegionRecord(first_id + number, image.image_id, box, score=score), image)
     _check_scale(fit, unscaled, boxes)
@@ -114,9 +114,9 @@ def _check_scale(boxes: BoxFit, unscaled: BoxFit, path: str | Path) -> None:
             f"{boxes.example}. {_RULE}: give the file as GRiT writes it, not one whose boxes "
             "are in pixels of the images already, or are x1, y1, x2, y2"
         )
-    if unscaled.total >= FEW_BOXES and not unscaled.outside:
+    if unscaled.total >= MIN_BOXES and not unscaled.outside:
         logger.warning(
             "%s: all %d boxes of images smaller than %d pixels would fit as they are. %s: "
             "are they in pixels of the images already? Then the mAP will be near zero",
-            *(path, unscaled.total, SMALL_SIDE, _RULE),
+            *(path, unscaled.total, SMALL_IMAGE, _RULE),
         )

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.datasets.sources.annotation_rows import Row, shown, text_of, whole_number
-from lavis_dynrefer.datasets.sources.coco_layout import category_names, category_of, collect_regions
+from lavis_dynrefer.datasets.sources.coco_layout import (
+    category_of,
+    collect_regions,
+    read_categories,
+)
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import RawFile, read_json
 from lavis_dynrefer.errors import InputError
@@ -32,7 +36,7 @@ def read_ovad(
         attributes = _attributes(document.get("attributes"))
     except ValueError as error:
         raise ANNOTATIONS.error(f"{annotations} is not an OVAD file: {error}") from error
-    categories = category_names(document, ANNOTATIONS)
+    categories = read_categories(document, ANNOTATIONS)
 
     def describe(row: Row, image: ImageRecord | None) -> dict[str, Any]:
         del image

@@ -1,4 +1,4 @@
-"""Raw annotation files and image folders, read so that every error names file and cure."""
+"""Reading raw annotation files and listing image folders, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lavis_dynrefer.errors import InputError
 
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
-_BLOCK = 1 << 22  # bytes read at once; the items of the largest files have some thousand
+_BLOCK = 1 << 22  # bytes per read; items of the largest files have some thousand
 
 # Damaged json raises JSONDecodeError, which is a ValueError; so does a number of 5000 digits.
 # Thousands of brackets raise a RecursionError.
@@ -87,15 +87,15 @@ def open_binary(path: Path) -> BinaryIO:
 def iter_json_list(
     path: str | Path, source: RawFile, opener: Opener = open_binary
 ) -> Iterator[Any]:
-    """The items of a json list one by one; the first one is an object.
+    """Yield the items of a json list one by one; the first one must be an object.
 
-    A parsed `region_descriptions.json` takes gigabytes; this holds a few megabytes of its text and
-    one item.
+    A parsed `region_descriptions.json` takes gigabytes; this keeps a few megabytes of text and one
+    item in memory.
 
     Args:
         path: json file.
         source: what the file is, for errors.
-        opener: opens the file for reading; lets a caller watch the progress.
+        opener: opens the file; a caller can pass one that shows progress.
 
     Raises:
         DatasetError: missing, not json, not a list of objects, cut short, or followed by more.
@@ -190,7 +190,7 @@ class _ListReader:
 
 
 class ImageFolder:
-    """Which images are on disk: one listing per folder instead of one lookup per image.
+    """Finds images on disk with one listing per folder instead of one lookup per image.
 
     Args:
         root: the folder; it and its subfolders are listed on first use.

@@ -16,11 +16,11 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     ROW_ERRORS,
     Row,
     rows_by_id,
+    rows_with_ids,
     shown,
     side_length,
     text_of,
     whole_number,
-    with_ids,
     xyxy,
 )
 from lavis_dynrefer.datasets.sources.collector import RegionCollector, Stores, in_memory
@@ -92,7 +92,7 @@ def read_visual_genome(
         densecap_splits: with the image ids of train, val and test.
         images: has VG_100K and VG_100K_2, or all images side by side.
         version: "v1.2", "v1.0", or "vgcoco": the images of 1.2 that are also in COCO.
-        opener: opens the largest file; lets a caller watch the progress.
+        opener: opens the largest file; a caller can pass one that shows progress.
     """
     protocol = name or PROTOCOLS[version]
     collectors = {split: RegionCollector(protocol, split, stores) for split in splits}
@@ -105,7 +105,7 @@ def read_visual_genome(
         split_of = _coco_images(split_of, listed_images, image_data)
     missing = dict(split_of)
     entries = iter_json_list(region_descriptions, REGION_DESCRIPTIONS, opener)
-    for image_id, entry in with_ids(
+    for image_id, entry in rows_with_ids(
         entries, "image of region_descriptions", REGION_DESCRIPTIONS, every, ID_KEYS
     ):
         regions = entry.get("regions")
@@ -134,7 +134,7 @@ def clean_caption(phrase: str) -> str:
 
 
 def clamp_box(box: Box, width: int, height: int) -> Box:
-    """An xyxy box moved into an image, its upper left corner at least one pixel inside.
+    """Clamp an xyxy box to an image, its upper left corner at least one pixel inside.
 
     The result may be empty if the region lies outside.
     """
@@ -175,7 +175,7 @@ def _read_splits(path: str | Path, collectors: Mapping[str, RegionCollector]) ->
 def _coco_images(
     split_of: Mapping[int, str], images: Mapping[int, Row], path: str | Path
 ) -> dict[int, str]:
-    """The images that COCO has too; those without image data stay, to be counted as such."""
+    """The images that are also in COCO; those without image data stay and are counted."""
     if not any("coco_id" in row for row in images.values()):
         raise IMAGE_DATA.error(f"{path}: no image has a 'coco_id', which type vgcoco needs")
     return {
