@@ -17,7 +17,7 @@ from lavis_dynrefer.pages.region_drawing import number_places, visible_box
 from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
 
-MOST_REGIONS = 100  # on one page
+MAX_REGIONS = 100  # on one page
 # Smaller changes mean nothing: on drawn scenes, bfloat16 instead of float32 alone moved 95 of 100
 # by up to 0.034 nats per token, 0.0016 of an attribute's score and 0.0056 of a category's logit.
 NOISE = {"caption": 0.05, "attributes": 0.005, "categories": 0.02}
@@ -82,7 +82,7 @@ def explanation_page(
 
     Args:
         image: the image that was explained.
-        explanations: as `explain` returns them; the first `MOST_REGIONS` are shown.
+        explanations: as `explain` returns them; the first `MAX_REGIONS` are shown.
         name: of the image; if empty, the file name of a path.
         left_out: number of regions that were not explained, which the page mentions.
 
@@ -92,18 +92,18 @@ def explanation_page(
     if not name and isinstance(image, (str, os.PathLike)):
         name = Path(image).name
     image = open_image(image)
-    regions = region_parts(explanations[:MOST_REGIONS], image.size)
+    regions = region_parts(explanations[:MAX_REGIONS], image.size)
     return page_template("explain.html").render(
         name=name,
         size=image.size,
         image=data_url(image),
         regions=regions,
-        left_out=left_out + len(explanations[MOST_REGIONS:]),
+        left_out=left_out + len(explanations[MAX_REGIONS:]),
         axes={task: _axis(regions, task) for task in NOISE},
         noise=NOISE,
         coarse=_COARSE,
         shown=_BEST,
-        most_tags=_MAX_TAGS,
+        max_tags=_MAX_TAGS,
         measured=[kind for kind in _MEASURED if _is_asked(kind[0], explanations)],
         outside=_outside,
     )

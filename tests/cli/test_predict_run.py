@@ -102,7 +102,7 @@ def test_an_image_that_is_gone_cannot_be_drawn_later(scenes, predict, tmp_path):
 
 
 def test_of_many_regions_some_are_explained_and_all_answered(image, predict, tmp_path, monkeypatch):
-    monkeypatch.setattr("lavis_dynrefer.explain.explain_page.MOST_REGIONS", 1)
+    monkeypatch.setattr("lavis_dynrefer.explain.explain_page.MAX_REGIONS", 1)
     boxes = ["--box", "98,50,237,180", "--box", "9,9,99,99"]
 
     assert predict(image, *boxes, *FEW, "--output", tmp_path, "--explain") == 0

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lavis_dynrefer import RegionPredictor
 from lavis_dynrefer.explain import (
-    MOST_REGIONS,
+    MAX_REGIONS,
     RegionExplanation,
     ViewExplanation,
     explain,
@@ -194,9 +194,9 @@ def test_a_page_without_regions_shows_the_image(page):
 
 
 def test_regions_beyond_the_limit_are_counted(page):
-    shown = page(*[region(view())] * (MOST_REGIONS + 2), left_out=1000)
+    shown = page(*[region(view())] * (MAX_REGIONS + 2), left_out=1000)
 
-    assert len(shown.find("section", class_="region")) == MOST_REGIONS
+    assert len(shown.find("section", class_="region")) == MAX_REGIONS
     assert "1,002 more regions are not explained here." in shown.text
 
 

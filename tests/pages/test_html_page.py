@@ -45,7 +45,7 @@ def test_script_hash_is_that_of_the_content_security_policy():
     assert script_hash("run()") == "sha256-" + base64.b64encode(digest).decode()
 
 
-def test_texts_are_cut_and_can_be_encoded():
+def test_texts_are_cut_and_valid_utf8():
     assert plain("c" * 301) == "c" * 299 + "\u2026"
     assert plain("odd\udcff.png") == "odd?.png"
 
@@ -62,7 +62,7 @@ def test_bars_of_a_list_start_at_its_lowest_score():
     assert bars(scores, "categories", 2) == [("dog", 0.8, 1.0), ("cat", 0.6, 0.6)]
 
 
-def test_close_scores_do_not_make_bars_of_very_different_length():
+def test_close_scores_have_bars_of_similar_length():
     assert bars([("wet", 0.5), ("red", 0.49)], "attributes", 5)[1][2] == pytest.approx(0.9)
 
 

@@ -23,7 +23,7 @@ WHITE = Image.new("RGB", (200, 40), "white")
 RED = tuple(int(REJECTED_COLOUR[place : place + 2], 16) for place in (1, 3, 5))
 
 
-def test_each_line_of_text_makes_room_for_itself():
+def test_sheet_grows_with_the_lines_of_text():
     sheet = draw_regions(WHITE, [(5, 5, 20, 20)], ["a house\nreference: a hut"])
     assert sheet.size == (200, 40 + 2 * LINE_HEIGHT + 8)
 
@@ -38,12 +38,12 @@ def test_a_word_too_long_for_its_line_is_broken():
     assert sheet.height >= 40 + 3 * LINE_HEIGHT + 8
 
 
-def test_there_is_room_for_words_below_a_narrow_image():
+def test_narrow_image_gets_room_for_text():
     sheet = draw_regions(Image.new("RGB", (1, 40)), [(0, 0, 1, 40)], ["a house"])
     assert sheet.width == MIN_WIDTH
 
 
-def test_a_remark_stands_above_the_other_lines():
+def test_remark_is_above_the_other_lines():
     without = draw_regions(WHITE, [(5, 5, 20, 20)], ["a house"])
     remarked = draw_regions(WHITE, [(5, 5, 20, 20)], ["a house"], remark="no image")
     assert remarked.height == without.height + LINE_HEIGHT
@@ -64,7 +64,7 @@ def test_rejected_boxes_are_red():
     assert sheet.getpixel((100, 38)) == RED
 
 
-def test_the_image_itself_stays_as_it_is():
+def test_image_is_not_changed():
     before = WHITE.tobytes()
     draw_regions(WHITE, [(0, 0, 10, 10)], ["x"])
     assert WHITE.tobytes() == before
@@ -81,48 +81,48 @@ def test_the_image_itself_stays_as_it_is():
         ((50, 30, 50, 60), (50, 30, 54, 60)),  # without a width
     ],
 )
-def test_any_box_shows_inside_the_image(box, seen):
+def test_visible_box_is_inside_the_image(box, seen):
     assert visible_box(box, (100, 80)) == seen
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_box_that_is_nowhere_does_not_show(value):
+def test_box_that_is_not_finite_is_not_drawn(value):
     assert visible_box((value, 0, 10, 10), (100, 80)) is None
     draw_regions(WHITE, [(value, 0, 10, 10)], ["nowhere"])
 
 
-def test_a_word_of_any_length_makes_some_lines():
+def test_very_long_word_makes_a_few_lines():
     drawn = draw_regions(WHITE, [(0, 0, 10, 10)], ["x" * 1_000_000])
     assert drawn.height < WHITE.height + 100 * LINE_HEIGHT
 
 
-def test_a_box_in_an_image_of_one_pixel_is_that_pixel():
+def test_visible_box_of_a_one_pixel_image():
     assert visible_box((0, 0, 1, 1), (1, 1)) == (0, 0, 1, 1)
 
 
-def test_a_sheet_holds_its_images_row_by_row():
+def test_contact_sheet_is_filled_row_by_row():
     sheet = contact_sheet([WHITE] * 3, columns=2)
     assert sheet.size == (2 * 208 + 8, 2 * 48 + 8)
 
 
-def test_a_row_is_as_high_as_its_highest_image():
+def test_row_height_is_that_of_its_highest_image():
     high = Image.new("RGB", (200, 100))
     assert contact_sheet([high, WHITE, WHITE], columns=2).height == 100 + 40 + 3 * 8
 
 
-def test_a_title_stands_above():
+def test_title_is_above_the_image():
     black = Image.new("RGB", (200, 40))
     sheet = titled(black, "train")
     assert sheet.size == (200, 40 + 2 * LINE_HEIGHT)
     assert sheet.crop((0, 2 * LINE_HEIGHT, 200, sheet.height)).tobytes() == black.tobytes()
 
 
-def test_an_empty_sheet_is_refused():
+def test_empty_contact_sheet_is_rejected():
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([], columns=2)
 
 
-def test_numbers_of_boxes_stay_inside_and_apart():
+def test_numbers_are_inside_and_do_not_overlap():
     boxes = [(0, 0, 99, 79), (0, 0, 20, 20), (80, 60, 100, 80), (40, 40, 60, 60), (41, 40, 60, 61)]
 
     places = number_places([*boxes, None], (100, 80), height=4.5)

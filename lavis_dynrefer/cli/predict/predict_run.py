@@ -155,11 +155,11 @@ class PredictRun:
 
     def _alone(self, job: _ImageJob) -> _ImageJob:
         """Answer about one image, keeping the encoding that its page needs."""
-        from lavis_dynrefer.explain.explain_page import MOST_REGIONS
+        from lavis_dynrefer.explain.explain_page import MAX_REGIONS
 
         predictor, questions = self.load(), self.questions
         image, boxes = job()
-        explained = MOST_REGIONS if self.pages.wanted else 0
+        explained = MAX_REGIONS if self.pages.wanted else 0
         try:
             if explained:
                 job.image = image
@@ -209,11 +209,11 @@ class PredictRun:
                 self._fail(result.image, error, f"cannot be {done}: ")
 
     def _page(self, result: ImageResult, image: Image.Image, encoded: EncodedRegions | None) -> str:
-        from lavis_dynrefer.explain.explain_page import MOST_REGIONS, explanation_page
+        from lavis_dynrefer.explain.explain_page import MAX_REGIONS, explanation_page
         from lavis_dynrefer.explain.explanation import explain
 
         predictor, questions = self.load(), self.questions
-        shown, rest = result.regions[:MOST_REGIONS], result.regions[MOST_REGIONS:]
+        shown, rest = result.regions[:MAX_REGIONS], result.regions[MAX_REGIONS:]
         predictions: Sequence[RegionPrediction] | None = shown
         if encoded is None:
             corners = [region.box for region in shown]
