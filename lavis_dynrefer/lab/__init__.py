@@ -1,1 +1,1 @@
-"""What serves only the making of the embedded model and the measuring of this package."""
+"""Tools to build the embedded model and benchmark the package."""

@@ -176,7 +176,9 @@ class RegionPretraining(BaseModel):
         size = self.region_encoder.image_size
         ids = torch.tensor([hash(name) for name in samples["image_ids"]], device=boxes.device)
         same = (ids[:, None] == ids)[:, None].expand(-1, boxes.shape[1], -1)  # (B, V, B)
-        moved = transform_boxes(image_boxes[None, None], image_boxes[:, None, None], boxes[:, :, None])
+        moved = transform_boxes(
+            image_boxes[None, None], image_boxes[:, None, None], boxes[:, :, None]
+        )
         inside = moved.clamp(0, size)  # (B, V, B, 4)
         share = (area(inside.view(-1, 4)) / area(moved.view(-1, 4))).view(same.shape)
         large_enough = (inside[..., 2:] - inside[..., :2] >= 1).all(dim=-1)

@@ -1,10 +1,8 @@
-"""Attributes, categories and tags of the synthetic world, and the files that hold them."""
+"""Attributes, categories and tags of the synthetic world."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.synthetic.captions import NOUNS, PATTERN_PLURALS
@@ -89,14 +87,3 @@ def true_labels(facts: Mapping[str, Any]) -> tuple[str, ...]:
     reference = [facts["reference_colour"], facts["reference_category"]]
     labels = [*own, *places, facts["relation"], *(f"by {word}" for word in reference if word)]
     return tuple(label for label in labels if label)
-
-
-def write_vocabulary(folder: Path) -> None:
-    """Write synthetic_{tags,truth,categories}.txt and synthetic_attributes.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "synthetic_truth.txt").write_text("\n".join(truth_labels()) + "\n", encoding="utf-8")
-    (folder / "synthetic_tags.txt").write_text("\n".join(tags()) + "\n", encoding="utf-8")
-    names = "\n".join(CATEGORIES) + "\n"
-    (folder / "synthetic_categories.txt").write_text(names, encoding="utf-8")
-    rows = ",\n".join("  " + json.dumps(row) for row in attribute_rows())
-    (folder / "synthetic_attributes.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")

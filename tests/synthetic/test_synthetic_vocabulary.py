@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lavis_dynrefer import vocab
+import lavis_dynrefer
+from lavis_dynrefer.lab.make_assets import build_tokenizer, write_vocabulary
 from lavis_dynrefer.synthetic.captions import facts
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Look
@@ -17,10 +18,10 @@ from lavis_dynrefer.synthetic.vocabulary import (
     tags,
     true_labels,
     truth_labels,
-    write_vocabulary,
 )
 from lavis_dynrefer.synthetic.world import CATEGORIES
 
+PACKAGE = Path(lavis_dynrefer.__file__).parent
 FILES = [
     "synthetic_tags.txt",
     "synthetic_truth.txt",
@@ -32,8 +33,14 @@ FILES = [
 @pytest.mark.parametrize("name", FILES)
 def test_the_shipped_vocabulary_is_up_to_date(name, tmp_path):
     write_vocabulary(tmp_path)
-    shipped = Path(vocab.__file__).parent / "data" / name
+    shipped = PACKAGE / "vocab" / "data" / name
     assert shipped.read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_the_shipped_tokenizer_is_up_to_date(tmp_path):
+    build_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    shipped = (PACKAGE / "assets/tiny/tokenizer.json").read_text(encoding="utf-8")
+    assert json.loads(shipped) == json.loads((tmp_path / "tokenizer.json").read_text())
 
 
 def test_attributes_have_the_fields_of_ovad(shared):

@@ -1,1 +1,1 @@
-"""What the package costs at full size: generated raw data, and measurements beside other ways."""
+"""Benchmarks of data, answers and view policies."""

@@ -1,15 +1,11 @@
-"""Annotations of full size: preparing, opening and reading tables, compared with pycocotools."""
+"""Annotations of full size: preparing, opening and reading tables."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import itertools
 import json
-import pickle
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,208 +13,135 @@ import numpy as np
 
 from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
 from lavis_dynrefer.datasets.sources import visual_genome
-from lavis_dynrefer.datasets.sources.collector import TRAIN, RegionCollector, Stores
+from lavis_dynrefer.datasets.sources.collector import TRAIN, Stores
 from lavis_dynrefer.datasets.sources.raw_files import Opener
-from lavis_dynrefer.lab.benchmarks.generated_visual_genome import write_visual_genome
 from lavis_dynrefer.lab.benchmarks.measuring import (
-    Answer,
-    in_forked_workers,
+    Numbers,
     in_fresh_process,
     resident_memory,
     seconds_spent,
 )
 from lavis_dynrefer.structures import RegionSet
+from lavis_dynrefer.synthetic import make_scene, raw_formats
 
-READS = 100_000
-IN_A_ROW = 400_000
-WORKERS = 4
-TAGS_PER_CAPTION = 1.76  # mean of 1,174 real captions in the released data
-TAG_LIST = 4585  # tags of RAM
-
-
-@dataclass(frozen=True)
-class Source:
-    """Opened annotations.
-
-    Args:
-        content: what a loader process is given.
-        length: number of regions.
-        read: row -> region.
-    """
-
-    content: Any
-    length: int
-    read: Callable[[int], Any]
+FILES = (visual_genome.REGION_DESCRIPTIONS, visual_genome.IMAGE_DATA, visual_genome.SPLITS_FILE)
+_SCENES = 100  # whose regions are repeated
+_EVALUATION = 0.046  # share of the images in val and in test, as in densecap_splits.json
+_RANDOM_READS, _SEQUENTIAL_READS = 100_000, 400_000
 
 
-def measure_data(folder: Path, *, images: int, regions: int, sample: int) -> Answer:
+def measure_data(folder: Path, *, images: int, regions_per_image: int) -> Numbers:
     """Generate raw files unless they exist, and measure each step in a process of its own.
 
     Args:
         folder: for the raw files and the tables; about 2 GB at full size.
         images: in the generated dataset.
-        regions: in the generated dataset.
-        sample: regions to compare with pycocotools, at most those of the training split.
+        regions_per_image: in the generated dataset.
 
     Returns:
         Step -> its numbers, in seconds and bytes.
     """
-    own = folder / f"generated-{images}-{regions}"
-    raw, tables, part, released = (own / name for name in ("raw", "tables", "sample", "all.json"))
+    own = folder / f"generated-{images}-{regions_per_image}"
+    raw, tables = own / "raw", own / "tables"
     with seconds_spent() as generating:
-        write_visual_genome(raw, images=images, regions=regions)
-    for old in (tables, part):
-        shutil.rmtree(old, ignore_errors=True)
-    cut = {"prepared": tables, "folder": part, "released": released, "count": sample}
+        if not (raw / FILES[-1].name).exists():
+            write_raw_files(raw, images, regions_per_image)
+    shutil.rmtree(tables, ignore_errors=True)
     return {
         "generate": generating,
         "prepare": in_fresh_process(prepare_tables, raw=raw, folder=tables),
-        "sample": in_fresh_process(write_sample, **cut),
-        "train": in_fresh_process(measure_tables, folder=tables),
-        "sample_tables": in_fresh_process(measure_tables, folder=part),
-        "sample_pycocotools": in_fresh_process(measure_pycocotools, path=released),
+        "read": in_fresh_process(read_tables, folder=tables),
     }
 
 
-def prepare_tables(raw: Path, folder: Path) -> Answer:
-    """Convert raw files to tables as `dynrefer prepare` and the builders do."""
-    dataset = raw_visual_genome(raw)
+def write_raw_files(root: Path, images: int, regions_per_image: int) -> None:
+    """Write Visual Genome's files with the regions of some scenes again and again.
+
+    The images are empty files: preparing only reads their names.
+    """
+    scenes = [make_scene(0, index) for index in range(1, _SCENES + 1)]
+    image = raw_formats.image_data(scenes[0])
+    regions = itertools.cycle(
+        row for scene in scenes for row in raw_formats.region_descriptions(scene)
+    )
+    (root / "VG_100K").mkdir(parents=True, exist_ok=True)
+    ids = range(1, images + 1)
+    for image_id in ids:
+        (root / "VG_100K" / f"{image_id}.jpg").touch()
+
+    def described(image_id: int) -> dict[str, Any]:
+        rows = itertools.islice(regions, regions_per_image)
+        first = image_id * regions_per_image
+        named = [
+            {**row, "region_id": first + number, "image_id": image_id}
+            for number, row in enumerate(rows)
+        ]
+        return {"regions": named, "id": image_id}
+
+    _write_list(root / FILES[0].name, map(described, ids))
+    rows = ({**image, "image_id": i, "url": f"https://x.invalid/VG_100K/{i}.jpg"} for i in ids)
+    _write_list(root / FILES[1].name, rows)
+    some = max(1, round(_EVALUATION * images))
+    splits = {"train": ids[2 * some :], "val": ids[:some], "test": ids[some : 2 * some]}
+    content = {split: list(chosen) for split, chosen in splits.items()}
+    (root / FILES[2].name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _write_list(path: Path, rows: Iterable[Any]) -> None:
+    """A json list, written item by item."""
+    with path.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(rows):
+            file.write((", " if number else "[") + json.dumps(row))
+        file.write("]")
+
+
+def prepare_tables(raw: Path, folder: Path) -> Numbers:
+    """Convert raw files to tables as `dynrefer prepare` does."""
+    sources = {file.setting: raw / file.name for file in FILES}
+
+    def read(splits: Sequence[str], stores: Stores, opener: Opener) -> dict[str, RegionSet]:
+        regions, images, chosen = sources.values()
+        return visual_genome.read_visual_genome(
+            regions, images, chosen, raw, splits=splits, stores=stores, opener=opener
+        )
+
     with seconds_spent() as spent:
-        found = prepare(dataset, visual_genome.SPLITS, folder)
+        dataset = RawDataset("vg_region", "v1.2", None, sources, raw, read)
+        prepared = prepare(dataset, visual_genome.SPLITS, folder)
     return {
         **spent,
-        "raw_bytes": sum(path.stat().st_size for path in dataset.sources.values()),
+        "raw_bytes": sum(path.stat().st_size for path in sources.values()),
         "table_bytes": sum(path.stat().st_size for path in folder.rglob("*.arrow")),
-        "regions": {split: len(region_set.regions) for split, region_set in found.items()},
-        "dropped": {split: region_set.rejection_counts() for split, region_set in found.items()},
+        "regions": {split: len(region_set.regions) for split, region_set in prepared.items()},
     }
 
 
-def raw_visual_genome(root: Path) -> RawDataset:
-    """The generated raw files."""
-    files = (
-        visual_genome.REGION_DESCRIPTIONS,
-        visual_genome.IMAGE_DATA,
-        visual_genome.SPLITS_FILE,
-    )
-    sources = {file.setting: root / file.name for file in files}
-
-    def read(splits: Sequence[str], stores: Stores, opener: Opener) -> dict[str, RegionSet]:
-        return visual_genome.read_visual_genome(
-            *sources.values(), root, splits=splits, stores=stores, opener=opener
-        )
-
-    return RawDataset("vg_region", "v1.2", None, sources, root, read)
-
-
-def write_sample(prepared: Path, folder: Path, released: Path, count: int) -> Answer:
-    """The first training regions as tables, and as the released code's json with random tags."""
-    whole = open_prepared(prepared, [TRAIN])[TRAIN]
-    regions = list(islice(whole.regions, count))
-    images = [
-        whole.images[image_id] for image_id in dict.fromkeys(region.image_id for region in regions)
-    ]
-
-    def read(splits: Sequence[str], stores: Stores, opener: Opener) -> dict[str, RegionSet]:
-        del opener
-        collector = RegionCollector("sample", TRAIN, stores)
-        for region in regions:
-            collector.add(region, whole.images[region.image_id])
-        return dict.fromkeys(splits, collector.finish())
-
-    prepare(
-        RawDataset("sample", "", None, {}, Path(images[0].path).parents[1], read), [TRAIN], folder
-    )
-    rng = np.random.default_rng(0)
-    annotations = []
-    for region in regions:
-        x1, y1, x2, y2 = map(int, region.box)
-        tags = rng.integers(TAG_LIST, size=rng.poisson(TAGS_PER_CAPTION)).tolist()
-        annotations.append(
-            {
-                "id": region.region_id,
-                "image_id": region.image_id,
-                "caption": region.caption,
-                "bbox": [x1, y1, x2, y2],
-                "segmentation": [[x1, y1, x1, y2, x2, y2, x2, y1]],
-                "extra_info": {
-                    "vg_result": {},
-                    "parser_result": {"tag_set1": tags[::2], "tag_set2": tags[1::2]},
-                },
-            }
-        )
-    rows = [
-        {
-            "id": image.image_id,
-            "file_name": Path(image.path).name,
-            "height": image.height,
-            "width": image.width,
-        }
-        for image in images
-    ]
-    released.write_text(json.dumps({"images": rows, "annotations": annotations}), encoding="utf-8")
-    return {"regions": len(regions), "json_bytes": released.stat().st_size}
-
-
-def measure_tables(folder: Path) -> Answer:
-    """Open the training split of a prepared folder and read it; see `measure_reading`."""
-
-    def opener() -> Source:
-        region_set = open_prepared(folder, [TRAIN])[TRAIN]
-        return Source(region_set, len(region_set.regions), region_set.regions.__getitem__)
-
-    return measure_reading(opener)
-
-
-def measure_pycocotools(path: Path) -> Answer:
-    """Open the released code's json and read it; see `measure_reading`."""
-    from pycocotools.coco import COCO
-
-    def opener() -> Source:
-        with contextlib.redirect_stdout(io.StringIO()):  # for its progress
-            content = COCO(path)
-        keys = content.getAnnIds()
-        return Source(content, len(keys), lambda row: content.loadAnns(keys[row])[0])
-
-    return measure_reading(opener)
-
-
-def measure_reading(opener: Callable[[], Source]) -> Answer:
-    """Open, read at random, read in a row, and read at random in forked workers.
+def read_tables(folder: Path) -> Numbers:
+    """Open the training split, then read regions at random and in order.
 
     Returns:
-        Memory in bytes `before` opening, when `opened`, and `after_reads` random `reads`; seconds
-        to `open`; regions per second of one core, `random` and `in_a_row`; mean memory of a
-        `worker`; `pickled`, the bytes sent to a spawned worker.
+        Memory in bytes `before` opening, when `opened`, and after `random_reads`; seconds to
+        `open`; regions per CPU second, `random` and `sequential`.
     """
-    places = np.random.default_rng(0).random(READS).tolist()  # before memory is measured
     before = resident_memory()
     with seconds_spent() as opening:
-        source = opener()
+        regions = open_prepared(folder, [TRAIN])[TRAIN].regions
     opened = resident_memory()
-    reads, in_a_row = min(READS, source.length), min(IN_A_ROW, source.length)
+    rows = np.random.default_rng(0).integers(len(regions), size=_RANDOM_READS).tolist()
     with seconds_spent() as at_random:
-        for place in places[:reads]:
-            source.read(int(place * source.length))
-    after_reads = resident_memory()
-    with seconds_spent() as straight:
-        for row in range(in_a_row):
-            source.read(row)
-
-    def work(number: int) -> None:
-        for place in np.random.default_rng(number).random(reads).tolist():
-            source.read(int(place * source.length))
-
-    workers = in_forked_workers(work, WORKERS)
+        for row in rows:
+            regions[row]
+    random_reads = resident_memory()
+    sequential = min(_SEQUENTIAL_READS, len(regions))
+    with seconds_spent() as in_order:
+        for row in range(sequential):
+            regions[row]
     return {
-        "regions": source.length,
-        "reads": reads,
+        "regions": len(regions),
         "before": before,
         "open": opening,
         "opened": opened,
-        "after_reads": after_reads,
-        "random": reads / at_random["cpu_seconds"],
-        "in_a_row": in_a_row / straight["cpu_seconds"],
-        "worker": {kind: sum(worker[kind] for worker in workers) / WORKERS for kind in workers[0]},
-        "pickled": len(pickle.dumps(source.content)),
+        "random_reads": random_reads,
+        "random": len(rows) / at_random["cpu_seconds"],
+        "sequential": sequential / in_order["cpu_seconds"],
     }

@@ -2,58 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
-from lavis_dynrefer.datasets.prepared import prepare
 from lavis_dynrefer.datasets.region_dataset import RegionDataset, read_image
 from lavis_dynrefer.datasets.sources.collector import TRAIN
+from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 from lavis_dynrefer.host.processors import TrainProcessor
-from lavis_dynrefer.lab.benchmarks.annotations import raw_visual_genome
-from lavis_dynrefer.lab.benchmarks.generated_visual_genome import paint_jpeg, write_visual_genome
-from lavis_dynrefer.lab.benchmarks.measuring import Answer, one_thread, seconds_spent
+from lavis_dynrefer.lab.benchmarks.annotations import FILES
+from lavis_dynrefer.lab.benchmarks.measuring import Numbers, seconds_spent
 from lavis_dynrefer.structures import RegionSet
+from lavis_dynrefer.synthetic import write_dataset
 from lavis_dynrefer.views.hashing import HASHES
 from lavis_dynrefer.views.policies import ImagePrior, RandomScales
 
 VIEWS, SIZE = 3, 224  # of the released model
-REGIONS_PER_IMAGE = 50  # of Visual Genome
 GROUPS = (1, 2, 4, 8)  # regions_per_image
 BATCH = 16  # regions
-_IMAGES_PER_STEP = 100  # images
+_IMAGES_PER_STEP, _REGIONS_PER_STEP = 100, 4
 
 
-def measure_loader(folder: Path, *, images: int, regions: int) -> Answer:
-    """Paint images unless they exist, and load their regions as training does, on one core.
+def measure_loader(folder: Path, *, images: int, regions: int) -> Numbers:
+    """Draw scenes unless they exist, and load their regions as training does, in this process.
 
     Args:
-        folder: for the images and their tables.
-        images: images to paint; about 7 of 10 are in the training split.
+        folder: for the images.
+        images: images to draw; 8 of 10 are in the training split.
         regions: loaded for each value of regions_per_image.
 
     Returns:
-        `loader`: regions_per_image -> regions per second; `steps`: milliseconds per image or per
-        region, as the name says; `image_bytes`: mean size of a file.
+        `loader`: regions_per_image -> regions per CPU second; `steps`: CPU milliseconds per image
+        or per region, as the name says.
     """
-    raw, tables = (folder / f"painted-{images}" / name for name in ("raw", "tables"))
-    write_visual_genome(raw, images=images, regions=REGIONS_PER_IMAGE * images, paint=paint_jpeg)
-    region_set = prepare(raw_visual_genome(raw), [TRAIN], tables)[TRAIN]
-    files = [path.stat().st_size for path in raw.glob("VG_100K*/*.jpg")]
-    with one_thread():
-        return {
-            "loader": {group: _regions_per_second(region_set, group, regions) for group in GROUPS},
-            "steps": _steps(region_set),
-            "image_bytes": sum(files) / len(files),
-        }
+    root = folder / f"scenes-{images}"
+    write_dataset(root, scenes=images, seed=0)
+    rows, listed, chosen = (root / "vg" / file.name for file in FILES)
+    region_set = read_visual_genome(rows, listed, chosen, root / "vg/images", splits=[TRAIN])[TRAIN]
+    return {
+        "loader": {str(group): _rate(region_set, group, regions) for group in GROUPS},
+        "steps": _steps(region_set),
+    }
 
 
-def _regions_per_second(region_set: RegionSet, group: int, regions: int) -> float:
-    """Of one core, in shuffled order."""
+def _rate(region_set: RegionSet, group: int, regions: int) -> float:
+    """Regions per CPU second, in shuffled order."""
     processor = TrainProcessor(RandomScales(VIEWS), image_size=SIZE)
     dataset = RegionDataset(region_set, processor, str, train=True, regions_per_image=group)
     loader = DataLoader(
@@ -63,8 +59,8 @@ def _regions_per_second(region_set: RegionSet, group: int, regions: int) -> floa
         generator=torch.Generator().manual_seed(0),
         collate_fn=dataset.collater,
     )
+    loaded = 0
     with seconds_spent() as spent:
-        loaded = 0
         for batch in loader:
             loaded += len(batch["region_ids"])
             if loaded >= regions:
@@ -73,35 +69,25 @@ def _regions_per_second(region_set: RegionSet, group: int, regions: int) -> floa
 
 
 def _steps(region_set: RegionSet) -> dict[str, float]:
-    """Milliseconds of each step."""
-    records = list(islice(region_set.images.values(), _IMAGES_PER_STEP))
-    boxes = {record.image_id: [] for record in records}
+    boxes: dict[Any, list[Any]] = {}
     for region in region_set.regions:
-        if region.image_id in boxes:
-            boxes[region.image_id].append(region.box)
+        boxes.setdefault(region.image_id, []).append(region.box)
+    chosen = list(boxes)[:_IMAGES_PER_STEP]
     with seconds_spent() as decoding:
-        images = [read_image(record) for record in records]
-    pairs = [
-        (image, torch.tensor(boxes[record.image_id][:4])) for image, record in zip(images, records)
-    ]
-    views = TrainProcessor(RandomScales(VIEWS), image_size=SIZE)
-    count = sum(len(regions) for _, regions in pairs)
-    return {
-        "decode, per image": 1000 * decoding["cpu_seconds"] / len(records),
-        f"{VIEWS} views, per region": _milliseconds(views, pairs) / count,
-        **{
-            f"image prior by {name}, per region": _milliseconds(prior.plan, pairs) / count
-            for name in HASHES
-            for prior in [ImagePrior(VIEWS, hash=name)]
-        },
+        images = [read_image(region_set.images[image_id]) for image_id in chosen]
+    some = [torch.tensor(boxes[image_id][:_REGIONS_PER_STEP]) for image_id in chosen]
+    count = sum(map(len, some))
+
+    def per_region(function: Callable[..., object]) -> float:
+        with seconds_spent() as spent:
+            for image, rows in zip(images, some):
+                function(image, rows)
+        return 1000 * spent["cpu_seconds"] / count
+
+    steps = {
+        "decode, per image": 1000 * decoding["cpu_seconds"] / len(images),
+        f"{VIEWS} views": per_region(TrainProcessor(RandomScales(VIEWS), image_size=SIZE)),
     }
-
-
-def _milliseconds(
-    function: Callable[[Image.Image, torch.Tensor], object],
-    pairs: Sequence[tuple[Image.Image, torch.Tensor]],
-) -> float:
-    with seconds_spent() as spent:
-        for image, boxes in pairs:
-            function(image, boxes)
-    return 1000 * spent["cpu_seconds"]
+    for name in HASHES:
+        steps[f"image prior, {name}"] = per_region(ImagePrior(VIEWS, hash=name).plan)
+    return steps
