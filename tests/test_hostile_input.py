@@ -29,7 +29,7 @@ from lavis_dynrefer.formats import read_results
 QUESTION = {"tasks": ["categories"], "categories": ["dog", "cat"]}
 AS_OPTIONS = ["--tasks", "categories", "--categories", "dog,cat", "--no-normalised"]
 BOX = [[1, 1, 9, 9]]
-MOST_MB = 500  # all cases together; one image of 50,000 x 50,000 pixels alone takes 7,500
+MAX_MB = 500  # all cases together; one image of 50,000 x 50,000 pixels alone takes 7,500
 
 
 def saved(image, format="PNG", **options):
@@ -331,9 +331,9 @@ def test_the_largest_image_takes_a_few_times_its_pixels(tmp_path):
 def test_10_000_boxes_of_one_image_are_answered(predictor):
     before = peak()
     assert len(predictor.predict(NOISE, BOX * 10_000, **QUESTION)) == 10_000
-    assert peak() - before < MOST_MB
+    assert peak() - before < MAX_MB
 
 
 def test_the_process_stays_small(peak_before, ask, command):
     assert ask(request_of(Case()))[0] == 200
-    assert peak() - peak_before < MOST_MB
+    assert peak() - peak_before < MAX_MB

@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "demo": (
         "lavis_dynrefer.cli.demo",
-        "a web page to try the model on images of your own",
+        "a web page to try the model on your own images",
     ),
     "grade": (
         "lavis_dynrefer.lab.grade_command",

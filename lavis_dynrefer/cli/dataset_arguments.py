@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_dynrefer.errors import InputError, did_you_mean
+from lavis_dynrefer.errors import InputError, choice_problem
 
 if TYPE_CHECKING:
     from lavis_dynrefer.datasets.region_source import RegionSource
@@ -28,8 +28,10 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, nargs: str | None = N
     parser.add_argument(
         "dataset", nargs=nargs, help=f"{', '.join(DATASETS)}, or another registered name"
     )
-    parser.add_argument("--type", help="type of the dataset, such as v1.0; else its default")
-    parser.add_argument("--root", help="folder of the raw files; else the dataset's own variable")
+    parser.add_argument("--type", help="type of the dataset, such as v1.0; default: its own")
+    parser.add_argument(
+        "--root", help="folder of the raw files; default: the environment variable of the dataset"
+    )
     parser.add_argument("--images", help="folder of the images, here or below the root")
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all splits")
     parser.add_argument(
@@ -55,32 +57,29 @@ def source_from(arguments: argparse.Namespace) -> RegionSource:
     from lavis_dynrefer.datasets.region_source import RegionSource
     from lavis_dynrefer.training.known_names import dataset_class
 
-    asked = arguments.dataset
-    name = DATASETS.get(asked, asked)
-    if dataset_class(name) is None:  # a dataset of the user's own may have a short name, too
+    name = DATASETS.get(arguments.dataset, arguments.dataset)
+    if dataset_class(name) is None:  # datasets of other packages have short names, too
         name = f"{name}_region"
     source_class = dataset_class(name)
     if source_class is None or not issubclass(source_class, RegionSource):
-        hint = did_you_mean(asked, DATASETS) or f"; expected one of {', '.join(DATASETS)}"
-        raise InputError(f"no dataset {asked!r} of regions{hint}")
+        raise InputError(choice_problem("dataset", arguments.dataset, DATASETS))
     default = OmegaConf.load(source_class.default_config_path(arguments.type or "default"))
     try:
-        config = OmegaConf.merge(default, {"datasets": {name: _own_config(arguments)}})
+        config = OmegaConf.merge(default, {"datasets": {name: _overrides(arguments)}})
     except (yaml.YAMLError, OmegaConfBaseException, TypeError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"--set {' '.join(arguments.settings)}: {problem}") from error
     source: RegionSource = source_class(config.datasets[name])
     source.info()
-    known = source.available_splits()
     for split in arguments.split or ():
-        if split not in known:
-            hint = did_you_mean(split, known) or f"; expected some of {', '.join(known)}"
-            raise InputError(f"--split: unknown {split!r}{hint}")
+        problem = choice_problem("--split", split, source.available_splits())
+        if problem:
+            raise InputError(problem)
     return source
 
 
 def read_splits(source: RegionSource) -> dict[str, RegionSet]:
-    """The splits asked for, generated first if the dataset is synthetic.
+    """The chosen splits, generated first if the dataset is synthetic.
 
     Raises:
         DatasetError: a raw file is missing or invalid.
@@ -89,7 +88,7 @@ def read_splits(source: RegionSource) -> dict[str, RegionSet]:
     return source.read_splits()
 
 
-def _own_config(arguments: argparse.Namespace) -> dict[str, Any]:
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     for setting in arguments.settings:
@@ -105,5 +104,5 @@ def _own_config(arguments: argparse.Namespace) -> dict[str, Any]:
         info.images = {"storage": str(here) if here.is_dir() else arguments.images}
     if arguments.split:
         info.splits = arguments.split
-    own = {"build_info": info}
-    return {**own, "type": arguments.type} if arguments.type else own
+    kind = {"type": arguments.type} if arguments.type else {}
+    return {"build_info": info, **kind}

@@ -71,12 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
     source = source_from(arguments)
     console = Console()
     with _log_to(console), Progress(console=console) as progress:
-        folder, found = _convert(None if wants_list else arguments.output, source, progress)
+        folder, region_sets = _convert(None if wants_list else arguments.output, source, progress)
         if wants_list:
-            _write_tag_list(arguments, found, console)
+            _write_tag_list(arguments, region_sets, console)
             return 0
         if arguments.tags:
-            _prepare_tags(arguments, source, found, console, progress)
+            _prepare_tags(arguments, source, region_sets, console, progress)
     _print_manifest(folder, console)
     return 0
 
@@ -103,7 +103,7 @@ def _convert(
 def _prepare_tags(
     arguments: argparse.Namespace,
     source: RegionSource,
-    found: Mapping[str, RegionSet],
+    region_sets: Mapping[str, RegionSet],
     console: Console,
     progress: Progress,
 ) -> None:
@@ -111,10 +111,10 @@ def _prepare_tags(
     from lavis_dynrefer.datasets.sources.collector import TRAIN
 
     source.config.build_info.tags = arguments.tags
-    names = source.tag_names(source.info(), found.get(TRAIN))
-    if TRAIN not in found or not names:
-        raise InputError("--tags: there are no training captions among these splits")
-    regions, method = found[TRAIN].regions, arguments.tag_method
+    names = source.tag_names(source.info(), region_sets.get(TRAIN))
+    if TRAIN not in region_sets or not names:
+        raise InputError("--tags: these splits have no training captions")
+    regions, method = region_sets[TRAIN].regions, arguments.tag_method
     bar = progress.add_task(f"tags by {method}", total=1)
     prepare_tags(
         regions,
@@ -128,15 +128,15 @@ def _prepare_tags(
 
 
 def _write_tag_list(
-    arguments: argparse.Namespace, found: Mapping[str, RegionSet], console: Console
+    arguments: argparse.Namespace, region_sets: Mapping[str, RegionSet], console: Console
 ) -> None:
     from lavis_dynrefer.datasets.region_source import tag_list_of
     from lavis_dynrefer.datasets.sources.collector import TRAIN
 
-    if TRAIN not in found:
-        raise InputError(f"the tags are made of the captions of {TRAIN}; name it in --split")
+    if TRAIN not in region_sets:
+        raise InputError(f"tags come from the captions of {TRAIN}; include it in --split")
     names = tag_list_of(
-        found[TRAIN],
+        region_sets[TRAIN],
         size=arguments.size,
         min_count=arguments.min_count,
         pos=build_pos_tagger("textblob"),  # verbs are no tags
@@ -164,7 +164,7 @@ def _listed(split: Mapping[str, Any], key: str) -> str:
 
 @contextmanager
 def _log_to(console: Console) -> Iterator[None]:
-    """Show what the readers log, above the progress bar."""
+    """Show log messages of the readers above the progress bar."""
     package = logging.getLogger("lavis_dynrefer")
     handler, level = RichHandler(console=console, show_path=False, show_time=False), package.level
     package.addHandler(handler)

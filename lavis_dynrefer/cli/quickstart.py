@@ -81,7 +81,7 @@ def _number_format() -> list[str]:
 def _run_lavis(
     console: Console, module: str, folder: Path, options: Sequence[str], *, threads: int
 ) -> int:
-    """Run a LAVIS command in a process of its own; its log goes to the terminal."""
+    """Run a LAVIS command in a separate process; its log goes to the terminal."""
     run_file = project_path(RUN_FILE)
     command = [sys.executable, "-m", module, "--cfg-path", run_file, "--options", *options]
     command.append(f"run.output_dir={folder}")

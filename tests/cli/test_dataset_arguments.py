@@ -67,8 +67,8 @@ def test_other_image_folders_are_relative_to_the_root():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["vgg"], "no dataset 'vgg' of regions; did you mean vg"),
-        (["coco_caption"], "no dataset 'coco_caption' of regions"),
+        (["vgg"], "dataset: unknown 'vgg'; did you mean vg"),
+        (["coco_caption"], "dataset: unknown 'coco_caption'; expected one of"),
         (["vg", "--type", "v3"], "v3"),
         (["vg", "--split", "tets"], "--split: unknown 'tets'; did you mean test"),
         (["vg", "--set", "max_images"], "--set max_images: expected KEY=VALUE"),

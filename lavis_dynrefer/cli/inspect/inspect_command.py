@@ -55,15 +55,15 @@ def run(arguments: argparse.Namespace) -> int:
     source = source_from(arguments)
     info = source.info()
     with console.status(f"reading {source.dataset_name}"):
-        found = read_splits(source)
+        region_sets = read_splits(source)
     views = [
         inspect_report.view_split(
             first_regions(region_set, info.max_images, info.max_regions), arguments, console
         )
-        for region_set in found.values()
+        for region_set in region_sets.values()
     ]
     inspect_report.print_numbers(views, console)
-    folder = _image_folder(source, found)
+    folder = _image_folder(source, region_sets)
     warnings = []
     if not folder.is_dir():
         warnings.append(f"There is no folder {folder}: only annotation statistics are reported.")
@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _image_folder(source: RegionSource, found: Mapping[str, RegionSet]) -> Path:
-    images = next(iter(found.values())).images
+def _image_folder(source: RegionSource, region_sets: Mapping[str, RegionSet]) -> Path:
+    images = next(iter(region_sets.values())).images
     # A prepared dataset knows where its images were.
     folder = getattr(images, "folder", None)
     return source.images(source.info()).absolute() if folder is None else Path(folder)

@@ -80,7 +80,7 @@ def notices(view: SplitView) -> list[str]:
         reasons = (drop.reason.replace("_", " ") for drop in numbers.drops if drop.is_region)
         part = share(dropped, numbers.regions_read)
         warnings.append(f"{part} of the regions were dropped, mostly: {next(reasons, '')}.")
-    # Some datasets clip boxes at the edge by their own rules: those are noted as in the source.
+    # Some datasets clip boxes at the edge by their own rules; the reader counts these.
     noted = numbers.counts.get(f"{SOURCE}box partly outside", (0, 0))
     beyond = max(numbers.counts[BEYOND_IMAGE], noted)[0]
     if beyond > _MANY_BEYOND * numbers.regions_kept:

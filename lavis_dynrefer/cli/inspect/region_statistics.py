@@ -22,7 +22,7 @@ SMALL_SIDE = 8  # pixels
 WHOLE_IMAGE = 0.99  # of its area
 BEYOND_EDGE = 1.0  # pixels; boxes of COCO itself cross the edge by fractions of one
 BEYOND_IMAGE = "beyond the image's edge"
-SOURCE = "in the source: "  # before what the reader noted about kept regions
+SOURCE = "in the source: "  # prefix of oddities that the reader of the files counted
 TOP = 40  # words, tags, attributes and categories kept
 PIXEL_EDGES = (*(0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128), *(192, 256, 384, 512, 768, 1024))
 _WORD_BINS = 20
@@ -238,8 +238,8 @@ def _attributes(
 
 
 def _value_counts(values: pa.Array | pa.ChunkedArray) -> Counter[str]:
-    found = pc.value_counts(values.drop_null())
-    return Counter(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist())))
+    pairs = pc.value_counts(values.drop_null())
+    return Counter(dict(zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist())))
 
 
 def _names(counts: Counter[str], closed_list: Iterable[str] = ()) -> Names:

@@ -1,4 +1,4 @@
-"""The output folder of `dynrefer predict`: what it must hold to continue, and its files."""
+"""The output folder of `dynrefer predict`: its files, and whether a run may continue there."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Resu
 
     Args:
         folder: new, empty, or of an earlier run.
-        settings: what the answers depend on besides images and boxes; plain json.
-        resume: keep the answers that are there.
+        settings: what the answers depend on besides images and boxes, as plain json.
+        resume: keep existing answers.
 
     Raises:
         InputError: the folder holds other files, or answers of other settings.

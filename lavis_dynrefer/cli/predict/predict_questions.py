@@ -70,19 +70,19 @@ def read_questions(arguments: argparse.Namespace) -> Questions:
     """
     from lavis_dynrefer.questions import Questions
 
-    asked = {}
+    values = {}
     for name, option in OPTIONS.items():
         text = getattr(arguments, name)
         if text is not None:
             try:
-                asked[name] = option.read(text)
+                values[name] = option.read(text)
             except InputError as error:
                 raise InputError(f"{_flag(name)}: {error}") from error
-    questions = Questions(**asked)
+    questions = Questions(**values)
     for name in ("attributes", "categories"):
-        if name in asked and name not in questions.tasks:
+        if name in values and name not in questions.tasks:
             raise InputError(f"{_flag(name)} needs {name} in --tasks")
-    if "tags" in asked and not {"tags", "caption"}.intersection(questions.tasks):
+    if "tags" in values and not {"tags", "caption"}.intersection(questions.tasks):
         raise InputError("--tags needs tags or caption in --tasks")
     return questions
 

@@ -18,22 +18,22 @@ from lavis_dynrefer.formats.image_result import best_category
 from lavis_dynrefer.pages.region_drawing import draw_regions
 from lavis_dynrefer.structures import NamedScore, RegionPrediction
 
-MOST_ROWS = 40  # regions in a table
-_MOST_DRAWN = 100  # regions; each takes some lines below the image
-_SIDES = (640, 1600)  # pixels, of the longer side of an annotated image
-_COLUMNS = (  # the numbers in brackets are explained in docs/answers.md
+MAX_ROWS = 40  # regions in a table
+_MAX_DRAWN = 100  # regions; each takes some lines below the image
+_SIDES = (640, 1600)  # min and max pixels of the longer side of an annotated image
+_COLUMNS = (  # docs/answers.md explains the numbers in brackets
     *("image", "#", "box", "caption (probability)", "category (share)", "attributes (score)"),
     "tags",
 )
-_MOST_TAGS = 5
-_MOST_ATTRIBUTES = 3
-_MOST_LISTED = 20  # failures
+_MAX_TAGS = 5
+_MAX_ATTRIBUTES = 3
+_MAX_LISTED = 20  # failures
 
 
 def resize_for_drawing(image: Image.Image) -> Image.Image:
     """The image at a size at which the words beside it can be read."""
-    least, most = _SIDES
-    factor = min(max(least / max(image.size), 1.0), most / max(image.size))
+    low, high = _SIDES
+    factor = min(max(low / max(image.size), 1.0), high / max(image.size))
     if factor == 1.0:
         return image
     return image.resize([max(round(side * factor), 1) for side in image.size])
@@ -48,7 +48,7 @@ def annotated_jpeg(image: Image.Image, result: ImageResult) -> bytes:
     """
     image = resize_for_drawing(image)
     across, down = image.width / result.width, image.height / result.height
-    shown = result.regions[:_MOST_DRAWN]
+    shown = result.regions[:_MAX_DRAWN]
     more = len(result.regions) - len(shown)
     corners = [region.box for region in shown]
     boxes = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in corners]
@@ -64,14 +64,14 @@ def annotated_jpeg(image: Image.Image, result: ImageResult) -> bytes:
 
 
 def table(results: Iterable[ImageResult]) -> Table:
-    """The first `MOST_ROWS` regions; a column without any entry is left out."""
+    """A table of the first `MAX_ROWS` regions, without empty columns."""
     rows = []
     regions = (
         (result.image, number, region)
         for result in results
         for number, region in zip(result.ids, result.regions)
     )
-    for image, number, region in islice(regions, MOST_ROWS):
+    for image, number, region in islice(regions, MAX_ROWS):
         cells = (
             printable(image),
             printable(str(number)),
@@ -101,13 +101,13 @@ def show(log: ResultLog, written: Sequence[Path]) -> None:
         with path.open(encoding="utf-8", newline="") as lines:
             sys.stdout.writelines(lines)
     if not written:
-        more = _print_table(log) - MOST_ROWS
+        more = _print_table(log) - MAX_ROWS
         if more > 0:
             note(f"{more:,} more regions; --output FOLDER keeps them")
 
 
 def summarise(log: ResultLog, written: Sequence[Path]) -> None:
-    """Print how much was answered, and where it is."""
+    """Print how many images and regions were answered, and the files written."""
     folder = log.path.parent
     count = _print_table(log, only_whole=True)
     names = dict.fromkeys(path.relative_to(folder).as_posix() for path in (log.path, *written))
@@ -119,10 +119,10 @@ def list_failures(failures: Mapping[str, str]) -> None:
     """Print the first failures to stderr."""
     if failures:
         note(f"images without an answer, drawing or page: {len(failures):,}")
-    for name, reason in islice(failures.items(), _MOST_LISTED):
+    for name, reason in islice(failures.items(), _MAX_LISTED):
         note(f"  {name}: {reason}")
-    if len(failures) > _MOST_LISTED:
-        note(f"  and {len(failures) - _MOST_LISTED:,} more")
+    if len(failures) > _MAX_LISTED:
+        note(f"  and {len(failures) - _MAX_LISTED:,} more")
 
 
 def note(text: str) -> None:
@@ -131,9 +131,9 @@ def note(text: str) -> None:
 
 
 def _print_table(log: ResultLog, *, only_whole: bool = False) -> int:
-    """Print the table, unless it would be empty, or cut short; returns the number of regions."""
+    """Print the table unless it is empty or, if `only_whole`, truncated; returns the regions."""
     count = sum(len(result.regions) for result in log)
-    if count and not (only_whole and count > MOST_ROWS):
+    if count and not (only_whole and count > MAX_ROWS):
         Console().print(table(log))
     return count
 
@@ -151,8 +151,8 @@ def _category(region: RegionPrediction) -> str:
 
 
 def _tags(region: RegionPrediction) -> str:
-    return ", ".join(name for name, _ in region.tags[:_MOST_TAGS])
+    return ", ".join(name for name, _ in region.tags[:_MAX_TAGS])
 
 
 def _best(scores: Sequence[NamedScore]) -> str:
-    return ", ".join(f"{name} ({score:.2f})" for name, score in scores[:_MOST_ATTRIBUTES])
+    return ", ".join(f"{name} ({score:.2f})" for name, score in scores[:_MAX_ATTRIBUTES])
