@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from lavis_dynrefer.pages.region_drawing import (
-    MIN_WIDTH,
     LINE_HEIGHT,
+    MIN_WIDTH,
     REJECTED_COLOUR,
     contact_sheet,
     draw_regions,
