@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from lavis_dynrefer.images import (
 )
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.models.precision import autocast_dtype, choose_device
+from lavis_dynrefer.models.precision import autocast, autocast_dtype, choose_device
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy, parse_policy, views_by_task
@@ -65,6 +65,7 @@ class RegionPredictor:
             raise InputError(f"chunk: expected at least 1 region, got {chunk}")
         self.device = choose_device(device)
         self.dtype = autocast_dtype(dtype, self.device)
+        self._precision = dtype
         self.chunk = chunk
         model = DynRefer.from_pretrained(model_type)
         if checkpoint is not None:
@@ -347,11 +348,8 @@ class RegionPredictor:
     @contextmanager
     def using_model(self) -> Iterator[DynRefer]:
         """The model for one thread at a time, without gradients, in the predictor's precision."""
-        precision: AbstractContextManager[object] = nullcontext()
-        if self.dtype is not None:
-            precision = torch.autocast(self.device.type, dtype=self.dtype)
         # One at a time: language models keep state while they generate.
-        with self._lock, torch.no_grad(), precision:
+        with self._lock, torch.no_grad(), autocast(self.device, self._precision):
             yield self.model
 
     def _processor(self, questions: Questions) -> ViewProcessor:

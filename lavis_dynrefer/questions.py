@@ -32,7 +32,7 @@ class Questions:
         tags: words to tag with; None means the model's own list. Those found also steer the
             caption.
         controls: words every caption should mention.
-        views: None for the model's own view policy; "image", "task", "random", or scales as in
+        views: None for the model's own view policy; a name out of `views.POLICIES`, or scales as in
             "fixed:0,0.5"; or a policy object.
         generation: beam search settings, also as a mapping; None means the model's own.
 
