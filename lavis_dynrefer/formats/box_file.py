@@ -63,8 +63,8 @@ def _box_file(
     elif _first_has("image_id", document):
         listed, annotations = _images_of(images), document
     else:
-        images = document if isinstance(document, Mapping) else {"": document}
-        entries = {name: read_box_list(rows, name) for name, rows in images.items()}
+        by_name = document if isinstance(document, Mapping) else {"": document}
+        entries = {name: read_box_list(rows, name) for name, rows in by_name.items()}
         return BoxFile(path, entries, format or "xyxy", normalised)
     format = format or "xywh"
     return BoxFile(path, read_coco_boxes(annotations, listed, format), format, normalised)
