@@ -109,7 +109,7 @@ def find_run_file(cfg_path: str) -> Path:
     shipped = sorted(
         f"projects/{path.relative_to(root).as_posix()}" for path in root.rglob("*.yaml")
     )
-    hint = did_you_mean(cfg_path, shipped) or f"; shipped are {', '.join(shipped)}"
+    hint = did_you_mean(cfg_path, shipped) or f"; the shipped files are in {root / 'dynrefer'}"
     raise LaunchError(f"no file {cfg_path} in {Path.cwd()}{hint}")
 
 

@@ -177,8 +177,11 @@ def test_a_broken_file_is_one_finding(tmp_path, content, complaint):
     assert "\n" not in found
 
 
-def test_a_missing_file_suggests_the_shipped_ones():
-    assert "did you mean" in errors("projects/dynrefer/quickstrat.yaml")[0]
+def test_a_missing_file_leads_to_the_shipped_ones():
+    assert errors("projects/dynrefer/quickstrat.yaml")[0].endswith(f"did you mean {QUICKSTART}?")
+    (error,) = errors("nofile.yaml")
+    folder = Path(error.rpartition("the shipped files are in ")[2])
+    assert (folder / "quickstart.yaml").is_file()
 
 
 def test_valid_files_are_ok(capsys):
