@@ -11,8 +11,6 @@ from typing import Any, Literal, NamedTuple, Optional
 from pydantic import Field, model_validator
 
 from lavis_dynrefer.settings import Depth, Factor, Files, Share, Size, settings
-from lavis_dynrefer.settings import from_mapping as from_mapping  # both are looked for here, too
-from lavis_dynrefer.settings import validation_message as validation_message
 
 
 class _Widths:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from typing import (
     Annotated,
     Any,
@@ -33,14 +33,10 @@ def settings(cls: type[T]) -> type[T]:
     Unknown names are refused. Nothing is converted but an int to a float, a list to a tuple, and a
     mapping to the settings that it stands for.
     """
-    return _declare(cls, frozen=True)
-
-
-def _declare(cls: type[T], *, frozen: bool) -> type[T]:
     hints = get_type_hints(cls, include_extras=True)
     own = vars(cls).get("__annotations__", {})
     cls.__annotations__ = {name: _from_yaml(hints[name]) for name in own}
-    return pydantic_dataclass(frozen=frozen, config=_STRICT)(cls)  # type: ignore[return-value]
+    return pydantic_dataclass(frozen=True, config=_STRICT)(cls)  # type: ignore[return-value]
 
 
 def _from_yaml(hint: Any) -> Any:
@@ -90,7 +86,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "") ->
     """Build the dataclass `cls` from a mapping, refusing every key it does not have.
 
     Args:
-        cls: made by `settings`, or a plain dataclass.
+        cls: declared with `settings`.
         values: plain nested mapping, e.g. `OmegaConf.to_container(node, resolve=True)`.
         where: name of the place the mapping came from, for the error text.
 
@@ -114,20 +110,7 @@ def _build(cls: Any, values: Mapping[Any, Any]) -> Any:
     named = {str(name): value for name, value in values.items()}
     if "__pydantic_validator__" in vars(cls):
         return cls(**named)
-    # A plain dataclass: a twin of it checks the values.
-    body: dict[str, Any] = {"__module__": cls.__module__}
-    body["__annotations__"] = {item.name: item.type for item in fields(cls)}
-    for item in fields(cls):
-        if item.default_factory is not MISSING:
-            body[item.name] = field(default_factory=item.default_factory)
-    twin: Any = _declare(type(cls.__name__, (cls,), body), frozen=cls.__dataclass_params__.frozen)
-    checked = twin(**named)
-    return cls(**{item.name: getattr(checked, item.name) for item in fields(cls)})
-
-
-def validation_message(error: ValidationError, where: str = "", model: Any = None) -> str:
-    """`validation_problems` as one line."""
-    return "; ".join(validation_problems(error, where, model))
+    raise TypeError(f"{cls.__name__} is not declared with @settings")
 
 
 def validation_problems(

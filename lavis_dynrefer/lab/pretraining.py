@@ -14,21 +14,22 @@ from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import LAVIS_KEYS, MODELS, PretrainingConfig, from_mapping
+from lavis_dynrefer.config import LAVIS_KEYS, MODELS, PretrainingConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.boxes import area
-from lavis_dynrefer.models.backbone import Backbone, build_backbone
-from lavis_dynrefer.models.decoders.contrast import ContrastDecoder, build_contrast
+from lavis_dynrefer.models.backbone import Backbone
+from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.tagging import multi_hot
-from lavis_dynrefer.models.qformer import QFormer, build_qformer
+from lavis_dynrefer.models.qformer import QFormer
 from lavis_dynrefer.models.region_encoder import (
     RegionEncoder,
     ViewFeatures,
     build_region_encoder,
     pool_rois,
 )
-from lavis_dynrefer.models.texts.text_encoder import TextEncoder, build_text_encoder
+from lavis_dynrefer.models.texts.text_encoder import TextEncoder
 from lavis_dynrefer.paths import config_path, resource_path
+from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.vocab import load_names
 from lavis_dynrefer.vocab.prompts import attribute_prompts
 
@@ -93,14 +94,14 @@ class RegionPretraining(BaseModel):
         config = from_mapping(PretrainingConfig, own, where="model")
         if config.tagging.vocabulary is None:
             raise InputError("model.tagging.vocabulary: name a file with one tag per line")
-        qformer = build_qformer(config.qformer, region_width=config.vision.width)
-        text_encoder = build_text_encoder(config.text)
+        qformer = QFormer(config.qformer, region_width=config.vision.width)
+        text_encoder = TextEncoder(config.text)
         return cls(
-            backbone=build_backbone(config.vision),
+            backbone=Backbone(config.vision),
             region_encoder=build_region_encoder(config.region, config.vision),
             qformer=qformer,
             text_encoder=text_encoder,
-            contrast=build_contrast(
+            contrast=ContrastDecoder(
                 config.contrast.decoder,
                 text_dim=text_encoder.embed_dim,
                 region_dim=qformer.width,

@@ -10,16 +10,16 @@ from torch import nn
 
 from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.backbone import build_backbone
+from lavis_dynrefer.models.backbone import Backbone
 from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
-from lavis_dynrefer.models.decoders.contrast import build_contrast
+from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
 from lavis_dynrefer.models.llms import build_llm
 from lavis_dynrefer.models.llms.lora import lora_parameters
-from lavis_dynrefer.models.qformer import build_qformer
+from lavis_dynrefer.models.qformer import QFormer
 from lavis_dynrefer.models.region_encoder import build_region_encoder
-from lavis_dynrefer.models.texts.text_encoder import build_text_encoder
+from lavis_dynrefer.models.texts.text_encoder import TextEncoder
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.vocab import load_attributes, load_names
 
@@ -40,12 +40,12 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
     """
     if config.tagging.vocabulary is None:
         raise InputError("tagging.vocabulary: name a file with one tag per line")
-    text_encoder = build_text_encoder(config.text)
-    qformer = build_qformer(config.qformer, region_width=config.vision.width)
+    text_encoder = TextEncoder(config.text)
+    qformer = QFormer(config.qformer, region_width=config.vision.width)
     widths = {"text_dim": text_encoder.embed_dim, "region_dim": qformer.width}
     attributes, categories = config.contrast.attributes, config.contrast.categories
     return {
-        "backbone": build_backbone(config.vision),
+        "backbone": Backbone(config.vision),
         "region_encoder": build_region_encoder(config.region, config.vision),
         "qformer": qformer,
         "text_encoder": text_encoder,
@@ -54,7 +54,7 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
             tags=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
             threshold=config.tagging.threshold,
         ),
-        "contrast": build_contrast(config.contrast.decoder, **widths),
+        "contrast": ContrastDecoder(config.contrast.decoder, **widths),
         "captioning": CaptionDecoder(
             build_llm(config.captioning.llm, config.captioning.llm_options),
             region_dim=qformer.width,

@@ -16,20 +16,29 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)  # CLIP
 
 
 class Backbone(nn.Module):
-    """Turns square views into normed ViT tokens.
+    """Turns square views into normed ViT tokens; random weights.
 
     Args:
-        vit: maps (M, 3, S, S) to (M, N, C), class token first, no final norm.
-        width: C.
-        image_size: S in pixels.
+        config: S is its `image_size` in pixels, C its `width`.
     """
 
-    def __init__(self, vit: nn.Module, *, width: int, image_size: int) -> None:
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.vit = vit
-        self.norm = nn.LayerNorm(width)
-        self.width = width
-        self.image_size = image_size
+        self.vit = VisionTransformer(
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            qkv_bias=True,
+            use_mean_pooling=False,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_checkpoint=config.grad_checkpoint,
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.width = config.width
+        self.image_size = config.image_size
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
 
@@ -49,20 +58,3 @@ class Backbone(nn.Module):
         # Normed in float32 whatever the ViT runs in, as BLIP-2 does.
         with without_autocast(tokens.device):
             return self.norm(tokens.float())
-
-
-def build_backbone(config: VisionConfig) -> Backbone:
-    """Backbone of any size with random weights."""
-    vit = VisionTransformer(
-        img_size=config.image_size,
-        patch_size=config.patch_size,
-        embed_dim=config.width,
-        depth=config.depth,
-        num_heads=config.heads,
-        mlp_ratio=config.mlp_ratio,
-        qkv_bias=True,
-        use_mean_pooling=False,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_checkpoint=config.grad_checkpoint,
-    )
-    return Backbone(vit, width=config.width, image_size=config.image_size)

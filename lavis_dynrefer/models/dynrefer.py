@@ -25,7 +25,6 @@ from lavis_dynrefer.config import (
     CaptioningConfig,
     DynReferConfig,
     LossConfig,
-    from_mapping,
 )
 from lavis_dynrefer.errors import InputError, did_you_mean
 from lavis_dynrefer.models.answering import Answerer
@@ -41,6 +40,7 @@ from lavis_dynrefer.models.weights.pretrained import (
 )
 from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
 from lavis_dynrefer.views.samples import split_sample
 

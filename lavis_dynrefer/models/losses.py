@@ -15,7 +15,7 @@ def asymmetric_loss(
     gamma_positive: float = 0.0,
     clip: float = 0.05,
 ) -> Tensor:
-    """Multi-label loss that forgives easy negatives (Ridnik et al., ICCV 2021), summed.
+    """Multi-label loss that down-weights easy negatives (Ridnik et al., ICCV 2021), summed.
 
     Args:
         logits: (B, K).

@@ -17,11 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from lavis_dynrefer.config import DynReferConfig, from_mapping
+from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.models.assembly import build_parts
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.llms.llm_options import T5Sizes
 from lavis_dynrefer.models.weights.checkpoint import load_weights
+from lavis_dynrefer.settings import from_mapping
 from tests.conftest import SHARED
 
 T5_SIZES = [item.name for item in fields(T5Sizes)]  # the rest of config.json is ours by default

@@ -17,10 +17,11 @@ from safetensors.torch import load
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from lavis_dynrefer.config import DynReferConfig, from_mapping
+from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.models.assembly import build_parts
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.weights.checkpoint import load_weights
+from lavis_dynrefer.settings import from_mapping
 
 SIZES = {
     "vision": {"width": 128, "depth": 2, "heads": 4},

@@ -7,7 +7,7 @@ import torch
 
 from lavis_dynrefer.config import TextEncoderConfig
 from lavis_dynrefer.models.texts.text_bank import TextBank
-from lavis_dynrefer.models.texts.text_encoder import build_text_encoder
+from lavis_dynrefer.models.texts.text_encoder import TextEncoder
 from lavis_dynrefer.models.texts.tokenizers import build_text_tokenizer
 
 TINY = "assets/tiny/tokenizer.json"
@@ -18,7 +18,7 @@ def tower():
     config = TextEncoderConfig(
         width=16, depth=1, heads=2, embed_dim=8, context_length=12, tokenizer=TINY
     )
-    return build_text_encoder(config).eval()
+    return TextEncoder(config).eval()
 
 
 @pytest.mark.parametrize("name", ["clip", TINY])

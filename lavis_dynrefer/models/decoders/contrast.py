@@ -14,15 +14,13 @@ from lavis_dynrefer.models.losses import sigmoid_contrastive_loss
 
 
 class ContrastDecoder(nn.Module):
-    """Scores free texts against regions.
+    """Scores free texts against regions; for the widths see `QueryDecoder`."""
 
-    Args:
-        decoder: scores text embeddings against regions, normalised.
-    """
-
-    def __init__(self, decoder: QueryDecoder) -> None:
+    def __init__(self, config: QueryDecoderConfig, *, text_dim: int, region_dim: int) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder = QueryDecoder(
+            config, text_dim=text_dim, region_dim=region_dim, normalise=True
+        )
         self.log_scale = nn.Parameter(torch.tensor(math.log(10)))  # SigLIP
         self.bias = nn.Parameter(torch.tensor(-10.0))  # SigLIP
 
@@ -47,12 +45,3 @@ class ContrastDecoder(nn.Module):
             for similarity in (text_to_region, region_to_text)
         ]
         return sum(halves) / 2
-
-
-def build_contrast(
-    config: QueryDecoderConfig, *, text_dim: int, region_dim: int
-) -> ContrastDecoder:
-    """Contrast decoder of any size with random weights; for E and D see `QueryDecoder`."""
-    return ContrastDecoder(
-        QueryDecoder(config, text_dim=text_dim, region_dim=region_dim, normalise=True)
-    )

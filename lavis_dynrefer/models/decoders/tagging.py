@@ -1,4 +1,4 @@
-"""Tagging: which tags of a closed list does the region deserve."""
+"""Tagging: which tags of a fixed vocabulary apply to the region."""
 
 from __future__ import annotations
 
@@ -30,16 +30,13 @@ class TagDecoder(nn.Module):
         """Logits (B, K) of all tags from their embeddings (K, E) and queries (B, Q, D)."""
         return self.decoder(tag_embeddings, queries)
 
-    def names(
-        self, logits: Tensor, tags: Sequence[str] | None = None
-    ) -> list[tuple[tuple[str, float], ...]]:
+    def names(self, logits: Tensor, tags: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
         """Kept (tag, probability) pairs per region, best first.
 
         Args:
             logits: (B, K).
-            tags: what they are about; None means the model's own list.
+            tags: K tags.
         """
-        tags = self.tags if tags is None else tags
         probabilities = logits.float().sigmoid().cpu()
         kept = []
         for row in probabilities:

@@ -2,8 +2,8 @@
 
 To add one, write `llms/<name>.py` with a class that satisfies `LanguageModel` and a function
 `build(options: Mapping[str, Any]) -> LanguageModel`. Then `captioning.llm: <name>` uses it, and
-`captioning.llm_options` are handed to `build`. Where the module also names a dataclass as
-`OPTIONS`, `dynrefer validate` checks the options by it.
+`captioning.llm_options` are handed to `build`. Where the module also names its
+`@settings` class as `OPTIONS`, `dynrefer validate` checks the options by it.
 """
 
 from __future__ import annotations

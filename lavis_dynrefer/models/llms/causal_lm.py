@@ -21,13 +21,14 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError, MissingPackageError
 from lavis_dynrefer.models.hugging_face import IGNORED, check_vocabulary, decode, loading
 from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
 from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.settings import from_mapping
 
 LORA_TARGETS = ("q_proj", "v_proj", "lm_head")  # what the released code adapts in its T5
 

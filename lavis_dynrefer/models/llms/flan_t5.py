@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
-from lavis_dynrefer.config import GenerationConfig, from_mapping
+from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.models.hugging_face import IGNORED, check_vocabulary, decode, loading
 from lavis_dynrefer.models.llms.beam_search import beam_search
 from lavis_dynrefer.models.llms.llm_options import FlanT5Options
@@ -18,6 +18,7 @@ from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.llms.t5_steps import T5Steps
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.settings import from_mapping
 
 LORA_TARGETS = ("q", "v", "lm_head")  # official; it also names embed_tokens, which peft skips
 

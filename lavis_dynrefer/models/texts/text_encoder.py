@@ -9,43 +9,30 @@ from lavis.models.clip_models.model import Transformer
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import TextEncoderConfig
-from lavis_dynrefer.models.texts.tokenizers import TextTokenizer, build_text_tokenizer
+from lavis_dynrefer.models.texts.tokenizers import build_text_tokenizer
 
 
 class TextEncoder(nn.Module):
-    """Embeds short texts: the state at the end token, projected, not normalised.
+    """Embeds short texts: the state at the end token, projected, not normalised; random weights.
 
     Args:
-        tokenizer: turns texts into ids.
-        width: of the transformer.
-        depth: number of blocks.
-        heads: attention heads.
-        embed_dim: E.
-        context_length: most tokens of a text.
+        config: E is its `embed_dim`.
     """
 
-    def __init__(
-        self,
-        tokenizer: TextTokenizer,
-        *,
-        width: int,
-        depth: int,
-        heads: int,
-        embed_dim: int,
-        context_length: int,
-    ) -> None:
+    def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
-        self.embed_dim = embed_dim
-        self.token_embedding = nn.Embedding(tokenizer.vocab_size, width)
-        self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
-        self.transformer = Transformer(width, depth, heads)
+        width, length = config.width, config.context_length
+        self.tokenizer = build_text_tokenizer(config.tokenizer, context_length=length)
+        self.embed_dim = config.embed_dim
+        self.token_embedding = nn.Embedding(self.tokenizer.vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.empty(length, width))
+        self.transformer = Transformer(width, config.depth, config.heads)
         self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(torch.empty(width, embed_dim))
+        self.text_projection = nn.Parameter(torch.empty(width, config.embed_dim))
         nn.init.normal_(self.token_embedding.weight, std=0.02)  # CLIP
         nn.init.normal_(self.positional_embedding, std=0.01)  # CLIP
         nn.init.normal_(self.text_projection, std=width**-0.5)  # CLIP
-        mask = torch.full((context_length, context_length), float("-inf")).triu(1)
+        mask = torch.full((length, length), float("-inf")).triu(1)
         self.register_buffer("causal_mask", mask, persistent=False)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -58,16 +45,3 @@ class TextEncoder(nn.Module):
         states = self.ln_final(states.transpose(0, 1))
         ends = (ids == self.tokenizer.end_id).int().argmax(dim=1)
         return states[torch.arange(len(ids), device=ids.device), ends] @ self.text_projection
-
-
-def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
-    """A text tower with random weights."""
-    tokenizer = build_text_tokenizer(config.tokenizer, context_length=config.context_length)
-    return TextEncoder(
-        tokenizer,
-        width=config.width,
-        depth=config.depth,
-        heads=config.heads,
-        embed_dim=config.embed_dim,
-        context_length=config.context_length,
-    )

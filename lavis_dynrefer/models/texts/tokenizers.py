@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,16 +16,6 @@ from lavis_dynrefer.paths import find_resource, resource_path
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 START_TOKEN = "<s>"
-
-
-class TextTokenizer(Protocol):
-    """Tokenizer of the text tower: one end token per row."""
-
-    vocab_size: int
-    end_id: int
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Token ids (K, T) of K texts, cut to the context length, padded with 0."""
 
 
 def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
@@ -73,7 +62,7 @@ class FileTokenizer:
         self.end_id = self._tokenizer.eos_token_id
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """See `TextTokenizer`."""
+        """Token ids (K, T) of K texts, cut to the context length, padded with 0."""
         ids = self._tokenizer(
             list(texts),
             padding="longest",
@@ -104,7 +93,7 @@ class ClipTokenizer:
         self.vocab_size = len(tokenizer.encoder)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """See `TextTokenizer`."""
+        """As `FileTokenizer`."""
         rows = torch.zeros(len(texts), self._context_length, dtype=torch.long)
         for row, text in zip(rows, texts):
             ids = self._encode(text)[: self._context_length - 2]
@@ -113,7 +102,7 @@ class ClipTokenizer:
         return rows
 
 
-def build_text_tokenizer(name: str, *, context_length: int) -> TextTokenizer:
+def build_text_tokenizer(name: str, *, context_length: int) -> FileTokenizer | ClipTokenizer:
     """The tokenizer of the text tower: "clip", or the path of a tokenizer.json.
 
     Raises:

@@ -95,7 +95,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_content(path: str | Path) -> Any:
-    """Whatever a .safetensors or torch file holds; errors as in `read_state_dict`."""
+    """Load a .safetensors or torch file; errors as in `read_state_dict`."""
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"there is no checkpoint {path}")
@@ -152,7 +152,7 @@ def _rename(state: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> di
     return renamed
 
 
-def _through_adapters(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+def _with_lora_names(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of a model without LoRA under the names they have in the same model with it."""
     wrapped = {
         name.replace("base_model.model.", "").replace(".base_layer", ""): name
@@ -178,7 +178,7 @@ def load_weights(
     if is_official(state):
         state = from_official(state)
     own = model.state_dict()
-    state = _through_adapters(state, own)
+    state = _with_lora_names(state, own)
     unexpected = sorted(set(state) - set(own))
     missing = sorted(set(own) - set(state) - set(_DERIVED))
     if not any(_LORA in name for name in state):  # LoRA may start untrained
