@@ -12,9 +12,9 @@ from typing import Any, TextIO
 from lavis_dynrefer.formats.image_result import (
     ImageResult,
     RegionId,
-    best_category,
-    category_names,
+    category_labels,
     distinct_ids,
+    top_category,
 )
 from lavis_dynrefer.formats.json_stream import dump_object
 from lavis_dynrefer.formats.region_boxes import ImageBoxes, is_box, record_error
@@ -30,7 +30,7 @@ def write_coco(results: Collection[ImageResult], file: TextIO) -> None:
     """Write the results as COCO json.
 
     An annotation has COCO's own keys (`bbox` is x, y, width, height in pixels; `score` is the share
-    of its category as in `best_category`, else the probability of the caption), and `caption`,
+    of its category as in `top_category`, else the probability of the caption), and `caption`,
     `caption_score`, `tags`, `attributes`, `categories` (name -> score), `scales` and `region_id`
     beside them. Categories are numbered from 1 in alphabetical order; without any there
     is one, "region".
@@ -50,7 +50,7 @@ def write_coco(results: Collection[ImageResult], file: TextIO) -> None:
         )
         region_ids += result.ids
         for region in result.regions:
-            names.update(category_names(region))
+            names.update(category_labels(region))
     image_ids = distinct_ids([image["own_id"] for image in images])
     annotation_ids = iter(distinct_ids(region_ids))
     category_ids = {name: number for number, name in enumerate(sorted(names), start=1)}
@@ -58,7 +58,7 @@ def write_coco(results: Collection[ImageResult], file: TextIO) -> None:
         {
             "id": next(annotation_ids),
             "image_id": image_id,
-            "category_id": category_ids[best_category(region)[0]],
+            "category_id": category_ids[top_category(region)[0]],
             **_answers(region),
             "region_id": region_id,
         }
@@ -111,7 +111,7 @@ def read_coco_boxes(annotations: Any, images: Any, format: str) -> dict[str, Ima
 
 def _answers(region: RegionPrediction) -> dict[str, Any]:
     x, y, width, height = xyxy_to_xywh(region.box)
-    _, share = best_category(region)
+    _, share = top_category(region)
     answers = {
         "bbox": [x, y, width, height],
         "area": width * height,

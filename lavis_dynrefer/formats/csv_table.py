@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats.image_result import ImageResult, RegionId, best_category
+from lavis_dynrefer.formats.image_result import ImageResult, RegionId, top_category
 from lavis_dynrefer.formats.region_boxes import ImageBoxes
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -95,7 +95,7 @@ def _answers(region: RegionPrediction) -> dict[str, Any]:
     return {
         "caption": region.caption,
         "caption_score": region.caption_score,
-        "category": best_category(region)[0] if region.categories else None,
+        "category": top_category(region)[0] if region.categories else None,
         "tags": _joined(name for name, _ in region.tags),
         "tag_scores": _joined(score for _, score in region.tags),
         **{f"attribute:{name}": score for name, score in region.attributes},

@@ -15,9 +15,9 @@ from typing import Any, TextIO
 from lavis_dynrefer.formats.image_result import (
     ImageResult,
     RegionId,
-    best_category,
     outstanding,
     relative_box,
+    top_category,
 )
 from lavis_dynrefer.formats.json_stream import dump_object
 from lavis_dynrefer.structures import RegionPrediction
@@ -47,7 +47,7 @@ def _detections(result: ImageResult) -> list[dict[str, Any]]:
 
 
 def _detection(result: ImageResult, number: RegionId, region: RegionPrediction) -> dict[str, Any]:
-    category, share = best_category(region)
+    category, share = top_category(region)
     detection: dict[str, Any] = {
         "label": category,
         "bounding_box": list(relative_box(result, region)),

@@ -74,21 +74,21 @@ class ImageResult:
         )
 
 
-def category_names(region: RegionPrediction) -> list[str]:
+def category_labels(region: RegionPrediction) -> list[str]:
     """Names of the categories in question; "region" if there are none."""
     return [name for name, _ in region.categories] or [NO_CATEGORY]
 
 
-def best_category(region: RegionPrediction) -> tuple[str, float | None]:
+def top_category(region: RegionPrediction) -> tuple[str, float | None]:
     """Name and share of the best category; "region" and None without categories.
 
     The share is the softmax over the logits of these categories: how far the best is ahead of the
     others, not whether any of them is right. A single category has no share.
 
-    >>> best_category(RegionPrediction((0, 0, 9, 9), categories=(("dog", 1.0), ("cat", 1.0))))
+    >>> top_category(RegionPrediction((0, 0, 9, 9), categories=(("dog", 1.0), ("cat", 1.0))))
     ('dog', 0.5)
     """
-    name = category_names(region)[0]
+    name = category_labels(region)[0]
     if len(region.categories) < 2:
         return name, None
     best = region.categories[0][1]

@@ -16,10 +16,10 @@ from xml.etree import ElementTree
 from lavis_dynrefer.formats.image_result import (
     NO_CATEGORY,
     ImageResult,
-    best_category,
-    category_names,
+    category_labels,
     outstanding,
     relative_box,
+    top_category,
 )
 from lavis_dynrefer.formats.json_stream import dump_list
 from lavis_dynrefer.structures import RegionPrediction
@@ -44,7 +44,7 @@ def write_label_studio(results: Collection[ImageResult], tasks: TextIO, setup: T
     for result in results:
         folders.add(os.path.dirname(os.path.abspath(result.path)))
         for region in result.regions:
-            categories.update(category_names(region))
+            categories.update(category_labels(region))
             attributes.update(name for name, _ in region.attributes)
     setup.write(_setup(sorted(categories), sorted(attributes)))
     root = Path(os.path.commonpath(folders)).parent if folders else Path()
@@ -90,7 +90,7 @@ def _parts(
     """The rectangle, then what belongs to it."""
     percent = (100 * value for value in relative_box(result, region))
     place = {**dict(zip(("x", "y", "width", "height"), percent)), "rotation": 0}
-    category, share = best_category(region)
+    category, share = top_category(region)
 
     def part(name: str, kind: str, key: str, values: list[str]) -> dict[str, Any]:
         return {

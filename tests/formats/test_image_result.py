@@ -8,7 +8,7 @@ import math
 import pytest
 
 from lavis_dynrefer.formats import FORMATS, ImageResult, write_results
-from lavis_dynrefer.formats.image_result import best_category
+from lavis_dynrefer.formats.image_result import top_category
 from lavis_dynrefer.structures import RegionPrediction
 
 
@@ -28,11 +28,11 @@ def test_the_number_of_ids_must_match(regions):
 def test_the_best_category_has_its_softmax_share(logits, share):
     names = tuple(zip("abc", logits))
     region = RegionPrediction((0.0, 0.0, 9.0, 9.0), categories=names)
-    assert best_category(region) == ("a", pytest.approx(share) if share else None)
+    assert top_category(region) == ("a", pytest.approx(share) if share else None)
 
 
 def test_without_categories_the_label_is_region():
-    assert best_category(RegionPrediction((0.0, 0.0, 9.0, 9.0))) == ("region", None)
+    assert top_category(RegionPrediction((0.0, 0.0, 9.0, 9.0))) == ("region", None)
 
 
 def test_an_unknown_format_is_refused(results, tmp_path):

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lavis_dynrefer.formats import ImageResult, ResultLog
-from lavis_dynrefer.formats.image_result import best_category
+from lavis_dynrefer.formats.image_result import top_category
 from lavis_dynrefer.pages.region_drawing import draw_regions
 from lavis_dynrefer.structures import NamedScore, RegionPrediction
 
@@ -144,7 +144,7 @@ def _lines(region: RegionPrediction) -> str:
 
 
 def _category(region: RegionPrediction) -> str:
-    name, share = best_category(region)
+    name, share = top_category(region)
     if share is None:
         return name if region.categories else ""
     return f"{name} ({share:.2f})"
