@@ -9,15 +9,15 @@ Ctrl-C or SIGTERM ends it, exit code 0. 2: invalid call.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor
-from lavis_dynrefer.demo import require_packages
-from lavis_dynrefer.serve import ServeSettings
+from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor, read_limits
+from lavis_dynrefer.serve import ServeSettings, require_packages
 
 _PORT = 7860
 _LIMITS = ("max_body", "max_pixels", "max_boxes", "max_words", "max_word_length", "max_queue")
@@ -31,17 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the page until stopped; returns the exit code."""
-    require_packages()
-    settings = ServeSettings(**{name: getattr(arguments, name) for name in _LIMITS})
+    require_packages("demo")
+    settings = read_limits(arguments)
     # Imported here, as below: they need the libraries of the extra.
-    from lavis_dynrefer.serve.http_server import bind, warn_if_open
+    from lavis_dynrefer.serve import http_server
 
-    bound = bind(arguments.host, arguments.port)
+    bound = http_server.bind(arguments.host, arguments.port)
     with tempfile.TemporaryDirectory(prefix="dynrefer-demo-") as folder:
         # Before gradio is imported; uploaded images go there and are deleted with it.
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from lavis_dynrefer.demo import web_server
         from lavis_dynrefer.demo.web_app import create_app
 
         logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
@@ -49,13 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
         app = create_app(
             load_predictor(arguments), folder=examples, name=arguments.model, settings=settings
         )
-        warn_if_open(bound)
-        host, port = bound.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        terminal = sys.stdout  # gradio's own output is hidden
-        web_server.run(
-            app,
-            bound,
-            lambda: print(f"open {address} (Ctrl-C ends it)", file=terminal, flush=True),
-        )
+        terminal = sys.stdout
+
+        def announce(url: str) -> None:
+            print(f"open {url} (Ctrl-C ends it)", file=terminal, flush=True)
+
+        # gradio's own output is hidden.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            http_server.run(app, bound, on_start=announce)
     return 0

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Callable
 
+from lavis_dynrefer.serve.service_limits import DESCRIPTIONS, ServeSettings
+from lavis_dynrefer.settings import from_mapping
+
 if TYPE_CHECKING:
     from lavis_dynrefer.predictor import RegionPredictor
-    from lavis_dynrefer.serve import ServeSettings
 
 HOST = "127.0.0.1"
 
@@ -70,11 +72,21 @@ def add_server_arguments(
     add_model_arguments(parser)
     group = parser.add_argument_group("limits")
     for name in limits:
-        default, field = getattr(settings, name), type(settings).__pydantic_fields__[name]
+        default = getattr(settings, name)
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(default),
             default=default,
             metavar="NUMBER",
-            help=f"{field.description}; default {default:,}",
+            help=f"{DESCRIPTIONS[name]}; default {default:,}",
         )
+
+
+def read_limits(arguments: argparse.Namespace) -> ServeSettings:
+    """The limits among the arguments.
+
+    Raises:
+        InputError: a number out of its bounds.
+    """
+    values = {name: value for name, value in vars(arguments).items() if name in DESCRIPTIONS}
+    return from_mapping(ServeSettings, values, where="limits")

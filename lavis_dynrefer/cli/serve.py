@@ -15,33 +15,43 @@ import logging
 import os
 import sys
 
-from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor
+from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor, read_limits
 from lavis_dynrefer.serve import ServeSettings, require_packages
+from lavis_dynrefer.serve.service_limits import DESCRIPTIONS
 
 EXIT_CUT_OFF = 1
 _PORT = 8008
-_LIMITS = tuple(ServeSettings.model_fields)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer serve`."""
-    add_server_arguments(parser, port=_PORT, settings=ServeSettings(), limits=_LIMITS)
+    add_server_arguments(parser, port=_PORT, settings=ServeSettings(), limits=DESCRIPTIONS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; returns the exit code."""
-    require_packages()
-    settings = ServeSettings(**{name: getattr(arguments, name) for name in _LIMITS})
+    require_packages("serve")
+    settings = read_limits(arguments)
     # Imported here: they need the libraries of the extra.
     from lavis_dynrefer.serve import http_server
     from lavis_dynrefer.serve.http_app import create_app
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("lavis_dynrefer.serve").setLevel(logging.INFO)
+    logger = logging.getLogger("lavis_dynrefer.serve")
+    logger.setLevel(logging.INFO)
     bound = http_server.bind(arguments.host, arguments.port)
     predictor = load_predictor(arguments)
     app = create_app(predictor, name=arguments.model, settings=settings)
-    if http_server.run(app, bound):
+    service = app.state.service
+    service.warm_up()
+    http_server.run(
+        app,
+        bound,
+        on_start=lambda url: logger.info("%s on %s", service.model, url),
+        drain=service.drain,
+    )
+    if service.traffic.cut_off:
+        logger.warning("%d requests were cut off", service.traffic.cut_off)
         logging.shutdown()
         # The model's thread is busy and cannot be stopped; a normal exit would wait for it.
         os._exit(EXIT_CUT_OFF)

@@ -1,96 +1,32 @@
-"""From the values of the page's fields to an image, boxes and questions."""
+"""Read the values of the page's fields: an image, boxes and questions."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.questions import Questions
-from lavis_dynrefer.serve.json_bodies import RegionFields
 from lavis_dynrefer.serve.request_errors import RequestError
-from lavis_dynrefer.serve.request_reading import check_limits, parse_body
+from lavis_dynrefer.serve.request_reading import check_limits
 from lavis_dynrefer.serve.sent_images import open_sent_image
 from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.structures import Box
 
-WORD_FIELDS = ("attributes", "categories", "tags", "controls")
 OWN_POLICY = "own"  # the page's name for the model's own view policy
 _COLOUR = re.compile(r"rgba?\((\d{1,3}), ?(\d{1,3}), ?(\d{1,3})")
 _NO_COLOUR = "rgb(120, 128, 140)"
-_ORIENTATION = 0x0112  # EXIF tag
 _CLOCKWISE = {
     1: Image.Transpose.ROTATE_270,
     2: Image.Transpose.ROTATE_180,
     3: Image.Transpose.ROTATE_90,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class VisitorQuestion:
-    """What a visitor asks.
-
-    Args:
-        image: RGB, as the visitor sees it.
-        boxes: xyxy in pixels, not yet checked against the image.
-        colours: of each box, as css writes it.
-        questions: what to answer.
-        key: equal for equal boxes of equal images looked at with the same view policy.
-    """
-
-    image: Image.Image
-    boxes: Sequence[Box]
-    colours: Sequence[str]
-    questions: Questions
-    key: Hashable
-
-
-def read_question(
-    drawing: Mapping[str, Any] | None,
-    typed: Mapping[str, str],
-    limits: ServeSettings,
-    *,
-    whole: bool = False,
-) -> VisitorQuestion:
-    """Read the form.
-
-    Args:
-        drawing: what the drawing board sends: image, boxes, quarter turns.
-        typed: text of each of `WORD_FIELDS`, empty for the model's own; and views, a view policy
-            or `OWN_POLICY`.
-        limits: of the image, its boxes and words.
-        whole: ask about the whole image instead of the boxes.
-
-    Raises:
-        RequestError, InputError: no image, no box, or anything else that cannot be answered.
-    """
-    if not drawing or not drawing.get("image"):
-        raise InputError("There is no image yet: upload one, or click one of the examples.")
-    boxes, colours = ([], []) if whole else drawn_boxes(drawing.get("boxes") or ())
-    if not boxes and not whole:
-        raise InputError(
-            "There is no box yet: drag on the image to draw one, or ask about the whole image."
-        )
-    words = {name: typed_words(name, typed[name]) for name in WORD_FIELDS}
-    document: dict[str, Any] = {name: said for name, said in words.items() if said is not None}
-    document["boxes"] = boxes
-    document["views"] = None if typed["views"] == OWN_POLICY else typed["views"]
-    body = parse_body(RegionFields, json.dumps(document).encode())
-    check_limits(body, limits)
-    questions = body.questions()
-    image, digest = read_image(drawing, limits)
-    if whole:
-        boxes, colours = [(0, 0, *image.size)], [_NO_COLOUR]
-    key = (digest, image.size, tuple(boxes), questions.views)
-    return VisitorQuestion(image, boxes, colours, questions, key)
 
 
 def typed_words(name: str, text: str) -> list[str] | None:
@@ -113,6 +49,92 @@ def typed_words(name: str, text: str) -> list[str] | None:
     return words
 
 
+def chosen_policy(name: str, text: str) -> str | None:
+    """A view policy; None for the model's own."""
+    del name
+    return None if text == OWN_POLICY else text
+
+
+@dataclass(frozen=True)
+class PageField:
+    """A field of the page for one of the `Questions`.
+
+    Args:
+        name: of the question.
+        label: above the field.
+        example: shown while the field is empty.
+        read: converts name and text to the question's value; None means its default.
+    """
+
+    name: str
+    label: str
+    example: str = ""
+    read: Callable[[str, str], Any] = typed_words
+
+
+FIELDS = (
+    PageField("attributes", "Attributes to score", "striped, wet"),
+    PageField("categories", "Categories to choose from", "house, boat"),
+    PageField("tags", "Tags to find", "mug, table"),
+    PageField("controls", "Control words for captions", "red, boat"),
+    PageField("views", "How views are chosen", read=chosen_policy),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class VisitorQuestion:
+    """A question of a visitor.
+
+    Args:
+        image: RGB, as the visitor sees it.
+        boxes: xyxy in pixels, not yet checked against the image.
+        colours: of each box, in css.
+        questions: what to answer.
+        key: equal for equal images, boxes and view policies.
+    """
+
+    image: Image.Image
+    boxes: Sequence[Box]
+    colours: Sequence[str]
+    questions: Questions
+    key: Hashable
+
+
+def read_question(
+    drawing: Mapping[str, Any] | None,
+    typed: Mapping[str, str],
+    limits: ServeSettings,
+    *,
+    whole: bool = False,
+) -> VisitorQuestion:
+    """Read the form.
+
+    Args:
+        drawing: value of the drawing board: image, boxes, quarter turns.
+        typed: text of each of `FIELDS`.
+        limits: of the image, its boxes and words.
+        whole: ask about the whole image instead of the boxes.
+
+    Raises:
+        RequestError, InputError: no image, no box, or a question that cannot be answered.
+    """
+    if not drawing or not drawing.get("image"):
+        raise InputError("There is no image yet: upload one, or click one of the examples.")
+    boxes, colours = ([], []) if whole else drawn_boxes(drawing.get("boxes") or ())
+    if not boxes and not whole:
+        raise InputError(
+            "There is no box yet: drag on the image to draw one, or ask about the whole image."
+        )
+    values = {field.name: field.read(field.name, typed[field.name]) for field in FIELDS}
+    questions = Questions(**{name: value for name, value in values.items() if value is not None})
+    check_limits(questions, boxes, limits)
+    image, digest = read_image(drawing, limits)
+    if whole:
+        boxes, colours = [(0, 0, *image.size)], [_NO_COLOUR]
+    key = (digest, image.size, tuple(boxes), questions.views)
+    return VisitorQuestion(image, boxes, colours, questions, key)
+
+
 def drawn_boxes(entries: Sequence[Any]) -> tuple[list[Box], list[str]]:
     """Boxes and their colours in the order they were drawn; the board sends the last one first.
 
@@ -131,9 +153,9 @@ def drawn_boxes(entries: Sequence[Any]) -> tuple[list[Box], list[str]]:
             raise InputError(
                 f"boxes: expected xmin, ymin, xmax and ymax, got {entry!r:.80}"
             ) from error
-        named = _COLOUR.match(str(entry.get("color", "")))
+        colour = _COLOUR.match(str(entry.get("color", "")))
         boxes.append((x1, y1, x2, y2))
-        colours.append("rgb({}, {}, {})".format(*named.groups()) if named else _NO_COLOUR)
+        colours.append("rgb({}, {}, {})".format(*colour.groups()) if colour else _NO_COLOUR)
     return boxes, colours
 
 
@@ -141,7 +163,7 @@ def read_image(drawing: Mapping[str, Any], limits: ServeSettings) -> tuple[Image
     """The image as the visitor sees it: upright by its EXIF data, turned by the page's buttons.
 
     Args:
-        drawing: what the drawing board sends.
+        drawing: value of the drawing board.
         limits: its max_body and max_pixels are checked before anything is decoded.
 
     Returns:
@@ -153,17 +175,14 @@ def read_image(drawing: Mapping[str, Any], limits: ServeSettings) -> tuple[Image
     try:
         data = Path(drawing["image"]["path"]).read_bytes()
     except FileNotFoundError as error:  # the page may have been open for hours
-        raise InputError(
-            "image: it was sent long ago and has been deleted; upload it again"
-        ) from error
+        raise InputError("image: the upload has expired; please upload it again") from error
     if len(data) > limits.max_body:
         raise RequestError(
             "too_large", f"image: expected at most {limits.max_body:,} bytes, got {len(data):,}"
         )
-    image = open_sent_image(data, max_pixels=limits.max_pixels).image
-    with Image.open(io.BytesIO(data)) as stored:  # the conversion may drop the orientation
-        image.getexif()[_ORIENTATION] = stored.getexif().get(_ORIENTATION, 1)
-    image = ImageOps.exif_transpose(image)
+    sent = open_sent_image(data, max_pixels=limits.max_pixels)
+    sent.image.getexif()[ExifTags.Base.Orientation] = sent.orientation
+    image = ImageOps.exif_transpose(sent.image)
     turns = int(drawing.get("orientation") or 0) % 4
     digest = hashlib.sha256(data).digest(), turns
     return (image.transpose(_CLOCKWISE[turns]) if turns else image), digest

@@ -1,4 +1,4 @@
-"""The page's texts: its head, its examples, and the answers, as html."""
+"""Parts of the page as html."""
 
 from __future__ import annotations
 
@@ -11,38 +11,22 @@ from lavis_dynrefer.explain.explain_page import NOISE, region_parts
 from lavis_dynrefer.explain.explanation import RegionExplanation
 from lavis_dynrefer.images import open_image
 from lavis_dynrefer.pages.html_page import data_url, page_template
-from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.questions import TASKS
 
 _THUMBNAIL = 240  # pixels
 _SHOWN = 5  # names of each kind
-_MOST_TAGS = 12
+_MAX_TAGS = 12
 
 
-def style() -> str:
-    """The style sheet of all parts."""
-    return page_template("demo.css").render()
-
-
-def head(predictor: RegionPredictor, name: str) -> str:
-    """Title, one sentence, and which model answers."""
-    return _render("head", model=name, device=predictor.device.type, tiny=name == "tiny")
+def render_part(part: str, **values: object) -> str:
+    """Fill in a macro of demo.html: "head", "welcome" or "notice"."""
+    return str(getattr(page_template("demo.html").module, part)(**values))
 
 
 def examples(images: Sequence[Example]) -> str:
     """Images to click; button i has data-example="i"."""
     thumbnails = [data_url(open_image(one.path), side=_THUMBNAIL) for one in images]
-    return _render("examples", images=thumbnails)
-
-
-def welcome() -> str:
-    """What is shown before there are answers."""
-    return _render("welcome")
-
-
-def notice(message: str) -> str:
-    """Why there is no answer."""
-    return _render("notice", message=message)
+    return render_part("examples", images=thumbnails)
 
 
 def answers(
@@ -53,9 +37,9 @@ def answers(
     Args:
         image: the image.
         explanations: answers about its regions, and what each view contributed.
-        colours: of each region's box, as css writes it.
+        colours: of each region's box, in css.
     """
-    return _render(
+    return render_part(
         "answers",
         size=image.size,
         image=data_url(image),
@@ -63,10 +47,6 @@ def answers(
         colours=colours,
         tasks=TASKS,
         shown=_SHOWN,
-        most_tags=_MOST_TAGS,
-        least=NOISE["caption"],
+        max_tags=_MAX_TAGS,
+        noise=NOISE["caption"],
     )
-
-
-def _render(part: str, **values: object) -> str:
-    return str(getattr(page_template("demo.html").module, part)(**values))

@@ -16,9 +16,10 @@ from gradio_image_annotation import image_annotator
 from lavis_dynrefer.demo import page_texts
 from lavis_dynrefer.demo.example_scenes import Example, write_examples
 from lavis_dynrefer.demo.form_reading import (
+    FIELDS,
     OWN_POLICY,
-    WORD_FIELDS,
     board,
+    chosen_policy,
     read_image,
     read_question,
 )
@@ -26,14 +27,17 @@ from lavis_dynrefer.demo.page_guard import PageGuard
 from lavis_dynrefer.errors import DynReferError
 from lavis_dynrefer.explain.explanation import explain
 from lavis_dynrefer.models.answering import EncodedRegions
+from lavis_dynrefer.pages.html_page import page_template
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.serve import ServeSettings
+from lavis_dynrefer.views.policies import POLICIES
 
 logger = logging.getLogger(__name__)
 
 TITLE = "What is in the box? · DynRefer"
 _KEEP_FILES = 3600  # seconds that uploaded images stay on the disk
 _KEEP_ENCODED = 4  # questions whose encoded regions stay in memory
+_CHOSEN = {"image": "by content", "task": "by question", "random": "at random"}
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _PICK = """
 element.addEventListener("click", event => {
@@ -44,25 +48,26 @@ element.addEventListener("click", event => {
 
 
 def _or_notice(answer: Callable[..., str]) -> Callable[..., str]:
-    """Answers, or a notice that says what is wrong; the page stays usable either way."""
+    """Show errors as a notice; the page stays usable."""
 
     @wraps(answer)
     def answered(*arguments: Any) -> str:
         try:
             return answer(*arguments)
         except DynReferError as error:
-            return page_texts.notice(str(error))
+            return page_texts.render_part("notice", message=str(error))
         except Exception:
             logger.exception("no answer")
-            return page_texts.notice("The server failed, not you; its log says why.")
+            message = "Internal error; see the server log."
+            return page_texts.render_part("notice", message=message)
 
     return answered
 
 
 class Answers:
-    """What the page's buttons do; gradio calls it for one visitor at a time.
+    """The actions of the page's buttons; gradio calls them for one visitor at a time.
 
-    The regions asked about last stay encoded: if only words change, nothing is encoded again.
+    The last regions stay encoded: if only words change, nothing is encoded again.
 
     Args:
         predictor: answers.
@@ -76,7 +81,7 @@ class Answers:
 
     @_or_notice
     def boxes(self, drawing: Mapping[str, Any] | None, *typed: str | None) -> str:
-        """Describe the boxes drawn; `typed` as `_fields` lists them."""
+        """Describe the boxes; `typed` has the text of each of `FIELDS`."""
         return self._answer(drawing, typed, whole=False)
 
     @_or_notice
@@ -88,23 +93,23 @@ class Answers:
     def uploaded(self, drawing: Mapping[str, Any] | None) -> str:
         """Say at once whether an image can be used."""
         read_image(drawing or {}, self._limits)
-        return page_texts.welcome()
+        return page_texts.render_part("welcome")
 
     def _answer(
         self, drawing: Mapping[str, Any] | None, typed: Sequence[str | None], *, whole: bool
     ) -> str:
-        texts = {name: text or "" for name, text in zip((*WORD_FIELDS, "views"), typed)}
-        asked = read_question(drawing, texts, self._limits, whole=whole)
-        encoded = self._encoded.pop(asked.key, None)
+        texts = {field.name: text or "" for field, text in zip(FIELDS, typed)}
+        question = read_question(drawing, texts, self._limits, whole=whole)
+        encoded = self._encoded.pop(question.key, None)
         if encoded is None:
             encoded = self._predictor.encode(
-                asked.image, asked.boxes, normalised=False, views=asked.questions.views
+                question.image, question.boxes, normalised=False, views=question.questions.views
             )
-        self._encoded[asked.key] = encoded
+        self._encoded[question.key] = encoded
         while len(self._encoded) > _KEEP_ENCODED:
             del self._encoded[next(iter(self._encoded))]
-        explanations = explain(self._predictor, encoded, questions=asked.questions)
-        return page_texts.answers(asked.image, explanations, asked.colours)
+        explanations = explain(self._predictor, encoded, questions=question.questions)
+        return page_texts.answers(question.image, explanations, question.colours)
 
 
 def create_app(
@@ -135,7 +140,7 @@ def create_app(
         pwa=False,
         mcp_server=False,
         theme=_theme(),
-        css=page_texts.style(),
+        css=page_template("demo.css").render(),
     )
     return mounted
 
@@ -156,7 +161,8 @@ def build_page(
         delete_cache=(_KEEP_FILES, _KEEP_FILES),
         fill_width=True,
     ) as blocks:
-        gr.HTML(page_texts.head(predictor, name))
+        device = predictor.device.type
+        gr.HTML(page_texts.render_part("head", model=name, device=device, tiny=name == "tiny"))
         with gr.Row():
             with gr.Column(scale=5, min_width=360, elem_id="ask"):
                 drawing = _board(images[0])
@@ -170,24 +176,27 @@ def build_page(
                     )
                 fields = _fields(predictor)
             with gr.Column(scale=6, min_width=360):
-                result = gr.HTML(page_texts.welcome(), elem_id="result")
-        asked: dict[str, Any] = {
+                result = gr.HTML(page_texts.render_part("welcome"), elem_id="result")
+        event: dict[str, Any] = {
             "inputs": [drawing, *fields],
             "outputs": result,
-            "preprocess": False,  # we read the values ourselves, so that mistakes become notices
+            "preprocess": False,  # we read the values ourselves, so that errors become notices
             "concurrency_id": "model",
             "api_visibility": "private",
         }
 
-        def pick(event: gr.EventData) -> dict[str, Any]:
-            chosen = images[event.example]
-            return board(str(chosen.path), chosen.boxes)
+        def pick(click: gr.EventData) -> dict[str, Any]:
+            example = images[click.example]
+            return board(str(example.path), example.boxes)
 
-        ask.click(answers.boxes, **asked)
-        ask_whole.click(answers.whole, **asked)
+        def clear() -> str:
+            return page_texts.render_part("welcome")
+
+        ask.click(answers.boxes, **event)
+        ask_whole.click(answers.whole, **event)
         picked = examples.click(pick, None, drawing, api_visibility="private")
-        picked.then(answers.boxes, **asked)
-        drawing.clear(page_texts.welcome, None, result, api_visibility="private")
+        picked.then(answers.boxes, **event)
+        drawing.clear(clear, None, result, api_visibility="private")
         drawing.upload(
             answers.uploaded, drawing, result, preprocess=False, api_visibility="private"
         )
@@ -232,32 +241,30 @@ def _board(first: Example) -> image_annotator:
 
 
 def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
-    """Inputs for `WORD_FIELDS`, in its order, and for the view policy."""
+    """One component for each of `FIELDS`."""
     model = predictor.model
-    texts = (
-        ("Attributes to score", _own(len(model.attributes), "striped, wet")),
-        ("Categories to choose from", _own(len(model.categories), "house, boat")),
-        ("Tags to find", _own(len(model.tagging.tags), "mug, table")),
-        ("Control words for captions", "red, boat"),
-    )
+    own = {
+        "attributes": len(model.attributes),
+        "categories": len(model.categories),
+        "tags": len(model.tagging.tags),
+    }
+    fields: list[gr.components.Component] = []
     with gr.Group(), gr.Row():
-        words = [
-            gr.Textbox(label=label, placeholder=example, min_width=200, elem_id=name)
-            for name, (label, example) in zip(WORD_FIELDS, texts)
-        ]
-        views = gr.Dropdown(
-            _policies(model.region_encoder.num_views),
-            value=OWN_POLICY,
-            label="How views are chosen",
-            allow_custom_value=True,
-            min_width=200,
-            elem_id="views",
-        )
-    return [*words, views]
-
-
-def _own(count: int, such_as: str) -> str:
-    return f"its own {count:,}, or: {such_as}" if count else such_as
+        for field in FIELDS:
+            shared: dict[str, Any] = {
+                "label": field.label,
+                "min_width": 200,
+                "elem_id": field.name,
+            }
+            if field.read is chosen_policy:
+                choices = _policies(model.region_encoder.num_views)
+                chooser = gr.Dropdown(choices, value=OWN_POLICY, allow_custom_value=True, **shared)
+                fields.append(chooser)
+                continue
+            count = own.get(field.name)
+            example = f"its own {count:,}, or: {field.example}" if count else field.example
+            fields.append(gr.Textbox(placeholder=example, **shared))
+    return fields
 
 
 def _policies(num_views: int) -> list[tuple[str, str]]:
@@ -265,7 +272,6 @@ def _policies(num_views: int) -> list[tuple[str, str]]:
     fixed = "fixed:" + ",".join(["0", "0.5"] if num_views == 2 else steps)
     return [
         ("as the model is set up", OWN_POLICY),
-        ("by content (image)", "image"),
-        ("by question (task)", "task"),
+        *((f"{_CHOSEN.get(name, name)} ({name})", name) for name in POLICIES if name != "fixed"),
         (f"always the same ({fixed})", fixed),
     ]

@@ -1,4 +1,4 @@
-"""The running server: its socket, its signals, and its end."""
+"""Run an ASGI application on a socket, until a signal stops it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.serve.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -23,24 +22,20 @@ _TICK = 0.05  # seconds
 
 
 class HttpServer:
-    """uvicorn in a thread of its own, where it leaves signals to us.
-
-    At a signal uvicorn would close its port at once. Here the port stays open until the running
-    requests are finished, so that new ones get 503 and GET /health says why.
+    """Runs uvicorn in a thread so that we handle the signals.
 
     Args:
-        app: made by `create_app`.
+        app: the application.
         bound: the socket of `bind`.
     """
 
     def __init__(self, app: FastAPI, bound: socket.socket) -> None:
-        self.service: Service = app.state.service
         self._bound = bound
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
                 log_config=None,
-                access_log=False,  # the gate writes it
+                access_log=False,
                 server_header=False,
                 ws="none",
                 timeout_graceful_shutdown=_CLOSING,
@@ -59,59 +54,54 @@ class HttpServer:
         """Begin to serve."""
         self._bound.listen()  # from here on clients are kept waiting instead of refused
         self._thread.start()
-        logger.info("%s on http://%s:%d", self.service.model, *_address(self._bound))
 
-    def stop(self, hurry: Callable[[], bool] = lambda: False) -> int:
-        """Refuse new requests, finish the running ones, and end.
-
-        Args:
-            hurry: asked again and again; True ends the wait before the grace is over.
-
-        Returns:
-            How many requests were cut off.
-        """
-        traffic = self.service.traffic
-        traffic.closing = True
-        deadline = time.monotonic() + self.service.settings.grace
-        while traffic.running and time.monotonic() < deadline and not hurry():
-            time.sleep(_TICK)
+    def stop(self) -> None:
+        """Close the port, cancel the running requests, and end."""
         self._server.should_exit = True
         self._thread.join()
-        return traffic.cut_off
 
 
-def run(app: FastAPI, bound: socket.socket) -> int:
-    """Serve until SIGTERM or SIGINT; returns how many requests were cut off.
+def run(
+    app: FastAPI,
+    bound: socket.socket,
+    *,
+    on_start: Callable[[str], None],
+    drain: Callable[[Callable[[], bool]], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
 
     Args:
-        app: made by `create_app`.
+        app: the application.
         bound: the socket of `bind`.
+        on_start: called with the server's URL once it listens.
+        drain: called at the signal, while the port is still open, with a function that tells
+            whether a second signal has been received.
     """
+    host, port = bound.getsockname()[:2]
     warn_if_open(bound)
     server = HttpServer(app, bound)
-    server.service.warm_up()
     received: list[int] = []
     handled = (signal.SIGINT, signal.SIGTERM)
     before = {one: signal.signal(one, lambda sent, _: received.append(sent)) for one in handled}
     server.start()
+    on_start(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     while not received and server.running:
         time.sleep(_TICK)
     if not received:
-        raise RuntimeError("the server's thread has ended by itself")
+        raise RuntimeError("the server thread exited unexpectedly")
     logger.info("%s: shutting down", signal.Signals(received[0]).name)
-    cut_off = server.stop(hurry=lambda: len(received) > 1)
+    if drain is not None:
+        drain(lambda: len(received) > 1)
+    server.stop()
     for one, handler in before.items():
         signal.signal(one, handler)
-    if cut_off:
-        logger.warning("%d requests were cut off", cut_off)
-    return cut_off
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket that does not listen yet, so that no client waits while the model is loaded.
 
     Raises:
-        InputError: an invalid port, or an address that is taken or not of this machine.
+        InputError: an invalid port, or an address that is taken or belongs to another machine.
     """
     if not 0 <= port < 2**16:  # the system would take the remainder
         raise InputError(f"port: expected a number from 0 to {2**16 - 1}, got {port}")
@@ -135,15 +125,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 def warn_if_open(bound: socket.socket) -> None:
     """Warn if the socket can be reached from other machines."""
-    host, _ = _address(bound)
-    if not ipaddress.ip_address(host.strip("[]")).is_loopback:
+    host = bound.getsockname()[0]
+    if not ipaddress.ip_address(host).is_loopback:
         logger.warning(
             "%s is open to the network: anybody who can reach it can use the model, there is no "
             "password and no encryption; put a proxy in front of it",
             host,
         )
-
-
-def _address(bound: socket.socket) -> tuple[str, int]:
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]" if ":" in host else host, port

@@ -1,8 +1,7 @@
-"""The json of requests and answers as pydantic models; the OpenAPI page shows their texts."""
+"""Requests and answers as pydantic models; the OpenAPI page shows their descriptions."""
 
 # No `from __future__ import annotations`: FastAPI and pydantic evaluate them, also on Python 3.9.
 
-import dataclasses
 from typing import Annotated, Any, Literal, Optional, TypeVar, Union
 
 from pydantic import (
@@ -19,13 +18,14 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.questions import TASKS, Questions
+from lavis_dynrefer.views.policies import POLICIES
 
-_QUESTIONS = {item.name for item in dataclasses.fields(Questions)}
+_REGIONS = {"boxes", "masks", "format", "normalised"}  # all other fields are questions
 
 
 def _number(value: Any) -> Any:
-    """A whole number stays one: whole numbers are pixels, fractions may be normalised."""
+    """Integers are kept as such: they are pixels, fractions may be normalised."""
     if type(value) not in (int, float) or not -1e30 < value < 1e30:
         raise ValueError(f"expected a finite number, got {value!r:.60}")
     return value
@@ -42,17 +42,23 @@ def _kind_of_mask(value: Any) -> str:
 
 
 Item = TypeVar("Item")
-# Stops at the first mistake: a body may hold millions, and each takes memory.
+# Stops at the first error: a body may have millions, and each takes memory.
 List = Annotated[list[Item], Field(fail_fast=True)]
 Number = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number"})]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Task = Literal["caption", "tags", "attributes", "categories"]
+Task = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TASKS)})]  # see `Questions`
 
 
-class RunLengths(BaseModel):
+class Body(BaseModel):
+    """Part of a request; "yes" is no boolean, and "1" no number."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class RunLengths(Body):
     """A mask as COCO's run-length encoding: columns from left to right, each from top to bottom."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
     size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the image")
     counts: Union[str, List[NonNegativeInt]] = Field(description="compressed, or a list of runs")
@@ -64,7 +70,7 @@ Mask = Annotated[
 ]
 
 
-class RegionFields(BaseModel):
+class RegionFields(Body):
     """Regions and questions, as `RegionPredictor.predict` takes them."""
 
     boxes: Annotated[Optional[List[List[Number]]], BeforeValidator(_rows)] = Field(
@@ -88,22 +94,21 @@ class RegionFields(BaseModel):
         None, description="words to tag with, which also steer the caption; null: the model's own"
     )
     controls: List[Word] = Field([], description="words that every caption should mention")
-    tasks: List[Task] = Field(
-        ["caption", "tags", "attributes", "categories"],
-        min_length=1,
-        description="what to answer",
-    )
+    tasks: List[Task] = Field(list(TASKS), min_length=1, description="what to answer")
     views: Optional[str] = Field(
-        None, description="view policy: image, task, random, or fixed:0,0.5; null: the model's own"
+        None,
+        description=f"view policy: {', '.join(sorted({*POLICIES} - {'fixed'}))}, or scales as in "
+        "fixed:0,0.5; null: the model's own",
     )
 
     def questions(self) -> Questions:
-        """What is asked about every region.
+        """The questions about every region.
 
         Raises:
-            InputError: invalid words, or an unknown view policy.
+            InputError: invalid words, an unknown task, or an unknown view policy.
         """
-        return Questions(**self.model_dump(include=_QUESTIONS))
+        names = RegionFields.model_fields.keys() - _REGIONS
+        return Questions(**{name: getattr(self, name) for name in names})
 
 
 class RegionsBody(RegionFields):
@@ -116,13 +121,13 @@ class RegionsBody(RegionFields):
     )
 
 
-class ImageUrl(BaseModel):
+class ImageUrl(Body):
     """The image of a message."""
 
     url: str = Field(description="data URL of the image; the server fetches nothing")
 
 
-class ContentPart(BaseModel):
+class ContentPart(Body):
     """One part of a message."""
 
     type: str = Field(description="text or image_url")
@@ -130,15 +135,15 @@ class ContentPart(BaseModel):
     image_url: Optional[Union[ImageUrl, str]] = None
 
 
-class Message(BaseModel):
+class Message(Body):
     """One message; only those of the user are read."""
 
     role: str
     content: Optional[Union[str, List[ContentPart]]] = None
 
 
-class StreamOptions(BaseModel):
-    """What a stream ends with."""
+class StreamOptions(Body):
+    """End of a stream."""
 
     include_usage: bool = False
 
@@ -159,7 +164,7 @@ class ChatBody(RegionFields):
 
 
 class Batch(BaseModel):
-    """What was answered together."""
+    """Requests and regions that were answered together."""
 
     requests: int
     regions: int
@@ -211,7 +216,7 @@ class Health(BaseModel):
     device: str
     queue: int = Field(description="requests waiting for the model")
     answering: int = Field(description="requests in the batch that the model is answering")
-    requests: int = Field(description="all requests under way, including this one")
+    requests: int = Field(description="all requests in progress, including this one")
 
 
 class ModelCard(BaseModel):

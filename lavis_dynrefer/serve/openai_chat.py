@@ -1,4 +1,4 @@
-"""Regions in the form of OpenAI's chat: what is asked, and the answer.
+"""Regions in the format of OpenAI's chat: requests and answers.
 
 The region is given as `boxes` or `masks` beside the messages, as <box>x1,y1,x2,y2</box> in the
 user's last text, or as the alpha channel of the image, as clients of NVIDIA's describe-anything
@@ -18,22 +18,19 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.serve.json_bodies import ChatBody, ContentPart, Message
+from lavis_dynrefer.serve.request_batching import CroppedRequest
 from lavis_dynrefer.serve.request_errors import RequestError
-from lavis_dynrefer.serve.request_reading import (
-    CroppedRequest,
-    RequestReader,
-    check_limits,
-    parse_body,
-)
+from lavis_dynrefer.serve.request_reading import RequestReader, parse_body
 from lavis_dynrefer.serve.sent_images import SentImage, decode_base64, open_sent_image
 from lavis_dynrefer.structures import RegionPrediction
 
 # Without "<" in between: else every unclosed <box> would be searched through to the end.
 _BOX = re.compile(r"<box>([^<]*)</box>", re.IGNORECASE)
 _IN_TEXT = ("caption", "tags")
+_MAX_NAME = 60  # characters of a model's name
 
 
 def read_chat(
@@ -47,25 +44,29 @@ def read_chat(
         models: names of the model.
 
     Raises:
-        RequestError, InputError: anything that cannot be answered.
+        RequestError, InputError: the request cannot be answered.
     """
     body = parse_body(ChatBody, data)
-    if body.model not in models:
-        raise RequestError(
-            "not_found", f"model: expected one of {sorted(models)}, got {body.model!r:.60}"
-        )
+    problem = choice_problem("model", body.model[:_MAX_NAME], models)
+    if problem:
+        raise RequestError("not_found", problem)
     if not set(body.tasks) & set(_IN_TEXT):
         raise InputError(
             f"tasks: a chat answer is made of {' and '.join(_IN_TEXT)}, got {body.tasks}; "
             "ask POST /v1/regions for the others alone"
         )
-    check_limits(body, reader.limits)
-    questions = body.questions()
     users = [message for message in body.messages if message.role == "user"]
-    sent = open_sent_image(decode_base64(_image_url(users)), max_pixels=reader.limits.max_pixels)
-    if body.masks is None:
-        body.boxes = _boxes(body, _texts(users[-1]), sent)
-        check_limits(body, reader.limits)
+    url = _image_url(users)
+    written = [_written_box(match) for match in _BOX.findall(_texts(users[-1]))]
+    if written and body.masks is None:
+        if body.boxes:
+            raise InputError("expected boxes in the text or beside it, got both")
+        body.boxes = written
+    questions = reader.check(body)
+    sent = open_sent_image(decode_base64(url), max_pixels=reader.limits.max_pixels)
+    if body.masks is None and not body.boxes:
+        body.boxes = [_alpha_box(sent)]
+        body.format, body.normalised = "xyxy", False
     return body, reader.crop(body, sent.image, questions)
 
 
@@ -82,10 +83,10 @@ def answer_text(predictions: Sequence[RegionPrediction], tasks: Collection[str])
 
 
 class TokenCounter:
-    """Counts what the language model reads of the regions, and what it writes.
+    """Counts the queries that the language model reads, and the tokens that it writes.
 
     Args:
-        model: its queries are counted, and the tokens of its language model's tokenizer, if any.
+        model: its queries and the tokenizer of its language model, if it has one, are used.
     """
 
     def __init__(self, model: DynRefer) -> None:
@@ -181,13 +182,7 @@ def _image_url(users: Sequence[Message]) -> str:
     )
 
 
-def _boxes(body: ChatBody, text: str, sent: SentImage) -> list[list[Any]]:
-    written = [_written_box(match) for match in _BOX.findall(text)]
-    if body.boxes and written:
-        raise InputError("expected boxes in the text or beside it, got both")
-    boxes = body.boxes or written
-    if boxes:
-        return boxes
+def _alpha_box(sent: SentImage) -> list[Any]:
     if sent.alpha_box is None:
         width, height = sent.image.size
         raise InputError(
@@ -195,10 +190,9 @@ def _boxes(body: ChatBody, text: str, sent: SentImage) -> list[list[Any]]:
             "beside the messages, or an image whose alpha channel is the mask; "
             f"the whole image is <box>0,0,{width},{height}</box>"
         )
-    body.format, body.normalised = "xyxy", False
     if sent.alpha_box[2:] == (0, 0):
         raise InputError("the image's alpha channel is transparent everywhere")
-    return [list(sent.alpha_box)]
+    return list(sent.alpha_box)
 
 
 def _written_box(text: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Requests that ask the same are answered together, by the one thread that uses the model."""
+"""Requests with the same questions are answered together, by the one thread that runs the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.serve.request_errors import RequestError
-from lavis_dynrefer.serve.request_reading import CroppedRequest
+from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.structures import RegionPrediction
 
 logger = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ class Answered:
 
     Args:
         predictions: one per region, in order.
-        queue_seconds: how long it waited.
-        model_seconds: how long its batch took.
-        batch_requests: requests of that batch.
-        batch_regions: regions of that batch.
+        queue_seconds: time in the queue.
+        model_seconds: time for its whole batch.
+        batch_requests: requests in that batch.
+        batch_regions: regions in that batch.
     """
 
     predictions: list[RegionPrediction]
@@ -41,40 +41,49 @@ class Answered:
     batch_regions: int
 
 
-@dataclass(eq=False)
-class _Job:
-    request: CroppedRequest
-    arrived: float
-    future: Future[Answered] = field(default_factory=Future)
+@dataclass(frozen=True, eq=False)
+class CroppedRequest:
+    """A request that is ready for the model.
+
+    Args:
+        questions: what to answer.
+        samples: cropped views of the regions, as `RegionPredictor.crop` returns them.
+        image_size: width and height of the image in pixels.
+        answered: the result; cancelling it removes the request from the queue.
+        arrived: when it was cropped, by `time.monotonic`.
+    """
+
+    questions: Questions
+    samples: Sequence[dict[str, Any]]
+    image_size: tuple[int, int]
+    answered: Future[Answered] = field(default_factory=Future)
+    arrived: float = field(default_factory=time.monotonic)
+
+    def __len__(self) -> int:
+        return sum(len(sample["views"]) for sample in self.samples)
 
 
 class Batcher:
     """A queue in front of the model.
 
-    The request that has waited longest is next, together with all others that ask the same, as far
-    as they fit. While the model is busy, the next batch fills up by itself. When the model is idle,
-    a request waits only for requests that are already being received.
+    The request that has waited longest is next, together with all others that have the same
+    questions, as far as they fit. While the model is busy, the next batch fills up by itself. When
+    the model is idle, a request waits only for requests that are already being received.
 
     Args:
         answer: `RegionPredictor.answer_samples`, called by one thread only. If it fails on a
             batch, it is called again with each request alone.
-        wait: most seconds that the first request of a batch waits for others.
-        most_regions: of a batch; a larger request is answered alone.
-        most_waiting: requests in the queue.
+        limits: of the queue and of a batch; a request with more regions is answered alone.
     """
 
-    def __init__(
-        self, answer: Answer, *, wait: float, most_regions: int, most_waiting: int
-    ) -> None:
+    def __init__(self, answer: Answer, limits: ServeSettings) -> None:
         self._answer = answer
-        self._wait = wait
-        self._most_regions = most_regions
-        self._most_waiting = most_waiting
-        self._waiting: list[_Job] = []
+        self._limits = limits
+        self._waiting: list[CroppedRequest] = []
         self._changed = threading.Condition()
         self._closed = False
         self._expected = 0  # requests being received or read
-        self.answering = 0  # requests of the batch that the model has now
+        self.answering = 0  # requests in the batch that the model is answering
         # A daemon: the model cannot be interrupted, and must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -93,12 +102,18 @@ class Batcher:
     def __len__(self) -> int:
         """Requests in the queue."""
         with self._changed:
-            return sum(not job.future.cancelled() for job in self._waiting)
+            self._waiting = [one for one in self._waiting if not one.answered.cancelled()]
+            return len(self._waiting)
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """Announce one more request for as long as the context is entered."""
+        """Announce one more request for as long as the context is entered.
+
+        Raises:
+            RequestError: the queue is full.
+        """
         with self._changed:
+            self._check_room(1)
             self._expected += 1
         try:
             yield
@@ -108,22 +123,28 @@ class Batcher:
                 self._changed.notify_all()
 
     def submit(self, request: CroppedRequest) -> Future[Answered]:
-        """Put a request into the queue; cancelling its future removes it.
+        """Put a request into the queue; returns its `answered`.
 
         Raises:
-            RequestError: too many are waiting, or the batcher is closed.
+            RequestError: the queue is full, or the batcher is closed.
         """
         with self._changed:
-            self._waiting = [job for job in self._waiting if not job.future.cancelled()]
-            if self._closed or len(self._waiting) >= self._most_waiting:
-                raise RequestError(
-                    "overloaded",
-                    f"{len(self._waiting)} requests are waiting for the model; try again later",
-                )
-            job = _Job(request, time.monotonic())
-            self._waiting.append(job)
+            self._check_room(len(request))
+            self._waiting.append(request)
             self._changed.notify_all()
-        return job.future
+        return request.answered
+
+    def _check_room(self, regions: int) -> None:
+        requests, waiting = len(self), sum(map(len, self._waiting))
+        full = requests >= self._limits.max_queue
+        if requests and waiting + regions > self._limits.max_queue_regions:
+            full = True
+        if full or self._closed:
+            raise RequestError(
+                "overloaded",
+                f"{requests} requests with {waiting:,} regions are waiting for the model; "
+                "try again later",
+            )
 
     def _run(self) -> None:
         while True:
@@ -136,57 +157,64 @@ class Batcher:
             self.answering = 0
             del batch  # else its views would stay in memory until the next one
 
-    def _next_batch(self) -> list[_Job] | None:
-        """The next jobs, all asking the same; None if the batcher is closed and empty."""
+    def _next_batch(self) -> list[CroppedRequest] | None:
+        """The next requests with equal questions; None if the batcher is closed and empty."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             if not self._waiting:
                 return None
-            until = self._waiting[0].arrived + self._wait
+            until = self._waiting[0].arrived + self._limits.batch_wait
             while not self._closed and self._waiting:
                 left = until - time.monotonic()
-                if left <= 0 or not self._expected or self._is_full():
+                full = sum(map(len, self._alike())) >= self._limits.batch_regions
+                if left <= 0 or not self._expected or full:
                     break
                 self._changed.wait(left)
             batch = self._fitting()
-            self._waiting = [job for job in self._waiting if job not in batch]
-        return [job for job in batch if job.future.set_running_or_notify_cancel()]
+            self._waiting = [one for one in self._waiting if one not in batch]
+        return [one for one in batch if one.answered.set_running_or_notify_cancel()]
 
-    def _is_full(self) -> bool:
-        return sum(len(job.request) for job in self._alike()) >= self._most_regions
+    def _alike(self) -> list[CroppedRequest]:
+        """The requests with the same questions as the first."""
+        questions = self._waiting[0].questions if self._waiting else None
+        return [one for one in self._waiting if one.questions == questions]
 
-    def _alike(self) -> list[_Job]:
-        """The jobs that ask the same as the first."""
-        questions = self._waiting[0].request.questions if self._waiting else None
-        return [job for job in self._waiting if job.request.questions == questions]
-
-    def _fitting(self) -> list[_Job]:
-        batch: list[_Job] = []
+    def _fitting(self) -> list[CroppedRequest]:
+        batch: list[CroppedRequest] = []
         regions = 0
-        for job in self._alike():
-            if not batch or regions + len(job.request) <= self._most_regions:
-                batch.append(job)
-                regions += len(job.request)
+        for request in self._alike():
+            if not batch or regions + len(request) <= self._limits.batch_regions:
+                batch.append(request)
+                regions += len(request)
         return batch
 
-    def _answer_batch(self, batch: list[_Job]) -> None:
+    def _answer_batch(self, batch: list[CroppedRequest]) -> None:
         started = time.monotonic()
-        samples = [sample for job in batch for sample in job.request.samples]
+        samples = [sample for request in batch for sample in request.samples]
         try:
-            answers = iter(self._answer(samples, batch[0].request.questions))
+            answers = iter(self._answer(samples, batch[0].questions))
         except Exception as error:
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
+                batch[0].answered.set_exception(error)
                 return
-            logger.warning("a batch of %d requests failed (%s); one by one", len(batch), error)
-            for job in batch:
-                self._answer_batch([job])
+            logger.warning(
+                "a batch of %d requests failed (%s); retrying its requests one by one",
+                len(batch),
+                error,
+            )
+            for request in batch:
+                self._answer_batch([request])
             return
         took = time.monotonic() - started
-        regions = sum(len(job.request) for job in batch)
-        for job in batch:
-            predictions = list(islice(answers, len(job.request)))
-            job.future.set_result(
-                Answered(predictions, started - job.arrived, took, len(batch), regions)
+        regions = sum(map(len, batch))
+        for request in batch:
+            request.answered.set_result(
+                Answered(
+                    list(islice(answers, len(request))),
+                    started - request.arrived,
+                    took,
+                    len(batch),
+                    regions,
+                )
             )

@@ -1,4 +1,4 @@
-"""Errors as clients see them: a status, a type for programs, a message for people."""
+"""Errors sent to clients: a status, a type for programs, a message for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from lavis_dynrefer.errors import DynReferError
+from lavis_dynrefer.errors import DynReferError, shorten
 from lavis_dynrefer.settings import validation_problems
 
 STATUS = {
@@ -23,8 +23,8 @@ STATUS = {
     "timeout": 504,
 }
 RETRY_AFTER = 1  # seconds
-_LONGEST = 1000  # characters of a message
-_SHOWN = 3  # mistakes of one body
+_MAX_MESSAGE = 1000  # characters
+_MAX_PROBLEMS = 3  # that are named
 
 
 class RequestError(DynReferError):
@@ -32,7 +32,7 @@ class RequestError(DynReferError):
 
     Args:
         kind: one of `STATUS`.
-        message: what was expected, what came, and what to do.
+        message: what was expected, what was received, and what to do.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -47,10 +47,7 @@ class RequestError(DynReferError):
 
     def body(self) -> dict[str, Any]:
         """The answer: {"error": {"type", "message"}}."""
-        message = str(self)
-        if len(message) > _LONGEST:
-            message = message[: _LONGEST - 1] + "…"
-        return {"error": {"type": self.kind, "message": message}}
+        return {"error": {"type": self.kind, "message": shorten(str(self), _MAX_MESSAGE)}}
 
 
 class ErrorDetail(BaseModel):
@@ -74,11 +71,11 @@ def error_of_status(status: int, detail: str) -> RequestError:
 
 
 def error_of_body(error: ValidationError, model: type[BaseModel]) -> RequestError:
-    """The error for a body that does not fit its model: its first mistakes, each with its place."""
+    """The error for a body that does not fit its model; names the first problems."""
     first = error.errors(include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return RequestError("invalid_request", f"the request is not valid json: {first['msg']}")
-    problems = validation_problems(error, model=model, most=_SHOWN)
-    if error.error_count() > _SHOWN:
-        problems.append(f"and {error.error_count() - _SHOWN:,} more")
+    problems = validation_problems(error, model=model, most=_MAX_PROBLEMS)
+    if error.error_count() > _MAX_PROBLEMS:
+        problems.append(f"and {error.error_count() - _MAX_PROBLEMS:,} more")
     return RequestError("unprocessable", "; ".join(problems))

@@ -1,4 +1,4 @@
-"""The outermost layer: how many requests at once, how many bytes, and one log line for each."""
+"""Outermost layer: limits the number and size of requests, and logs one line for each."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lavis_dynrefer.serve.request_errors import RequestError
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PATH = 200  # characters in the log
-_LONGEST_LENGTH = 18  # digits; Python refuses to parse thousands
+_MAX_PATH = 200  # characters in the log
+_MAX_DIGITS = 18  # of a content-length; Python refuses to parse thousands
 
 
 @dataclass
 class Traffic:
-    """The requests under way, shared by the gate, the service and the server.
+    """The requests in progress, shared by the gate and the service.
 
     Args:
         max_requests: POST requests at once.
         max_body: bytes of a request.
-        running: requests under way.
+        running: requests in progress.
         closing: new POST requests are refused.
         cut_off: requests that were cancelled by the server.
     """
@@ -63,7 +63,7 @@ class RequestGate:
         state = scope.setdefault("state", {})  # the endpoints put the number of regions there
         self._traffic.running += 1
 
-        async def send_noting(message: Message) -> None:
+        async def send_recording(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -71,39 +71,40 @@ class RequestGate:
 
         try:
             self._check(scope)
-            await self._app(scope, self._counting(receive), send_noting)
+            await self._app(scope, self._counting(receive), send_recording)
         except (Exception, asyncio.CancelledError) as error:
             self._traffic.cut_off += isinstance(error, asyncio.CancelledError)
             if status:  # half an answer is out; the connection is cut
                 raise
             shown = _error_for_client(error)
             response = JSONResponse(shown.body(), shown.status, shown.headers)
-            await response(scope, receive, send_noting)
+            await response(scope, receive, send_recording)
         finally:
             self._traffic.running -= 1
             logger.info(
                 "%s %s %d %.1f ms%s",
                 scope["method"],
-                quote(scope["path"])[:_LONGEST_PATH],
+                quote(scope["path"])[:_MAX_PATH],
                 status,
                 1000 * (time.monotonic() - started),
                 f" {state['regions']} regions" if "regions" in state else "",
             )
 
     def _check(self, scope: Scope) -> None:
-        """Refuse a POST request by its head alone."""
+        """Refuse a POST request by its headers."""
         if scope["method"] != "POST":
             return
         if self._traffic.closing:
             raise RequestError("shutting_down", "the server is shutting down; ask another one")
-        most = self._traffic.max_requests
-        if self._traffic.running > most:
-            raise RequestError("overloaded", f"{most} requests are under way; try again later")
+        if self._traffic.running > self._traffic.max_requests:
+            raise RequestError(
+                "overloaded",
+                f"{self._traffic.max_requests} requests are in progress; try again later",
+            )
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or len(length) > _LONGEST_LENGTH:
-            raise self._too_long()
-        if int(length) > self._traffic.max_body:
-            raise self._too_long()
+        valid = length.isdigit() and len(length) <= _MAX_DIGITS
+        if not valid or int(length) > self._traffic.max_body:
+            raise self._too_large()
 
     def _counting(self, receive: Receive) -> Receive:
         """Count the bytes received: a chunked body does not announce its length."""
@@ -114,14 +115,15 @@ class RequestGate:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._traffic.max_body:
-                raise self._too_long()
+                raise self._too_large()
             return message
 
         return receive_counting
 
-    def _too_long(self) -> RequestError:
-        most = self._traffic.max_body
-        return RequestError("too_large", f"expected a request of at most {most:,} bytes")
+    def _too_large(self) -> RequestError:
+        return RequestError(
+            "too_large", f"expected a request of at most {self._traffic.max_body:,} bytes"
+        )
 
 
 def _error_for_client(error: BaseException) -> RequestError:
@@ -129,7 +131,7 @@ def _error_for_client(error: BaseException) -> RequestError:
         return error
     if isinstance(error, InputError):
         return RequestError("unprocessable", str(error))
-    if isinstance(error, asyncio.CancelledError):  # by uvicorn, at the end of its patience
-        return RequestError("shutting_down", "the server stopped before there was an answer")
+    if isinstance(error, asyncio.CancelledError):  # by uvicorn, after its graceful-shutdown timeout
+        return RequestError("shutting_down", "the server stopped before the request was answered")
     logger.error("a request failed", exc_info=error)
-    return RequestError("internal_error", "the server failed; its log says why")
+    return RequestError("internal_error", "internal error; see the server log")

@@ -1,58 +1,39 @@
-"""From the bytes of a request to cropped views and questions, before it waits for the model."""
+"""From the bytes of a request to questions and cropped views, before it waits for the model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Sized
+from typing import TypeVar
 
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images import boxes_of_masks, pixel_boxes
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.questions import Questions
-from lavis_dynrefer.serve.json_bodies import RegionFields, RegionsBody, RunLengths
+from lavis_dynrefer.serve.json_bodies import RegionFields, RegionsBody
+from lavis_dynrefer.serve.request_batching import CroppedRequest
 from lavis_dynrefer.serve.request_errors import RequestError, error_of_body
 from lavis_dynrefer.serve.sent_images import decode_base64, open_sent_image
 from lavis_dynrefer.serve.service_limits import ServeSettings
 
 Body = TypeVar("Body", bound=BaseModel)
-_LISTS = ("attributes", "categories", "tags", "controls")
-_MOST_COMMAS = 200_000  # of a body; base64 has none
-
-
-@dataclass(frozen=True, eq=False)
-class CroppedRequest:
-    """A request that is ready for the model.
-
-    Args:
-        questions: what to answer; requests that ask the same can be answered together.
-        samples: cropped views of the regions, as `RegionPredictor.crop` returns them.
-        image_size: width and height of the image in pixels.
-    """
-
-    questions: Questions
-    samples: Sequence[dict[str, Any]]
-    image_size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return sum(len(sample["views"]) for sample in self.samples)
+WORD_LISTS = ("attributes", "categories", "tags", "controls")
+_MAX_COMMAS = 200_000  # in a body; base64 has none
 
 
 def parse_body(model: type[Body], data: bytes) -> Body:
-    """A body as its model.
+    """Parse a body as its model.
 
     Raises:
-        RequestError: invalid json, invalid fields (names the first), or more values than can be
-            parsed in little memory.
+        RequestError: invalid json, invalid fields, or more values than can be parsed in little
+            memory.
     """
     commas = data.count(b",")
-    if commas > _MOST_COMMAS:
+    if commas > _MAX_COMMAS:
         raise RequestError(
             "too_large",
-            f"expected json of at most {_MOST_COMMAS:,} commas, got {commas:,}; send several "
+            f"expected json of at most {_MAX_COMMAS:,} commas, got {commas:,}; send several "
             "requests, and compressed run lengths",
         )
     try:
@@ -61,34 +42,38 @@ def parse_body(model: type[Body], data: bytes) -> Body:
         raise error_of_body(error, model) from error
 
 
-def check_limits(body: RegionFields, limits: ServeSettings) -> None:
-    """Refuse too many regions or words.
+def check_limits(questions: Questions, regions: Sized | None, limits: ServeSettings) -> None:
+    """Refuse too many words or regions.
+
+    Args:
+        questions: their words are counted.
+        regions: boxes or masks.
+        limits: of a request.
 
     Raises:
         RequestError: names the limit.
     """
-    regions = body.boxes if body.masks is None else body.masks
     if regions is not None and len(regions) > limits.max_boxes:
         raise RequestError(
             "too_large",
             f"expected at most {limits.max_boxes:,} regions, got {len(regions):,}; "
             "send several requests",
         )
-    for name in _LISTS:
-        words: Sequence[str] = getattr(body, name) or ()
+    for name in WORD_LISTS:
+        words = [str(word) for word in getattr(questions, name) or ()]
         count = len(words)
-        if name == "attributes":  # "color:red/crimson": every synonym is asked about
+        if name == "attributes":  # each synonym counts: "color:red/crimson"
             count += sum(word.count("/") for word in words)
         if count > limits.max_words:
             raise RequestError(
                 "too_large", f"{name}: expected at most {limits.max_words:,} words, got {count:,}"
             )
-        long = next((word for word in words if len(word) > limits.max_word_length), None)
-        if long is not None:
+        longest = max(words, key=len, default="")
+        if len(longest) > limits.max_word_length:
             raise RequestError(
                 "too_large",
                 f"{name}: expected words of at most {limits.max_word_length} characters, got "
-                f"{len(long):,}: {long[:20]!r}...",
+                f"{len(longest):,}: {longest[:20]!r}...",
             )
 
 
@@ -112,11 +97,10 @@ class RequestReader:
             uploaded: the image file, unless it is in the json.
 
         Raises:
-            RequestError, InputError: anything that cannot be answered.
+            RequestError, InputError: the request cannot be answered.
         """
         body = parse_body(RegionsBody, data)
-        check_limits(body, self.limits)
-        questions = body.questions()
+        questions = self.check(body)
         if (body.boxes is None) == (body.masks is None):
             raise InputError("expected either boxes or masks")
         if (body.image is None) == (uploaded is None):
@@ -128,22 +112,28 @@ class RequestReader:
         image = open_sent_image(content, max_pixels=self.limits.max_pixels).image
         return self.crop(body, image, questions)
 
-    def crop(self, body: RegionFields, image: Image.Image, questions: Questions) -> CroppedRequest:
-        """Check the boxes or masks of a body and crop their views.
+    def check(self, body: RegionFields) -> Questions:
+        """The questions of a body; reads no image.
 
         Raises:
-            InputError: invalid boxes or masks, or a view policy that the model cannot use.
+            RequestError, InputError: invalid questions, or more words or regions than allowed.
         """
-        if body.masks is None:
-            boxes = pixel_boxes(
-                body.boxes, image.size, format=body.format, normalised=body.normalised
-            )
-        elif {"format", "normalised"} & body.model_fields_set:
-            raise InputError("format and normalised are about boxes; leave them out with masks")
-        else:
-            masks = [
-                mask.model_dump() if isinstance(mask, RunLengths) else mask for mask in body.masks
-            ]
-            boxes = pixel_boxes(boxes_of_masks(masks, image.size), image.size, normalised=False)
+        questions = body.questions()
+        check_limits(questions, body.boxes if body.masks is None else body.masks, self.limits)
+        return self._predictor.check(questions)
+
+    def crop(self, body: RegionFields, image: Image.Image, questions: Questions) -> CroppedRequest:
+        """Check the regions of a body and crop their views.
+
+        Raises:
+            InputError: invalid boxes or masks.
+        """
+        image, boxes = self._predictor.read(
+            image,
+            body.boxes,
+            masks=body.model_dump(include={"masks"})["masks"],
+            format=body.format,
+            normalised=body.normalised,
+        )
         samples = self._predictor.crop(image, boxes, questions.views)
         return CroppedRequest(questions, samples, image.size)

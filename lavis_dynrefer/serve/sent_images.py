@@ -1,4 +1,4 @@
-"""Images as strangers send them: base64 or a file, decoded without trust."""
+"""Decode untrusted images from clients: base64 or a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lavis_dynrefer.images.masks import box_from_array
-from lavis_dynrefer.images.opening import IMAGE_ERRORS, to_rgb, whole_files_only
+from lavis_dynrefer.images.opening import (
+    IMAGE_ERRORS,
+    exif_orientation,
+    to_rgb,
+    whole_files_only,
+)
 from lavis_dynrefer.serve.request_errors import RequestError
 from lavis_dynrefer.structures import Box
 
@@ -30,10 +35,12 @@ class SentImage:
         image: RGB, pixels as stored.
         alpha_box: tight box of the pixels that are not fully transparent, xyxy in pixels; None if
             there is no alpha channel or if it is opaque everywhere.
+        orientation: of its EXIF data, 1 for upright.
     """
 
     image: Image.Image
     alpha_box: Box | None
+    orientation: int
 
 
 def decode_base64(text: str) -> bytes:
@@ -62,7 +69,7 @@ def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
 
     Args:
         data: a file in one of `IMAGE_FORMATS`.
-        max_pixels: most width times height; checked before anything is decoded.
+        max_pixels: maximal width times height; checked before anything is decoded.
 
     Raises:
         RequestError: not an image, or a damaged or too large one.
@@ -70,8 +77,10 @@ def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
     try:
         with whole_files_only, Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             _check_size(image.size, max_pixels)
-            alpha_box = _alpha_box(image)
-            return SentImage(to_rgb(image), alpha_box)
+            alpha_box, orientation = _alpha_box(image), exif_orientation(image)
+            rgb = to_rgb(image)
+            rgb.info.pop("exif", None)  # else `open_image` would warn about the rotation
+            return SentImage(rgb, alpha_box, orientation)
     except UnidentifiedImageError as error:
         raise RequestError(
             "unsupported_media_type",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -27,16 +27,17 @@ from lavis_dynrefer.serve.openai_chat import (
     event_stream,
     read_chat,
 )
-from lavis_dynrefer.serve.request_batching import Answered, Batcher
+from lavis_dynrefer.serve.request_batching import Batcher, CroppedRequest
 from lavis_dynrefer.serve.request_errors import RequestError
 from lavis_dynrefer.serve.request_gate import Traffic
-from lavis_dynrefer.serve.request_reading import CroppedRequest, RequestReader
+from lavis_dynrefer.serve.request_reading import RequestReader
 from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.views.policies import POLICIES
 from lavis_dynrefer.views.reading_ahead import READERS
 
 Value = TypeVar("Value")
 _STOPPING = 1.0  # seconds for the model's thread to end when nothing is waiting
+_TICK = 0.05  # seconds
 
 
 class Service:
@@ -44,7 +45,7 @@ class Service:
 
     Args:
         predictor: the model.
-        name: model type; "dynrefer-" and this is the model's name for clients.
+        name: model type; clients know the model as "dynrefer-" and this.
         settings: limits and batching.
     """
 
@@ -55,12 +56,7 @@ class Service:
         self.traffic = Traffic(max_requests=settings.max_requests, max_body=settings.max_body)
         self.reader = RequestReader(predictor, settings)
         self.tokens = TokenCounter(predictor.model)
-        self.batcher = Batcher(
-            predictor.answer_samples,
-            wait=settings.batch_wait,
-            most_regions=settings.batch_regions,
-            most_waiting=settings.max_queue,
-        )
+        self.batcher = Batcher(predictor.answer_samples, settings)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._began = int(time.time())
 
@@ -71,11 +67,22 @@ class Service:
         self.batcher.start()
         yield
         await asyncio.get_running_loop().run_in_executor(None, self.batcher.close, _STOPPING)
-        self._readers.shutdown(wait=False)
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def warm_up(self) -> None:
         """Answer once, so that the first client does not wait for the embedded vocabularies."""
         self.predictor.predict(Image.new("RGB", (64, 64)), [[0, 0, 64, 64]])
+
+    def drain(self, stop_now: Callable[[], bool]) -> None:
+        """Refuse new requests, and wait until the running ones are finished or the grace is over.
+
+        Args:
+            stop_now: polled; True ends the grace period early.
+        """
+        self.traffic.closing = True
+        deadline = time.monotonic() + self.settings.grace
+        while self.traffic.running and time.monotonic() < deadline and not stop_now():
+            time.sleep(_TICK)
 
     async def health(self) -> Response:
         """Whether requests are accepted: 200, or 503 while the server is shutting down."""
@@ -105,11 +112,11 @@ class Service:
             tasks=list(TASKS),
             views=list(POLICIES),
             num_views=model.region_encoder.num_views,
-            limits=self.settings.model_dump(),
+            limits=dataclasses.asdict(self.settings),
         )
 
     async def models(self) -> dict[str, Any]:
-        """The model in OpenAI's form."""
+        """The model in OpenAI's format."""
         card = {"object": "model", "created": self._began, "owned_by": "lavis_dynrefer"}
         return {"object": "list", "data": [{"id": self.model, **card}]}
 
@@ -122,7 +129,7 @@ class Service:
         return await self._in_time(self._regions(request))
 
     async def chat(self, request: Request) -> Response:
-        """Describe regions of one image, in the form of OpenAI's chat.
+        """Describe regions of one image, in the format of OpenAI's chat.
 
         The region is `<box>x1,y1,x2,y2</box>` in the user's last text, `boxes` or `masks` beside
         the messages, or the alpha channel of the image. The answer has one line per region. The
@@ -134,17 +141,18 @@ class Service:
         started = time.monotonic()
         with self.batcher.expecting():
             data, uploaded = await _body(request, self.settings.max_body)
-            asked = await self._in_thread(partial(self.reader.read_regions, data, uploaded))
-            read = time.monotonic() - started
-            waiting = self._submit(request, asked)
-        answered = await _answered(request, waiting)
+            reading = self._readers.submit(self.reader.read_regions, data, uploaded)
+            cropped = await _while_connected(request, reading)
+            read_seconds = time.monotonic() - started
+            self._submit(request, cropped)
+        answered = await _while_connected(request, cropped.answered)
         timings = {
-            "read_ms": read,
+            "read_ms": read_seconds,
             "queue_ms": answered.queue_seconds,
             "model_ms": answered.model_seconds,
             "total_ms": time.monotonic() - started,
         }
-        width, height = asked.image_size
+        width, height = cropped.image_size
         document = {
             "image": {"width": width, "height": height},
             "model": self.model,
@@ -156,18 +164,19 @@ class Service:
             rows = [prediction.to_dict() for prediction in answered.predictions]
             return json.dumps({"regions": rows, **document}, allow_nan=False).encode()
 
-        return Response(await self._in_thread(write), media_type="application/json")
+        return Response(await asyncio.to_thread(write), media_type="application/json")
 
     async def _chat(self, request: Request) -> Response:
         names = (self.model, "dynrefer")
         with self.batcher.expecting():
             data = await request.body()
-            body, asked = await self._in_thread(partial(read_chat, self.reader, data, models=names))
-            waiting = self._submit(request, asked)
-        predictions = (await _answered(request, waiting)).predictions
+            reading = self._readers.submit(read_chat, self.reader, data, models=names)
+            body, cropped = await _while_connected(request, reading)
+            self._submit(request, cropped)
+        predictions = (await _while_connected(request, cropped.answered)).predictions
 
         def write() -> Response:
-            text = answer_text(predictions, asked.questions.tasks)
+            text = answer_text(predictions, cropped.questions.tasks)
             rows = [prediction.to_dict() for prediction in predictions]
             usage = self.tokens.usage(len(predictions), text)
             if not body.stream:
@@ -177,14 +186,11 @@ class Service:
             events = event_stream(self.model, text, rows, usage, with_usage=with_usage)
             return Response(events, media_type="text/event-stream")
 
-        return await self._in_thread(write)
+        return await asyncio.to_thread(write)
 
-    def _submit(self, request: Request, asked: CroppedRequest) -> Future[Answered]:
-        request.state.regions = len(asked)  # for the log
-        return self.batcher.submit(asked)
-
-    async def _in_thread(self, work: Callable[[], Value]) -> Value:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+    def _submit(self, request: Request, cropped: CroppedRequest) -> None:
+        request.state.regions = len(cropped)  # for the log
+        self.batcher.submit(cropped)
 
     async def _in_time(self, answer: Awaitable[Response]) -> Response:
         try:
@@ -192,13 +198,13 @@ class Service:
         except asyncio.TimeoutError as error:
             raise RequestError(
                 "timeout",
-                f"no answer within {self.settings.timeout:g} s; ask about fewer regions, or start "
+                f"no answer within {self.settings.timeout:g} s; send fewer regions, or start "
                 "the server with a longer --timeout",
             ) from error
 
 
 async def _body(request: Request, max_body: int) -> tuple[bytes, bytes | None]:
-    """The json, and the image file if it is not in the json; the file's name is not read."""
+    """The json, and the image file unless it is in the json; the file's name is not read."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return await request.body(), None
@@ -217,16 +223,16 @@ async def _body(request: Request, max_body: int) -> tuple[bytes, bytes | None]:
         return text.encode(), await image.read()
 
 
-async def _answered(request: Request, waiting: Future[Answered]) -> Answered:
-    """Wait for the model as long as the client does."""
-    answer = asyncio.wrap_future(waiting)
+async def _while_connected(request: Request, work: Future[Value]) -> Value:
+    """Wait for work as long as the client does, then cancel it if it has not begun."""
+    result = asyncio.wrap_future(work)
     gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect comes
-    both: set[asyncio.Future[Any]] = {answer, gone}
+    both: set[asyncio.Future[Any]] = {result, gone}
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
+        if not result.done():
             raise RequestError("client_gone", "the client closed the connection")
-        return answer.result()
+        return result.result()
     finally:
         gone.cancel()
-        answer.cancel()
+        result.cancel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.error
 import urllib.request
 import uuid
@@ -27,12 +26,20 @@ class Page:
     def get(self, path):
         return urllib.request.urlopen(self.address + path, timeout=60)
 
-    def ask(self, drawing, *fields):
-        """Press "Describe the boxes"; returns the html shown, or the error."""
+    def ask(self, drawing, **fields):
+        """Press "Describe the boxes" with texts of some fields; returns the html, or the error."""
         config = json.load(self.get("/config"))
-        number = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 6)
+        names = {one["id"]: one["props"].get("elem_id") for one in config["components"]}
+        press = next(
+            one for one in config["dependencies"] if names[one["targets"][0][0]] == "describe"
+        )
+        values = {"board": drawing, "views": "own", **fields}
         session = uuid.uuid4().hex
-        body = {"data": [drawing, *fields], "fn_index": number, "session_hash": session}
+        body = {
+            "data": [values.get(names[one], "") for one in press["inputs"]],
+            "fn_index": press["id"],
+            "session_hash": session,
+        }
         status, refusal = self.post("queue/join", body)
         if status != 200:
             return refusal["detail"]
@@ -85,18 +92,14 @@ def page(predictor, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         from lavis_dynrefer.demo.web_app import create_app
-        from lavis_dynrefer.demo.web_server import page_server
-        from lavis_dynrefer.serve.http_server import bind
+        from lavis_dynrefer.serve.http_server import HttpServer, bind
 
         settings = ServeSettings(max_pixels=1_000_000, max_body=2_000_000, max_boxes=20)
         bound = bind("127.0.0.1", 0)
-        bound.listen()
         app = create_app(predictor, folder=folder / "examples", settings=settings)
-        server = page_server(app)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
+        server = HttpServer(app, bound)
+        server.start()
         try:
             yield Page(f"http://127.0.0.1:{bound.getsockname()[1]}")
         finally:
-            server.should_exit = True
-            thread.join()
+            server.stop()

@@ -13,7 +13,6 @@ from PIL import Image
 
 from lavis_dynrefer.synthetic import make_scene, render
 
-FIELDS = ("", "", "", "", "own")
 BOX = {"xmin": 98, "ymin": 50, "xmax": 237, "ymax": 180, "color": "rgb(255, 168, 77)"}
 FILE = {"_type": "gradio.FileData"}
 
@@ -31,7 +30,7 @@ def test_answer_equals_the_predictors(page, predictor):
     image = page.upload("scene.png", png(scene))
 
     drawing = {"image": image, "boxes": [BOX], "orientation": 0}
-    html = page.ask(drawing, "", "", "flower, mug", "red", "task")
+    html = page.ask(drawing, tags="flower, mug", controls="red", views="task")
 
     assert re.search(r'class="dr-caption"><bdi>(.*?)</bdi>', html)[1] == expected.caption
     assert f"probability {expected.caption_score:.2f}" in html
@@ -43,10 +42,10 @@ def test_answer_equals_the_predictors(page, predictor):
 def test_mistake_becomes_a_notice_and_the_page_goes_on(page):
     image = page.upload("large.png", png(Image.new("RGB", (1100, 1000))))
 
-    notice = page.ask({"image": image, "boxes": [BOX]}, *FIELDS)
+    notice = page.ask({"image": image, "boxes": [BOX]})
 
     assert "at most 1,000,000 pixels, got 1100 x 1000" in notice
-    assert "There is no image yet" in page.ask(None, *FIELDS)
+    assert "There is no image yet" in page.ask(None)
 
 
 def test_only_other_boxes_or_views_are_encoded_again(page, predictor, monkeypatch):
@@ -61,15 +60,15 @@ def test_only_other_boxes_or_views_are_encoded_again(page, predictor, monkeypatc
     image = page.upload("scene.png", png(render(make_scene(0, 2_000_004))))
     drawing = {"image": image, "boxes": [BOX], "orientation": 0}
 
-    first = page.ask(drawing, *FIELDS)
+    first = page.ask(drawing)
     assert "mug" not in first
-    assert "mug" in page.ask(drawing, "", "mug, tree", "", "", "own")
-    assert page.ask(drawing, *FIELDS) == first
+    assert "mug" in page.ask(drawing, categories="mug, tree")
+    assert page.ask(drawing) == first
     assert encoded == [1]
 
-    page.ask({**drawing, "boxes": [BOX, BOX]}, *FIELDS)
-    page.ask(drawing, "", "", "", "", "task")
-    page.ask({**drawing, "orientation": 2}, *FIELDS)
+    page.ask({**drawing, "boxes": [BOX, BOX]})
+    page.ask(drawing, views="task")
+    page.ask({**drawing, "orientation": 2})
     assert encoded == [1, 2, 1, 1]
 
 
@@ -90,14 +89,14 @@ def test_files_that_nobody_uploaded_are_not_read(page, path):
         path = path.replace("{uploads}", os.environ["GRADIO_TEMP_DIR"])
     drawing = {"image": {"path": path, "meta": FILE}, "boxes": [BOX]}
 
-    assert "nothing but what is uploaded" in page.ask(drawing, *FIELDS)
+    assert "nothing but what is uploaded" in page.ask(drawing)
 
 
 def test_no_other_field_takes_a_url(page):
     url = {"path": "http://example.com/a.png", "meta": FILE}
 
-    assert "nothing but what is uploaded" in page.ask(None, url, "", "", "", "own")
-    assert "nothing but what is uploaded" in page.ask(None, [[{"x": url}]], "", "", "", "own")
+    assert "nothing but what is uploaded" in page.ask(None, attributes=url)
+    assert "nothing but what is uploaded" in page.ask(None, attributes=[[{"x": url}]])
 
 
 @pytest.mark.parametrize("body", [b"", b"path=/etc/hostname", b"[" * 100_000, b"\xff"])

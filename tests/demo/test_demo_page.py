@@ -76,7 +76,7 @@ def test_words_are_escaped(html):
 
 
 def test_notice_shows_its_reason_escaped():
-    notice = shown.notice(EVIL)
+    notice = shown.render_part("notice", message=EVIL)
 
     assert 'role="alert"' in notice
     assert "<script" not in notice
@@ -84,8 +84,8 @@ def test_notice_shows_its_reason_escaped():
 
 
 @pytest.mark.parametrize(("name", "warned"), [("tiny", True), ("flant5xl", False)])
-def test_head_warns_about_the_tiny_model(predictor, name, warned):
-    head = shown.head(predictor, name)
+def test_head_warns_about_the_tiny_model(name, warned):
+    head = shown.render_part("head", model=name, device="cpu", tiny=name == "tiny")
 
     assert f"<b>{name}</b> on cpu" in head
     assert ("only drawn scenes" in head) is warned

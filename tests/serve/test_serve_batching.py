@@ -1,4 +1,4 @@
-"""Which requests are answered together, and what happens to the others."""
+"""Batches of requests, and the queue in front of the model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ pytest.importorskip("pydantic", reason="needs the extra `serve`")
 import torch
 
 from lavis_dynrefer.questions import Questions
-from lavis_dynrefer.serve.request_batching import Batcher
+from lavis_dynrefer.serve import ServeSettings
+from lavis_dynrefer.serve.request_batching import Batcher, CroppedRequest
 from lavis_dynrefer.serve.request_errors import RequestError
-from lavis_dynrefer.serve.request_reading import CroppedRequest
 from lavis_dynrefer.structures import RegionPrediction
 
 FLOWERS, BOATS = (Questions(tasks=["categories"], categories=[name]) for name in ("flower", "boat"))
@@ -54,8 +54,9 @@ def batcher_of(model):
     """Makes a started batcher."""
     made = []
 
-    def make(*, wait=600, most_regions=8, most_waiting=99):
-        batcher = Batcher(model, wait=wait, most_regions=most_regions, most_waiting=most_waiting)
+    def make(*, wait=600, batch_regions=8, **limits):
+        settings = ServeSettings(batch_wait=wait, batch_regions=batch_regions, **limits)
+        batcher = Batcher(model, settings)
         made.append(batcher)
         batcher.start()
         return batcher
@@ -96,15 +97,15 @@ def test_other_questions_are_answered_in_another_batch(busy_batcher, model):
     assert [future.result(20).batch_requests for future in futures] == [2, 1, 2]
 
 
-def test_batch_has_at_most_so_many_regions(busy_batcher, model):
-    batcher = busy_batcher(most_regions=4)
+def test_batches_are_bounded_by_regions(busy_batcher, model):
+    batcher = busy_batcher(batch_regions=4)
     futures = [batcher.submit(request(regions)) for regions in (3, 2, 1, 9)]
     model.may.set()
     assert [len(future.result(20).predictions) for future in futures] == [3, 2, 1, 9]
     assert model.batches == [[1], [3, 1], [2], [9]]
 
 
-def test_requests_of_a_failed_batch_are_answered_one_by_one(busy_batcher, model):
+def test_requests_of_a_failed_batch_are_retried_one_by_one(busy_batcher, model):
     batcher = busy_batcher()
     futures = [batcher.submit(request(name=name)) for name in (1.0, 13.0, 2.0)]
     model.may.set()
@@ -114,15 +115,27 @@ def test_requests_of_a_failed_batch_are_answered_one_by_one(busy_batcher, model)
 
 
 def test_full_queue_refuses(busy_batcher):
-    batcher = busy_batcher(most_waiting=2)
+    batcher = busy_batcher(max_queue=2)
     batcher.submit(request())
     batcher.submit(request())
-    with pytest.raises(RequestError, match="2 requests are waiting"):
+    with pytest.raises(RequestError, match="2 requests with 2 regions are waiting"):
         batcher.submit(request())
+    with pytest.raises(RequestError, match="2 requests"), batcher.expecting():
+        pass
+
+
+@pytest.mark.parametrize("waiting", [[11], [6, 4]], ids=["one large request", "two"])
+def test_queue_is_bounded_by_regions_but_takes_one_request_of_any_size(busy_batcher, waiting):
+    batcher = busy_batcher(max_queue_regions=10)
+    for regions in waiting:
+        batcher.submit(request(regions))
+    with pytest.raises(RequestError, match=f"{sum(waiting)} regions are waiting"):
+        batcher.submit(request())
+    assert len(batcher) == len(waiting)
 
 
 def test_cancelled_request_leaves_the_queue_and_is_not_answered(busy_batcher, model):
-    batcher = busy_batcher(most_waiting=1)
+    batcher = busy_batcher(max_queue=1)
     assert batcher.submit(request(regions=5)).cancel()
     assert len(batcher) == 0
     future = batcher.submit(request())
@@ -148,13 +161,13 @@ def test_lone_request_does_not_wait(batcher_of, model):
 
 def test_full_batch_does_not_wait(batcher_of, model):
     model.may.set()
-    batcher = batcher_of(most_regions=2)
+    batcher = batcher_of(batch_regions=2)
     with batcher.expecting():
         futures = [batcher.submit(request()), batcher.submit(request())]
         assert [future.result(20).batch_requests for future in futures] == [2, 2]
 
 
-def test_request_waits_at_most_so_long(batcher_of, model):
+def test_wait_for_other_requests_is_bounded(batcher_of, model):
     model.may.set()
     batcher = batcher_of(wait=0.01)
     with batcher.expecting():

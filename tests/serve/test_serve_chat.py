@@ -179,6 +179,8 @@ BAD = {
         "ask POST /v1/regions for the others",
     ),
     "several answers": ([SMALL], {"n": 2}, 422, "n: expected 1"),
+    "on as a boolean": ([SMALL], {"stream": "on"}, 422, "stream: expected true or false"),
+    "boxes and masks": ([PLAIN], {"boxes": [], "masks": []}, 422, "expected either boxes or masks"),
     "many boxes": (
         [message("<box>1,2,3,4</box>" * 1001, Image.new("L", (9, 9)))],
         {},

@@ -14,7 +14,7 @@ import pytest
 from serve_client import Client, encoded, wait_until
 
 from lavis_dynrefer.cli import main
-from lavis_dynrefer.serve import ServeSettings, require_packages
+from lavis_dynrefer.serve import ServeSettings
 
 START = "import sys; from lavis_dynrefer.cli import main; sys.exit(main())"
 
@@ -132,4 +132,3 @@ def test_address_open_to_the_network_is_warned_about(serving, caplog):
 
 def test_settings_need_no_extra():
     assert ServeSettings().max_boxes == 1000
-    assert callable(require_packages)

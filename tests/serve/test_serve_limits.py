@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serve_client import encoded
+from PIL import Image
+from serve_client import encoded, wait_until
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
+from lavis_dynrefer.views.reading_ahead import READERS
+
+BOX = [[1, 2, 3, 4]]
 FEW = {"tasks": ["caption", "categories"], "categories": ["flower", "tree", "boat"]}
 
 
@@ -67,17 +72,80 @@ def test_too_many_requests_are_refused(serving, small_image):
 
 
 def test_full_queue_refuses_and_still_answers_its_requests(serving, predictor, small_image):
-    box = [[1, 2, 3, 4]]
     with serving(max_queue=1) as client, ThreadPoolExecutor(2) as pool:
         with predictor.using_model():
-            first = pool.submit(client.regions, small_image, box, **FEW)
+            first = pool.submit(client.regions, small_image, BOX, **FEW)
             client.wait_for(answering=1)
-            second = pool.submit(client.regions, small_image, box, **FEW)
+            second = pool.submit(client.regions, small_image, BOX, **FEW)
             client.wait_for(queue=1)
-            third = client.regions(small_image, box, **FEW)
+            third = client.regions(small_image, BOX, **FEW)
         assert third.error == "overloaded"
         assert "retry-after" in third.headers
         assert [first.result().status, second.result().status] == [200, 200]
+
+
+def test_full_queue_refuses_before_the_body_is_received(serving, predictor, small_image):
+    with serving(max_queue=1) as client, ThreadPoolExecutor(2) as pool, predictor.using_model():
+        pool.submit(client.regions, small_image, BOX, **FEW)
+        client.wait_for(answering=1)
+        pool.submit(client.regions, small_image, BOX, **FEW)
+        client.wait_for(queue=1)
+        with client.half_a_request({"boxes": []}) as finish:
+            client.wait_for(requests=3)  # the two before, and GET /health itself
+            assert finish().error == "overloaded"
+
+
+@pytest.fixture
+def blocked_readers(predictor, monkeypatch):
+    """Crops of blue images wait until `release` is set; counts how many have begun."""
+    release, begun = threading.Event(), []
+    crop = predictor.crop
+
+    def wait_and_crop(image, *arguments):
+        if image.getpixel((0, 0)) == (0, 0, 255):
+            begun.append(1)
+            assert release.wait(20)
+        return crop(image, *arguments)
+
+    monkeypatch.setattr(predictor, "crop", wait_and_crop)
+    yield release, begun
+    release.set()
+
+
+BLUE = Image.new("RGB", (40, 20), "blue")
+
+
+def test_answers_do_not_wait_for_the_reading_of_other_requests(
+    serving, predictor, small_image, blocked_readers
+):
+    release, begun = blocked_readers
+    with serving(batch_wait=0.0) as client, ThreadPoolExecutor(READERS + 1) as pool:
+        with predictor.using_model():
+            first = pool.submit(client.regions, small_image, BOX, **FEW)
+            client.wait_for(answering=1)
+            others = [pool.submit(client.regions, BLUE, BOX, **FEW) for _ in range(READERS)]
+            wait_until(lambda: len(begun) == READERS)
+        assert first.result(10).status == 200
+        release.set()
+        assert [other.result().status for other in others] == [200] * READERS
+
+
+def test_request_of_a_disconnected_client_is_not_read(serving, blocked_readers):
+    release, begun = blocked_readers
+    document = {"image": encoded(BLUE), "boxes": BOX, **FEW}
+    with serving() as client, ThreadPoolExecutor(READERS) as pool:
+        others = [pool.submit(client.post, "/v1/regions", document) for _ in range(READERS)]
+        wait_until(lambda: len(begun) == READERS)
+        connection = client.connect()
+        connection.request(
+            "POST", "/v1/regions", json.dumps(document), {"content-type": "application/json"}
+        )
+        client.wait_for(requests=READERS + 2)
+        connection.close()
+        client.wait_for(requests=READERS + 1)
+        release.set()
+        assert [other.result().status for other in others] == [200] * READERS
+    assert len(begun) == READERS
 
 
 def test_slow_answer_times_out(serving, predictor, small_image):
@@ -118,7 +186,7 @@ def test_unexpected_failure_is_reported_without_details(serving, predictor, smal
     finally:
         hook.remove()
     assert (reply.status, reply.error) == (500, "internal_error")
-    assert reply.message == "the server failed; its log says why"
+    assert reply.message == "internal error; see the server log"
     assert "ZeroDivisionError" in caplog.text
 
 

@@ -152,8 +152,19 @@ BAD_FIELDS = {
     ),
     "no word": ({"attributes": ["wet/"]}, 422, "attribute 'wet/': expected a word"),
     "a text": ({"controls": "red"}, 422, "controls: expected a list, got 'red'"),
-    "many words": ({"categories": ["x"] * 1001}, 413, "at most 1,000 words, got 1,001"),
-    "many synonyms": ({"attributes": ["a:" + "b/" * 40 + "c"] * 25}, 413, "1,000 words, got 1,025"),
+    "many words": (
+        {"categories": [str(n) for n in range(1001)]},
+        413,
+        "at most 1,000 words, got 1,001",
+    ),
+    "many synonyms": (
+        {"attributes": [f"{n}:" + "b/" * 40 + "c" for n in range(25)]},
+        413,
+        "1,000 words, got 1,025",
+    ),
+    "a repeated word": ({"categories": ["x", "x"]}, 422, "['x'] occur more than once"),
+    "yes as a boolean": ({"normalised": "yes"}, 422, "normalised: expected true or false"),
+    "an unknown task": ({"tasks": ["colour"]}, 422, "tasks: expected some of"),
     "a long word": ({"attributes": ["ü" * 101]}, 413, "at most 100 characters, got 101"),
     "no image": ({"image": None}, 422, "expected one image"),
 }
