@@ -141,7 +141,7 @@ DAMAGED = {
     "empty bytes": ([4, 5], b"", "got 0 in 0 runs"),
     "another sum": ([4, 5], "zzz", "damaged at the character 'z'"),
     "not ASCII": ([4, 5], "5é", "damaged at the character 'é'"),
-    "half a character": ([4, 5], "5\ud83d", "damaged at the character"),
+    "a lone surrogate": ([4, 5], "5\ud83d", "damaged at the character"),
     "cut off": ([4, 5], "5P", "end within a number: '5P'"),
     "a number without end": ([4, 5], "o" * 40 + "1", "damaged at the character 'o'"),
     "a negative run": ([4, 5], [-5, 25], "no negative run, got -5"),
