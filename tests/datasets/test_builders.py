@@ -137,20 +137,6 @@ def test_training_without_tags_is_logged(vg, caplog):
     assert dataset[0]["tags"] == [[]]
 
 
-def test_files_may_be_named_one_by_one(vg, tmp_path):
-    other = tmp_path / "elsewhere.json"
-    (vg / "region_descriptions.json").rename(other)
-
-    datasets = build(
-        "vg_region",
-        root=str(vg),
-        region_descriptions=str(other),
-        images={"storage": "images"},
-    )
-
-    assert len(datasets["train"]) == 2
-
-
 def test_the_two_archives_may_be_unpacked_into_the_root(vg):
     (vg / "images/VG_100K").rename(vg / "VG_100K")
     (vg / "images").rmdir()

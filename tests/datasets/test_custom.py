@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 from lavis.common.registry import registry
@@ -70,12 +69,6 @@ def test_a_region_has_everything_its_annotation_says(read):
     assert region.iscrowd
     assert found.category_names == ("dog", "tennis racket")
     assert [item.name for item in found.attributes] == ["red", "wet"]
-
-
-def test_several_annotations_of_a_box_are_several_captions(read):
-    found = read([dog(1), dog(2, caption="an animal")])
-
-    assert [region.caption for region in found.regions] == ["a dog", "an animal"]
 
 
 def test_regions_without_a_caption_are_left_out_of_training_only(read):
@@ -160,10 +153,6 @@ def test_single_bad_annotations_are_counted(read, row, reason):
     assert found.rejection_counts()[reason] == 1
 
 
-def test_an_annotation_with_an_unusable_box_stays_truth_in_evaluation(read):
-    assert len(read([dog(1), dog(2, (0, 0, 0, 0))], split="val").truth()) == 2
-
-
 def test_images_without_annotations_are_counted(read):
     assert read([dog(1)], images=[image(1), image(2)]).rejection_counts() == {"no_regions": 1}
 
@@ -226,13 +215,6 @@ def test_a_file_with_nothing_to_grade_is_refused(read):
 
     with pytest.raises(DatasetError, match=message):
         read([annotation(1, category_id=7)], split="val")
-
-
-def test_what_was_found_is_logged(read, caplog):
-    with caplog.at_level(logging.INFO):
-        read([dog(1, tags=["dog"]), dog(2)])
-
-    assert "of 2 annotations have {'caption': 2, 'tags': 1}" in caplog.text
 
 
 # ---- as a dataset -------------------------------------------------------------------------------

@@ -253,13 +253,6 @@ def test_a_sample_error_survives_the_way_from_a_worker():
     assert (error.reason, error.detail) == ("missing_image", "image 1")
 
 
-def test_lavis_finds_what_it_asks_a_dataset_for(build, region_set):
-    dataset = build(evaluator="reg")
-
-    assert dataset.region_set is region_set
-    assert (dataset.name, dataset.evaluator) == ("demo", "reg")
-
-
 ODD_IMAGES = {  # name -> size, of the other files 160 x 115
     "one_pixel.jpg": (1, 1),
     "width1.jpg": (1, 115),

@@ -119,18 +119,6 @@ def test_an_image_listed_twice_has_the_regions_of_both_lists(read):
 # ---- whole files --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", [None, {}, {"image_id": "x"}])
-def test_a_row_without_an_image_is_counted_in_every_split(read, row):
-    found = read(
-        entries=[*one_each(1, 2), row],
-        images=[image(1), image(2), row],
-        splits={"train": [2]},
-        asked=("train", "val"),
-    )
-
-    assert [part.rejection_counts() for part in found.values()] == 2 * [{"unreadable_entry": 2}]
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -216,13 +204,3 @@ def test_a_url_may_name_a_file_with_another_name(read, tmp_path, name):
     found = read(images=[image(1, url=f"https://example.org/VG_100K_2/{name}")])
 
     assert found.images[1].path.endswith(f"images/VG_100K_2/{name}")
-
-
-def test_a_missing_file_is_counted_per_region(read, tmp_path):
-    entries = [{"id": n, "regions": [region(n), region(10 + n)]} for n in (1, 2)]
-    (tmp_path / "images/VG_100K_2/2.jpg").unlink()
-
-    found = read(entries=entries, splits=BOTH)
-
-    assert found.rejection_counts() == {"missing_image": 2}
-    assert len(found.truth()) == 4

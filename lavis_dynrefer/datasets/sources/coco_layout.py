@@ -204,23 +204,24 @@ class ImageRows:
     """
 
     def __init__(self, rows: Mapping[int, Row], folder: ImageFolder) -> None:
-        self._rows = rows
-        self._folder = folder
+        self.rows = rows
+        self.folder = folder
         self._found: dict[int, ImageRecord | None] = {}
 
     def get(self, image_id: int) -> ImageRecord | None:
         """An image, with an empty path if its file is missing; None without name and size."""
         if image_id not in self._found:
-            self._found[image_id] = self._read(image_id)
+            self._found[image_id] = self.read(image_id)
         return self._found[image_id]
 
-    def _read(self, image_id: int) -> ImageRecord | None:
+    def read(self, image_id: int) -> ImageRecord | None:
+        """The image itself, which `get` keeps."""
         try:
-            row = self._rows[image_id]
+            row = self.rows[image_id]
             name = text_of(row["file_name"])
             width, height = side_length(row["width"]), side_length(row["height"])
         except ROW_ERRORS:
             return None
         # GLaMM's file names Visual Genome images without the folder of their archive.
-        path = self._folder.find(name, f"VG_100K/{name}", f"VG_100K_2/{name}") or ""
+        path = self.folder.find(name, f"VG_100K/{name}", f"VG_100K_2/{name}") or ""
         return ImageRecord(image_id, path, width, height)

@@ -22,7 +22,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     xyxy,
 )
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
-from lavis_dynrefer.datasets.sources.coco_layout import category_of, read_categories
+from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, category_of, read_categories
 from lavis_dynrefer.datasets.sources.collector import TRAIN, RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
@@ -79,11 +79,17 @@ def read_custom(
         named = ["category_id"] if labels.categories else []
         require_some(rows, ["caption", "attributes", *named], "to be graded on", source)
     collector = RegionCollector(name, split, stores)
-    listed = _CustomImages(entries, ImageFolder(images, IMAGES), collector, source)
+    listed = _CustomImages(
+        rows_by_id(entries, "image", source, [collector]), ImageFolder(images, IMAGES)
+    )
     boxes, counts = BoxFit(), Counter[str]()
     for row in rows:
         _collect(row, labels, listed, collector, boxes, counts)
-    listed.finish(source)
+    for image_id in listed.rows:
+        if image_id not in listed.used:
+            detail = f"image {image_id} has no readable annotation"
+            collector.leave_out("no_regions", detail, image_id)
+    listed.sizes.finish(source)
     check_boxes(boxes, source)
     found = collector.finish(
         attributes=labels.attributes if counts["attributes"] else (),
@@ -107,7 +113,7 @@ def _collect(
         fields = labels.fields(row)
         box = xyxy(row.get("bbox"))
         region = RegionRecord(_id_of(row, "id"), image_id, box, **fields)
-        image = images.find(image_id)
+        image = images.get(image_id)
     except _ImageProblem as problem:
         collector.reject(problem.reason, str(problem), region)
         return
@@ -228,67 +234,41 @@ class _ImageProblem(Exception):
         self.reason = reason
 
 
-class _CustomImages:
+class _CustomImages(ImageRows):
     """The images listed in a json; those without a size are measured.
 
     Args:
-        rows: its `images`.
+        rows: entries of `images` by their id.
         folder: what `file_name` is relative to.
-        collector: counts entries that cannot be used.
-        source: the json, for errors.
-
-    Raises:
-        DatasetError: no entry has an id.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        folder: ImageFolder,
-        collector: RegionCollector,
-        source: RawFile,
-    ) -> None:
-        self._folder = folder
-        self._collector = collector
-        self._rows = rows_by_id(rows, "image", source, [collector])
-        self._found: dict[int, ImageRecord] = {}
-        self._used: set[int] = set()
-        self._sizes = SizeCheck()
+    def __init__(self, rows: Mapping[int, Row], folder: ImageFolder) -> None:
+        super().__init__(rows, folder)
+        self.sizes = SizeCheck()
+        self.used: set[int] = set()
 
-    def find(self, image_id: int) -> ImageRecord:
+    def get(self, image_id: int) -> ImageRecord:
         """An image by its id.
 
         Raises:
             InputError: `images` does not list it.
             _ImageProblem: its file is missing, or is no image and has to be measured.
         """
-        if image_id not in self._rows:
+        if image_id not in self.rows:
             raise InputError(f"image_id {image_id} is not listed in 'images'")
-        self._used.add(image_id)
-        if image_id not in self._found:
-            self._found[image_id] = self._record(image_id, self._rows[image_id])
-        return self._found[image_id]
+        self.used.add(image_id)
+        return super().get(image_id)
 
-    def finish(self, source: RawFile) -> None:
-        """Count images without annotations, and check the sizes.
-
-        Raises:
-            DatasetError: most of the files checked have another size than the json says.
-        """
-        for image_id in self._rows:
-            if image_id not in self._used:
-                detail = f"image {image_id} has no readable annotation"
-                self._collector.leave_out("no_regions", detail, image_id)
-        self._sizes.finish(source)
-
-    def _record(self, image_id: int, row: Row) -> ImageRecord:
+    def read(self, image_id: int) -> ImageRecord:
+        """The image itself, which `get` keeps."""
+        row = self.rows[image_id]
         name = row.get("file_name")
-        path = self._folder.find(name) if isinstance(name, str) else None
+        path = self.folder.find(name) if isinstance(name, str) else None
         if path is None:
-            detail = f"no file {Path(self._folder.root, str(name))}" if name else "no file_name"
+            detail = f"no file {Path(self.folder.root, str(name))}" if name else "no file_name"
             raise _ImageProblem("missing_image", f"image {image_id}: {detail}")
         annotated = _annotated_size(row)
-        if annotated and self._sizes.total >= SIZES_CHECKED:
+        if annotated and self.sizes.total >= SIZES_CHECKED:
             return ImageRecord(image_id, path, *annotated)
         try:
             with Image.open(path) as image:
@@ -298,7 +278,7 @@ class _CustomImages:
                 return ImageRecord(image_id, path, *annotated)
             raise _ImageProblem("unreadable_image", f"image {image_id}: {error}") from error
         if annotated:
-            self._sizes.add(image_id, annotated, actual)
+            self.sizes.add(image_id, annotated, actual)
         return ImageRecord(image_id, path, *(annotated or actual))
 
 
