@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lavis_dynrefer.synthetic.draws import Draws
+from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject
-from lavis_dynrefer.synthetic.world import SLOTS
 
 # Slot -> the noun for it, as in "the striped pattern of the mug" and in attribute types.
 NOUNS: Mapping[str, str] = {
@@ -38,7 +37,7 @@ def facts(scene: Scene, number: int) -> dict[str, str | None]:
     item = scene.objects[number]
     reference = None if item.reference is None else scene.objects[item.reference].look
     return {
-        **_own_words(item.look),
+        **item.look.words(),
         "category": item.look.category,
         "surface": item.surface,
         "location": item.location,
@@ -60,27 +59,22 @@ def full_caption(scene: Scene, number: int) -> str:
     return f"{own_phrase} {item.relation} {_with_article(f'{other.colour} {other.category}')}"
 
 
-def short_caption(scene: Scene, number: int, draws: Draws) -> str:
-    """A caption that tells one to three facts about an object, in a random form."""
+def short_caption(scene: Scene, number: int, rng: RandomStream) -> str:
+    """A caption with one to three facts about an object, in a random form."""
     item = scene.objects[number]
-    subject = draws.weighted(_SUBJECTS)
+    subject = rng.weighted(_SUBJECTS)
     if subject == "place":
-        return draws.pick(_place_forms(scene, item))
+        return rng.pick(_place_forms(scene, item))
     if subject == "name":
-        return draws.pick([f"the {item.look.category}", _with_article(item.look.category)])
-    noun = item.look.category if subject == "named" else draws.pick(_PLAIN_NOUNS)
-    return draws.pick(_property_forms(item.look, noun, draws))
+        return rng.pick([f"the {item.look.category}", _with_article(item.look.category)])
+    noun = item.look.category if subject == "named" else rng.pick(_PLAIN_NOUNS)
+    return rng.pick(_property_forms(item.look, noun, rng))
 
 
-def _own_words(look: Look) -> dict[str, str | None]:
-    """Slot -> adjective for the object itself."""
-    return {slot: getattr(look, slot) for slot in SLOTS}
-
-
-def _property_forms(look: Look, noun: str, draws: Draws) -> list[str]:
+def _property_forms(look: Look, noun: str, rng: RandomStream) -> list[str]:
     """Phrases about one to three properties of something called `noun`."""
-    words = {slot: word for slot, word in _own_words(look).items() if word}
-    slots = draws.order(list(words))[:3]
+    words = {slot: word for slot, word in look.words().items() if word}
+    slots = rng.order(list(words))[:3]
     word, other, third = (words[slot] for slot in slots)
     forms = [
         f"{word} {noun}",

@@ -19,7 +19,7 @@ from lavis_dynrefer.synthetic import raw_formats
 from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene_drawing import render
 from lavis_dynrefer.synthetic.vocabulary import attribute_rows, category_rows
-from lavis_dynrefer.synthetic.world import SPLIT_START, WORLDS, split_of
+from lavis_dynrefer.synthetic.world import SPLIT_START, check_split, check_world, split_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +75,7 @@ def write_dataset(
         InputError: too few scenes, an unknown world, or a folder with other content.
     """
     sizes = split_sizes(scenes)
-    if world not in WORLDS:
-        raise InputError(f"no world {world!r}; expected one of {WORLDS}")
+    check_world(world)
     manifest = {"version": VERSION, "scenes": scenes, "seed": seed, "world": world}
     if _is_written(root, manifest):
         logger.info("%s already holds this dataset", root)
@@ -109,8 +108,7 @@ def read_truth(root: Path, split: str) -> dict[int, dict[str, Any]]:
     Raises:
         InputError: no such split.
     """
-    if split not in SPLIT_START:
-        raise InputError(f"no split {split!r}; expected one of {list(SPLIT_START)}")
+    check_split(split)
     with (root / "truth.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return {row["region_id"]: row for row in rows if row["split"] == split}

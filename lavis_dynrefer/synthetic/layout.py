@@ -6,9 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box
-from lavis_dynrefer.synthetic.draws import Draws
+from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import (
     Look,
     Scene,
@@ -38,13 +37,14 @@ from lavis_dynrefer.synthetic.world import (
     TILTS,
     WIDTH,
     WORLDS,
+    check_world,
     held_out_pairs,
     split_of,
 )
 
 _TRIES = 24  # positions tried for one object before another object is drawn
-_MOST_HIDDEN = 0.3  # largest share of an object that others may cover
-_ONE_GROUND = 0.85  # least share of a box on one ground
+_MAX_HIDDEN = 0.3  # largest share of an object that others may cover
+_ONE_GROUND = 0.85  # share of a box from which it lies on one ground
 _REACH = 110.0  # largest distance of related boxes in pixels
 _NEARER = 4.0  # pixels by which the nearest neighbour must be nearer than the second
 
@@ -54,7 +54,7 @@ def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
 
     Args:
         seed: any non-negative integer.
-        index: from 1; `world.SPLIT_START` tells its split. Training scenes never show a held-out
+        index: from 1; `SPLIT_START` gives its split. Training scenes never show a held-out
             pair of colour and category.
         world: "landmark": captions place the other objects relative to a large solid one;
             "neighbour": captions place each object relative to its nearest neighbour.
@@ -62,66 +62,65 @@ def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
     Raises:
         InputError: unknown world, or an index below 1.
     """
-    if world not in WORLDS:
-        raise InputError(f"no world {world!r}; expected one of {WORLDS}")
+    check_world(world)
     held_out = held_out_pairs() if split_of(index) == "train" else frozenset()
-    draws = Draws(seed, index, WORLDS.index(world))
-    zones, sideways, edge = _draw_ground(draws)
+    rng = RandomStream(seed, index, WORLDS.index(world))
+    zones, sideways, edge = _draw_ground(rng)
     scene = Scene(seed, index, world, zones, sideways, edge, objects=())
-    count = draws.integer(6, 10)
+    count = rng.integer(6, 10)
     objects: list[SceneObject] = []
     while len(objects) < count:
-        look = _draw_look(draws, world, landmark=world == "landmark" and not objects)
+        look = _draw_look(rng, world, landmark=world == "landmark" and not objects)
         pair = (look.colour, look.category)
         if pair in held_out or any(pair == (o.look.colour, o.look.category) for o in objects):
             continue
-        placed = _place(draws, scene, look, objects)
+        placed = _place(rng, scene, look, objects)
         if placed:
             objects.append(placed)
     return dataclasses.replace(scene, objects=_with_facts(objects, world))
 
 
-def _draw_ground(draws: Draws) -> tuple[tuple[Zone, ...], bool, int]:
-    surfaces = [draws.pick(SURFACES)]
-    if draws.chance(0.5):
-        surfaces.append(draws.pick([s for s in SURFACES if s != surfaces[0]]))
+def _draw_ground(rng: RandomStream) -> tuple[tuple[Zone, ...], bool, int]:
+    surfaces = [rng.pick(SURFACES)]
+    if rng.chance(0.5):
+        surfaces.append(rng.pick([s for s in SURFACES if s != surfaces[0]]))
     zones = tuple(
-        Zone(s, draws.integer(0, MARGIN), draws.integer(0, MARGIN), draws.uniform(0.92, 1.06))
+        Zone(s, rng.integer(0, MARGIN), rng.integer(0, MARGIN), rng.uniform(0.92, 1.06))
         for s in surfaces
     )
-    sideways = draws.chance(0.5)
-    edge = round((WIDTH if sideways else HEIGHT) * draws.uniform(0.35, 0.65))
+    sideways = rng.chance(0.5)
+    edge = round((WIDTH if sideways else HEIGHT) * rng.uniform(0.35, 0.65))
     return zones, sideways, edge
 
 
-def _draw_look(draws: Draws, world: str, *, landmark: bool) -> Look:
-    category = draws.pick(CATEGORIES)
-    size = "large" if landmark else draws.weighted(SIZES)
+def _draw_look(rng: RandomStream, world: str, *, landmark: bool) -> Look:
+    category = rng.pick(CATEGORIES)
+    size = "large" if landmark else rng.weighted(SIZES)
     limit = LANDMARK_WORLD_LIMIT if world == "landmark" else max(SIDES["large"])
     sides = LANDMARK_SIDES if landmark else [side for side in SIDES[size] if side <= limit]
-    tilted = category in SYMMETRIC or draws.weighted(POSES) == "tilted"
+    tilted = category in SYMMETRIC or rng.weighted(POSES) == "tilted"
     return Look(
         category=category,
-        colour=draws.weighted(COLOURS),
-        pattern="solid" if landmark else draws.weighted(PATTERNS),
+        colour=rng.weighted(COLOURS),
+        pattern="solid" if landmark else rng.weighted(PATTERNS),
         size=size,
-        side=draws.pick(sides),
-        finish=draws.weighted(FINISHES),
-        border=draws.weighted(BORDERS),
-        angle=draws.pick(TILTS) if tilted else 0,
-        mirrored=draws.chance(0.5),
+        side=rng.pick(sides),
+        finish=rng.weighted(FINISHES),
+        border=rng.weighted(BORDERS),
+        angle=rng.pick(TILTS) if tilted else 0,
+        mirrored=rng.chance(0.5),
     )
 
 
 def _place(
-    draws: Draws, scene: Scene, look: Look, objects: list[SceneObject]
+    rng: RandomStream, scene: Scene, look: Look, objects: list[SceneObject]
 ) -> SceneObject | None:
     """Find a place for an object; None after too many tries."""
     mask = look.mask()
     owner = owner_map(objects)
-    may_overlap = bool(objects) and draws.chance(0.25)
+    may_overlap = bool(objects) and rng.chance(0.25)
     for _ in range(_TRIES):
-        x, y = _propose(draws, scene.world, look, objects, close=may_overlap)
+        x, y = _propose(rng, scene.world, look, objects, close=may_overlap)
         left, top = x - mask.shape[1] // 2, y - mask.shape[0] // 2
         right, bottom = left + mask.shape[1], top + mask.shape[0]
         if left < 1 or top < 1 or right > WIDTH - 1 or bottom > HEIGHT - 1:
@@ -137,22 +136,22 @@ def _place(
 
 
 def _propose(
-    draws: Draws, world: str, look: Look, objects: list[SceneObject], *, close: bool
+    rng: RandomStream, world: str, look: Look, objects: list[SceneObject], *, close: bool
 ) -> tuple[int, int]:
     """A centre in pixels: often near another object, so that they are related."""
     if not objects and world == "landmark":
-        x = draws.integer(WIDTH // 5, 4 * WIDTH // 5)
-        return x, draws.integer(HEIGHT // 4, 3 * HEIGHT // 4)
-    if not objects or not (close or draws.chance(0.75)):
-        return draws.integer(0, WIDTH), draws.integer(0, HEIGHT)
-    anchor = objects[0] if world == "landmark" else draws.pick(objects)
+        x = rng.integer(WIDTH // 5, 4 * WIDTH // 5)
+        return x, rng.integer(HEIGHT // 4, 3 * HEIGHT // 4)
+    if not objects or not (close or rng.chance(0.75)):
+        return rng.integer(0, WIDTH), rng.integer(0, HEIGHT)
+    anchor = objects[0] if world == "landmark" else rng.pick(objects)
     if close:
-        anchor = draws.pick(objects)
+        anchor = rng.pick(objects)
     x1, y1, x2, y2 = anchor.box
-    distance = -draws.uniform(0.1, 0.4) * look.side if close else draws.uniform(6, 90)
+    distance = -rng.uniform(0.1, 0.4) * look.side if close else rng.uniform(6, 90)
     reach = distance + look.side / 2
-    along = draws.uniform(0.0, 1.0)
-    sideways, before = draws.chance(0.5), draws.chance(0.5)
+    along = rng.uniform(0.0, 1.0)
+    sideways, before = rng.chance(0.5), rng.chance(0.5)
     if sideways:
         return round(x1 - reach if before else x2 + reach), round(y1 + along * (y2 - y1))
     return round(x1 + along * (x2 - x1)), round(y1 - reach if before else y2 + reach)
@@ -175,12 +174,12 @@ def _little_hidden(
     """Whether a new object would lie mostly on the ground and hide little of the others."""
     below = owner[top : top + mask.shape[0], left : left + mask.shape[1]][mask]
     hidden = below[below >= 0]
-    if len(hidden) > _MOST_HIDDEN * len(below):
+    if len(hidden) > _MAX_HIDDEN * len(below):
         return False
     lost = np.bincount(hidden, minlength=len(objects))
     shares = _visible_shares(objects, owner)
     return all(
-        share - int(n) / int(item.look.mask().sum()) >= 1 - _MOST_HIDDEN
+        share - int(n) / int(item.look.mask().sum()) >= 1 - _MAX_HIDDEN
         for share, n, item in zip(shares, lost, objects)
         if n
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from lavis_dynrefer.images.boxes import xyxy_to_xywh
 from lavis_dynrefer.synthetic.captions import facts, full_caption, short_caption
-from lavis_dynrefer.synthetic.draws import Draws
+from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import Scene, owner_map
 from lavis_dynrefer.synthetic.vocabulary import attribute_vector
 from lavis_dynrefer.synthetic.world import CATEGORIES, HEIGHT, WIDTH, held_out_pairs, split_of
@@ -29,15 +29,15 @@ def captions(scene: Scene) -> list[tuple[int, int, str, str]]:
     the best answer for every region is known. The full ones come first, so that neighbours in the
     list are different objects, which suits batches with `regions_per_image`.
     """
-    draws = Draws(scene.seed, scene.index, _STREAM)
+    rng = RandomStream(scene.seed, scene.index, _STREAM)
     rows = []
     for number in range(len(scene.objects)):
         first_id = _IDS_PER_SCENE * scene.index + _IDS_PER_OBJECT * number
         rows.append((first_id, number, "full", full_caption(scene, number)))
         if split_of(scene.index) == "train":
-            phrases = [short_caption(scene, number, draws)]
-            if draws.chance(_SECOND_SHORT):
-                phrases.append(short_caption(scene, number, draws))
+            phrases = [short_caption(scene, number, rng)]
+            if rng.chance(_SECOND_SHORT):
+                phrases.append(short_caption(scene, number, rng))
             for offset, phrase in enumerate(dict.fromkeys(phrases), start=1):
                 rows.append((first_id + offset, number, "short", phrase))
     return sorted(rows, key=lambda row: row[0] % _IDS_PER_OBJECT)

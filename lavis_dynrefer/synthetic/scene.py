@@ -9,10 +9,10 @@ import numpy as np
 
 from lavis_dynrefer.structures import Box
 from lavis_dynrefer.synthetic.stencils import make_stencil
-from lavis_dynrefer.synthetic.world import HEIGHT, SYMMETRIC, WIDTH
+from lavis_dynrefer.synthetic.world import HEIGHT, SLOTS, SYMMETRIC, WIDTH
 
 SOLID = 128  # coverage of a pixel, in 255ths, from which the object owns it
-_CLEAR = 1.5  # least ratio of the distances along and across a direction
+_MIN_RATIO = 1.5  # of the distances along and across a clear direction
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class Look:
         if self.category in SYMMETRIC:
             return None
         return "tilted" if self.angle else "upright"
+
+    def words(self) -> dict[str, str | None]:
+        """Slot -> word; None where a slot does not apply."""
+        return {slot: getattr(self, slot) for slot in SLOTS}
 
     def mask(self) -> np.ndarray:
         """(H, W) bool: pixels the object owns when nothing covers it."""
@@ -105,7 +109,7 @@ class Scene:
 
     Args:
         seed: of the dataset.
-        index: of the scene; `world.split_of` tells its split.
+        index: of the scene; `split_of` gives its split.
         world: "landmark" or "neighbour".
         zones: one ground, or two that meet at `edge`.
         sideways: whether the two zones are left and right instead of top and bottom.
@@ -163,9 +167,9 @@ def relation(box: Box, other: Box) -> str | None:
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     across = x - (other[0] + other[2]) / 2
     down = y - (other[1] + other[3]) / 2
-    if abs(across) >= _CLEAR * abs(down) and not other[0] <= x <= other[2]:
+    if abs(across) >= _MIN_RATIO * abs(down) and not other[0] <= x <= other[2]:
         return "left of" if across < 0 else "right of"
-    if abs(down) >= _CLEAR * abs(across) and not other[1] <= y <= other[3]:
+    if abs(down) >= _MIN_RATIO * abs(across) and not other[1] <= y <= other[3]:
         return "above" if down < 0 else "below"
     return None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.paint import colourise
+from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import Scene, SceneObject
 from lavis_dynrefer.synthetic.stencils import make_stencil
 from lavis_dynrefer.synthetic.textures import ground
@@ -54,7 +54,7 @@ def _draw_ground(scene: Scene) -> np.ndarray:
 def _waves(scene: Scene) -> np.ndarray:
     """(WIDTH,) float32: shift of the edge, at most 5 pixels either way."""
     cell = 40
-    heights = 10 * Draws(scene.seed, scene.index, _STREAM).field(1, WIDTH // cell + 2)[0] - 5
+    heights = 10 * RandomStream(scene.seed, scene.index, _STREAM).field(1, WIDTH // cell + 2)[0] - 5
     position = np.arange(WIDTH) / cell
     whole = position.astype(np.int64)
     part = position - whole

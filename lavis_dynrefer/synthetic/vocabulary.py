@@ -47,7 +47,7 @@ def attribute_labels(facts: Mapping[str, Any]) -> dict[str, int]:
 
 def attribute_vector(look: Look) -> list[int]:
     """The values of `attribute_labels`."""
-    return list(attribute_labels({slot: getattr(look, slot) for slot in SLOTS}).values())
+    return list(attribute_labels(look.words()).values())
 
 
 def category_rows() -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import InputError, choice_problem
 
 WIDTH, HEIGHT = 480, 360  # pixels of every image
 WORLDS = ("landmark", "neighbour")
@@ -111,3 +111,17 @@ def split_of(index: int) -> str:
     if index < 1:
         raise InputError(f"scene indices start at 1, got {index}")
     return max((start, name) for name, start in SPLIT_START.items() if start <= index)[1]
+
+
+def check_world(name: str) -> None:
+    """Refuse an unknown world with an InputError."""
+    problem = choice_problem("world", name, WORLDS)
+    if problem:
+        raise InputError(problem)
+
+
+def check_split(name: str) -> None:
+    """Refuse an unknown split with an InputError."""
+    problem = choice_problem("split", name, SPLIT_START)
+    if problem:
+        raise InputError(problem)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lavis_dynrefer.synthetic.captions import full_caption, short_caption
-from lavis_dynrefer.synthetic.draws import Draws
 from lavis_dynrefer.synthetic.layout import make_scene
+from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject, Zone
 from lavis_dynrefer.synthetic.vocabulary import tags
 from lavis_dynrefer.synthetic.world import WORLDS
@@ -43,8 +43,8 @@ def test_full_captions_leave_out_medium_and_solid(number, caption):
 
 
 def test_short_captions_take_many_forms():
-    draws = Draws(0)
-    forms = {short_caption(SCENE, 0, draws) for _ in range(3000)}
+    rng = RandomStream(0)
+    forms = {short_caption(SCENE, 0, rng) for _ in range(3000)}
     assert {
         "red mug",
         "the mug is striped",
@@ -64,13 +64,13 @@ def test_short_captions_take_many_forms():
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_captions_consist_of_tags_and_a_few_function_words(world):
-    draws = Draws(0)
+    rng = RandomStream(0)
     scenes = [make_scene(1, index, world) for index in range(1, 20)]
     phrases = [
         phrase
         for s in scenes
         for n in range(len(s.objects))
-        for phrase in (full_caption(s, n), short_caption(s, n, draws))
+        for phrase in (full_caption(s, n), short_caption(s, n, rng))
     ]
     words = {word for phrase in phrases for word in phrase.split()}
     plurals = {"stripes", "checks", "dots"}

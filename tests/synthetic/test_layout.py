@@ -164,7 +164,7 @@ def test_no_object_is_between_two_sizes():
 
 
 def test_rejects_an_unknown_world():
-    with pytest.raises(ValueError, match="no world 'moon'"):
+    with pytest.raises(ValueError, match="world: unknown 'moon'"):
         make_scene(0, 1, "moon")
 
 

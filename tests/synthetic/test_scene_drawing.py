@@ -1,3 +1,5 @@
+"""Pixels of the scenes. The checksum covers shapes, patterns, grounds and random numbers."""
+
 from __future__ import annotations
 
 import hashlib
@@ -6,14 +8,21 @@ import numpy as np
 import pytest
 
 from lavis_dynrefer.synthetic.layout import make_scene
+from lavis_dynrefer.synthetic.paint import TONES, colourise
+from lavis_dynrefer.synthetic.scene import tight_box
 from lavis_dynrefer.synthetic.scene_drawing import render
+from lavis_dynrefer.synthetic.stencils import make_stencil
+from lavis_dynrefer.synthetic.world import CATEGORIES, COLOURS, WORLDS, held_out_pairs
 
 
-@pytest.mark.parametrize(("index", "world"), [(1, "landmark"), (2, "landmark"), (1, "neighbour")])
-def test_pixels_are_the_same_on_every_machine(index, world):
-    # sha256 of the raw pixels; drawing uses exactly rounded operations only
-    digest = hashlib.sha256(render(make_scene(0, index, world)).tobytes()).hexdigest()
-    assert digest[:16] == GOLDEN[index, world]
+@pytest.mark.parametrize("world", WORLDS)
+def test_pixels_are_the_same_on_every_machine(world):
+    # Drawing uses exactly rounded operations only. Twenty scenes show every category, colour,
+    # pattern and ground.
+    pixels = hashlib.sha256()
+    for index in range(1, 21):
+        pixels.update(render(make_scene(0, index, world)).tobytes())
+    assert pixels.hexdigest()[:16] == GOLDEN[world]
 
 
 def test_two_grounds_meet_at_the_edge():
@@ -30,8 +39,25 @@ def test_two_grounds_meet_at_the_edge():
     assert (both.take(after[near:], axis) == alone[1].take(after[near:], axis)).all()
 
 
-GOLDEN = {
-    (1, "landmark"): "c5bcef5e44a9c426",
-    (2, "landmark"): "430ba92a98ca3fbd",
-    (1, "neighbour"): "b1ce4fc5c3e828bb",
-}
+@pytest.mark.parametrize("side", [12, 46, 104])
+def test_the_longest_side_is_as_requested(side):
+    for category in CATEGORIES:
+        x1, y1, x2, y2 = tight_box(make_stencil(category, side, 0, False).alpha >= 128)
+        assert max(x2 - x1, y2 - y1) == pytest.approx(side, abs=2)  # a pixel at each end
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_solid_matte_object_has_its_own_colour(colour):
+    stencil = make_stencil("heart", 64, 0, False)
+    image = colourise(stencil, colour=colour, pattern="solid", shiny=False, side=64, angle=0)
+    mean = image[stencil.alpha == 255].mean(axis=0)
+    assert min(TONES, key=lambda name: float(np.abs(mean - TONES[name][0]).sum())) == colour
+
+
+def test_sixteen_categories_have_one_held_out_colour_each():
+    colours = [colour for colour, _ in held_out_pairs()]
+    assert {colour: colours.count(colour) for colour in COLOURS} == dict.fromkeys(COLOURS, 2)
+    assert len({category for _, category in held_out_pairs()}) == 16
+
+
+GOLDEN = {"landmark": "1f927880b5825b1e", "neighbour": "6d7dbb5e51a754b5"}

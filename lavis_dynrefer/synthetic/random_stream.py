@@ -1,4 +1,4 @@
-"""Random choices that are equal on every machine and with every numpy version.
+"""Random choices that are the same on every machine and with every numpy version.
 
 Only the raw bits of PCG64 are used: numpy keeps those stable, while methods of `Generator` may
 change between versions.
@@ -14,7 +14,7 @@ import numpy as np
 T = TypeVar("T")
 
 
-class Draws:
+class RandomStream:
     """A seeded stream of choices.
 
     Args:
