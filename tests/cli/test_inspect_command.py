@@ -68,7 +68,7 @@ def test_names_cannot_control_the_terminal(coco, capsys):
     assert "2 images, nothing unusual" in shown
 
 
-def test_a_missing_image_folder_does_not_stop_the_numbers(coco, capsys):
+def test_annotations_are_reported_without_the_image_folder(coco, capsys):
     inspect(coco)
     (coco / "val2017").rename(coco / "elsewhere")
     capsys.readouterr()

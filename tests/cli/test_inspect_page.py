@@ -81,7 +81,7 @@ def test_dropped_regions_are_drawn_red_with_their_reasons(html):
     assert f"--colour: {REJECTED_COLOUR}" in html
 
 
-def test_a_page_shows_the_check_of_its_images(region_set, rng):
+def test_results_of_the_image_check_are_shown(region_set, rng):
     report = summarise(check_images(region_set.images.values(), decode=False), decoded=False)
     text = Page(render_page("demo", [], [view_of(region_set, rng, images=report)])).text
     assert "2 opened, not decoded; 1 cannot be used" in text
@@ -110,7 +110,7 @@ def test_bars_are_relative_to_the_highest():
     assert drawn.ticks == [(0.25, "1"), (0.75, "2")]
 
 
-def test_bins_between_edges_are_named_by_both():
+def test_labels_of_bins():
     drawn = chart(Histogram((0.0, 8.0, 16.0), (0, 1, 3), 18.0), "px", trim=False)
     names = [text.split(":")[0] for _, text in drawn.bars]
     assert names == ["0\u20138 px", "8\u201316 px", "16 and more px"]

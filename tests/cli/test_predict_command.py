@@ -96,7 +96,7 @@ def test_one_format_goes_to_standard_output(image, predict, capsys, format, box)
     "arguments",
     [["96,36,96,144", "--box-format", "xywh"], [".2,.1,.4,.5", "--normalised"]],
 )
-def test_boxes_in_other_forms_are_the_same_regions(image, predict, capsys, arguments):
+def test_boxes_in_other_formats_are_the_same_regions(image, predict, capsys, arguments):
     predict(image, "--box", "96,36,192,180", *FEW, "--format", "jsonl")
     expected = capsys.readouterr().out
 
@@ -172,7 +172,7 @@ def test_a_finished_run_does_not_load_the_model(finished, scenes, predict, tmp_p
     assert "images: 3, regions: 6" in capsys.readouterr().out
 
 
-def test_a_run_cut_off_in_a_row_continues(finished, scenes, predict, tmp_path):
+def test_a_run_interrupted_while_writing_a_row_continues(finished, scenes, predict, tmp_path):
     output = shutil.copytree(finished, tmp_path / "answers")
     whole = (output / "results.jsonl").read_bytes()
     (output / "results.jsonl").write_bytes(whole[: len(whole) // 2])

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 
-from lavis_dynrefer.cli import main
 from lavis_dynrefer.cli.predict import predict_run
 from lavis_dynrefer.models.answering import Answerer
-from lavis_dynrefer.synthetic import make_scene, render
 
-DOCS = Path(__file__).parents[2] / "docs" / "why.md"
 FEW = ["--tasks", "categories", "--categories", "flower,tree"]
 
 
@@ -182,14 +176,3 @@ def test_answers_with_a_page_are_those_without(image, predict, tmp_path):
             dict(same.pop("categories")), abs=1e-4
         )
         assert region == same
-
-
-def test_the_command_of_the_documentation_writes_a_page(tmp_path, monkeypatch):
-    (line,) = re.findall(r"```bash\n(.*)\n```", DOCS.read_text(encoding="utf-8"))
-    render(make_scene(0, 2_000_001)).save(tmp_path / "photo.jpg")
-    monkeypatch.chdir(tmp_path)
-
-    assert main(shlex.split(line)[1:]) == 0
-
-    page = Path("answers/explain/photo.jpg.html").read_text(encoding="utf-8")
-    assert page.count('<section class="region"') == 2

@@ -6,9 +6,9 @@ dynrefer predict photo.jpg --box 10,20,110,220 --output answers --explain
 dynrefer predict photos/ --whole-image --attributes wet,dry --categories @names.txt --output out
 dynrefer predict photo.jpg --point 60,120 --sam weights/sam-vit-base --tags @tags.txt
 
-Exit code 0: every image is answered. 2: invalid call. 3: some images could not be read or their
-boxes not be used; they are listed, the others are answered. 130: stopped by Ctrl-C; run the same
-command again to continue.
+Exit code 0: every image is answered. 2: invalid call. 3: some images could not be read or have
+invalid boxes; these are listed, the others answered. 130: stopped by Ctrl-C; the same command
+continues.
 """
 
 from __future__ import annotations
