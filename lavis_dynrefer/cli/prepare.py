@@ -108,7 +108,7 @@ def _prepare_tags(
     progress: Progress,
 ) -> None:
     from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
-    from lavis_dynrefer.datasets.sources.collector import TRAIN
+    from lavis_dynrefer.datasets.sources.region_collector import TRAIN
 
     source.config.build_info.tags = arguments.tags
     names = source.tag_names(source.info(), region_sets.get(TRAIN))
@@ -131,7 +131,7 @@ def _write_tag_list(
     arguments: argparse.Namespace, region_sets: Mapping[str, RegionSet], console: Console
 ) -> None:
     from lavis_dynrefer.datasets.region_source import tag_list_of
-    from lavis_dynrefer.datasets.sources.collector import TRAIN
+    from lavis_dynrefer.datasets.sources.region_collector import TRAIN
 
     if TRAIN not in region_sets:
         raise InputError(f"tags come from the captions of {TRAIN}; include it in --split")

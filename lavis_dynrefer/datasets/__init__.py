@@ -12,7 +12,7 @@ _HOMES = {
     "AnnotationsInfo": "lavis_dynrefer.datasets.build_info",
     "ImageFolder": "lavis_dynrefer.datasets.sources.raw_files",
     "RawFile": "lavis_dynrefer.datasets.sources.raw_files",
-    "RegionCollector": "lavis_dynrefer.datasets.sources.collector",
+    "RegionCollector": "lavis_dynrefer.datasets.sources.region_collector",
     "RegionDatasetBuilder": "lavis_dynrefer.datasets.region_builder",
     "RegionInfo": "lavis_dynrefer.datasets.build_info",
 }

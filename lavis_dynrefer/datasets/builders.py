@@ -1,10 +1,10 @@
-"""The datasets of `catalog` under the names by which LAVIS knows them."""
+"""The datasets of `dataset_catalog` under the names by which LAVIS knows them."""
 
 from __future__ import annotations
 
 from lavis.common.registry import registry
 
-from lavis_dynrefer.datasets.catalog import SOURCES
+from lavis_dynrefer.datasets.dataset_catalog import SOURCES
 from lavis_dynrefer.datasets.region_builder import RegionDatasetBuilder
 
 for _name, _source in SOURCES.items():

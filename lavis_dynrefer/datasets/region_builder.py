@@ -14,7 +14,7 @@ from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
 from lavis_dynrefer.datasets.region_dataset import RegionDataset, RegionTags
 from lavis_dynrefer.datasets.region_sets import first_regions, tags_of
 from lavis_dynrefer.datasets.region_source import CONTROL_KEYS, RegionSource
-from lavis_dynrefer.datasets.sources.collector import TRAIN
+from lavis_dynrefer.datasets.sources.region_collector import TRAIN
 from lavis_dynrefer.datasets.tables import RegionTable
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.vocab import TAG_METHODS, build_tagger

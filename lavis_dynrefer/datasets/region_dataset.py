@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lavis_dynrefer.datasets.region_sets import rows_by_image
-from lavis_dynrefer.datasets.sources.collector import box_problem
+from lavis_dynrefer.datasets.sources.region_collector import box_problem
 from lavis_dynrefer.datasets.tables import TagTable
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.opening import IMAGE_ERRORS, decode_image

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lavis_dynrefer.datasets.sources.collector import MemoryStore
+from lavis_dynrefer.datasets.sources.region_collector import MemoryStore
 from lavis_dynrefer.datasets.tables import (
     IMAGE_SCHEMA,
     REGION_SCHEMA,

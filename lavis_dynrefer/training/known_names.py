@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lavis_dynrefer.datasets.catalog import SOURCES
+from lavis_dynrefer.datasets.dataset_catalog import SOURCES
 from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.host.registration import MODULES
 

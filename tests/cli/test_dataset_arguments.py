@@ -12,7 +12,7 @@ from lavis_dynrefer.cli.dataset_arguments import (
     read_splits,
     source_from,
 )
-from lavis_dynrefer.datasets.catalog import SOURCES
+from lavis_dynrefer.datasets.dataset_catalog import SOURCES
 
 
 def source(*words):

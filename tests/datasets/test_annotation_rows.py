@@ -12,7 +12,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.collector import RegionCollector
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
 
 SOURCE = RawFile("annotations", "a.json", "example.org")

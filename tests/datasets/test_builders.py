@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from vg_rows import image, region, write_raw
 
-from lavis_dynrefer.datasets.catalog import SOURCES
+from lavis_dynrefer.datasets.dataset_catalog import SOURCES
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 
 

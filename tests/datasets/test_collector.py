@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lavis_dynrefer.datasets.sources.collector import RegionCollector, box_problem
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, box_problem
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.structures import ImageRecord, RegionRecord
 

@@ -12,7 +12,7 @@ from lavis_dynrefer.datasets.region_sets import (
     rows_by_image,
     tags_of,
 )
-from lavis_dynrefer.datasets.sources.collector import MemoryStore
+from lavis_dynrefer.datasets.sources.region_collector import MemoryStore
 from lavis_dynrefer.datasets.table_store import TableStore
 from lavis_dynrefer.datasets.tables import TAGS_SCHEMA, TagTable, columns_of
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, Rejection

@@ -13,7 +13,7 @@ from lavis.common.registry import registry
 from lavis.models import BaseModel
 
 import lavis_dynrefer
-from lavis_dynrefer.datasets.catalog import SOURCES
+from lavis_dynrefer.datasets.dataset_catalog import SOURCES
 from lavis_dynrefer.host.registration import MODULES, PendingNames
 
 PACKAGE = Path(lavis_dynrefer.__file__).parent

@@ -23,7 +23,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
 )
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, category_of, read_categories
-from lavis_dynrefer.datasets.sources.collector import TRAIN, RegionCollector, Stores, in_memory
+from lavis_dynrefer.datasets.sources.region_collector import TRAIN, RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
     ImageSize,

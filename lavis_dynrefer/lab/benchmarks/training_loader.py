@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lavis_dynrefer.datasets.region_dataset import RegionDataset, read_image
-from lavis_dynrefer.datasets.sources.collector import TRAIN
+from lavis_dynrefer.datasets.sources.region_collector import TRAIN
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 from lavis_dynrefer.host.processors import TrainProcessor
 from lavis_dynrefer.lab.benchmarks.annotations import FILES
