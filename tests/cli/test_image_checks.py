@@ -13,7 +13,7 @@ from PIL import Image
 from lavis_dynrefer.cli.inspect.image_checks import (
     check_image,
     check_images,
-    summarise,
+    count_findings,
 )
 from lavis_dynrefer.datasets.region_dataset import SampleError, read_image
 from lavis_dynrefer.structures import ImageRecord
@@ -136,7 +136,7 @@ def many(tmp_path):
 
 
 def test_kinds_are_counted_with_their_first_image(many):
-    report = summarise(check_images(many, decode=True), decoded=True)
+    report = count_findings(check_images(many, decode=True), decoded=True)
 
     assert (report.checked, report.decoded, report.unusable) == (150, True, 1)
     assert report.counts == {"missing_image": 1, "gray": 50}

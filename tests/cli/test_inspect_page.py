@@ -10,7 +10,7 @@ import pytest
 from page_elements import EVIL, Page
 from PIL import Image
 
-from lavis_dynrefer.cli.inspect.image_checks import check_images, summarise
+from lavis_dynrefer.cli.inspect.image_checks import check_images, count_findings
 from lavis_dynrefer.cli.inspect.inspect_page import (
     SplitView,
     chart,
@@ -82,14 +82,14 @@ def test_dropped_regions_are_drawn_red_with_their_reasons(html):
 
 
 def test_results_of_the_image_check_are_shown(region_set, rng):
-    report = summarise(check_images(region_set.images.values(), decode=False), decoded=False)
+    report = count_findings(check_images(region_set.images.values(), decode=False), decoded=False)
     text = Page(render_page("demo", [], [view_of(region_set, rng, images=report)])).text
     assert "2 opened, not decoded; 1 cannot be used" in text
     assert "missing image 1 no such file" in text
 
 
 def test_problems_are_listed_first(region_set, rng):
-    report = summarise(check_images(region_set.images.values(), decode=False), decoded=False)
+    report = count_findings(check_images(region_set.images.values(), decode=False), decoded=False)
     found = notices(view_of(region_set, rng, images=report))
     assert found[0] == "50 % of the regions were dropped, mostly: outside image."
     assert found[1].startswith("1 of 2 sample images do not fit or cannot be read")

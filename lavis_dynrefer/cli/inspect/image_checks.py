@@ -114,7 +114,7 @@ def check_images(
         pool.shutdown(cancel_futures=True)
 
 
-def summarise(findings: Iterable[ImageFinding], *, decoded: bool) -> ImageReport:
+def count_findings(findings: Iterable[ImageFinding], *, decoded: bool) -> ImageReport:
     """Count the kinds of findings and keep the first example of each."""
     checked = unusable = 0
     counts: Counter[str] = Counter()

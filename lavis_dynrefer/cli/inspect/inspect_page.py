@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lavis_dynrefer.cli.inspect.image_checks import UNUSABLE, UNUSUAL, ImageReport
-from lavis_dynrefer.cli.inspect.inspect_samples import Sample
+from lavis_dynrefer.cli.inspect.inspect_samples import SampleImage
 from lavis_dynrefer.cli.inspect.region_statistics import (
     BEYOND_IMAGE,
     SHARES,
@@ -36,8 +36,8 @@ class SplitView:
     """What the page shows of one split."""
 
     statistics: SplitStatistics
-    samples: Sequence[Sample] = ()
-    rejected: Sequence[Sample] = ()  # images with regions that were dropped
+    samples: Sequence[SampleImage] = ()
+    rejected: Sequence[SampleImage] = ()  # images with regions that were dropped
     images: ImageReport | None = None  # if the image files were checked
 
 
@@ -65,7 +65,7 @@ def render_page(
         chart=chart,
         marks=marks,
         measure=measure,
-        share=share,
+        percent=percent,
         meanings={**UNUSABLE, **UNUSUAL},
         unusable=UNUSABLE,
         quantile_names=[quantile_name(value) for value in SHARES],
@@ -78,14 +78,14 @@ def notices(view: SplitView) -> list[str]:
     dropped = numbers.regions_read - numbers.regions_kept
     if dropped > _MANY_DROPPED * numbers.regions_read:
         reasons = (drop.reason.replace("_", " ") for drop in numbers.drops if drop.is_region)
-        part = share(dropped, numbers.regions_read)
+        part = percent(dropped, numbers.regions_read)
         warnings.append(f"{part} of the regions were dropped, mostly: {next(reasons, '')}.")
     # Some datasets clip boxes at the edge by their own rules; the reader counts these.
     noted = numbers.counts.get(f"{SOURCE}box partly outside", (0, 0))
     beyond = max(numbers.counts[BEYOND_IMAGE], noted)[0]
     if beyond > _MANY_BEYOND * numbers.regions_kept:
         warnings.append(
-            f"{share(beyond, numbers.regions_kept)} of the boxes reach beyond their image: "
+            f"{percent(beyond, numbers.regions_kept)} of the boxes reach beyond their image: "
             "are they scaled, or corners and sizes mixed up?"
         )
     problems = [sample.problem for sample in view.samples if sample.problem]
@@ -115,10 +115,10 @@ def measure(value: float) -> str:
     return f"{value:.{digits}f}".rstrip("0").rstrip(".")
 
 
-def share(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
     """A part in percent.
 
-    >>> [share(1, 8), share(1, 100000), share(0, 0)]
+    >>> [percent(1, 8), percent(1, 100000), percent(0, 0)]
     ['12.5 %', '< 0.1 %', '0 %']
     """
     if not part or not whole:
@@ -145,7 +145,7 @@ def chart(histogram: Histogram, unit: str, *, trim: bool = True) -> Chart:
             text += " and more"
         elif not whole:
             text += f"\u2013{measure(edges[index + 1])}"
-        part = share(counts[index], sum(counts))
+        part = percent(counts[index], sum(counts))
         bars.append((counts[index] / max(counts), f"{text} {unit}: {counts[index]:,} ({part})"))
     middle = 0.5 if whole else 0.0
     every = math.ceil(len(shown) / _TICKS)
@@ -156,7 +156,7 @@ def chart(histogram: Histogram, unit: str, *, trim: bool = True) -> Chart:
     return Chart(bars, ticks, whole)
 
 
-def marks(sample: Sample) -> list[tuple[str, Box | None, Box | None]]:
+def marks(sample: SampleImage) -> list[tuple[str, Box | None, Box | None]]:
     """Colour, visible box and place of the number of each region, in pixels of the image."""
     boxes = [visible_box(note.box, sample.size) for note in sample.notes]
     places = number_places(boxes, sample.size, height=_BADGE * max(sample.size))

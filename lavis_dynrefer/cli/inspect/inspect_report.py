@@ -12,13 +12,13 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from lavis_dynrefer.cli.inspect.image_checks import ImageReport, check_images, summarise
+from lavis_dynrefer.cli.inspect.image_checks import ImageReport, check_images, count_findings
 from lavis_dynrefer.cli.inspect.inspect_page import (
     SplitView,
     measure,
+    percent,
     quantile_name,
     render_page,
-    share,
 )
 from lavis_dynrefer.cli.inspect.inspect_samples import choose_rejected, choose_samples, draw_sheet
 from lavis_dynrefer.cli.inspect.region_statistics import SHARES, SplitStatistics, describe_split
@@ -44,7 +44,7 @@ def view_split(region_set: RegionSet, arguments: argparse.Namespace, console: Co
         with Progress(console=console, transient=True) as progress:
             title = f"checking images of {region_set.split}"
             tracked = progress.track(findings, total=len(images), description=title)
-            report = summarise(tracked, decoded=decode)
+            report = count_findings(tracked, decoded=decode)
     rng = np.random.default_rng(arguments.seed)
     with console.status(f"drawing images of {region_set.split}"):
         chosen = choose_samples(region_set, arguments.samples, rng)
@@ -161,7 +161,7 @@ def _images(split: str, report: ImageReport) -> Table:
 
 
 def _part(count: int, whole: int) -> str:
-    return f"{count:,} ({share(count, whole)})" if count else "0"
+    return f"{count:,} ({percent(count, whole)})" if count else "0"
 
 
 def _plain(text: str) -> str:

@@ -32,7 +32,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleImage:
     """One image and what is said about some of its regions."""
 
     record: ImageRecord
@@ -44,7 +44,9 @@ class Sample:
     rejected: bool = False  # the regions were dropped
 
 
-def choose_samples(region_set: RegionSet, count: int, rng: np.random.Generator) -> list[Sample]:
+def choose_samples(
+    region_set: RegionSet, count: int, rng: np.random.Generator
+) -> list[SampleImage]:
     """Random images, each with some of its regions, the largest first."""
     groups = rows_by_image(region_set)
     chosen = rng.choice(len(groups), size=min(count, len(groups)), replace=False)
@@ -61,7 +63,9 @@ def choose_samples(region_set: RegionSet, count: int, rng: np.random.Generator) 
     return samples
 
 
-def choose_rejected(region_set: RegionSet, count: int, rng: np.random.Generator) -> list[Sample]:
+def choose_rejected(
+    region_set: RegionSet, count: int, rng: np.random.Generator
+) -> list[SampleImage]:
     """Random images with dropped regions whose box and image are known.
 
     Rare reasons are shown as often as frequent ones.
@@ -85,7 +89,7 @@ def choose_rejected(region_set: RegionSet, count: int, rng: np.random.Generator)
     ]
 
 
-def draw_sheet(parts: Iterable[tuple[str, Sequence[Sample]]]) -> Image.Image | None:
+def draw_sheet(parts: Iterable[tuple[str, Sequence[SampleImage]]]) -> Image.Image | None:
     """All samples on one contact sheet, those of each part below its title; None without any."""
     sheets = [
         titled(contact_sheet([_draw(item) for item in samples], columns=SHEET_COLUMNS), title)
@@ -97,7 +101,7 @@ def draw_sheet(parts: Iterable[tuple[str, Sequence[Sample]]]) -> Image.Image | N
 
 def _sample(
     record: ImageRecord, notes: Sequence[Note], regions: int, *, rejected: bool = False
-) -> Sample:
+) -> SampleImage:
     size, problem = (record.width, record.height), ""
     try:
         image = decode_image(record.path)
@@ -113,7 +117,7 @@ def _sample(
             )
         size = image.size
         image.thumbnail((SIDE, SIDE))
-    return Sample(record, image, size, problem, tuple(notes), regions, rejected)
+    return SampleImage(record, image, size, problem, tuple(notes), regions, rejected)
 
 
 def _note(region: RegionRecord, region_set: RegionSet) -> Note:
@@ -143,7 +147,7 @@ def _rejected_notes(items: Sequence[Rejection]) -> list[Note]:
     return notes
 
 
-def _draw(sample: Sample) -> Image.Image:
+def _draw(sample: SampleImage) -> Image.Image:
     small = sample.image.copy()
     small.thumbnail((SHEET_SIDE, SHEET_SIDE))
     across, down = small.width / sample.size[0], small.height / sample.size[1]

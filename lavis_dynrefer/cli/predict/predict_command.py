@@ -28,7 +28,7 @@ from lavis_dynrefer.cli.model_arguments import add_model_arguments, at_least, lo
 from lavis_dynrefer.cli.predict.predict_questions import (
     add_question_arguments,
     read_questions,
-    split_words,
+    split_at_commas,
 )
 from lavis_dynrefer.errors import InputError
 
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from lavis_dynrefer.cli.predict.predict_run import PredictRun, still_to_do
 
-    output, formats = arguments.output, split_words(arguments.format)
+    output, formats = arguments.output, split_at_commas(arguments.format)
     check_formats(formats, to_stdout=output is None)
     for option in ("draw", "explain"):
         if output is None and getattr(arguments, option):
@@ -174,9 +174,9 @@ def _answer(
         return EXIT_STOPPED
     if keep:
         keep_failures(job.failures, folder)
-        report.summarise(job.log, written + job.folders())
+        report.print_summary(job.log, written + job.folders())
     else:
-        report.show(job.log, written)
+        report.print_results(job.log, written)
     return EXIT_SOME_FAILED if job.failures else 0
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # imports torch, for which --help does not wait
     from lavis_dynrefer.questions import Questions
 
 
-def split_words(text: str) -> list[str]:
+def split_at_commas(text: str) -> list[str]:
     """Words separated by commas, each once."""
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
@@ -20,7 +20,7 @@ def split_words(text: str) -> list[str]:
 def _words(text: str) -> list[str]:
     from lavis_dynrefer.vocab import load_names
 
-    words = load_names(text[1:]) if text.startswith("@") else split_words(text)
+    words = load_names(text[1:]) if text.startswith("@") else split_at_commas(text)
     if not words:
         raise InputError("expected words separated by commas, or @FILE")
     return words

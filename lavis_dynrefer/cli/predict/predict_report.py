@@ -95,7 +95,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def show(log: ResultLog, written: Sequence[Path]) -> None:
+def print_results(log: ResultLog, written: Sequence[Path]) -> None:
     """Print the results: the file written, else a table."""
     for path in written:
         with path.open(encoding="utf-8", newline="") as lines:
@@ -106,7 +106,7 @@ def show(log: ResultLog, written: Sequence[Path]) -> None:
             note(f"{more:,} more regions; --output FOLDER keeps them")
 
 
-def summarise(log: ResultLog, written: Sequence[Path]) -> None:
+def print_summary(log: ResultLog, written: Sequence[Path]) -> None:
     """Print how many images and regions were answered, and the files written."""
     folder = log.path.parent
     count = _print_table(log, only_whole=True)
