@@ -164,8 +164,8 @@ class LossConfig:
 
 
 @settings
-class PretrainingConfig:
-    """What the pretraining of a small model needs: all but captioning and its losses."""
+class RegionModelConfig:
+    """The parts of every region model; captioning and the losses are added below."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
@@ -175,7 +175,7 @@ class PretrainingConfig:
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
 
     @model_validator(mode="after")
-    def _check_offset_groups(self) -> "PretrainingConfig":
+    def _check_offset_groups(self) -> "RegionModelConfig":
         width, groups = self.vision.width, self.region.offset_groups
         if self.region.num_views > 1 and width % groups:  # a single view is not aligned
             raise ValueError(
@@ -185,8 +185,8 @@ class PretrainingConfig:
 
 
 @settings
-class DynReferConfig(PretrainingConfig):
-    """Everything that `models.assembly.build_parts` needs."""
+class DynReferConfig(RegionModelConfig):
+    """Everything that `models.model_parts.build_parts` needs."""
 
     captioning: CaptioningConfig = field(default_factory=CaptioningConfig)
     losses: LossConfig = field(default_factory=LossConfig)
@@ -230,10 +230,12 @@ class ModelFamily(NamedTuple):
     Args:
         config: its numbers.
         yamls: type -> default yaml below configs/.
+        answers: whether it describes regions, so that it can be evaluated.
     """
 
-    config: type[PretrainingConfig]
+    config: type[RegionModelConfig]
     yamls: Mapping[str, str]
+    answers: bool = True
 
 
 MODELS = {
@@ -247,7 +249,8 @@ MODELS = {
         },
     ),
     "dynrefer_pretraining": ModelFamily(
-        PretrainingConfig,
+        RegionModelConfig,
         dict.fromkeys(("default", "tiny"), "models/dynrefer_pretraining.yaml"),
+        answers=False,
     ),
 }

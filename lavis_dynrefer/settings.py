@@ -1,4 +1,4 @@
-"""How settings are declared, each number beside its bounds, and read strictly from any mapping."""
+"""Declares settings, each number with its bounds, and reads them strictly from any mapping."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -114,7 +114,7 @@ def _build(cls: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def validation_problems(
-    error: ValidationError, where: str = "", model: Any = None, *, most: Optional[int] = None
+    error: ValidationError, where: str = "", model: Any = None, *, max_count: Optional[int] = None
 ) -> list[str]:
     """What pydantic found, a sentence for each: the place, what was expected and what came.
 
@@ -122,9 +122,9 @@ def validation_problems(
         error: raised by a pydantic model or dataclass.
         where: name of the place the values came from.
         model: the model or dataclass; it tells which name a wrong one may have meant.
-        most: the first ones only; None means all.
+        max_count: only the first ones; None means all.
     """
-    return [_problem(item, where, model) for item in error.errors(include_url=False)[:most]]
+    return [_problem(item, where, model) for item in error.errors(include_url=False)[:max_count]]
 
 
 # Pydantic's type of error -> what it expected.

@@ -98,4 +98,4 @@ def test_problems_of_any_pydantic_model_have_one_form():
         "body.boxes[0]: expected a valid integer, unable to parse string as an integer, got 'x'",
         "body: unknown ['boxs']; did you mean boxes?",
     ]
-    assert len(validation_problems(raised.value, most=1)) == 1
+    assert len(validation_problems(raised.value, max_count=1)) == 1

@@ -37,7 +37,7 @@ MODULES = {
         ),
         "lavis_dynrefer.datasets.builders",
     ),
-    "task_name_mapping": {"dynrefer": "lavis_dynrefer.training.task"},
+    "task_name_mapping": {"dynrefer": "lavis_dynrefer.training.region_task"},
     "runner_name_mapping": {"runner_dynrefer": "lavis_dynrefer.training.runner"},
 }
 

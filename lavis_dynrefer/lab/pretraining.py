@@ -14,7 +14,7 @@ from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import LAVIS_KEYS, MODELS, PretrainingConfig
+from lavis_dynrefer.config import LAVIS_KEYS, MODELS, RegionModelConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.boxes import area
 from lavis_dynrefer.models.backbone import Backbone
@@ -91,7 +91,7 @@ class RegionPretraining(BaseModel):
         """Build from the `model` section of a LAVIS config, with random weights."""
         values = OmegaConf.to_container(cfg, resolve=True)
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
-        config = from_mapping(PretrainingConfig, own, where="model")
+        config = from_mapping(RegionModelConfig, own, where="model")
         if config.tagging.vocabulary is None:
             raise InputError("model.tagging.vocabulary: name a file with one tag per line")
         qformer = QFormer(config.qformer, region_width=config.vision.width)

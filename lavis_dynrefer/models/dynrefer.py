@@ -28,9 +28,9 @@ from lavis_dynrefer.config import (
 )
 from lavis_dynrefer.errors import InputError, did_you_mean
 from lavis_dynrefer.models.answering import Answerer
-from lavis_dynrefer.models.assembly import build_parts, set_trainable
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.losses import asymmetric_loss
+from lavis_dynrefer.models.model_parts import build_parts, set_trainable
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
 from lavis_dynrefer.models.weights.pretrained import (

@@ -75,7 +75,7 @@ def error_of_body(error: ValidationError, model: type[BaseModel]) -> RequestErro
     first = error.errors(include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return RequestError("invalid_request", f"the request is not valid json: {first['msg']}")
-    problems = validation_problems(error, model=model, most=_MAX_PROBLEMS)
+    problems = validation_problems(error, model=model, max_count=_MAX_PROBLEMS)
     if error.error_count() > _MAX_PROBLEMS:
         problems.append(f"and {error.error_count() - _MAX_PROBLEMS:,} more")
     return RequestError("unprocessable", "; ".join(problems))

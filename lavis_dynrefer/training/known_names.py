@@ -1,6 +1,6 @@
 """Registered names, of which ours and a few of LAVIS's are known without importing LAVIS.
 
-Importing LAVIS takes seconds, and a run file mostly names what this package brings.
+Importing LAVIS takes seconds, and most names in a run file are of this package.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
     Args:
         cfg_path: yaml file, from the current folder; else one of those shipped in projects/.
         options: "a.b=value", or "a.b" followed by "value".
-        evaluate: evaluate only, whatever `run.evaluate` says.
+        evaluate: evaluate only; overrides `run.evaluate`.
 
     Raises:
         LaunchError: the configuration, the data or the model's files are not usable.

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.training.run_settings import RunSettings
-from lavis_dynrefer.training.splits import TRAIN
+from lavis_dynrefer.training.run_splits import TRAIN
 
 
 def training_loader(dataset: Dataset, run: RunSettings, *, cuda: bool) -> Any:

@@ -79,7 +79,7 @@ def load_run_config(
     Args:
         cfg_path: yaml file, from the current folder; else one of those shipped in projects/.
         options: "a.b=value", or "a.b" followed by "value", as LAVIS takes them.
-        evaluate: evaluate only, whatever the yaml says.
+        evaluate: evaluate only; overrides `run.evaluate`.
 
     Raises:
         LaunchError: the file, a section or a name is wrong, so that nothing can be merged.
@@ -215,10 +215,7 @@ def _merge(parts: Sequence[Any], place: str) -> DictConfig:
     try:
         return OmegaConf.merge(*parts)
     except TypeError as error:  # OmegaConf's, without the place
-        raise LaunchError(
-            f"{place}: a list stands where another yaml has a mapping, or the other way round "
-            f"({error})"
-        ) from error
+        raise LaunchError(f"{place}: cannot merge a list with a mapping ({error})") from error
 
 
 def _raise_if(problem: str | None) -> None:

@@ -32,7 +32,7 @@ from lavis_dynrefer.models.precision import choose_device
 from lavis_dynrefer.training import checkpoints, loaders
 from lavis_dynrefer.training.process_group import on_main_process
 from lavis_dynrefer.training.run_settings import RunSettings, read_settings
-from lavis_dynrefer.training.splits import TRAIN, select_splits
+from lavis_dynrefer.training.run_splits import TRAIN, select_splits
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load
 
 from lavis_dynrefer.config import DynReferConfig
-from lavis_dynrefer.models.assembly import build_parts
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.llms.llm_options import T5Sizes
+from lavis_dynrefer.models.model_parts import build_parts
 from lavis_dynrefer.models.weights.checkpoint import load_weights
 from lavis_dynrefer.settings import from_mapping
 from tests.conftest import SHARED

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lavis_dynrefer.config import CaptioningConfig, DynReferConfig, TaggingConfig
-from lavis_dynrefer.models.assembly import build_parts
 from lavis_dynrefer.models.backbone import Backbone
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.model_parts import build_parts
 from lavis_dynrefer.models.weights.checkpoint import OFFICIAL_DERIVED, from_official
 
 FLAN_T5_XL = {  # google/flan-t5-xl, config.json
@@ -43,7 +43,7 @@ def full_model(tmp_path_factory):
     one_block = replace(config.vision, depth=1)
     backbone = Backbone(one_block)  # LAVIS's ViT reads a number off a tensor: not on meta
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
-        patch.setattr("lavis_dynrefer.models.assembly.Backbone", lambda _: backbone)
+        patch.setattr("lavis_dynrefer.models.model_parts.Backbone", lambda _: backbone)
         return DynRefer(**build_parts(config), trainable=config.trainable)
 
 

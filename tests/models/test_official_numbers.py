@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from lavis_dynrefer.config import DynReferConfig
-from lavis_dynrefer.models.assembly import build_parts
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.model_parts import build_parts
 from lavis_dynrefer.models.weights.checkpoint import load_weights
 from lavis_dynrefer.settings import from_mapping
 

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from lavis_dynrefer.training import loaders
 from lavis_dynrefer.training.run_settings import RunSettings
-from lavis_dynrefer.training.splits import select_splits
+from lavis_dynrefer.training.run_splits import select_splits
 
 
 class Numbers(Dataset):

@@ -123,7 +123,7 @@ def test_a_shipped_file_is_found_unless_the_current_folder_has_it(tmp_path, monk
     [
         (["run.seed"], "--options: run.seed has no value"),
         (["run.seed=[1"], "--options ['run.seed=[1']: not yaml"),
-        (["model=[]"], "a list stands where"),
+        (["model=[]"], "cannot merge a list with a mapping"),
         (["run.resume_ckpt_path=???"], "a value must be given for run.resume_ckpt_path"),
         (["run.seed=${oc.env:NO_SUCH_VARIABLE}"], "Environment variable 'NO_SUCH_VARIABLE'"),
         (["datasets.ovad=3"], "datasets.ovad: expected a mapping, got 3"),

@@ -16,8 +16,8 @@ from lavis.tasks.base_task import BaseTask
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet
+from lavis_dynrefer.training.region_task import DynReferTask
 from lavis_dynrefer.training.run_settings import TaskSettings
-from lavis_dynrefer.training.task import DynReferTask
 
 
 class Losses(torch.nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.config import QueryDecoderConfig
 from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
-from lavis_dynrefer.models.gather import gather_rows
+from lavis_dynrefer.models.gather_rows import gather_rows
 from lavis_dynrefer.models.losses import sigmoid_contrastive_loss
 
 

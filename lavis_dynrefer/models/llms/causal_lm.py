@@ -81,10 +81,10 @@ class CausalLM(nn.Module):
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Ids (B, T) and mask (B, T), padded on the right."""
-        longest = max(len(row) for row in rows)
+        length = max(len(row) for row in rows)
         padding = self.tokenizer.eos_token_id
-        ids = [[*row, *[padding] * (longest - len(row))] for row in rows]
-        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+        ids = [[*row, *[padding] * (length - len(row))] for row in rows]
+        mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
         device = self.model.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 

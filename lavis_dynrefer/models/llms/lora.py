@@ -1,4 +1,4 @@
-"""LoRA: small trainable matrices beside chosen linear layers of a model that stays frozen."""
+"""LoRA: small trainable matrices added to chosen linear layers of a frozen model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_lora(model: nn.Module, options: LoraOptions, *, targets: Sequence[str]) 
 
     The wrapper forwards calls and attributes to `model`. Weights are named as in the released code:
     `base_model.model.` before each, `base_layer` in an adapted layer. The added weights are float32
-    whatever the model is stored in, because small steps vanish in bfloat16.
+    regardless of the type of the model, because small steps vanish in bfloat16.
 
     Args:
         model: changed in place.

@@ -52,7 +52,7 @@ class FileTokenizer:
     Args:
         path: file of the `tokenizers` library with <pad> as id 0, </s>, <unk> and <s>; its
             post-processor ends every text with </s>.
-        context_length: most tokens of a row, special ones included.
+        context_length: maximum tokens of a row, including special ones.
     """
 
     def __init__(self, path: Path, *, context_length: int) -> None:

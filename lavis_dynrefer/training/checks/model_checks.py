@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from lavis_dynrefer.config import LAVIS_KEYS, MODELS, DynReferConfig, ModelFiles, PretrainingConfig
+from lavis_dynrefer.config import LAVIS_KEYS, MODELS, DynReferConfig, ModelFiles, RegionModelConfig
 from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.models.llms import llm_names, options_class
 from lavis_dynrefer.paths import find_resource
@@ -25,7 +25,7 @@ PARTS = (  # of a DynRefer, which `trainable` names
 )
 
 
-def read_model(model: Section) -> tuple[PretrainingConfig | None, list[Finding]]:
+def read_model(model: Section) -> tuple[RegionModelConfig | None, list[Finding]]:
     """The numbers of a model section, merged with the yaml of its type; None if not of ours."""
     family = MODELS.get(str(model.get("arch")))
     if family is None:
@@ -45,7 +45,7 @@ def check_model(model: Section) -> Findings:
     if isinstance(config, DynReferConfig):
         yield from _check_names(config)
         yield from _check_llm(config.captioning.llm, config.captioning.llm_options)
-    if model.get("arch") == "dynrefer":
+    if model.get("arch") in MODELS:
         yield from _check_weights(model)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lavis_dynrefer.config import MODELS
 from lavis_dynrefer.errors import InputError, MissingPackageError
 from lavis_dynrefer.metrics.expected import Expected
 from lavis_dynrefer.metrics.java_tools import find_java
@@ -39,7 +40,7 @@ from lavis_dynrefer.training.checks.processor_checks import (
 from lavis_dynrefer.training.known_names import name_problem
 from lavis_dynrefer.training.run_config import LaunchError, RunConfig, load_run_config
 from lavis_dynrefer.training.run_settings import OWN_RUNNER, OWN_TASK, TASKS_OF, RunSettings
-from lavis_dynrefer.training.splits import TRAIN, select_splits
+from lavis_dynrefer.training.run_splits import TRAIN, select_splits
 
 Evaluators = Mapping[str, Mapping[str, Any]]  # dataset -> split -> evaluator, None if not known
 
@@ -94,9 +95,10 @@ def check_run(config: RunConfig) -> Findings:
         yield from _check_graders(run, evaluators)
     if known and run["runner"] == OWN_RUNNER and len(ours) == len(datasets):
         yield from _check_splits(run, evaluators, config.expected)
-    if own_task and model["arch"] == "dynrefer_pretraining" and _evaluated(run):
+    family = MODELS.get(model["arch"])
+    if own_task and family and not family.answers and _evaluated(run):
         yield Finding(
-            "model.arch: dynrefer_pretraining cannot be evaluated; empty run.valid_splits and "
+            f"model.arch: {model['arch']} cannot be evaluated; empty run.valid_splits and "
             "run.test_splits"
         )
 

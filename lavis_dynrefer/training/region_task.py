@@ -30,7 +30,7 @@ from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import MetricReport
 from lavis_dynrefer.training.process_group import on_main_process
 from lavis_dynrefer.training.run_settings import TASKS_OF, TaskSettings, read_settings
-from lavis_dynrefer.training.splits import TRAIN
+from lavis_dynrefer.training.run_splits import TRAIN
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class DynReferTask(BaseTask):
     def _answer(
         self, model: Any, samples: Mapping[str, Any], questions: Questions
     ) -> list[dict[str, Any]]:
-        """A row per region: region_id, and prediction or the reason why there is none."""
+        """A row per region: region_id, and the prediction or the reason why it failed."""
         rows = [dict(failure) for failure in samples.get("failed", ())]
         if len(samples["views"]) == 0:
             return rows
