@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.serve.request_errors import RequestError
+from lavis_dynrefer.serve.service_limits import ServeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +26,13 @@ class Traffic:
     """The requests in progress, shared by the gate and the service.
 
     Args:
-        max_requests: POST requests at once.
-        max_body: bytes of a request.
+        limits: max_requests POST requests at once, max_body bytes each.
         running: requests in progress.
         closing: new POST requests are refused.
         cut_off: requests that were cancelled by the server.
     """
 
-    max_requests: int
-    max_body: int
+    limits: ServeSettings
     running: int = 0
     closing: bool = False
     cut_off: int = 0
@@ -47,12 +46,12 @@ class RequestGate:
 
     Args:
         app: the application inside.
-        traffic: counts and limits.
+        traffic: counted here.
     """
 
     def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
         self._app = app
-        self._traffic = traffic
+        self._traffic, self._limits = traffic, traffic.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -96,14 +95,14 @@ class RequestGate:
             return
         if self._traffic.closing:
             raise RequestError("shutting_down", "the server is shutting down; ask another one")
-        if self._traffic.running > self._traffic.max_requests:
+        if self._traffic.running > self._limits.max_requests:
             raise RequestError(
                 "overloaded",
-                f"{self._traffic.max_requests} requests are in progress; try again later",
+                f"{self._limits.max_requests} requests are in progress; try again later",
             )
         length = dict(scope["headers"]).get(b"content-length", b"0")
         valid = length.isdigit() and len(length) <= _MAX_DIGITS
-        if not valid or int(length) > self._traffic.max_body:
+        if not valid or int(length) > self._limits.max_body:
             raise self._too_large()
 
     def _counting(self, receive: Receive) -> Receive:
@@ -114,7 +113,7 @@ class RequestGate:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._traffic.max_body:
+            if received > self._limits.max_body:
                 raise self._too_large()
             return message
 
@@ -122,7 +121,7 @@ class RequestGate:
 
     def _too_large(self) -> RequestError:
         return RequestError(
-            "too_large", f"expected a request of at most {self._traffic.max_body:,} bytes"
+            "too_large", f"expected a request of at most {self._limits.max_body:,} bytes"
         )
 
 

@@ -76,7 +76,13 @@ def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
     """
     try:
         with whole_files_only, Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-            _check_size(image.size, max_pixels)
+            width, height = image.size
+            if width * height > max_pixels:
+                raise RequestError(
+                    "too_large",
+                    f"image: expected at most {max_pixels:,} pixels, got {width} x {height}; "
+                    "make it smaller (and its boxes too)",
+                )
             alpha_box, orientation = _alpha_box(image), exif_orientation(image)
             rgb = to_rgb(image)
             rgb.info.pop("exif", None)  # else `open_image` would warn about the rotation
@@ -92,16 +98,6 @@ def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
         ) from error
     except IMAGE_ERRORS as error:
         raise RequestError("unprocessable", f"image: damaged image: {error}") from error
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise RequestError(
-            "too_large",
-            f"image: expected at most {max_pixels:,} pixels, got {width} x {height}; "
-            "make it smaller (and its boxes too)",
-        )
 
 
 def _alpha_box(image: Image.Image) -> Box | None:

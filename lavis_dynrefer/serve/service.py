@@ -53,7 +53,7 @@ class Service:
         self.predictor = predictor
         self.model = f"dynrefer-{name}"
         self.settings = settings
-        self.traffic = Traffic(max_requests=settings.max_requests, max_body=settings.max_body)
+        self.traffic = Traffic(settings)
         self.reader = RequestReader(predictor, settings)
         self.tokens = TokenCounter(predictor.model)
         self.batcher = Batcher(predictor.answer_samples, settings)

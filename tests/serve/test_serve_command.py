@@ -14,7 +14,6 @@ import pytest
 from serve_client import Client, encoded, wait_until
 
 from lavis_dynrefer.cli import main
-from lavis_dynrefer.serve import ServeSettings
 
 START = "import sys; from lavis_dynrefer.cli import main; sys.exit(main())"
 
@@ -90,24 +89,13 @@ def test_taken_port_is_named(capsys):
     [
         ("--port", "99999", "port: expected a number from 0 to 65535, got 99999"),
         ("--host", "192.0.2.1", "cannot listen on 192.0.2.1 port 8008"),  # of documentation
-    ],
-)
-def test_invalid_address_is_named(capsys, option, value, message):
-    pytest.importorskip("fastapi", reason="needs the extra `serve`")
-    assert main(["serve", option, value]) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
         ("--max-boxes", "0", "max_boxes: expected at least 1, got 0"),
         ("--timeout", "0", "timeout: expected more than 0, got 0.0"),
         ("--timeout", "nan", "timeout: expected a finite number, got nan"),
         ("--max-pixels", "1000000000", "max_pixels: expected at most 178000000, got"),
     ],
 )
-def test_invalid_settings_are_named(capsys, option, value, message):
+def test_invalid_options_are_named(capsys, option, value, message):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
     assert main(["serve", option, value]) == 2
     assert message in capsys.readouterr().err
@@ -128,7 +116,3 @@ def test_address_open_to_the_network_is_warned_about(serving, caplog):
         assert not caplog.records
         warn_if_open(open_to_all)
     assert "0.0.0.0 is open to the network" in caplog.text
-
-
-def test_settings_need_no_extra():
-    assert ServeSettings().max_boxes == 1000

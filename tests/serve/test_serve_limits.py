@@ -29,17 +29,8 @@ def test_body_with_too_many_bytes_is_refused(serving, chunked):
         assert client.get("/health").status == 200
 
 
-def test_body_that_announces_too_many_bytes_is_not_read(client):
-    connection = client.connect()
-    connection.putrequest("POST", "/v1/regions")
-    connection.putheader("content-length", str(10**12))
-    connection.endheaders()
-    assert connection.getresponse().status == 413
-    connection.close()
-
-
-@pytest.mark.parametrize("length", ["9" * 5000, "12x", "-1"])
-def test_invalid_content_length_is_refused(client, length):
+@pytest.mark.parametrize("length", [str(10**12), "9" * 5000, "12x", "-1"])
+def test_invalid_content_length_is_refused_without_reading(client, length):
     connection = client.connect()
     connection.putrequest("POST", "/v1/regions")
     connection.putheader("content-length", length)
