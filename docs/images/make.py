@@ -32,7 +32,7 @@ from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.synthetic.raw_formats import truth_rows
-from lavis_dynrefer.synthetic.world import SPLIT_START
+from lavis_dynrefer.synthetic.scene_world import SPLIT_START
 
 IMAGES = Path(__file__).parent
 DOCS = IMAGES.parent

@@ -13,7 +13,7 @@ from pydantic import Field
 from lavis_dynrefer.config import ControlSettings
 from lavis_dynrefer.metrics import EVALUATORS
 from lavis_dynrefer.settings import settings
-from lavis_dynrefer.synthetic.world import WORLDS
+from lavis_dynrefer.synthetic.scene_world import WORLDS
 from lavis_dynrefer.vocab import TAG_METHODS
 
 Evaluator = Literal[tuple(EVALUATORS)]

@@ -15,8 +15,8 @@ from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores, in_m
 from lavis_dynrefer.datasets.sources.raw_files import Opener
 from lavis_dynrefer.paths import cache_dir
 from lavis_dynrefer.structures import RegionSet
-from lavis_dynrefer.synthetic.dataset import VERSION, read_truth, write_dataset
-from lavis_dynrefer.synthetic.vocabulary import true_labels
+from lavis_dynrefer.synthetic.scene_dataset import VERSION, read_truth, write_dataset
+from lavis_dynrefer.synthetic.scene_vocabulary import true_labels
 
 Splits = Mapping[str, RegionSet]
 

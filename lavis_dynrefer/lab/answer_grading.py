@@ -9,10 +9,10 @@ import numpy as np
 
 from lavis_dynrefer.lab.caption_grading import grade_captions
 from lavis_dynrefer.lab.estimates import Estimate, Statistic, bootstrap, share
-from lavis_dynrefer.metrics.attributes import average_precisions
+from lavis_dynrefer.metrics.attribute_metrics import average_precisions
 from lavis_dynrefer.structures import RegionPrediction
-from lavis_dynrefer.synthetic.vocabulary import attribute_labels
-from lavis_dynrefer.synthetic.world import held_out_pairs
+from lavis_dynrefer.synthetic.scene_vocabulary import attribute_labels
+from lavis_dynrefer.synthetic.scene_world import held_out_pairs
 
 Truth = Mapping[str, Any]  # a row of `read_truth`
 _MAP = "attribute_map"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.synthetic.world import WORLDS
+from lavis_dynrefer.synthetic.scene_world import WORLDS
 
 _FUNCTIONS = {
     "data": ("annotations", "measure_data"),

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.synthetic.captions import PATTERN_PLURALS
-from lavis_dynrefer.synthetic.world import CATEGORIES, RELATIONS, SLOTS
+from lavis_dynrefer.synthetic.scene_captions import PATTERN_PLURALS
+from lavis_dynrefer.synthetic.scene_world import CATEGORIES, RELATIONS, SLOTS
 
 _SLOT_OF = {
     **{word: slot for slot, words in SLOTS.items() for word in words},

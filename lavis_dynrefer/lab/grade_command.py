@@ -13,8 +13,8 @@ from rich.progress import track
 from rich.table import Table
 
 from lavis_dynrefer.lab.estimates import Estimate
-from lavis_dynrefer.synthetic.dataset import described_objects
-from lavis_dynrefer.synthetic.world import SPLIT_START
+from lavis_dynrefer.synthetic.scene_dataset import described_objects
+from lavis_dynrefer.synthetic.scene_world import SPLIT_START
 
 NAMES = {
     "attribute_map": "attribute mAP (text queries)",

@@ -12,8 +12,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from lavis_dynrefer.synthetic import make_scene, raw_formats
-from lavis_dynrefer.synthetic.vocabulary import attribute_rows, tags, truth_labels
-from lavis_dynrefer.synthetic.world import CATEGORIES
+from lavis_dynrefer.synthetic.scene_vocabulary import attribute_rows, tags, truth_labels
+from lavis_dynrefer.synthetic.scene_world import CATEGORIES
 
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<s>")  # ids 0..3; T5 pads with 0 and ends with 1
 _SCENES = 500  # enough for every word to occur often

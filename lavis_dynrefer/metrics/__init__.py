@@ -42,8 +42,8 @@ class Evaluator(Protocol):
 _FUNCTIONS = {
     "dense_caption": ("dense_caption", "evaluate_dense_caption"),
     "reg": ("caption_scores", "evaluate_reg"),
-    "attributes": ("attributes", "evaluate_attributes"),
-    "categories": ("categories", "evaluate_categories"),
+    "attributes": ("attribute_metrics", "evaluate_attributes"),
+    "categories": ("category_metrics", "evaluate_categories"),
 }
 
 

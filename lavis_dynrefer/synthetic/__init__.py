@@ -1,10 +1,10 @@
 """Procedural scenes in the raw formats of the public datasets: data without a download."""
 
-from lavis_dynrefer.synthetic.captions import facts, full_caption
-from lavis_dynrefer.synthetic.dataset import read_truth, split_sizes, write_dataset
-from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject
+from lavis_dynrefer.synthetic.scene_captions import facts, full_caption
+from lavis_dynrefer.synthetic.scene_dataset import read_truth, split_sizes, write_dataset
 from lavis_dynrefer.synthetic.scene_drawing import render
+from lavis_dynrefer.synthetic.scene_layout import make_scene
 
 __all__ = [
     "Look",

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from lavis_dynrefer.images.boxes import xyxy_to_xywh
-from lavis_dynrefer.synthetic.captions import facts, full_caption, short_caption
 from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import Scene, owner_map
-from lavis_dynrefer.synthetic.vocabulary import attribute_vector
-from lavis_dynrefer.synthetic.world import CATEGORIES, HEIGHT, WIDTH, held_out_pairs, split_of
+from lavis_dynrefer.synthetic.scene_captions import facts, full_caption, short_caption
+from lavis_dynrefer.synthetic.scene_vocabulary import attribute_vector
+from lavis_dynrefer.synthetic.scene_world import CATEGORIES, HEIGHT, WIDTH, held_out_pairs, split_of
 
 Row = dict[str, Any]
 
@@ -133,7 +133,7 @@ def truth_rows(scene: Scene) -> list[Row]:
 
     Keys: split, image_id, region_id (of region_descriptions, or the COCO annotation id), form
     ("full" or "short" caption), phrase, box (xyxy), visible, held_out (the object's colour and
-    category never occur together in training), facts (see `captions.facts`).
+    category never occur together in training), facts (see `scene_captions.facts`).
     """
     rows = []
     for region_id, number, form, phrase in captions(scene):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lavis_dynrefer.structures import Box
+from lavis_dynrefer.synthetic.scene_world import HEIGHT, SLOTS, SYMMETRIC, WIDTH
 from lavis_dynrefer.synthetic.stencils import make_stencil
-from lavis_dynrefer.synthetic.world import HEIGHT, SLOTS, SYMMETRIC, WIDTH
 
 SOLID = 128  # coverage of a pixel, in 255ths, from which the object owns it
 _MIN_RATIO = 1.5  # of the distances along and across a clear direction
@@ -91,7 +91,7 @@ class Zone:
     """A part of the ground.
 
     Args:
-        surface: one of `world.SURFACES`.
+        surface: one of `scene_world.SURFACES`.
         left: column at which it is cropped from the large ground image.
         top: row at which it is cropped.
         light: brightness factor.

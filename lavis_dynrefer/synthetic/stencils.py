@@ -85,7 +85,7 @@ def make_stencil(category: str, side: int, angle: int, outlined: bool) -> Stenci
     """Draw a category without colour.
 
     Args:
-        category: one of `world.CATEGORIES`.
+        category: one of `scene_world.CATEGORIES`.
         side: longest side of the upright object in pixels.
         angle: degrees clockwise.
         outlined: whether it has an outline.

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from lavis_dynrefer.synthetic.random_stream import RandomStream
-from lavis_dynrefer.synthetic.world import HEIGHT, SURFACES, WIDTH
+from lavis_dynrefer.synthetic.scene_world import HEIGHT, SURFACES, WIDTH
 
 MARGIN = 160  # pixels by which a ground is larger than an image
 _ROWS, _COLUMNS = HEIGHT + MARGIN, WIDTH + MARGIN

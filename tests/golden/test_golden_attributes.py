@@ -8,7 +8,7 @@ import re
 import pytest
 from golden_folder import read_arrays, read_json
 
-from lavis_dynrefer.metrics.attributes import attribute_map, evaluate_attributes
+from lavis_dynrefer.metrics.attribute_metrics import attribute_map, evaluate_attributes
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet
 from lavis_dynrefer.vocab import load_attributes
 

@@ -6,7 +6,7 @@ import pytest
 from golden_folder import read_json
 
 from lavis_dynrefer.metrics.caption_scores import evaluate_reg
-from lavis_dynrefer.metrics.categories import evaluate_categories
+from lavis_dynrefer.metrics.category_metrics import evaluate_categories
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet
 
 BOX = (0.0, 0.0, 10.0, 10.0)

@@ -143,7 +143,10 @@ def test_category_logits(model, stages, numbers, tensors, close):
 
 
 def test_kept_tags(run, model, stages, numbers):
-    kept = [sorted(name for name, _ in row) for row in model.tagging.names(stages["tag_logits"], model.tagging.tags)]
+    kept = [
+        sorted(name for name, _ in row)
+        for row in model.tagging.names(stages["tag_logits"], model.tagging.tags)
+    ]
     assert kept == [sorted(names) for names in numbers[run]["tags"]]
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from lavis_dynrefer.lab.answer_grading import grade
 from lavis_dynrefer.structures import RegionPrediction
-from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.raw_formats import truth_rows
-from lavis_dynrefer.synthetic.vocabulary import attribute_labels
-from lavis_dynrefer.synthetic.world import CATEGORIES
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_vocabulary import attribute_labels
+from lavis_dynrefer.synthetic.scene_world import CATEGORIES
 
 
 @pytest.fixture(scope="module")

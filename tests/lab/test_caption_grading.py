@@ -7,9 +7,9 @@ from lavis_dynrefer.lab.caption_grading import (
     grade_caption,
     grade_captions,
 )
-from lavis_dynrefer.synthetic.captions import facts, full_caption
-from lavis_dynrefer.synthetic.layout import make_scene
-from lavis_dynrefer.synthetic.world import WORLDS
+from lavis_dynrefer.synthetic.scene_captions import facts, full_caption
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_world import WORLDS
 
 MUG = {
     "colour": "red",

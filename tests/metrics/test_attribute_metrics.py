@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from lavis_dynrefer.metrics.attributes import (
+from lavis_dynrefer.metrics.attribute_metrics import (
     attribute_groups,
     attribute_map,
     average_precisions,

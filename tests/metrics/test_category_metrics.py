@@ -1,6 +1,6 @@
 import pytest
 
-from lavis_dynrefer.metrics.categories import evaluate_categories
+from lavis_dynrefer.metrics.category_metrics import evaluate_categories
 from lavis_dynrefer.structures import RegionPrediction, RegionRecord, RegionSet, Rejection
 
 BOX = (0.0, 0.0, 10.0, 10.0)

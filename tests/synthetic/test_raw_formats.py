@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lavis_dynrefer.synthetic import raw_formats
-from lavis_dynrefer.synthetic.captions import full_caption
-from lavis_dynrefer.synthetic.layout import make_scene
-from lavis_dynrefer.synthetic.world import SPLIT_START, WORLDS, held_out_pairs
+from lavis_dynrefer.synthetic.scene_captions import full_caption
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_world import SPLIT_START, WORLDS, held_out_pairs
 
 TRAIN = make_scene(0, 5)
 SHORT = [

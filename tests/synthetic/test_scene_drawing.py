@@ -7,12 +7,12 @@ import hashlib
 import numpy as np
 import pytest
 
-from lavis_dynrefer.synthetic.layout import make_scene
-from lavis_dynrefer.synthetic.paint import TONES, colourise
+from lavis_dynrefer.synthetic.object_painting import TONES, colourise
 from lavis_dynrefer.synthetic.scene import tight_box
 from lavis_dynrefer.synthetic.scene_drawing import render
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_world import CATEGORIES, COLOURS, WORLDS, held_out_pairs
 from lavis_dynrefer.synthetic.stencils import make_stencil
-from lavis_dynrefer.synthetic.world import CATEGORIES, COLOURS, WORLDS, held_out_pairs
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -13,8 +13,8 @@ import numpy as np
 
 from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
 from lavis_dynrefer.datasets.sources import visual_genome
-from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores
 from lavis_dynrefer.datasets.sources.raw_files import Opener
+from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores
 from lavis_dynrefer.lab.benchmarks.measuring import (
     Numbers,
     in_fresh_process,

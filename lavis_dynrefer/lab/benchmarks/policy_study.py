@@ -15,7 +15,7 @@ from lavis_dynrefer.lab.answer_grading import grade
 from lavis_dynrefer.lab.benchmarks.measuring import Numbers
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.predictor import RegionPredictor
-from lavis_dynrefer.synthetic.dataset import described_objects, split_sizes, write_dataset
+from lavis_dynrefer.synthetic.scene_dataset import described_objects, split_sizes, write_dataset
 from lavis_dynrefer.views.policies import check_policy_name
 
 DATASET_SEED = 1  # as in train_tiny.yaml

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_dynrefer.synthetic.captions import full_caption, short_caption
-from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import Look, Scene, SceneObject, Zone
-from lavis_dynrefer.synthetic.vocabulary import tags
-from lavis_dynrefer.synthetic.world import WORLDS
+from lavis_dynrefer.synthetic.scene_captions import full_caption, short_caption
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_vocabulary import tags
+from lavis_dynrefer.synthetic.scene_world import WORLDS
 
 FUNCTION_WORDS = {"a", "an", "the", "is", "and", "on", "in", "at", "of", "with", "it"}
 PLAIN_NOUNS = {"object", "thing", "one"}

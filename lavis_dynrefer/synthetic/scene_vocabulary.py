@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lavis_dynrefer.synthetic.captions import NOUNS, PATTERN_PLURALS
 from lavis_dynrefer.synthetic.scene import Look
-from lavis_dynrefer.synthetic.world import (
+from lavis_dynrefer.synthetic.scene_captions import NOUNS, PATTERN_PLURALS
+from lavis_dynrefer.synthetic.scene_world import (
     CATEGORIES,
     COLOURS,
     LOCATIONS,
@@ -51,7 +51,7 @@ def attribute_vector(look: Look) -> list[int]:
 
 
 def category_rows() -> list[dict[str, Any]]:
-    """The `categories` list in COCO's format, ids from 1 in the order of `world.CATEGORIES`."""
+    """The `categories` list in COCO's format, ids from 1 in the order of `CATEGORIES`."""
     groups = {name: group for group, names in SUPERCATEGORIES.items() for name in names}
     return [
         {"supercategory": groups[name], "id": number, "name": name}

@@ -8,10 +8,10 @@ import pytest
 
 import lavis_dynrefer
 from lavis_dynrefer.lab.make_assets import build_tokenizer, write_vocabulary
-from lavis_dynrefer.synthetic.captions import facts
-from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Look
-from lavis_dynrefer.synthetic.vocabulary import (
+from lavis_dynrefer.synthetic.scene_captions import facts
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_vocabulary import (
     attribute_rows,
     attribute_vector,
     category_rows,
@@ -19,7 +19,7 @@ from lavis_dynrefer.synthetic.vocabulary import (
     true_labels,
     truth_labels,
 )
-from lavis_dynrefer.synthetic.world import CATEGORIES
+from lavis_dynrefer.synthetic.scene_world import CATEGORIES
 
 PACKAGE = Path(lavis_dynrefer.__file__).parent
 FILES = [

@@ -19,8 +19,7 @@ from lavis_dynrefer.synthetic.scene import (
     relation,
     tight_box,
 )
-from lavis_dynrefer.synthetic.textures import MARGIN
-from lavis_dynrefer.synthetic.world import (
+from lavis_dynrefer.synthetic.scene_world import (
     BORDERS,
     CATEGORIES,
     COLOURS,
@@ -41,6 +40,7 @@ from lavis_dynrefer.synthetic.world import (
     held_out_pairs,
     split_of,
 )
+from lavis_dynrefer.synthetic.textures import MARGIN
 
 _TRIES = 24  # positions tried for one object before another object is drawn
 _MAX_HIDDEN = 0.3  # largest share of an object that others may cover

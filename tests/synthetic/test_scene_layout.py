@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from lavis_dynrefer.synthetic import scene_drawing
-from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene import Scene, gap, owner_map
-from lavis_dynrefer.synthetic.world import HEIGHT, SIDES, SPLIT_START, WIDTH, WORLDS, held_out_pairs
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_world import (
+    HEIGHT,
+    SIDES,
+    SPLIT_START,
+    WIDTH,
+    WORLDS,
+    held_out_pairs,
+)
 
 INDICES = [start + i for start in SPLIT_START.values() for i in range(8)]
 SCENES = {world: [make_scene(3, index, world) for index in INDICES] for world in WORLDS}

@@ -16,10 +16,10 @@ from typing import Any
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic import raw_formats
-from lavis_dynrefer.synthetic.layout import make_scene
 from lavis_dynrefer.synthetic.scene_drawing import render
-from lavis_dynrefer.synthetic.vocabulary import attribute_rows, category_rows
-from lavis_dynrefer.synthetic.world import SPLIT_START, check_split, check_world, split_of
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_vocabulary import attribute_rows, category_rows
+from lavis_dynrefer.synthetic.scene_world import SPLIT_START, check_split, check_world, split_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from lavis_dynrefer.datasets.sources.coco_layout import read_coco_instances
 from lavis_dynrefer.datasets.sources.ovad import read_ovad
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.synthetic.dataset import read_truth, split_sizes, write_dataset
-from lavis_dynrefer.synthetic.layout import make_scene
+from lavis_dynrefer.synthetic.scene_dataset import read_truth, split_sizes, write_dataset
 from lavis_dynrefer.synthetic.scene_drawing import render
-from lavis_dynrefer.synthetic.world import CATEGORIES
+from lavis_dynrefer.synthetic.scene_layout import make_scene
+from lavis_dynrefer.synthetic.scene_world import CATEGORIES
 
 
 @pytest.fixture(scope="module")
