@@ -11,9 +11,9 @@ from lavis_dynrefer.datasets.build_info import CustomInfo
 from lavis_dynrefer.datasets.prepared import RawDataset, read_manifest
 from lavis_dynrefer.datasets.region_sets import captions_of
 from lavis_dynrefer.datasets.region_source import RegionSource, default_yaml
-from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener
+from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.structures import RegionSet
 
 

@@ -11,8 +11,8 @@ from lavis_dynrefer.datasets import build_info
 from lavis_dynrefer.datasets.custom_source import Custom
 from lavis_dynrefer.datasets.region_source import RegionSource, default_yaml
 from lavis_dynrefer.datasets.sources import coco_layout, grit, ovad, refcocog, visual_genome
-from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import Opener
+from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores, in_memory
 from lavis_dynrefer.paths import cache_dir
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.synthetic.scene_dataset import VERSION, read_truth, write_dataset

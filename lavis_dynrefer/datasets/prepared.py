@@ -22,8 +22,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, open_binary
+from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.datasets.table_store import TableStore, read_split
 from lavis_dynrefer.paths import cache_dir
 from lavis_dynrefer.structures import AttributeInfo, RegionSet

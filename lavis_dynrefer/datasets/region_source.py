@@ -15,8 +15,8 @@ from lavis_dynrefer.config import ControlSettings
 from lavis_dynrefer.datasets.build_info import RegionInfo
 from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
 from lavis_dynrefer.datasets.region_sets import captions_of
-from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, RawFile
+from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.datasets.tables import RegionTable
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.settings import from_mapping

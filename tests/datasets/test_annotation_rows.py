@@ -12,8 +12,8 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
 
 SOURCE = RawFile("annotations", "a.json", "example.org")
 NAN, INFINITY = float("nan"), float("inf")

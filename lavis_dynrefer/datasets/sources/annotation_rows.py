@@ -12,8 +12,8 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
 from lavis_dynrefer.datasets.sources.raw_files import RawFile
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import Box
 

@@ -16,8 +16,8 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.masks import box_from_rle
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet

@@ -23,7 +23,6 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
 )
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, category_of, read_categories
-from lavis_dynrefer.datasets.sources.region_collector import TRAIN, RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
     ImageSize,
@@ -36,6 +35,12 @@ from lavis_dynrefer.datasets.sources.custom_checks import (
     rows_of,
 )
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.datasets.sources.region_collector import (
+    TRAIN,
+    RegionCollector,
+    Stores,
+    in_memory,
+)
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.opening import IMAGE_ERRORS
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, RegionSet

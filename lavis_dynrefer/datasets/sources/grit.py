@@ -13,8 +13,8 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     xyxy,
 )
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)

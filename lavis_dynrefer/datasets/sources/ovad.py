@@ -11,8 +11,8 @@ from lavis_dynrefer.datasets.sources.coco_layout import (
     collect_regions,
     read_categories,
 )
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import RawFile, read_json
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes

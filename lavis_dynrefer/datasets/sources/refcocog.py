@@ -18,8 +18,8 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     xyxy,
 )
 from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, list_of_rows
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import RegionRecord, RegionSet
 

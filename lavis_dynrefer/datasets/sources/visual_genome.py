@@ -23,7 +23,6 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.datasets.sources.raw_files import (
     ImageFolder,
     Opener,
@@ -32,6 +31,7 @@ from lavis_dynrefer.datasets.sources.raw_files import (
     open_binary,
     read_json,
 )
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, box_problem
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, box_problem
 from lavis_dynrefer.structures import ImageRecord, RegionRecord
 
 IMAGE = ImageRecord(7, "/images/7.jpg", width=100, height=80)
