@@ -23,7 +23,10 @@ ImageInput = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]"]
 MAX_PIXELS = 178_000_000
 
 # What Pillow raises for files that are not images, damaged, or larger than it accepts.
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+IMAGE_ERRORS = (  # RuntimeError: a damaged AVIF
+    *(OSError, RuntimeError, SyntaxError, ValueError),
+    *(struct.error, Image.DecompressionBombError),
+)
 
 ROTATED = range(2, 9)  # EXIF orientations, mirrored ones included
 _UPRIGHT = 1

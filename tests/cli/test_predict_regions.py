@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
@@ -34,3 +35,17 @@ def test_detector_and_model_share_the_device(image, predict, tmp_path, monkeypat
 
     assert predict(image, *arguments, "--device", "cpu", "--tasks", "tags") == 0
     assert devices == [torch.device("cpu")]
+
+
+@pytest.mark.parametrize("options", [[], ["--explain"]])
+def test_errors_of_torch_in_a_detector_end_the_run(image, predict, tmp_path, monkeypatch, options):
+    def fail(self, image):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    proposer = "lavis_dynrefer.detectors.region_proposals.RegionProposer"
+    monkeypatch.setattr(f"{proposer}.__init__", lambda self, *arguments, **options: None)
+    monkeypatch.setattr(f"{proposer}.__call__", fail)
+    arguments = ["--proposals", "rpn", "--proposal-weights", tmp_path / "detector.pth"]
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        predict(image, *arguments, "--tasks", "tags", "--output", tmp_path / "out", *options)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from lavis_dynrefer.images import open_image
 
@@ -90,6 +90,17 @@ def test_truncated_files_are_refused_even_if_pillow_would_fill_them(pixels, tmp_
         open_image(tmp_path / "cut.jpg")
 
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_damaged_avif_is_refused(pixels, tmp_path):
+    path = tmp_path / "a.avif"
+    Image.fromarray(pixels).save(path)
+    start = path.read_bytes().index(b"mdat") + 4
+    path.write_bytes(path.read_bytes()[:start] + bytes(path.stat().st_size - start))
+
+    with pytest.raises(ValueError, match="cannot read"):
+        open_image(path)
 
 
 def test_gray_array_becomes_rgb(pixels):

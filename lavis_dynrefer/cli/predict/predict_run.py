@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # a run with nothing left to answer does not load the model
     from lavis_dynrefer.predictor import RegionPredictor
 
 logger = logging.getLogger(__name__)
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 @dataclass
@@ -57,6 +57,7 @@ class _ImageJob:
             image = open_image(self.path)
             boxes = self.find(self.name, image)
         except Exception as error:  # whatever is wrong with one image must not stop the others
+            _raise_if_torch_failed(error)  # in a detector
             self.error = error
             return Image.new("RGB", (8, 8)), torch.zeros(0, 4)
         self.size = image.size
