@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from operator import attrgetter
 
 import pytest
 
@@ -35,9 +36,19 @@ def test_a_users_dataset_has_a_short_name(monkeypatch):
     assert source("table").dataset_name == "ovad"
 
 
-def test_arguments_override_the_default_yaml():
-    info = source("vg", "--root", "/data/vg", "--split", "val", "test").info()
-    assert (info.root, info.splits, info.on_error) == ("/data/vg", ("val", "test"), "raise")
+@pytest.mark.parametrize(
+    ("words", "setting", "value"),
+    [
+        (["--root", "/data/vg"], "root", "/data/vg"),
+        (["--root", "[1]"], "root", "[1]"),  # not a list of yaml
+        (["--split", "val", "test"], "splits", ("val", "test")),
+        (["--images", "photos"], "images.storage", "photos"),  # below the root
+        (["--set", "tags=null", "--set", "max_images=5"], "max_images", 5),
+        ([], "on_error", "raise"),  # of the default yaml
+    ],
+)
+def test_arguments_override_the_default_yaml(words, setting, value):
+    assert attrgetter(setting)(source("vg", *words).info()) == value
 
 
 def test_the_type_is_set():
@@ -45,23 +56,10 @@ def test_the_type_is_set():
     assert source("vg").config.type == "v1.2"
 
 
-def test_further_settings_are_read_as_in_a_yaml():
-    info = source("vg", "--set", "max_images=5", "--set", "tags=null").info()
-    assert (info.max_images, info.tags) == (5, None)
-
-
-def test_a_path_with_brackets_is_a_path():
-    assert source("vg", "--root", "[1]").info().root == "[1]"
-
-
 def test_an_image_folder_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     assert source("coco", "--images", "photos").info().images.storage == str(tmp_path / "photos")
-
-
-def test_other_image_folders_are_relative_to_the_root():
-    assert source("coco", "--images", "photos").info().images.storage == "photos"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ def test_a_name_cannot_control_a_terminal():
 def test_a_drawing_of_thousands_of_regions_shows_some():
     region = RegionPrediction(box=(5.0, 5.0, 50.0, 50.0), caption="a dot")
     result = ImageResult("a.png", "/a.png", 480, 360, (region,) * 5000)
-    assert drawn(Image.new("RGB", (480, 360)), result).height < 5000
+    drawing = drawn(Image.new("RGB", (480, 360)), result)
+    assert drawing.width == 640  # enlarged, with lines of text below
+    assert 480 < drawing.height < 5000
 
 
 def test_boxes_fit_an_image_that_was_resized_before():

@@ -60,6 +60,9 @@ RUN_MISTAKES = [  # option of the quickstart -> complaint
     (f"{DATA}.build_info.sceens=3", "build_info: unknown ['sceens']"),
     (f"{DATA}.build_info.splits=[tset]", "'tset'; did you mean test?"),
     (f"{DATA}.build_info.evaluator=bleu", "'bleu'"),
+    (f"{DATA}.build_info.regions_per_image=0", "regions_per_image: expected at least 1, got 0"),
+    (f"{DATA}.build_info.split_names.val=test", "split_names: two splits share a name"),
+    (f"{DATA}.build_info.on_error=ignore", "on_error: expected 'raise' or 'skip', got 'ignore'"),
     # processors
     (f"{EVAL}.name=dynrefer_evil", "'dynrefer_evil'; did you mean dynrefer_eval?"),
     (f"{DATA}.vis_processor=x", "vis_processor: expected a mapping"),
@@ -82,6 +85,18 @@ MISTAKES = [
     (MODEL, "model=3", "model: expected a mapping, got 3"),
     (MODEL, "preprocess.vis_procesor.eval=x", "preprocess: unknown 'vis_procesor'"),
     (MODEL, "preprocess.vis_processor.train.num_views=3", "gives 3 views a region"),
+    (MODEL, "model.vision.heads=3", "model.vision.width: expected a multiple of heads 3, got 128"),
+    (MODEL, "model.qformer.heads=3", "model.qformer.width: expected a multiple of heads 3"),
+    (MODEL, "model.tagging.decoder.heads=7", "tagging.decoder.width: expected a multiple of heads"),
+    (MODEL, "model.vision.patch_size=7", "vision.image_size: expected a multiple of patch_size 7"),
+    (MODEL, "model.region.offset_groups=3", "expected a multiple of region.offset_groups 3"),
+    (MODEL, "model.vision.mlp_ratio=0.0", "model.vision.mlp_ratio: expected more than 0, got 0.0"),
+    (MODEL, "model.losses.clip=.nan", "model.losses.clip: expected a finite number, got nan"),
+    (MODEL, "model.captioning.llm_options.tokenizer=3", "tokenizer: expected a string, got 3"),
+    (MODEL, "model.captioning.llm_options.config.d_model=0", "d_model: expected at least 1"),
+    (MODEL, "model.pretrained.parts=[1]", "model.pretrained.parts[0]: expected a string, got 1"),
+    (MODEL, "model.pretrained.eva=x", "model.pretrained: unknown ['eva']; did you mean eva_vit?"),
+    (MODEL, "model.load_finetuned=yes please", "model.load_finetuned: expected true or false"),
     (DATASET, "datasets.vg_region.build_info.rot=x", "build_info: unknown ['rot']"),
     (DATASET, "datasets.vg_region.type=v9", "datasets.vg_region.type: unknown 'v9'"),
     (DATASET, "datasets.vg_regoin.type=x", "datasets: unknown 'vg_regoin'; did you mean"),
@@ -96,6 +111,11 @@ def test_a_mistake_is_named(name, option, complaint):
     found = errors(name, option)
 
     assert any(complaint in text for text in found), found
+
+
+@pytest.mark.parametrize("change", ["region.sampling_ratio=0", "trainable=[]", "trainable=['']"])
+def test_unusual_values_that_work_are_accepted(change):
+    assert errors(MODEL, f"model.{change}") == []
 
 
 @pytest.mark.parametrize(
