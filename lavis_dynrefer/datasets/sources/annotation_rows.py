@@ -15,6 +15,7 @@ from typing import Any
 from lavis_dynrefer.datasets.sources.raw_files import RawFile
 from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.images.boxes import xywh_to_xyxy
 from lavis_dynrefer.structures import Box
 
 Row = Mapping[str, Any]
@@ -119,8 +120,8 @@ def xyxy(bbox: Any) -> Box:
     """
     if not isinstance(bbox, (list, tuple)) or len(bbox) != 4:
         raise InputError(f"expected a box of x, y, width, height, got {shown(bbox)}")
-    x, y, w, h = map(finite_number, bbox)
-    return x, y, x + w, y + h
+    x, y, width, height = map(finite_number, bbox)
+    return xywh_to_xyxy((x, y, width, height))
 
 
 def rows_with_ids(
