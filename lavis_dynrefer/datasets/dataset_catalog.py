@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lavis_dynrefer.datasets import build_info
 from lavis_dynrefer.datasets.custom_source import Custom
@@ -85,48 +85,43 @@ class VisualGenome(RegionSource):
         return found
 
 
-class Ovad(RegionSource):
+class _Val2017(RegionSource):
+    """One annotation file about images of COCO val2017."""
+
+    info_type = build_info.AnnotationsInfo
+    reader: ClassVar[Callable[..., RegionSet]]  # of `coco_layout` or `ovad`
+
+    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
+        """The protocol id, such as "ovad-14300", differs for a part of the file."""
+        del splits, opener
+        name = self.dataset_name.removesuffix("_region")
+        (path,) = self.sources(info).values()
+        found = self.reader(path, self.images(info), name=name, stores=stores)
+        return {"val": replace(found, name=info.protocol or f"{name}-{len(found.truth())}")}
+
+
+class Ovad(_Val2017):
     """OVAD attributes."""
 
     dataset_name = "ovad"
-    info_type = build_info.AnnotationsInfo
     files = (ovad.ANNOTATIONS,)
     image_folder = ovad.IMAGES
     root_variable = "OVAD_ROOT"
     default_evaluator = "attributes"
     DATASET_CONFIG_DICT = default_yaml("ovad")
-
-    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
-        """Read ovad2000.json."""
-        del splits, opener
-        path = self.sources(info)["annotations"]
-        found = ovad.read_ovad(path, self.images(info), name="ovad", stores=stores)
-        return {"val": _named_by_size(found, info.protocol)}
+    reader = staticmethod(ovad.read_ovad)
 
 
-class Coco(RegionSource):
+class Coco(_Val2017):
     """COCO categories."""
 
     dataset_name = "coco_region"
-    info_type = build_info.AnnotationsInfo
     files = (coco_layout.INSTANCES,)
     image_folder = coco_layout.IMAGES
     root_variable = "COCO_ROOT"
     default_evaluator = "categories"
     DATASET_CONFIG_DICT = default_yaml("coco_region")
-
-    def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
-        """Read instances_val2017.json."""
-        del splits, opener
-        path = self.sources(info)["annotations"]
-        found = coco_layout.read_coco_instances(path, self.images(info), name="coco", stores=stores)
-        return {"val": _named_by_size(found, info.protocol)}
-
-
-def _named_by_size(region_set: RegionSet, protocol: str | None) -> RegionSet:
-    """With a protocol id such as "ovad-14300", which differs for a part of the file."""
-    name = protocol or f"{region_set.name}-{len(region_set.truth())}"
-    return replace(region_set, name=name)
+    reader = staticmethod(coco_layout.read_coco_instances)
 
 
 class Refcocog(RegionSource):

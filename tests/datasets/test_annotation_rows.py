@@ -40,7 +40,7 @@ NAN, INFINITY = float("nan"), float("inf")
         (finite_number, 2**60, 2.0**60),
     ],
 )
-def test_numbers_are_read_however_written(read, value, number):
+def test_numbers_in_any_notation_are_read(read, value, number):
     assert read(value) == number
     assert type(read(value)) is type(number)
 
@@ -110,7 +110,7 @@ def collectors():
     return found, lambda: [dict(item._counts) for item in found]
 
 
-def test_rows_without_an_id_count_in_every_split_as_any_may_miss_them():
+def test_rows_without_an_id_are_counted_in_every_split():
     every, counts = collectors()
     rows = [{"id": 1}, {"id": None}, {}, 5, None, "id", {"id": "2"}]
 
@@ -126,7 +126,7 @@ def test_the_first_key_present_has_the_id():
     assert list(dict(rows_with_ids(rows, "image", SOURCE, [], ["image_id", "id"]))) == [2, 3]
 
 
-def test_rows_without_any_id_are_a_file_of_another_kind():
+def test_a_file_whose_rows_have_no_id_is_refused():
     message = r"annotations: no image has an id.*\{'name': 'a'\}: image_id or id: .*Set `annot"
 
     with pytest.raises(DatasetError, match=message):

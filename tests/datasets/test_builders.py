@@ -84,7 +84,7 @@ def test_a_training_batch_is_what_the_model_takes(vg, tmp_path):
         ({"captioning": {"control_drop": 0.1}}, {"control_drop": 0.2}, 0.2, "the dataset's"),
     ],
 )
-def test_control_words_are_sampled_as_the_model_says_whatever_the_yaml_of_the_dataset(
+def test_control_settings_come_from_the_dataset_else_the_model_else_the_defaults(
     vg, caplog, model, info, expected, origin
 ):
     with caplog.at_level(logging.INFO):

@@ -112,7 +112,7 @@ def test_regions_of_an_unusable_entry_of_images_are_counted_and_stay_truth(write
         ({"annotations": {}}, "expected 'annotations' with a list"),
     ],
 )
-def test_another_layout_is_named(write, keys, message):
+def test_other_layouts_are_refused(write, keys, message):
     with pytest.raises(DatasetError, match=message):
         read_coco_instances(*write([annotation(1)], **keys))
 
@@ -131,7 +131,7 @@ def crowd(counts, size=(4, 5)):
     ("value", "answer"),
     [*((value, False) for value in (None, 0, "0", False)), (1, True), ("1", True), (True, True)],
 )
-def test_iscrowd_is_zero_or_one_however_written(value, answer):
+def test_iscrowd_in_any_notation_is_read(value, answer):
     assert is_crowd({"iscrowd": value}) is answer
     assert not is_crowd({})
 

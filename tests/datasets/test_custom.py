@@ -52,7 +52,7 @@ def read(write, tmp_path):
     return _read
 
 
-def test_a_region_has_everything_its_annotation_says(read):
+def test_all_fields_of_an_annotation_are_read(read):
     row = annotation(
         "5", caption="A Dog.", tags=["dog"], category_id=7, attributes=["wet"], iscrowd=1
     )
@@ -82,7 +82,7 @@ def test_regions_without_a_caption_are_left_out_of_training_only(read):
     assert (graded.rejected, graded.noted) == ([], {"no_caption": 2})
 
 
-def test_attributes_that_a_mapping_leaves_out_are_unknown(read):
+def test_attributes_missing_in_a_mapping_are_unknown(read):
     rows = [
         dog(1, attributes={"wet": 1, "red": 0}),
         dog(2, attributes={"state:old/aged": True}),
@@ -114,12 +114,12 @@ def test_attributes_may_be_those_of_ovad(read):
     assert found.regions[0].attributes == (1,)
 
 
-def test_category_ids_mean_nothing_without_a_list_and_a_list_nothing_without_ids(read):
+def test_category_ids_need_a_list_of_categories_and_the_list_needs_ids(read):
     assert read([dog(1, category_id=1)]).regions[0].category is None
     assert read([dog(1)], categories=CATEGORIES).category_names == ()
 
 
-def test_a_size_that_the_json_lacks_is_measured(read, tmp_path):
+def test_sizes_missing_in_the_json_are_measured(read, tmp_path):
     images = [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)]
     (tmp_path / "images/2.png").write_text("<html>")
 
@@ -278,7 +278,7 @@ def test_paths_are_relative_to_the_current_folder_without_a_root(
     assert len(build(root=None, annotations={"train": "own.json"})["train"]) == 1
 
 
-def test_a_split_that_is_set_to_null_or_not_named_is_not_read(write, build):
+def test_null_or_unselected_splits_are_not_read(write, build):
     write([dog(1)])
     files = {"train": "own.json", "val": None, "test": "absent.json"}
 
@@ -295,7 +295,7 @@ def test_tags_of_the_annotations_are_kept(write, build, tmp_path):
 
 
 @pytest.mark.parametrize("max_images", [None, 1])
-def test_tags_that_the_list_lacks_are_named(write, build, tmp_path, max_images):
+def test_tags_missing_in_the_list_are_refused(write, build, tmp_path, max_images):
     write([dog(1, tags=["dog", "hound"])])
     (tmp_path / "tags.txt").write_text("dog", encoding="utf-8")
     info = {"tags": str(tmp_path / "tags.txt"), "max_images": max_images}

@@ -237,7 +237,7 @@ def test_a_row_with_an_invalid_field_is_counted(read, name, key, value):
 
 @pytest.mark.parametrize("row", [None, 5, "a dog", [], [["id", 2]], {}])
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_row_of_another_kind_is_counted(read, name, row):
+def test_an_invalid_row_is_counted(read, name, row):
     content = SOURCES[name].make()
     SOURCES[name].lists_in(content)[0][1] = row
 

@@ -101,7 +101,7 @@ def test_detections_on_images_of_other_splits_are_skipped_and_noted(read):
         ([row(99)], r"none of 1 detections is on an image of split 'test'"),
     ],
 )
-def test_a_file_of_something_else_is_refused(read, rows, message):
+def test_files_without_detections_are_refused(read, rows, message):
     with pytest.raises(DatasetError, match=message):
         read(rows)
 
@@ -134,14 +134,14 @@ def test_corners_instead_of_corner_and_size_are_refused(read):
         read(corners)
 
 
-def test_a_single_wild_box_is_no_reason_to_refuse(read):
+def test_a_single_box_outside_is_accepted(read):
     rows = [row(1, [0, 0, 360 - step, 270]) for step in range(30)]
 
     assert len(read([*rows, row(1, [0, 0, 900, 900])]).regions) == 31
 
 
 @pytest.mark.parametrize(("size", "is_warned"), [((500, 375), True), ((720, 540), False)])
-def test_small_images_whose_boxes_fit_unscaled_are_worth_a_warning(read, caplog, size, is_warned):
+def test_unscaled_boxes_of_small_images_give_a_warning(read, caplog, size, is_warned):
     with caplog.at_level(logging.WARNING):
         read(5 * boxes_to_the_edge(*size), image_of(500, 375))
 
@@ -202,7 +202,7 @@ def build(shared, kind="v1.2", **info):
     return builder(config.datasets.vg_region).build_datasets()
 
 
-def test_the_sample_is_asked_about_detections_and_graded_on_regions(shared):
+def test_detections_are_captioned_and_graded_on_annotated_regions(shared):
     dataset = build(shared)["test"]
 
     assert dataset.name == "vg1.2-densecap-grit"
@@ -211,7 +211,7 @@ def test_the_sample_is_asked_about_detections_and_graded_on_regions(shared):
     assert dataset[0]["views"].shape == (5, 3, 3, 224, 224)
 
 
-def test_the_sample_answered_with_its_own_words_scores_what_its_boxes_allow(shared):
+def test_perfect_captions_score_what_the_detected_boxes_allow(shared):
     region_set = build(shared)["test"].region_set
     path = shared / "fixtures/vg_format_e2e/grit/vg_instances_results.json"
     words = [item["object_descriptions"] for item in json.loads(path.read_text())]
@@ -234,7 +234,7 @@ def test_training_keeps_the_annotated_boxes(shared):
     assert all(region.score is None for region in datasets["train"].region_set.regions)
 
 
-def test_a_trial_is_graded_on_the_images_it_asks_about(shared):
+def test_a_trial_is_graded_on_its_own_images(shared):
     dataset = build(shared, max_images=1)["test"]
 
     assert dataset.name == "vg1.2-densecap-grit-trial"

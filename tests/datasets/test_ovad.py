@@ -58,7 +58,7 @@ def test_labels_that_do_not_fit_the_vocabulary_are_counted(read, labels):
 
 
 @pytest.mark.parametrize("label", [0, 0.0, "0"])
-def test_a_label_is_an_integer_however_written(read, label):
+def test_labels_may_be_floats_or_strings(read, label):
     (region,) = read([[1, label]]).regions
 
     assert region.attributes == (1, 0)

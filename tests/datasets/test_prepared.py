@@ -107,7 +107,7 @@ def test_preparing_again_reads_nothing(prepare_val):
     assert opened == []
 
 
-def test_a_further_split_is_added_to_those_there_are(vg, tmp_path, prepare_val):
+def test_a_further_split_is_added(vg, tmp_path, prepare_val):
     prepare_val()
     before = (tmp_path / "out/val/regions.arrow").stat().st_mtime_ns
 
@@ -142,7 +142,7 @@ def test_images_that_arrive_later_are_found(vg, tmp_path, prepare_val):
     assert len(prepare_val().regions) == 2
 
 
-def test_the_raw_files_may_go_once_tables_are_made(vg, prepare_val):
+def test_raw_files_can_be_deleted_after_preparing(vg, prepare_val):
     first = prepare_val()
     for name in NAMES:
         (vg / f"{name}.json").unlink()
@@ -159,7 +159,7 @@ def test_a_failed_conversion_leaves_nothing_behind(vg, tmp_path, prepare_val):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_killed_run_left_is_done_again(tmp_path, prepare_val):
+def test_leftovers_of_a_killed_run_are_replaced(tmp_path, prepare_val):
     (tmp_path / "out/.unfinished/val").mkdir(parents=True)
     (tmp_path / "out/.unfinished/val/regions.arrow").write_bytes(b"ARROW1 half a ta")
 
@@ -186,7 +186,7 @@ def test_a_prepared_folder_can_move_with_its_images_elsewhere(vg, tmp_path, prep
         (["val"], "{", "is damaged"),
     ],
 )
-def test_a_folder_prepared_otherwise_is_refused(tmp_path, prepare_val, splits, manifest, message):
+def test_unusable_prepared_folders_are_refused(tmp_path, prepare_val, splits, manifest, message):
     prepare_val()
     if manifest is not None:
         (tmp_path / "out/manifest.json").write_text(manifest, encoding="utf-8")

@@ -39,7 +39,7 @@ def test_items_of_a_list_come_one_by_one(write, text):
     assert len(items) == text.count("id")
 
 
-def test_items_of_another_kind_after_the_first_are_left_to_the_reader(write):
+def test_only_the_first_item_must_be_an_object(write):
     text = '[{"id": 1}, null, 5, "x", []]'
 
     assert read_list(write(text), SOURCE)[1:] == [None, 5, "x", []]
@@ -73,7 +73,7 @@ def test_items_of_another_kind_after_the_first_are_left_to_the_reader(write):
         (read_json, f'{{"a": {DEEP}', "damaged json"),
     ],
 )
-def test_files_of_another_kind_are_named(write, read, text, message):
+def test_invalid_files_are_refused(write, read, text, message):
     path = write(text)
 
     with pytest.raises(DatasetError, match=message) as caught:

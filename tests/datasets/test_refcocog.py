@@ -89,7 +89,7 @@ def test_a_reference_without_a_split_is_counted_in_every_split(read, row):
     assert [part.rejection_counts() for part in found.values()] == 2 * [{"unreadable_entry": 1}]
 
 
-def test_damage_of_instances_json_that_no_reference_meets_costs_no_region(read):
+def test_damage_that_no_reference_uses_costs_no_region(read):
     found = read(
         [reference(1)],
         images=[{"file_name": "x.jpg"}, None, {"id": 1, "file_name": "other.jpg"}],
@@ -137,7 +137,7 @@ def nested(depth):
         (nested(10**5), "none of"),  # deep, and no reference
     ],
 )
-def test_a_pickle_of_anything_else_is_refused(read, content, message):
+def test_other_pickles_are_refused(read, content, message):
     with pytest.raises(DatasetError, match=message) as caught:
         read(content, SPLITS)
 
@@ -182,7 +182,7 @@ def test_every_protocol_is_read(read, protocol):
     assert len(read(pickle.dumps([reference(1)], protocol=protocol)).regions) == 2
 
 
-def test_a_split_that_another_partition_lacks_is_named(read):
+def test_a_split_missing_in_a_partition_is_refused(read):
     google = [reference(1), reference(2, split="train")]  # its test part was never published
 
     with pytest.raises(

@@ -101,7 +101,7 @@ def test_regions_of_a_source_without_captions_need_none():
 
 
 @pytest.mark.parametrize(
-    ("box", "given", "noted"),
+    ("box", "original", "noted"),
     [
         ((0, 0, 100, 80), None, {}),
         ((1, 1, 100, 80), (0, 0, 100, 80), {}),
@@ -117,8 +117,8 @@ def test_regions_of_a_source_without_captions_need_none():
         ((1, 10, 2, 30), (-3, 10, 2, 30), {"box_partly_outside": 1, "box_below_2_px": 1}),
     ],
 )
-def test_odd_boxes_are_kept_and_noted(box, given, noted):
-    found = collect(region(1, box=box), given=given)
+def test_odd_boxes_are_kept_and_noted(box, original, noted):
+    found = collect(region(1, box=box), original=original)
 
     assert [item.box for item in found.regions] == [box]
     assert found.noted == noted

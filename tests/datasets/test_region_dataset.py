@@ -81,7 +81,7 @@ class Mirrored(ViewProcessor):
         return {**sample, "views": sample["views"].flip(-1) + 1}
 
 
-def test_the_call_of_a_processor_of_the_user_is_used(build):
+def test_an_overridden_call_of_a_view_processor_is_used(build):
     own = Mirrored(FixedScales([0.0, 1.0]), image_size=SIDE)
 
     assert torch.equal(build(own)[0]["views"], build()[0]["views"].flip(-1) + 1)
@@ -107,7 +107,7 @@ def test_tags_found_ahead_of_time_are_taken_by_row(build):
     assert [dataset[row]["tags"] for row in (0, 1)] == [[[3], [0]], [[4, 1]]]  # region 11 has "pet"
 
 
-def test_a_tag_that_the_list_lacks_is_named(build):
+def test_tags_missing_in_the_list_are_refused(build):
     with pytest.raises(ValueError, match="'pet' is not in the list of 1 tags"):
         build(train=True, tags=RegionTags(["dog"]))[2]
 
@@ -247,7 +247,7 @@ def test_an_image_that_the_processor_refuses_is_a_failed_image(build):
     assert [row["reason"] for row in sample["failed"]] == ["unusable_view", "unusable_view"]
 
 
-def test_a_sample_error_survives_the_way_from_a_worker():
+def test_sample_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(SampleError("missing_image", "image 1")))
 
     assert (error.reason, error.detail) == ("missing_image", "image 1")

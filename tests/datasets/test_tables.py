@@ -208,7 +208,7 @@ def test_a_damaged_table_says_to_prepare_again(table, tmp_path):
         pickle.loads(pickle.dumps(table.regions))
 
 
-def test_a_table_of_another_kind_says_to_prepare_again(table, tmp_path):
+def test_a_table_with_another_schema_says_to_prepare_again(table, tmp_path):
     (tmp_path / "rejected.arrow").replace(tmp_path / "regions.arrow")
 
     with pytest.raises(ValueError, match="of another version; prepare"):

@@ -142,7 +142,7 @@ def test_a_box_without_a_pixel_is_rejected_and_stays_truth_except_in_training(re
     rows, entries = [region(2, box=box)], [{"id": 1, "regions": [region(1), region(2, box=box)]}]
 
     found = read(rows)
-    trained = read(entries=entries, splits={"train": [1], "val": []}, asked=["train"])
+    trained = read(entries=entries, splits={"train": [1], "val": []}, only=["train"])
 
     assert found.rejection_counts() == trained.rejection_counts() == {reason: 1}
     assert [item.region_id for item in found.truth()] == [1, 2]
@@ -185,7 +185,7 @@ EACH = {"train": [1], "val": [2], "test": [3]}
 
 
 def test_each_image_goes_to_its_split(read):
-    found = read(entries=one_each(2, 3, 1), splits=EACH, asked=("train", "val", "test"))
+    found = read(entries=one_each(2, 3, 1), splits=EACH, only=("train", "val", "test"))
 
     assert {split: list(part.images) for split, part in found.items()} == EACH
     assert found["val"].name == "vg1.2-densecap-gt"
@@ -195,7 +195,7 @@ def test_each_image_goes_to_its_split(read):
 def test_an_image_in_two_splits_is_tested_on_only(read):
     splits = {"train": [1, 3], "val": [2], "test": [3]}
 
-    found = read(entries=one_each(1, 2, 3), splits=splits, asked=("train", "val", "test"))
+    found = read(entries=one_each(1, 2, 3), splits=splits, only=("train", "val", "test"))
 
     assert {split: list(part.images) for split, part in found.items()} == EACH
     assert found["train"].rejection_counts() == {"in_two_splits": 1}
@@ -204,7 +204,7 @@ def test_an_image_in_two_splits_is_tested_on_only(read):
 
 def test_a_split_without_regions_is_an_error(read):
     with pytest.raises(DatasetError, match=r"split 'test': no usable region.*no_regions"):
-        read(splits={"test": [3]}, asked=["test"])
+        read(splits={"test": [3]}, only=["test"])
 
 
 @pytest.mark.parametrize("coco_id", [None, float("nan"), "", "null", True])
@@ -226,7 +226,7 @@ def test_vgcoco_needs_image_data_with_coco_ids(read):
         read(images=[row], version="vgcoco")
 
 
-def test_vgcoco_counts_regions_of_images_it_knows_nothing_about(read):
+def test_vgcoco_counts_regions_of_images_without_image_data(read):
     splits = {"val": [1, 2]}
 
     found = read(

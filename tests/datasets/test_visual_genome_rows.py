@@ -35,7 +35,7 @@ def test_a_region_id_may_occur_once_in_each_split(read):
     entries = [{"id": n, "regions": [region(7)]} for n in (1, 2)]
 
     found = read(entries=entries, splits=BOTH)
-    split_up = read(entries=entries, splits={"train": [2]}, asked=("train", "val"))
+    split_up = read(entries=entries, splits={"train": [2]}, only=("train", "val"))
 
     assert found.rejection_counts() == {"duplicate_id": 1}
     assert [(item.region_id, item.image_id) for item in found.truth()] == [(7, 1), (-1, 2)]
@@ -70,7 +70,7 @@ def test_regions_and_image_data_may_be_of_different_versions(read, make, make_re
 
 
 @pytest.mark.parametrize(
-    ("make_region", "asked", "keys", "other"),
+    ("make_region", "version", "keys", "other"),
     [
         (old_region, "v1.2", "v1.0_keys", "1.0"),
         (old_region, "vgcoco", "v1.0_keys", "1.0"),
@@ -78,20 +78,20 @@ def test_regions_and_image_data_may_be_of_different_versions(read, make, make_re
     ],
 )
 def test_keys_of_the_other_version_are_read_counted_and_logged(
-    read, caplog, make_region, asked, keys, other
+    read, caplog, make_region, version, keys, other
 ):
     entries = [{"id": 1, "regions": [make_region(n) for n in (1, 2)]}]
 
     with caplog.at_level(logging.WARNING):
-        found = read(entries=entries, images=[image(1, coco_id=7)], version=asked)
+        found = read(entries=entries, images=[image(1, coco_id=7)], version=version)
 
     assert len(found.regions) == 2
     assert found.noted == {keys: 2}
-    assert f"2 regions have the keys of version {other}, expected {asked}" in caplog.text
+    assert f"2 regions have the keys of version {other}, expected {version}" in caplog.text
 
 
 @pytest.mark.parametrize("regions", [5, "regions", {"region_id": 2}, True])
-def test_regions_that_are_no_list_are_counted_once(read, regions):
+def test_regions_that_are_not_a_list_are_counted_once(read, regions):
     found = read(entries=[*one_each(1), {"id": 2, "regions": regions}], splits=BOTH)
 
     assert found.rejection_counts() == {"unreadable_record": 1}
@@ -129,7 +129,7 @@ def test_an_image_listed_twice_has_the_regions_of_both_lists(read):
         ({"splits": {"test": 5}}, r"splits\.json: expected a list of image ids under 'test'"),
     ],
 )
-def test_a_file_of_another_kind_is_one_error_with_the_setting(read, files, message):
+def test_an_invalid_file_is_one_error_with_the_setting(read, files, message):
     with pytest.raises(DatasetError, match=message):
         read(**files)
 
@@ -138,7 +138,7 @@ def test_a_file_of_another_kind_is_one_error_with_the_setting(read, files, messa
 def test_an_invalid_id_in_the_splits_is_counted_in_its_split(read, value):
     splits = {"train": [2], "val": [1, value]}
 
-    found = read(entries=one_each(1, 2), splits=splits, asked=("train", "val"))
+    found = read(entries=one_each(1, 2), splits=splits, only=("train", "val"))
 
     assert found["val"].rejection_counts() == {"unreadable_entry": 1}
     assert found["train"].rejected == []
@@ -191,7 +191,7 @@ def test_without_a_size_the_regions_of_an_image_are_counted_and_stay_truth(read,
         "\ud83d/1.jpg",
     ],
 )
-def test_whatever_the_url_the_image_is_the_one_of_its_number(read, url):
+def test_images_with_an_unusable_url_are_found_by_number(read, url):
     found = read(images=[image(1, url=url)])
 
     assert found.images[1].path.endswith("images/VG_100K_2/1.jpg")

@@ -52,7 +52,7 @@ def write_and_read(
     entries=None,
     images=None,
     splits=None,
-    asked=("val",),
+    only=("val",),
     **options,
 ):
     """Read split "val" of image 1, whose region 1 is valid; `rows` are its other regions."""
@@ -62,8 +62,8 @@ def write_and_read(
         images or [image(n) for n in (1, 2, 3)],
         {"train": [], "val": [1], "test": [], **(splits or {})},
     )
-    found = read_visual_genome(*paths.values(), folder / "images", splits=asked, **options)
-    return found if len(asked) > 1 else found[asked[0]]
+    found = read_visual_genome(*paths.values(), folder / "images", splits=only, **options)
+    return found if len(only) > 1 else found[only[0]]
 
 
 def touch_images(folder):

@@ -97,7 +97,7 @@ class RegionCollector:
         self._example = ""
 
     def add(
-        self, region: RegionRecord, image: ImageRecord | None, *, given: Box | None = None
+        self, region: RegionRecord, image: ImageRecord | None, *, original: Box | None = None
     ) -> None:
         """Take a region, or reject it for its id, caption, image or box.
 
@@ -105,19 +105,19 @@ class RegionCollector:
             region: the region.
             image: its image, None if the files do not describe it; an empty path means that the
                 file is missing.
-            given: xyxy box in pixels before the protocol changed it; it then names the problem.
+            original: xyxy box in pixels before the protocol changed it; it then names the problem.
         """
         if image is None:
             detail = f"image {region.image_id} has no usable entry in the list of images"
             self.reject("no_image_data", detail, region)
             return
-        problem = self._problem(region, image, given or region.box)
+        problem = self._problem(region, image, original or region.box)
         if problem is not None:
             self.reject(*problem, region)
             return
         self._ids.add(region.region_id)
         self._kept += 1
-        self._note_oddities(region, given or region.box, image)
+        self._note_oddities(region, original or region.box, image)
         self.add_image(image)
         self._store.regions.append(region)
 
@@ -179,7 +179,7 @@ class RegionCollector:
         )
 
     def _problem(
-        self, region: RegionRecord, image: ImageRecord, given: Box
+        self, region: RegionRecord, image: ImageRecord, original: Box
     ) -> tuple[str, str] | None:
         """Reason and detail of a region that cannot be used."""
         name = f"region {region.region_id}"
@@ -192,14 +192,14 @@ class RegionCollector:
         reason = box_problem(region.box, image.width, image.height)
         if reason is None:
             return None
-        detail = f"box {given} of {name} in an image of {image.width} x {image.height} pixels"
-        return box_problem(given, image.width, image.height) or reason, detail
+        detail = f"box {original} of {name} in an image of {image.width} x {image.height} pixels"
+        return box_problem(original, image.width, image.height) or reason, detail
 
-    def _note_oddities(self, region: RegionRecord, given: Box, image: ImageRecord) -> None:
-        x1, y1, x2, y2 = given
+    def _note_oddities(self, region: RegionRecord, original: Box, image: ImageRecord) -> None:
+        x1, y1, x2, y2 = original
         right, bottom = image.width + EDGE, image.height + EDGE
         if x1 < -EDGE or y1 < -EDGE or x2 > right or y2 > bottom:
-            is_outside = box_problem(given, image.width, image.height) is not None
+            is_outside = box_problem(original, image.width, image.height) is not None
             self._noted["box_outside" if is_outside else "box_partly_outside"] += 1
         x1, y1, x2, y2 = region.box
         if x2 - x1 < TINY_SIDE or y2 - y1 < TINY_SIDE:

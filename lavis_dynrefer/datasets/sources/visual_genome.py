@@ -224,7 +224,7 @@ def _add_regions(
         return
     for row in rows:
         try:
-            region, given = _read_region(row, image_id, image)
+            region, original = _read_region(row, image_id, image)
         except ROW_ERRORS as error:
             detail = f"region {shown(row)} of image {image_id}: {error!r}"
             collector.leave_out("unreadable_record", detail, image_id)
@@ -234,7 +234,7 @@ def _add_regions(
             collector.leave_out("long_caption", detail, image_id)
             continue
         _note_keys(collector, image_id, row, is_old)
-        collector.add(region, image, given=given)
+        collector.add(region, image, original=original)
 
 
 def _read_region(row: Row, image_id: int, image: ImageRecord | None) -> tuple[RegionRecord, Box]:
@@ -244,9 +244,9 @@ def _read_region(row: Row, image_id: int, image: ImageRecord | None) -> tuple[Re
     """
     region_id = whole_number(row["region_id"] if "region_id" in row else row["id"])
     caption = clean_caption(text_of(row["phrase"]))
-    given = xyxy([row["x"], row["y"], row["width"], row["height"]])
-    box = clamp_box(given, image.width, image.height) if image else given
-    return RegionRecord(region_id, image_id, box, caption), given
+    original = xyxy([row["x"], row["y"], row["width"], row["height"]])
+    box = clamp_box(original, image.width, image.height) if image else original
+    return RegionRecord(region_id, image_id, box, caption), original
 
 
 def _note_keys(collector: RegionCollector, image_id: int, row: Row, is_old: bool) -> None:
