@@ -53,13 +53,6 @@ def check_processors(
             yield Finding(f"{where}: expected a name and options, got {processor!r}")
 
 
-def check_processor_names(section: Section, place: str) -> Findings:
-    """The processors of another dataset: whether they are registered."""
-    for kind, phase, processor in _each_processor(section):
-        name = processor.get("name") if isinstance(processor, Mapping) else processor
-        yield from each([name_problem(f"{place}.{kind}.{phase}.name", "processor", name)])
-
-
 def check_presence(section: Section, place: str, uses: Uses) -> Findings:
     """Processors that a run uses and the dataset does not name."""
     named = {(kind, phase) for kind, phase, _ in _each_processor(section)}

@@ -34,7 +34,6 @@ from lavis_dynrefer.training.checks.model_checks import check_model
 from lavis_dynrefer.training.checks.processor_checks import (
     Uses,
     check_presence,
-    check_processor_names,
     check_processors,
 )
 from lavis_dynrefer.training.known_names import name_problem
@@ -83,11 +82,8 @@ def check_run(config: RunConfig) -> Findings:
     evaluators: Evaluators = {}
     if known:
         evaluators = {name: evaluators_by_split(name, section) for name, section in ours.items()}
-    for name, section in datasets.items():
+    for name, section in ours.items():
         place = f"datasets.{name}"
-        if name not in ours:
-            yield from check_processor_names(section, place)
-            continue
         uses = _uses(run, evaluators[name]) if known else {}
         yield from check_processors(section, place, model, uses)
         yield from check_presence(section, place, uses)
