@@ -1,4 +1,4 @@
-"""Grading all answers about synthetic regions: attributes, category and caption."""
+"""Grade all answers about synthetic regions: attributes, category and caption."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lavis_dynrefer.lab.bootstrap_estimates import Estimate, Statistic, bootstrap, percentage
 from lavis_dynrefer.lab.caption_grading import grade_captions
-from lavis_dynrefer.lab.estimates import Estimate, Statistic, bootstrap, share
 from lavis_dynrefer.metrics.attribute_metrics import average_precisions
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic.scene_vocabulary import attribute_labels
@@ -34,28 +34,30 @@ def grade(
         colour and category never occur together in training; and "held_out_reference", those whose
         reference object is such a pair. Empty groups are left out.
     """
-    found = [statistics_of(truth, one) for one in answers]
+    by_model = [statistics_of(truth, one) for one in answers]
     pairs = held_out_pairs()
     groups = {
-        "all": [True for _ in truth],
-        "held_out": [bool(row["held_out"]) for row in truth],
-        "held_out_reference": [
-            (row["facts"]["reference_colour"], row["facts"]["reference_category"]) in pairs
-            for row in truth
-        ],
+        "all": np.ones(len(truth), dtype=bool),
+        "held_out": np.array([bool(row["held_out"]) for row in truth]),
+        "held_out_reference": np.array(
+            [
+                (row["facts"]["reference_colour"], row["facts"]["reference_category"]) in pairs
+                for row in truth
+            ]
+        ),
     }
     images = [row["image_id"] for row in truth]
     return {
         group: {
             name: bootstrap(
-                [_within(one[name], np.array(chosen)) for one in found],
+                [Statistic(one[name].graded & chosen, one[name].measure) for one in by_model],
                 images,
                 rounds=max(1, round(rounds * (_MAP_ROUNDS if name == _MAP else 1))),
             )
-            for name in found[0]
+            for name in by_model[0]
         }
         for group, chosen in groups.items()
-        if any(chosen)
+        if chosen.any()
     }
 
 
@@ -70,22 +72,18 @@ def statistics_of(
     captions = grade_captions(truth, [answer.caption or "" for answer in answers])
     return {
         _MAP: _attribute_map(truth, answers),
-        "category": share(named),
-        **{name: share(column) for name, column in captions.items()},
+        "category": percentage(named),
+        **{name: percentage(column) for name, column in captions.items()},
     }
 
 
 def _attribute_map(truth: Sequence[Truth], answers: Sequence[RegionPrediction]) -> Statistic:
     names = list(dict(answers[0].attributes or ()))
     labels = np.array([[attribute_labels(row["facts"])[name] for name in names] for row in truth])
-    given = [dict(answer.attributes or ()) for answer in answers]
-    scores = np.array([[row[name] for name in names] for row in given])
+    by_name = [dict(answer.attributes or ()) for answer in answers]
+    scores = np.array([[row[name] for name in names] for row in by_name])
 
     def measure(rows: np.ndarray) -> float:
         return 100 * float(np.nanmean(average_precisions(scores[rows], labels[rows])))
 
     return Statistic(np.full(len(truth), bool(names)), measure)
-
-
-def _within(statistic: Statistic, chosen: np.ndarray) -> Statistic:
-    return Statistic(statistic.graded & chosen, statistic.measure)

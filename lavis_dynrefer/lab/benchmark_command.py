@@ -20,7 +20,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic.scene_world import WORLDS
 
 _FUNCTIONS = {
-    "data": ("annotations", "measure_data"),
+    "data": ("table_speed", "measure_data"),
     "loader": ("training_loader", "measure_loader"),
     "predict": ("answer_speed", "measure_predict"),
     "policies": ("policy_study", "measure_policies"),
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure; returns the exit code."""
-    from lavis_dynrefer.lab.benchmarks.measuring import describe_machine
+    from lavis_dynrefer.lab.benchmarks.resource_usage import describe_machine
 
     hidden = ("command", "name", "output", "debug")
     options = {key: value for key, value in vars(arguments).items() if key not in hidden}

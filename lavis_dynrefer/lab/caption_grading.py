@@ -1,4 +1,4 @@
-"""Grading captions of synthetic regions against the facts.
+"""Grade captions of synthetic regions against the facts.
 
 A caption is parsed as
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lavis_dynrefer.lab.estimates import Estimate
+from lavis_dynrefer.lab.bootstrap_estimates import Estimate
 from lavis_dynrefer.synthetic.scene_dataset import described_objects
 from lavis_dynrefer.synthetic.scene_world import SPLIT_START
 
@@ -30,10 +30,10 @@ GROUPS = {"all": "all", "held_out": "held out", "held_out_reference": "reference
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer grade`."""
-    parser.add_argument("folder", type=Path, help="synthetic scenes, as a training run draws them")
+    parser.add_argument("folder", type=Path, help="folder of synthetic scenes")
     parser.add_argument("--split", choices=list(SPLIT_START), default="val")
     parser.add_argument("--model", default="tiny", help="model type")
-    parser.add_argument("--checkpoint", help="weights instead of the type's own")
+    parser.add_argument("--checkpoint", help="weights to use instead of the model type's")
     parser.add_argument("--views", help="view policy: image, task, fixed:0,0.5, ...")
     parser.add_argument("--images", type=int, help="only the first images of the split")
     parser.add_argument("--output", type=Path, help="json file for the numbers and all answers")
@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = RegionPredictor(arguments.model, checkpoint=arguments.checkpoint)
     truth = [row for rows in images.values() for row in rows]
     pairs = ((path, [row["box"] for row in rows]) for path, rows in images.items())
-    found = predictor.predict_iter(pairs, views=arguments.views)
-    groups = track(found, description="regions", total=len(images))
+    predictions = predictor.predict_iter(pairs, views=arguments.views)
+    groups = track(predictions, description="regions", total=len(images))
     answers = [answer for group in groups for answer in group]
     grades = grade(truth, answers)
     console = Console()

@@ -15,7 +15,7 @@ from lavis_dynrefer.synthetic import make_scene, raw_formats
 from lavis_dynrefer.synthetic.scene_vocabulary import attribute_rows, tags, truth_labels
 from lavis_dynrefer.synthetic.scene_world import CATEGORIES
 
-SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<s>")  # ids 0..3; T5 pads with 0 and ends with 1
+_SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<s>")  # ids 0..3; T5 pads with 0 and ends with 1
 _SCENES = 500  # enough for every word to occur often
 _VOCAB_SIZE = 768  # 256 bytes, the words after a space and after a comma, and their parts
 
@@ -44,13 +44,13 @@ def build_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=_VOCAB_SIZE,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(_SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator([*phrases, *prompts], trainer=trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", SPECIAL_TOKENS.index("</s>"))]
+        single="$A </s>", special_tokens=[("</s>", _SPECIAL_TOKENS.index("</s>"))]
     )
     return tokenizer
 

@@ -92,9 +92,9 @@ def dense_caption_map(matches: Matches, similarity: TextSimilarity) -> dict[str,
     for iou in IOU_THRESHOLDS:
         found = matches.first & (matches.ious >= np.float32(iou))
         boxes[f"iou_{iou}"] = 100 * average_precision(found[order], matches.num_truth)
-        for least in SIMILARITY_THRESHOLDS:
-            hits = found & (similarities > least)
-            captions[f"iou_{iou}_meteor_{least:g}"] = 100 * average_precision(
+        for threshold in SIMILARITY_THRESHOLDS:
+            hits = found & (similarities > threshold)
+            captions[f"iou_{iou}_meteor_{threshold:g}"] = 100 * average_precision(
                 hits[order], matches.num_truth
             )
     return {
@@ -131,10 +131,10 @@ def evaluate_dense_caption(
     """
     check_request(region_set, predictions, mode)
     proposals = [region for region in region_set.regions if region.score is not None]
-    asked = proposals or [region for region in region_set.regions if region.caption is not None]
+    expected = proposals or [region for region in region_set.regions if region.caption is not None]
     detections = [
         (region, predictions[region.region_id])
-        for region in asked
+        for region in expected
         if region.region_id in predictions and predictions[region.region_id].caption is not None
     ]
     answered = {region.image_id for region, _ in detections}
@@ -145,12 +145,12 @@ def evaluate_dense_caption(
     by_detector = sum(region.score is not None for region, _ in detections)
     counts = {
         "merged_regions": matches.num_truth,
-        "asked": len(asked),
+        "asked": len(expected),
         "rejected": len(region_set.rejected),
         "images": len(images),
         "images_without_prediction": len(images - answered),
         "regions": len(truth),
-        "missing": len(asked) - len(detections),
+        "missing": len(expected) - len(detections),
         "ranked_by_detector_score": by_detector,
         "ranked_by_caption_score": len(detections) - by_detector,
     }

@@ -32,13 +32,13 @@ def check_request(
     where = f"{region_set.name}/{region_set.split}"
     if mode not in (STRICT, OFFICIAL):
         raise InputError(f"mode must be {STRICT!r} or {OFFICIAL!r}, got {mode!r}")
-    asked = {region.region_id for region in region_set.regions}
-    if len(asked) != len(region_set.regions):
+    known = {region.region_id for region in region_set.regions}
+    if len(known) != len(region_set.regions):
         raise InputError(
-            f"{where}: {len(region_set.regions)} regions share {len(asked)} region ids; "
+            f"{where}: {len(region_set.regions)} regions share {len(known)} region ids; "
             "give every region its own id when reading the annotations"
         )
-    unknown = sorted(set(predictions) - asked)
+    unknown = sorted(set(predictions) - known)
     if unknown:
         raise InputError(
             f"{where}: {len(unknown)} predictions are for unknown regions, first ids "

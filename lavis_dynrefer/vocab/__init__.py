@@ -1,4 +1,4 @@
-"""Words the model is asked about: tags, attribute and category prompts, control words.
+"""Vocabularies: tags, prompts of attributes and categories, control words.
 
 Pure text: nothing here imports LAVIS or a model, and language toolkits are imported on first use.
 """

@@ -1,4 +1,4 @@
-"""Which tags of a closed list a caption mentions: by plain match, or by its scene graph."""
+"""Find the tags of a fixed list that a caption mentions, by plain match or by its scene graph."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from lavis_dynrefer.errors import InputError, MissingPackageError
+from lavis_dynrefer.errors import InputError, MissingPackageError, choice_problem
 from lavis_dynrefer.vocab.english_words import split_words, word_forms
 
 CaptionTagger = Callable[[str], tuple[str, ...]]
 """caption -> tags in the order of their mention, each once; can be sent to worker processes."""
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# Names of the same thing; a name that is not a tag stands for the first one in its row that is.
+# A synonym that is not a tag maps to the first tag in its row.
 _SYNONYMS = (
     ("airplane", "plane", "aeroplane", "jet"),
     ("bicycle", "bike"),
@@ -61,15 +61,15 @@ class Tagger:
             for name in names if known else ():
                 self._by_phrase.setdefault(name, known[0])
         # First word of the phrases -> words of the longest one.
-        self._longest: dict[str, int] = {}
+        self._max_words: dict[str, int] = {}
         for words in (phrase.split() for phrase in self._by_phrase if " " in phrase):
-            most = max(self._longest.get(words[0], 0), len(words))
-            self._longest[words[0]] = min(most, _MAX_WORDS)
+            count = max(self._max_words.get(words[0], 0), len(words))
+            self._max_words[words[0]] = min(count, _MAX_WORDS)
 
     def __call__(self, caption: str) -> tuple[str, ...]:
         """Tags in the order of their mention, each once."""
         words = self._split(caption)
-        found: dict[str, None] = {}
+        mentioned: dict[str, None] = {}
         position = 0
         while position < len(words):
             phrase, length = self._longest_phrase(words, position)
@@ -77,8 +77,8 @@ class Tagger:
             # the last word of "baseball bat" counts too, "baseball" does not
             for tag in (phrase, self._find(words[position - 1])):
                 if tag is not None:
-                    found[tag] = None
-        return tuple(found)
+                    mentioned[tag] = None
+        return tuple(mentioned)
 
     def _split(self, caption: str) -> list[str]:
         """Words; a hyphenated one that is not a tag is split into its parts."""
@@ -87,14 +87,14 @@ class Tagger:
             return words
         whole: list[str] = []
         for word in words:
-            known = "-" not in word or word in self._longest or self._find(word)
+            known = "-" not in word or word in self._max_words or self._find(word)
             whole.extend([word] if known else word.split("-"))
         return whole
 
     def _longest_phrase(self, words: Sequence[str], position: int) -> tuple[str | None, int]:
         """The tag of two or more words that starts here, and how many words it takes; else 1."""
-        longest = min(self._longest.get(words[position], 1), len(words) - position)
-        for length in range(longest, 1, -1):
+        max_words = min(self._max_words.get(words[position], 1), len(words) - position)
+        for length in range(max_words, 1, -1):
             start = " ".join(words[position : position + length - 1])
             for form in word_forms(words[position + length - 1]):
                 tag = self._by_phrase.get(f"{start} {form}")
@@ -188,7 +188,7 @@ TAG_METHODS = tuple(_METHODS)
 
 
 def build_tagger(method: str, tags: Sequence[str]) -> CaptionTagger:
-    """A tagger for one closed list of tags.
+    """Build the tagger for a list of tags.
 
     Args:
         method: "match" (longest match, no dependency) or "scene_graph" (as the released DynRefer
@@ -199,6 +199,7 @@ def build_tagger(method: str, tags: Sequence[str]) -> CaptionTagger:
         InputError: an unknown method, an empty list, or a tag that occurs twice.
         MissingPackageError: the method's packages are not installed.
     """
-    if method not in _METHODS:
-        raise InputError(f"tag method {method!r} is unknown; choose from {list(_METHODS)}")
+    problem = choice_problem("tag method", method, _METHODS)
+    if problem:
+        raise InputError(problem)
     return _METHODS[method](tags)

@@ -13,7 +13,7 @@ PosTagger = Callable[[str], Sequence[tuple[str, str]]]
 
 
 def build_pos_tagger(name: str) -> PosTagger:
-    """The part-of-speech tagger of that name; a plain function, so that workers can be sent it.
+    """Build a part-of-speech tagger: a plain function, which can be pickled.
 
     Args:
         name: "textblob" (the word lists of Pattern).
@@ -29,9 +29,9 @@ def build_pos_tagger(name: str) -> PosTagger:
 
 
 def textblob_pos(caption: str) -> Sequence[tuple[str, str]]:
-    """Penn names by textblob's PatternTagger, which contains its word lists."""
-    found: Sequence[tuple[str, str]] = _load_textblob().tag(caption)
-    return found
+    """Penn names by textblob's PatternTagger."""
+    tokens: Sequence[tuple[str, str]] = _load_textblob().tag(caption)
+    return tokens
 
 
 def is_noun(token: str, pos: str) -> bool:

@@ -1,4 +1,4 @@
-"""The sentences that ask the contrast decoder for an attribute or a category.
+"""Prompts of the contrast decoder for attributes and categories.
 
 The templates are OVAD's, as in the released DynRefer code. The double space stands for a missing
 noun; CLIP's tokenizer ignores it.
@@ -61,7 +61,7 @@ def category_prompt(name: str) -> str:
 
 
 def plain_attribute(name: str) -> AttributeInfo:
-    """An attribute given by a user: "wet", or "state:wet/damp" as in OVAD.
+    """Parse an attribute such as "wet", or "state:wet/damp" as in OVAD.
 
     Raises:
         InputError: the name has no word.

@@ -1,4 +1,4 @@
-"""Lists of words: read from a file, given by a user, or made of the captions themselves."""
+"""Lists of words: read from a file, checked, or built from captions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lavis_dynrefer.vocab.pos import PosTagger, is_content
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # XML files cannot hold these characters
 # A rarer "singular" is a typing error, or another word: "bu" for "bus", "pant" for "pants".
-_LEAST_SHARE = 0.05
+_MIN_SHARE = 0.05
 
 
 def load_names(path: str | Path) -> list[str]:
@@ -35,7 +35,7 @@ def load_names(path: str | Path) -> list[str]:
         raise InputError(f"vocabulary {path}: expected text, one name per line: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise InputError(f"vocabulary {path}: expected one name per line, found none")
+        raise InputError(f"vocabulary {path}: expected one name per line, got none")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise InputError(f"vocabulary {path}: {repeated[:5]} occur more than once")
@@ -84,8 +84,8 @@ def build_vocabulary(
     Args:
         captions: sentences, cleaned or not; read once, one at a time.
         stop_words: words never taken.
-        size: most tags to return.
-        min_count: least number of occurrences of a word.
+        size: maximum number of tags.
+        min_count: minimum number of occurrences of a word.
         pos: part-of-speech tagger; with one only nouns and adjectives are counted.
 
     Returns:
@@ -114,5 +114,5 @@ def _content_words(caption: str, pos: PosTagger) -> list[str]:
 
 
 def _singular(word: str, counts: Counter[str]) -> str:
-    least = max(1, _LEAST_SHARE * counts[word])
-    return next((form for form in word_forms(word)[1:] if counts[form] >= least), word)
+    min_count = max(1, _MIN_SHARE * counts[word])
+    return next((form for form in word_forms(word)[1:] if counts[form] >= min_count), word)

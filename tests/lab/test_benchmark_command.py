@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lavis_dynrefer.cli import main
-from lavis_dynrefer.lab.benchmarks.measuring import in_fresh_process, resident_memory
+from lavis_dynrefer.lab.benchmarks.resource_usage import in_fresh_process, resident_memory
 
 on_linux = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="memory is read from /proc, on Linux only"

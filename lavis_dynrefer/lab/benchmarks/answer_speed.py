@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lavis_dynrefer.lab.benchmarks.measuring import Numbers, seconds_spent
+from lavis_dynrefer.lab.benchmarks.resource_usage import Numbers, seconds_spent
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.structures import Box
 from lavis_dynrefer.synthetic import make_scene, render
@@ -36,12 +36,12 @@ def measure_predict(folder: Path, *, repeats: int) -> Numbers:
     del folder
     scenes = [make_scene(_SEED, _FIRST + number) for number in range(_SCENES)]
     regions = [(render(scene), [item.box]) for scene in scenes for item in scene.objects]
-    found = {}
+    results = {}
     for dtype in DTYPES:
         predictor = RegionPredictor("tiny", device="cpu", dtype=dtype)
         for size in BATCHES:
-            found[f"{dtype}, batch {size}"] = _batch(predictor, regions, size, repeats)
-    return found
+            results[f"{dtype}, batch {size}"] = _batch(predictor, regions, size, repeats)
+    return results
 
 
 def _batch(

@@ -1,4 +1,4 @@
-"""The effect of view policies: models trained with some, asked with others, over several seeds."""
+"""The effect of view policies in training and at inference, over several seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.lab.answer_grading import grade
-from lavis_dynrefer.lab.benchmarks.measuring import Numbers
+from lavis_dynrefer.lab.benchmarks.resource_usage import Numbers
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.synthetic.scene_dataset import described_objects, split_sizes, write_dataset
@@ -78,7 +78,7 @@ def measure_policies(
     objects = described_objects(root, split, images)
     truth = [row for rows in objects.values() for row in rows]
     pairs = [(path, [row["box"] for row in rows]) for path, rows in objects.items()]
-    found: dict[str, dict[str, str]] = {name: {} for name in SHOWN}
+    results: dict[str, dict[str, str]] = {name: {} for name in SHOWN}
     for training, paths in checkpoints.items():
         predictors = [RegionPredictor("tiny", checkpoint=path) for path in paths]
         for policy in views:
@@ -88,8 +88,8 @@ def measure_policies(
             ]
             numbers = grade(truth, *answers, rounds=rounds)["all"]
             for name in SHOWN:
-                found[name][f"{training}, {policy}"] = str(numbers[name])
-    return found
+                results[name][f"{training}, {policy}"] = str(numbers[name])
+    return results
 
 
 def _trained(folder: Path, policy: str, seed: int, scenes: int, options: list[str]) -> str:
@@ -103,7 +103,7 @@ def _trained(folder: Path, policy: str, seed: int, scenes: int, options: list[st
 
 
 def _run(run: str, folder: Path, policy: str, seed: int, options: Sequence[str]) -> str:
-    """Train in a process of its own, unless it was done before; returns the checkpoint."""
+    """Train in a subprocess unless a checkpoint exists; returns its path."""
     finished = sorted(folder.glob("*/checkpoint_last.pth"))
     if finished:
         return str(finished[-1])
@@ -120,5 +120,5 @@ def _run(run: str, folder: Path, policy: str, seed: int, options: Sequence[str])
     settings = [f"run.seed={seed}", f"run.output_dir={folder.resolve()}"]
     command += ["--options", *settings, *options]
     if subprocess.run(command, check=False).returncode:
-        raise InputError(f"training with {policy} failed; its log is above")
+        raise InputError(f"training with {policy} failed; see its log above")
     return str(next(folder.glob("*/checkpoint_last.pth")))

@@ -79,8 +79,8 @@ def main() -> None:
     arguments = parser.parse_args()
     measure_serve(arguments.port, clients=2, requests=_IMAGES)  # warms up
     for clients in map(int, arguments.clients.split(",")):
-        found = measure_serve(arguments.port, clients=clients, requests=arguments.requests)
-        sys.stdout.write(json.dumps({"clients": clients, **found}) + "\n")
+        numbers = measure_serve(arguments.port, clients=clients, requests=arguments.requests)
+        sys.stdout.write(json.dumps({"clients": clients, **numbers}) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from lavis_dynrefer.datasets.region_dataset import RegionDataset, read_image
 from lavis_dynrefer.datasets.sources.region_collector import TRAIN
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 from lavis_dynrefer.host.processors import TrainProcessor
-from lavis_dynrefer.lab.benchmarks.annotations import FILES
-from lavis_dynrefer.lab.benchmarks.measuring import Numbers, seconds_spent
+from lavis_dynrefer.lab.benchmarks.resource_usage import Numbers, seconds_spent
+from lavis_dynrefer.lab.benchmarks.table_speed import FILES
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.synthetic import write_dataset
 from lavis_dynrefer.views.hashing import HASHES

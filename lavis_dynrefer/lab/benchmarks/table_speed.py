@@ -15,7 +15,7 @@ from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
 from lavis_dynrefer.datasets.sources import visual_genome
 from lavis_dynrefer.datasets.sources.raw_files import Opener
 from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores
-from lavis_dynrefer.lab.benchmarks.measuring import (
+from lavis_dynrefer.lab.benchmarks.resource_usage import (
     Numbers,
     in_fresh_process,
     resident_memory,
@@ -31,7 +31,7 @@ _RANDOM_READS, _SEQUENTIAL_READS = 100_000, 400_000
 
 
 def measure_data(folder: Path, *, images: int, regions_per_image: int) -> Numbers:
-    """Generate raw files unless they exist, and measure each step in a process of its own.
+    """Generate raw files unless they exist, and measure each step in a fresh process.
 
     Args:
         folder: for the raw files and the tables; about 2 GB at full size.
@@ -41,8 +41,8 @@ def measure_data(folder: Path, *, images: int, regions_per_image: int) -> Number
     Returns:
         Step -> its numbers, in seconds and bytes.
     """
-    own = folder / f"generated-{images}-{regions_per_image}"
-    raw, tables = own / "raw", own / "tables"
+    folder = folder / f"generated-{images}-{regions_per_image}"
+    raw, tables = folder / "raw", folder / "tables"
     with seconds_spent() as generating:
         if not (raw / FILES[-1].name).exists():
             write_raw_files(raw, images, regions_per_image)
@@ -55,7 +55,7 @@ def measure_data(folder: Path, *, images: int, regions_per_image: int) -> Number
 
 
 def write_raw_files(root: Path, images: int, regions_per_image: int) -> None:
-    """Write Visual Genome's files with the regions of some scenes again and again.
+    """Write Visual Genome's files by repeating the regions of some scenes.
 
     The images are empty files: preparing only reads their names.
     """

@@ -41,7 +41,7 @@ class Estimate:
         return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}] n={self.count}"
 
 
-def share(right: Sequence[bool | None]) -> Statistic:
+def percentage(right: Sequence[bool | None]) -> Statistic:
     """Percentage of True among the values that are not None."""
     graded = np.array([value is not None for value in right], dtype=bool)
     values = np.array([bool(value) for value in right], dtype=float)
