@@ -98,7 +98,7 @@ class Service:
         return JSONResponse(health.model_dump(), 503 if closing else 200)
 
     async def model_card(self) -> ModelCard:
-        """The model: its vocabularies, what can be asked, and the limits of a request."""
+        """The model: its vocabularies, tasks and view policies, and the limits of a request."""
         model = self.predictor.model
         return ModelCard(
             model=self.model,

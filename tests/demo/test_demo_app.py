@@ -39,7 +39,7 @@ def test_answer_equals_the_predictors(page, predictor):
     assert re.findall(r"<bdi>(.*?)</bdi>", found) == ["flower"]
 
 
-def test_mistake_becomes_a_notice_and_the_page_goes_on(page):
+def test_errors_are_shown_as_a_notice_and_the_page_goes_on(page):
     image = page.upload("large.png", png(Image.new("RGB", (1100, 1000))))
 
     notice = page.ask({"image": image, "boxes": [BOX]})
@@ -48,7 +48,7 @@ def test_mistake_becomes_a_notice_and_the_page_goes_on(page):
     assert "There is no image yet" in page.ask(None)
 
 
-def test_only_other_boxes_or_views_are_encoded_again(page, predictor, monkeypatch):
+def test_regions_are_encoded_again_only_for_other_boxes_or_views(page, predictor, monkeypatch):
     encoded = []
     encode = predictor.answerer.encode
 

@@ -28,7 +28,7 @@ def browser():
 
 @pytest.fixture
 def tab(browser, page):
-    """The open page; it notes the addresses it requests and its errors."""
+    """The open page; records the addresses it requests and its errors."""
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     tab.set_default_timeout(60_000)
     tab.asked, tab.errors = [], []
@@ -77,7 +77,7 @@ def test_drawn_box_gets_the_predictors_answer(tab, predictor, tmp_path):
     assert tab.errors == []
 
 
-def test_mistakes_are_shown_and_the_page_goes_on(tab):
+def test_errors_are_shown_and_the_page_goes_on(tab):
     tab.click("#describe")
     tab.wait_for_selector(".dr-notice")
     assert "ask about the whole image" in tab.inner_text(".dr-notice")

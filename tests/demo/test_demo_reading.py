@@ -114,12 +114,12 @@ def test_typed_fields_become_questions(drawing):
     )
 
 
-def test_empty_fields_leave_everything_to_the_model(drawing):
+def test_empty_fields_mean_the_models_own_words(drawing):
     assert read_question(drawing, EMPTY, LIMITS).questions == Questions()
 
 
 @pytest.mark.parametrize("boxes", [[], [BOX]])
-def test_whole_image_is_asked_about_instead_of_boxes(drawing, boxes):
+def test_whole_image_replaces_the_boxes(drawing, boxes):
     asked = read_question({**drawing, "boxes": boxes}, EMPTY, LIMITS, whole=True)
 
     assert asked.boxes == [(0, 0, 20, 10)]

@@ -1,4 +1,4 @@
-"""Images as strangers send them: decoded, or refused before they take memory."""
+"""Untrusted images: decoded, or refused before they take memory."""
 
 from __future__ import annotations
 

@@ -138,12 +138,6 @@ def test_stream_has_the_same_text_and_usage(client, scene):
     assert (last["choices"], last["usage"]) == ([], plain.json["usage"])
 
 
-def test_models_are_listed(client):
-    listed = client.get("/v1/models").json
-    assert listed["object"] == "list"
-    assert [model["id"] for model in listed["data"]] == ["dynrefer-tiny"]
-
-
 NOWHERE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a/b"}}]}
 SMALL = message("<box>1,2,3,4</box>", Image.new("RGB", (9, 9)))
 PLAIN = message("Describe it.", Image.new("RGB", (9, 9)))

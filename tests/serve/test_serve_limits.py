@@ -48,7 +48,7 @@ def test_body_with_too_many_values_is_refused_before_it_is_parsed(client, value)
     assert "at most 200,000 commas" in reply.message
 
 
-def test_only_the_first_mistake_of_a_list_is_named(client, small_image):
+def test_only_the_first_error_of_a_list_is_named(client, small_image):
     reply = client.regions(small_image, [], attributes=[""] * 900)
     assert reply.message.startswith("attributes[0]: expected at least 1 character")
 
