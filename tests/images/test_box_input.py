@@ -55,7 +55,7 @@ def test_normalised_boxes_are_multiplied_by_the_sides(format, box):
     assert pixel_boxes([box], SIZE, format=format, normalised=True).tolist() == [BOX]
 
 
-def test_boxes_that_look_normalised_are_refused():
+def test_boxes_that_look_normalised_are_rejected():
     with pytest.raises(ValueError, match=r"pass normalised=True .* normalised=False if"):
         pixel_boxes([[0.25, 0.25, 0.75, 0.75]], SIZE)
 
@@ -70,17 +70,17 @@ def test_one_pixel_in_whole_numbers_does_not_look_normalised():
     assert pixel_boxes([[0, 0, 1, 1]], SIZE).tolist() == [[0, 0, 1, 1]]
 
 
-def test_pixels_are_refused_as_normalised_boxes():
+def test_pixels_are_rejected_as_normalised_boxes():
     with pytest.raises(ValueError, match=r"lie in \[0, 1\], got up to 30; leave out normalised"):
         pixel_boxes([BOX], SIZE, normalised=True)
 
 
-def test_xywh_is_refused_as_xyxy():
+def test_xywh_is_rejected_as_xyxy():
     with pytest.raises(ValueError, match=r'row 0 .*wrong order.*pass format="xywh"'):
         pixel_boxes([[30, 5, 8, 10]], SIZE)
 
 
-def test_xyxy_is_refused_as_xywh():
+def test_xyxy_is_rejected_as_xywh():
     corners = [[20, 10, 39, 19], [25, 5, 38, 18], [1, 1, 9, 9]]
 
     with pytest.raises(ValueError, match=r'two corners\? Then pass format="xyxy"'):
