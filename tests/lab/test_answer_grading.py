@@ -39,7 +39,7 @@ def test_the_truth_scores_100(truth):
     assert grades["all"]["full"].count == len(truth)
 
 
-def test_each_task_is_graded_by_itself(truth):
+def test_tasks_are_graded_independently(truth):
     wrong = [
         answer(row, category=CATEGORIES[CATEGORIES.index(row["facts"]["category"]) - 1])
         for row in truth
