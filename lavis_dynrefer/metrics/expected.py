@@ -133,8 +133,8 @@ def render_comparison(expected: Expected, found: Mapping[str, Mapping[str, Any] 
     for number in expected.numbers:
         value = (found.get(number.split) or {}).get(number.metric)
         reached = float(value) if isinstance(value, (int, float)) else None
-        wanted = f"{number.value:.2f} +- {number.tolerance:.2f}"
+        expected_range = f"{number.value:.2f} +- {number.tolerance:.2f}"
         shown = "-" if reached is None else f"{reached:.2f}"
-        rows.append((number.split, number.metric, wanted, shown, number.verdict(reached)))
+        rows.append((number.split, number.metric, expected_range, shown, number.verdict(reached)))
     heads = ("split", "metric", "expected", "found", "verdict")
     return f"expected: {expected.source}\n{plain_table(heads, rows)}"

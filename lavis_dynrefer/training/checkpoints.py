@@ -34,16 +34,16 @@ BEST = "checkpoint_best.pth"
 PathLike = Union[str, "os.PathLike[str]"]
 
 
-def find_resumed(wanted: str | None, root: PathLike) -> Path | None:
+def find_resumed(setting: str | None, root: PathLike) -> Path | None:
     """The checkpoint to resume from, if any.
 
     Args:
-        wanted: a path; "auto" for the newest `checkpoint_last.pth` under `root`, if there is one;
-            None or empty to start a new run.
+        setting: `run.resume_ckpt_path`: a path; "auto" for the newest `checkpoint_last.pth` under
+            `root`, if any; None or empty to start a new run.
         root: folder of all runs.
     """
-    if wanted != "auto":
-        return Path(wanted).expanduser().absolute() if wanted else None
+    if setting != "auto":
+        return Path(setting).expanduser().absolute() if setting else None
     files = Path(root).rglob(LAST)
     found = max(files, key=lambda path: path.stat().st_mtime, default=None)
     logger.info(

@@ -237,9 +237,9 @@ class DynReferTask(BaseTask):
     def _write_predictions(self, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         """One json line per region."""
         region_set = self.dataset.region_set
-        # Regions to grade, and detections, which are asked about but are no truth.
-        asked = (*region_set.truth(), *region_set.regions)
-        images = {region.region_id: region.image_id for region in asked}
+        # Ground truth, and detections, which have answers too.
+        regions = (*region_set.truth(), *region_set.regions)
+        images = {region.region_id: region.image_id for region in regions}
         with path.open("w", encoding="utf-8") as file:
             for row in sorted(rows, key=lambda row: row["region_id"]):
                 line = {"image_id": images.get(row["region_id"]), **row}
@@ -258,7 +258,7 @@ def _write_report(report: MetricReport, details: Mapping[str, Any], stem: Path) 
 
 
 def _check_tags(dataset: str, tags: Sequence[str], known: Sequence[str] | None) -> None:
-    """Refuse a dataset whose tags have other numbers than the model's."""
+    """Check that the tags of a dataset have the same indices as those of the model."""
     if known is None or list(tags) == list(known):
         return
     raise InputError(

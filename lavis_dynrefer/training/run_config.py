@@ -153,7 +153,7 @@ def complete_run(run: Mapping[str, Any]) -> dict[str, Any]:
     _raise_if(name_problem("run.task", "task", given.get("task")))
     defaults = asdict(RunSettings(evaluate=True))
     defaults["evaluate"] = False
-    if given["task"] != OWN_TASK:  # its own keys may be called like those of ours
+    if given["task"] != OWN_TASK:  # it may have other keys with the same names
         defaults = {name: value for name, value in defaults.items() if name not in _OWN_KEYS}
         defaults = {**run, **defaults, "runner": "runner_base"}  # LAVIS takes a null for a value
     complete = {**{name: value for name, value in defaults.items() if value is not None}, **given}
@@ -171,7 +171,7 @@ def _with_defaults(sections: DictConfig) -> Iterator[DictConfig]:
     family = MODELS.get(model.arch)
     model_class = None if family else registered("model", model.arch)
     types = family.yamls if family else getattr(model_class, "PRETRAINED_MODEL_CONFIG_DICT", None)
-    if types is not None:  # else a plugin that finds its yaml in its own way
+    if types is not None:  # else a plugin with another way to find its yaml
         if model.get("model_type") is None and "default" in types:
             model.model_type = "default"
         _raise_if(choice_problem("model.model_type", model.get("model_type"), types))

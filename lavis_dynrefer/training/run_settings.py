@@ -12,7 +12,7 @@ from lavis_dynrefer.settings import Files, Size, from_mapping, settings
 T = TypeVar("T")
 OWN_TASK = "dynrefer"
 OWN_RUNNER = "runner_dynrefer"
-TASKS_OF = {  # evaluator -> what must be asked to grade with it
+TASKS_OF = {  # evaluator -> the tasks that it grades
     "dense_caption": ("caption", "tags"),
     "reg": ("caption", "tags"),
     "attributes": ("attributes",),

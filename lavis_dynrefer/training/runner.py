@@ -67,7 +67,7 @@ class DynReferRunner(RunnerBase):
 
     @property
     def use_distributed(self) -> bool:
-        """Whether a process group is open; the config is not asked."""
+        """Whether a process group is open, regardless of the config."""
         return is_dist_avail_and_initialized()
 
     @property

@@ -152,11 +152,11 @@ def _rename(state: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> di
     return renamed
 
 
-def _with_lora_names(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+def _with_lora_names(state: Mapping[str, Tensor], model_names: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of a model without LoRA under the names they have in the same model with it."""
     wrapped = {
         name.replace("base_model.model.", "").replace(".base_layer", ""): name
-        for name in own
+        for name in model_names
         if _LORA not in name
     }
     return {wrapped.get(name, name): value for name, value in state.items()}
@@ -177,17 +177,17 @@ def load_weights(
     """
     if is_official(state):
         state = from_official(state)
-    own = model.state_dict()
-    state = _with_lora_names(state, own)
-    unexpected = sorted(set(state) - set(own))
-    missing = sorted(set(own) - set(state) - set(_DERIVED))
+    target = model.state_dict()
+    state = _with_lora_names(state, target)
+    unexpected = sorted(set(state) - set(target))
+    missing = sorted(set(target) - set(state) - set(_DERIVED))
     if not any(_LORA in name for name in state):  # LoRA may start untrained
         may_miss = [*may_miss, *(name for name in missing if _LORA in name)]
     forbidden = [name for name in missing if not name.startswith(tuple(may_miss))]
     shapes = [
-        f"{name}: file {tuple(state[name].shape)}, model {tuple(own[name].shape)}"
-        for name in sorted(set(state) & set(own))
-        if state[name].shape != own[name].shape
+        f"{name}: file {tuple(state[name].shape)}, model {tuple(target[name].shape)}"
+        for name in sorted(set(state) & set(target))
+        if state[name].shape != target[name].shape
     ]
     if unexpected or forbidden or shapes:
         raise CheckpointError(

@@ -42,7 +42,7 @@ class Source(NamedTuple):
     names: Mapping[str, str]
     fills: tuple[str, ...]
 
-    def rename(self, state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    def rename(self, state: Mapping[str, Tensor], model_names: Iterable[str]) -> dict[str, Tensor]:
         """The tensors of the file that the model has, under our names."""
         renamed = {
             new + name[len(old) :]: value
@@ -50,7 +50,7 @@ class Source(NamedTuple):
             for old, new in self.names.items()
             if name.startswith(old)
         }
-        known = set(own) if self.fills else renamed.keys()
+        known = set(model_names) if self.fills else renamed.keys()
         return {name: value for name, value in renamed.items() if name in known}
 
 
@@ -94,7 +94,7 @@ def load_sources(model: nn.Module, files: Mapping[str, Any]) -> set[str]:
         for given in getattr(paths, item.name) or ():
             path = locate(given, key=key)
             state = source.rename(read_state_dict(path), names)
-            absent = [own for own in names if own.startswith(source.fills) and own not in state]
+            absent = [name for name in names if name.startswith(source.fills) and name not in state]
             if absent or not state:
                 raise CheckpointError(
                     f"{key}: {path} lacks {len(absent)} tensors of this model, {absent[:3]}; is it "

@@ -126,7 +126,7 @@ def _check_fit(
         yield Finding(
             f"{where}.image_size: is {processor.image_size}, model.vision.image_size is {size}"
         )
-    views, wanted = views_by_task(processor.policy, tasks), config.region.num_views
-    if views != {wanted}:
+    views, count = views_by_task(processor.policy, tasks), config.region.num_views
+    if views != {count}:
         found = " or ".join(map(str, sorted(views)))
-        yield Finding(f"{where}: gives {found} views a region, model.region.num_views is {wanted}")
+        yield Finding(f"{where}: gives {found} views a region, model.region.num_views is {count}")
