@@ -56,7 +56,7 @@ class RunConfig:
         self.expected = expected
 
     def get_config(self) -> DictConfig:
-        """All sections."""
+        """All sections; plugins of LAVIS may call it on any config."""
         return self.config
 
     def to_dict(self) -> dict[str, Any]:
