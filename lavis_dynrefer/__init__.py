@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lavis_dynrefer.host import compat, registration
+from lavis_dynrefer.host.autoload import lavis_dynrefer_autoload
 
 if TYPE_CHECKING:
     from lavis_dynrefer.config import DynReferConfig
@@ -57,4 +58,5 @@ def __dir__() -> list[str]:
 
 
 compat.check_versions()
+lavis_dynrefer_autoload.install()
 registration.connect()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lavis_dynrefer import paths
-from lavis_dynrefer.host.autoload import lavis_dynrefer_autoload as hook
 
 # LAVIS's mapping -> name -> module that registers it. A test compares it with the decorators.
 MODULES = {
@@ -104,8 +103,7 @@ class TypesOf(Mapping[str, list[str]]):
 
 
 def connect() -> None:
-    """Register with LAVIS: now if it has been imported, else when it is."""
-    hook.install()
+    """Register with LAVIS if it has been imported; else its import hook does, see `autoload`."""
     host = sys.modules.get("lavis")
     if host is not None and not getattr(host, "__dynrefer_pending__", False):
         register()
