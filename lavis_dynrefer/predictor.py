@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,14 @@ from lavis_dynrefer.images import (
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.precision import autocast, autocast_dtype, choose_device
-from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import RegionPrediction
-from lavis_dynrefer.views.policies import ViewPolicy, parse_policy, views_by_task
+from lavis_dynrefer.views.policies import (
+    ViewPolicy,
+    check_policy_name,
+    parse_policy,
+    views_by_task,
+)
 from lavis_dynrefer.views.reading_ahead import ReadImage, read_ahead
 from lavis_dynrefer.views.samples import Sample, batches, count_regions, split_boxes
 from lavis_dynrefer.views.view_processor import ViewProcessor
@@ -76,6 +81,7 @@ class RegionPredictor:
         own = config.preprocess.vis_processor.eval
         self.processor = ViewProcessor.from_config(own)
         self._own_policy = own.get("policy", ViewProcessor.default_policy)
+        self._named_processor = lru_cache(maxsize=32)(self._make_processor)
         self._lock = threading.RLock()
 
     def predict(
@@ -125,7 +131,7 @@ class RegionPredictor:
             format=format,
             normalised=normalised,
         )
-        processor = self._processor(questions)
+        processor = self._processor(questions.views, questions.tasks)
         return [
             prediction
             for part in split_boxes(checked, self.chunk)
@@ -190,7 +196,9 @@ class RegionPredictor:
         answers: deque[RegionPrediction] = deque()
         waiting: list[Sample] = []
         failure: Exception | None = None
-        with closing(read_ahead(jobs, self._processor(questions), self.chunk)) as reading:
+        with closing(
+            read_ahead(jobs, self._processor(questions.views, questions.tasks), self.chunk)
+        ) as reading:
             while True:
                 try:
                     count, samples = next(reading)
@@ -205,6 +213,9 @@ class RegionPredictor:
                         answers += self.answer_samples(waiting, questions)
                         waiting = []
                     waiting.append(sample)
+                if count_regions(waiting) == self.chunk:
+                    answers += self.answer_samples(waiting, questions)
+                    waiting = []
                 yield from _complete(counts, answers)
         answers += self.answer_samples(waiting, questions)
         yield from _complete(counts, answers)
@@ -232,7 +243,8 @@ class RegionPredictor:
         Raises:
             InputError, MissingFileError, MissingPackageError: see `predict`.
         """
-        self.check(Questions(views=views))
+        check_policy_name(views)
+        self._processor(views)
         return self.encode_boxes(*self.read(image, boxes, **regions), views=views)
 
     def encode_boxes(
@@ -318,7 +330,7 @@ class RegionPredictor:
         Returns:
             Samples of at most `chunk` regions, in order, as `ViewProcessor` makes them.
         """
-        processor = self._processor(Questions(views=views))
+        processor = self._processor(views)
         return [processor.crop(image, part) for part in split_boxes(boxes, self.chunk)]
 
     def answer_samples(
@@ -342,7 +354,7 @@ class RegionPredictor:
         Raises:
             InputError: the view policy gives another number of views than the model fuses.
         """
-        self._processor(questions)
+        self._processor(questions.views, questions.tasks)
         return questions
 
     @contextmanager
@@ -352,15 +364,23 @@ class RegionPredictor:
         with self._lock, torch.no_grad(), autocast(self.device, self._precision):
             yield self.model
 
-    def _processor(self, questions: Questions) -> ViewProcessor:
-        views = questions.views
+    def _processor(
+        self, views: str | ViewPolicy | None, tasks: Sequence[str] = ()
+    ) -> ViewProcessor:
+        """The processor of a view policy; the views must fit the tasks, if any are named."""
         if views is None or views == self._own_policy:
             return self.processor
+        if isinstance(views, str):
+            return self._named_processor(views, tuple(tasks))
+        return self._make_processor(views, tasks)
+
+    def _make_processor(self, views: str | ViewPolicy, tasks: Sequence[str]) -> ViewProcessor:
         wanted = self.model.region_encoder.num_views
         policy = parse_policy(views, num_views=wanted) if isinstance(views, str) else views
-        found = views_by_task(policy, questions.tasks)
-        if found != {wanted}:
-            raise InputError(f"views: the model fuses {wanted} views, got {max(found)} per region")
+        found = views_by_task(policy, tasks or TASKS)
+        if wanted not in found or (tasks and len(found) > 1):
+            other = max(found - {wanted})
+            raise InputError(f"views: the model fuses {wanted} views, got {other} per region")
         return ViewProcessor(policy, image_size=self.processor.image_size)
 
 

@@ -13,7 +13,7 @@ from lavis.models import load_model_and_preprocess
 
 from lavis_dynrefer import RegionPredictor
 from lavis_dynrefer.synthetic import make_scene, render
-from lavis_dynrefer.views.policies import POLICIES, FixedScales
+from lavis_dynrefer.views.policies import POLICIES, FixedScales, TaskPrior
 from lavis_dynrefer.views.reading_ahead import READERS
 
 
@@ -279,11 +279,45 @@ def test_images_before_an_invalid_one_are_answered(predictor, scene):
 
 
 def test_reader_threads_end_with_the_iterator(predictor, scene):
+    before = set(threading.enumerate())
     answers = predictor.predict_iter([scene] * 50, tasks=["categories"])
     next(answers)
+    assert set(threading.enumerate()) - before
     answers.close()
 
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_full_chunk_does_not_wait_for_the_next_image(scene):
+    image, boxes = scene
+    predictor = RegionPredictor("tiny", device="cpu", chunk=3)
+    asked = []
+
+    def pairs():
+        for number in range(40):
+            asked.append(number)
+            yield image, boxes[:3]
+
+    next(predictor.predict_iter(pairs(), tasks=["categories"]))
+
+    assert len(asked) == 2 * READERS + 1
+
+
+def test_views_need_only_fit_the_tasks_that_are_asked(predictor, scene):
+    image, boxes = scene
+    partly = TaskPrior({"categories": [0, 0.5], "attributes": [0, 0.1]})  # three views in all
+    expected = predictor.predict(image, boxes, tasks=["categories"], views="fixed:0,0.5")
+
+    encoded = predictor.encode(image, boxes, views=partly)
+
+    for found in (
+        predictor.answer(encoded, tasks=["categories"]),
+        predictor.predict(image, boxes, tasks=["categories"], views=partly),
+    ):
+        for one, other in zip(found, expected):
+            assert dict(one.categories) == pytest.approx(dict(other.categories), abs=1e-4)
+    with pytest.raises(ValueError, match="the model fuses 2 views, got 3"):
+        predictor.predict(image, boxes, tasks=["tags"], views=partly)
 
 
 def test_one_encoding_answers_many_questions(predictor, scene, monkeypatch):

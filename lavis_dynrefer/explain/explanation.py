@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -94,7 +95,8 @@ def explain(
     if predictions is None:
         predictions = predictor.answer(encoded, questions)
     steering: Sequence[RegionPrediction] = predictions
-    if "caption" in questions.tasks and "tags" not in questions.tasks:
+    steered = "caption" in questions.tasks and predictor.model.caption_config.steer_by_tags
+    if steered and "tags" not in questions.tasks:
         steering = predictor.answer(encoded, replace(questions, tasks=("tags",)))
     explanations: list[RegionExplanation] = []
     for sample, features in zip(encoded.samples, encoded.features):
@@ -178,10 +180,14 @@ class _Examination:
         scored = tuple(task for task in tasks if task in SCORED)
         found = dict(self.answerer.decode(queries, replace(self.questions, tasks=scored)))
         if "caption" in tasks:
-            full = self._log_likelihoods(self._queries(self.routes["caption"]))
             less = self._log_likelihoods(queries["caption"])
-            found["caption"] = [with_it - without for with_it, without in zip(full, less)]
+            found["caption"] = [full - rest for full, rest in zip(self._full_likelihoods, less)]
         return found
+
+    @cached_property
+    def _full_likelihoods(self) -> list[float]:
+        """Log-likelihoods of the captions with all their views."""
+        return self._log_likelihoods(self._queries(self.routes["caption"]))
 
     def _route_without(self, task: str, view: int) -> list[int]:
         route = self.routes[task]

@@ -108,7 +108,7 @@ class Answerer:
             questions: what to answer.
         """
         routes = sample.get("routes") or {}
-        queries = self.queries_by_task(features, routes, _decoded_tasks(questions.tasks))
+        queries = self.queries_by_task(features, routes, self._decoded_tasks(questions.tasks))
         answers = self.decode(queries, questions)
         scales = scales_by_task(sample["scales"], routes, questions.tasks)
         return [
@@ -164,6 +164,11 @@ class Answerer:
         found = tags if self.model.caption_config.steer_by_tags else ()
         return control_prompt([*controls, *(tag for tag, _ in found if tag not in controls)])
 
+    def _decoded_tasks(self, tasks: Sequence[str]) -> list[str]:
+        """Tasks whose queries are needed: captions may be steered by the tags found."""
+        steered = "caption" in tasks and self.model.caption_config.steer_by_tags
+        return list(dict.fromkeys([*tasks, *(["tags"] if steered else [])]))
+
     def _contrast(
         self, questions: Questions, queries: Mapping[str, Tensor]
     ) -> dict[str, list[tuple[NamedScore, ...]]]:
@@ -198,11 +203,6 @@ class Answerer:
         return {
             task: contrast(embed(part), queries[task]).float().cpu() for task, part in texts.items()
         }
-
-
-def _decoded_tasks(tasks: Sequence[str]) -> list[str]:
-    """Tasks whose queries are needed: captions are steered by the tags found."""
-    return list(dict.fromkeys([*tasks, *(["tags"] if "caption" in tasks else [])]))
 
 
 def _names(asked: Sequence[Any] | None, own: Sequence[Any]) -> tuple[Any, ...]:
