@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.image_names import match_names
 from lavis_dynrefer.formats.image_result import RegionId
 
 
@@ -55,8 +55,7 @@ class BoxFile:
     def match(self, images: Mapping[str, str]) -> dict[str, ImageBoxes]:
         """Find the boxes of each image.
 
-        Names match if one is the end of the other: "val/1.jpg" is "/data/val/1.jpg". Of several
-        matching entries the one with the most folders in common counts.
+        See `match_names`.
 
         Args:
             images: image name -> path.
@@ -74,21 +73,11 @@ class BoxFile:
                     f"got {len(images)}; write an object: image -> list of boxes"
                 )
             return dict.fromkeys(images, self.images[""])
-        by_base: dict[str, list[str]] = {}
-        for entry in self.images:
-            by_base.setdefault(_parts(entry)[-1], []).append(entry)
-        owners: dict[str, str] = {}  # entry -> image
-        for name, path in images.items():
-            entries = _closest(name, path, by_base.get(_parts(name)[-1], []))
-            if len(entries) > 1 or (entries and entries[0] in owners):
-                one, other = entries if len(entries) > 1 else (name, owners[entries[0]])
-                raise InputError(
-                    f"{self.path}: {entries[0]!r} and {name!r} have the same file name, but "
-                    f"{one!r} and {other!r} are two; write the images' names with their folders"
-                )
-            if entries:
-                owners[entries[0]] = name
-        return {name: self.images[entry] for entry, name in owners.items()}
+        try:
+            found = match_names(self.images, images)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
+        return {name: self.images[entry] for name, entry in found.items()}
 
 
 def read_box_list(rows: Any, name: str) -> ImageBoxes:
@@ -129,22 +118,3 @@ def record_error(where: str, expected: str, got: Any, cure: str = "") -> InputEr
     """Describe an invalid record of a file."""
     shown = got if isinstance(got, str) else json.dumps(got, default=str)
     return InputError(f"{where}: expected {expected}, got {shown:.120}{cure}")
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    """Folders and file name, with separators and accents normalised."""
-    parts = unicodedata.normalize("NFC", name).replace("\\", "/").split("/")
-    return tuple(part for part in parts if part not in ("", ".")) or ("",)
-
-
-def _closest(name: str, path: str, entries: Iterable[str]) -> list[str]:
-    """The matching entries with the most folders in common, at most two."""
-    whole, short = _parts(path), _parts(name)
-    matching: dict[int, list[str]] = {}
-    for entry in entries:
-        parts = _parts(entry)
-        if whole[-len(parts) :] == parts:
-            matching.setdefault(len(parts), []).append(entry)
-        elif parts[-len(short) :] == short:
-            matching.setdefault(len(short), []).append(entry)
-    return matching[max(matching)][:2] if matching else []

@@ -122,6 +122,43 @@ def test_images_are_found_by_the_first_name_that_exists(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("VG_100K\\1.jpg", "VG_100K/1.jpg"),
+        ("./vg_100k/1.JPG", "VG_100K/1.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("a%20b.jpg", "a b.jpg"),
+        ("../../label-studio/media/upload/4/0a1b2c3d-2.jpg", "2.jpg"),
+        ("/data/local-files/?d=photos/VG_100K/1.jpg", "VG_100K/1.jpg"),
+        ("http://images.cocodataset.org/val2017/2.jpg", "2.jpg"),
+        ("D:\\me\\photos\\2.jpg", "2.jpg"),
+        ("two.jpg", None),  # Two.jpg or TWO.jpg?
+        ("train/2.jpg", None),
+        ("../..", None),
+    ],
+)
+def test_images_are_found_by_other_spellings(tmp_path, name, file):
+    (tmp_path / "VG_100K").mkdir()
+    for made in ("VG_100K/1.jpg", "2.jpg", "cafe\u0301.jpg", "a b.jpg", "Two.jpg", "TWO.jpg"):
+        (tmp_path / made).touch()
+    if len(list(tmp_path.iterdir())) < 6:
+        pytest.skip("this file system does not tell case apart")
+
+    found = ImageFolder(tmp_path, SOURCE).find(name)
+
+    assert found == (file and str(tmp_path / file))
+
+
+def test_two_names_with_the_same_end_are_refused(tmp_path):
+    (tmp_path / "1.jpg").touch()
+    folder = ImageFolder(tmp_path, SOURCE)
+
+    assert folder.find("/cats/1.jpg") == folder.find("/CATS/1.jpg") == str(tmp_path / "1.jpg")
+    with pytest.raises(DatasetError, match=r"'/cats/1\.jpg' and '/dogs/1\.jpg' end alike"):
+        folder.find("/dogs/1.jpg")
+
+
+@pytest.mark.parametrize(
     "name", ["a\0b/1.jpg", "\ud83d/1.jpg", "x" * 5000 + "/1.jpg", "", "/", "2.jpg/1"]
 )
 def test_impossible_file_names_are_not_found(tmp_path, name):

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
 
 from lavis_dynrefer.datasets.sources.annotation_rows import (
     ROW_ERRORS,
@@ -17,12 +13,11 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     rows_by_id,
     shown,
     side_length,
-    text_of,
     whole_number,
     xyxy,
 )
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
-from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, category_of, read_categories
+from lavis_dynrefer.datasets.sources.coco_layout import ImageRows
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
     ImageSize,
@@ -30,11 +25,11 @@ from lavis_dynrefer.datasets.sources.custom_checks import (
     UserFile,
     check_boxes,
     check_ids,
-    repeated_names,
     require_some,
     rows_of,
 )
-from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.datasets.sources.custom_labels import Labels
+from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, read_json
 from lavis_dynrefer.datasets.sources.region_collector import (
     TRAIN,
     RegionCollector,
@@ -42,14 +37,12 @@ from lavis_dynrefer.datasets.sources.region_collector import (
     in_memory,
 )
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.opening import IMAGE_ERRORS
-from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionRecord, RegionSet
-from lavis_dynrefer.vocab.prompts import parse_attributes, plain_attribute
+from lavis_dynrefer.images.decoding import IMAGE_ERRORS, image_size
+from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)
 
 IMAGES = UserFile("images.storage", "images", GUIDE)
-LABELS = PRESENT, ABSENT, UNKNOWN = 1, 0, -1
 SIZES_CHECKED = 50  # images whose size is compared with the json
 
 
@@ -77,7 +70,7 @@ def read_custom(
     require_some(rows, ["bbox"], "to mark a region", source)
     entries = rows_of(document, "images", source)
     check_ids(rows, entries, source)
-    labels = _Labels.from_document(document, source)
+    labels = Labels.from_document(document, source)
     if split == TRAIN:
         require_some(rows, ["caption"], "to train on", source)
     else:
@@ -98,7 +91,7 @@ def read_custom(
     check_boxes(boxes, source)
     found = collector.finish(
         attributes=labels.attributes if counts["attributes"] else (),
-        category_names=tuple(labels.categories.values()) if counts["category"] else (),
+        category_names=labels.category_names if counts["category"] else (),
     )
     logger.info("%s, split '%s': of %d annotations have %s", name, split, len(rows), dict(counts))
     return found
@@ -106,7 +99,7 @@ def read_custom(
 
 def _collect(
     row: Row,
-    labels: _Labels,
+    labels: Labels,
     images: _CustomImages,
     collector: RegionCollector,
     boxes: BoxFit,
@@ -127,7 +120,7 @@ def _collect(
         collector.leave_out("unreadable_record", f"annotation {shown(brief)}: {error}", None)
         return
     boxes.add(box, image)
-    if row.get("attributes") is not None and region.attributes is None:
+    if labels.given_attributes(row) is not None and region.attributes is None:
         collector.note("unreadable_attributes")
     counts.update(key for key, value in fields.items() if value)
     if region.caption is None and collector.split == TRAIN:
@@ -143,92 +136,6 @@ def _id_of(row: Row, key: str) -> int:
         return whole_number(row.get(key))
     except ValueError as error:
         raise InputError(f"{key}: {error}") from None
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """The labels used in a file.
-
-    Args:
-        attributes: the attributes, in vector order.
-        categories: category id -> name; empty if the file names none.
-    """
-
-    attributes: tuple[AttributeInfo, ...]
-    categories: Mapping[int, str]
-
-    @classmethod
-    def from_document(cls, document: Row, source: RawFile) -> _Labels:
-        """The labels of a document; attributes that it does not list are those of its regions.
-
-        Raises:
-            DatasetError: malformed attributes or categories, or a name that occurs twice.
-        """
-        categories = read_categories(document, source) if document.get("categories") else {}
-        listed = document.get("attributes") or _mentioned(document["annotations"])
-        try:
-            if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
-                attributes = tuple(map(_named_attribute, listed))
-            else:
-                attributes = parse_attributes(listed)
-        except (TypeError, ValueError) as error:
-            raise source.error(f"{source.name}: {error}") from error
-        names = [item.name for item in attributes]
-        if not all(isinstance(name, str) for name in names):
-            raise source.error(f"{source.name}: attributes: expected names, got {names[:5]}")
-        if repeated_names(names):
-            found = repeated_names(names)[:5]
-            raise source.error(f"{source.name}: attributes of the same name: {found}")
-        return cls(attributes, categories)
-
-    def fields(self, row: Row) -> dict[str, Any]:
-        """Fields of a `RegionRecord`.
-
-        Raises:
-            ValueError: a value of the wrong kind, or a category that is not listed.
-        """
-        caption = "" if row.get("caption") is None else text_of(row["caption"])
-        has_category = bool(self.categories) and row.get("category_id") is not None
-        return {
-            "caption": caption if caption.strip() else None,
-            "tags": tuple(dict.fromkeys(_names(row, "tags"))),
-            "attributes": self._vector(row.get("attributes")),
-            "category": category_of(row, self.categories) if has_category else None,
-            "iscrowd": bool(row.get("iscrowd")),
-        }
-
-    def _vector(self, given: Any) -> tuple[int, ...] | None:
-        """Labels from a list of names or a mapping name -> label; None for anything else."""
-        labels: Mapping[str, Any]
-        if isinstance(given, list) and all(isinstance(name, str) for name in given):
-            labels, other = dict.fromkeys(given, PRESENT), ABSENT
-        elif isinstance(given, Mapping):
-            labels, other = given, UNKNOWN
-        else:
-            return None
-        known = [item.name for item in self.attributes]
-        usable = all(type(value) in (int, bool) and value in LABELS for value in labels.values())
-        if not usable or not set(labels).issubset(known):
-            return None
-        return tuple(int(labels.get(name, other)) for name in known)
-
-
-def _mentioned(rows: Sequence[Row]) -> list[str]:
-    """Attributes of all annotations, in the order of their first mention."""
-    given = [row["attributes"] for row in rows if isinstance(row.get("attributes"), (list, dict))]
-    return list(dict.fromkeys(name for names in given for name in names if isinstance(name, str)))
-
-
-def _named_attribute(name: str) -> AttributeInfo:
-    info = plain_attribute(name)
-    return replace(info, parent_type=info.parent_type or "other")  # a group of the report
-
-
-def _names(row: Row, key: str) -> list[str]:
-    names = row.get(key) or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{key}: expected a list of names, got {shown(names)}")
-    return [text_of(name) for name in names]
 
 
 class _ImageProblem(Exception):
@@ -270,14 +177,15 @@ class _CustomImages(ImageRows):
         name = row.get("file_name")
         path = self.folder.find(name) if isinstance(name, str) else None
         if path is None:
-            detail = f"no file {Path(self.folder.root, str(name))}" if name else "no file_name"
+            detail = "no file_name"
+            if isinstance(name, str) and name:
+                detail = f"no file {Path(self.folder.root, name)}{self.folder.near(name)}"
             raise _ImageProblem("missing_image", f"image {image_id}: {detail}")
         annotated = _annotated_size(row)
         if annotated and self.sizes.total >= SIZES_CHECKED:
             return ImageRecord(image_id, path, *annotated)
         try:
-            with Image.open(path) as image:
-                actual = image.size
+            actual = image_size(path)
         except IMAGE_ERRORS as error:
             if annotated:  # found again when the image is needed, and `on_error` decides
                 return ImageRecord(image_id, path, *annotated)

@@ -6,12 +6,19 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.image_names import (
+    fold,
+    folded_parts,
+    name_parts,
+    near_name,
+    readings,
+)
 
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
@@ -206,14 +213,61 @@ class ImageFolder:
         self.root = str(Path(root).absolute())
         self._source = source
         self._names: dict[str, frozenset[str]] = {}
+        self._folded: dict[str, dict[str, list[str]]] = {}  # folder -> folded name -> names
+        self._spellings: dict[str, str] = {}  # path -> the other name it was found by
 
     def find(self, *names: str) -> str | None:
-        """Absolute path of the first of these relative names that exists, else None."""
+        """Absolute path of the first of these relative names that exists, else None.
+
+        A name that does not exist as written is looked for by the rule of `formats.image_names`;
+        of a name with the folders of another machine the end is enough.
+
+        Raises:
+            DatasetError: two such names have the same end, and could both be this file.
+        """
         for name in names:
             folder, base = os.path.split(os.path.join(self.root, name))
             if base in self._listing(folder):
                 return os.path.join(folder, base)
+        for name in names:
+            for reading in readings(name):
+                for start in range(len(reading.parts) if reading.is_foreign else 1):
+                    path = self._spelled(reading.parts[start:])
+                    if path is not None:
+                        return self._only(name, path)
         return None
+
+    def near(self, name: str) -> str:
+        """The end of an error about a missing file: names a file that it may be, if any."""
+        folder = os.path.dirname(os.path.join(self.root, name))
+        known = [*self._listing(folder), *self._listing(self.root)]
+        found = near_name(name, sorted(known))
+        return f"; did you mean {found!r}?" if found else ""
+
+    def _spelled(self, parts: Sequence[str]) -> str | None:
+        """The path of these folders and file, spelled as on the disk."""
+        here = self.root
+        for part in parts:
+            if here not in self._folded:
+                spellings: dict[str, list[str]] = {}
+                for name in sorted(self._listing(here)):
+                    spellings.setdefault(fold(name), []).append(name)
+                self._folded[here] = spellings
+            found = self._folded[here].get(fold(part), [])
+            same = [name for name in found if name_parts(name) == (part,)]
+            if len(same or found) != 1:
+                return None
+            here = os.path.join(here, (same or found)[0])
+        return here if here != self.root else None
+
+    def _only(self, name: str, path: str) -> str:
+        other = self._spellings.setdefault(path, name)
+        if folded_parts(other) != folded_parts(name):
+            raise self._source.error(
+                f"{self._source.setting}: {other!r} and {name!r} end alike, and {path} could be "
+                "both; write the names of the files as they are in this folder"
+            )
+        return path
 
     def _listing(self, folder: str) -> frozenset[str]:
         if folder not in self._names:
