@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from lavis_dynrefer.datasets.build_info import CustomInfo
+from lavis_dynrefer.datasets.evaluator_choice import fitting_evaluator
 from lavis_dynrefer.datasets.prepared import RawDataset, read_manifest
-from lavis_dynrefer.datasets.region_sets import captions_of
 from lavis_dynrefer.datasets.region_source import RegionSource, default_yaml
 from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener
-from lavis_dynrefer.datasets.sources.region_collector import Stores
+from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores
+from lavis_dynrefer.metrics import EVALUATORS
 from lavis_dynrefer.structures import RegionSet
+
+logger = logging.getLogger(__name__)
 
 
 class Custom(RegionSource):
@@ -80,17 +84,16 @@ class Custom(RegionSource):
         if unknown:
             raise DatasetError(f"evaluators: there is no split {unknown}")
         found = super().read(info, splits)
-        self._fitting = {split: _fitting_evaluator(part) for split, part in found.items()}
+        choices = {split: fitting_evaluator(part) for split, part in found.items()}
+        self._fitting = {split: choice.evaluator for split, choice in choices.items()}
+        for split, choice in choices.items():
+            if split != TRAIN and info.evaluator is None and split not in info.evaluators:
+                logger.info(
+                    "split '%s' is graded by evaluator %s: %s; to choose another, set "
+                    "`evaluators: {%s: NAME}`, one of %s",
+                    *(split, *choice, split, ", ".join(EVALUATORS)),
+                )
         return found
-
-
-def _fitting_evaluator(region_set: RegionSet) -> str:
-    """The first of captions, attributes and categories that the split has."""
-    if next(captions_of(region_set), None) is not None:
-        return "dense_caption"
-    if region_set.attributes:
-        return "attributes"
-    return "categories" if region_set.category_names else RegionSource.default_evaluator
 
 
 def _named_files(info: CustomInfo) -> dict[str, str]:

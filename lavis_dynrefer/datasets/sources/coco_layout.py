@@ -81,9 +81,22 @@ def read_categories(document: Row, source: RawFile) -> dict[int, str]:
     Raises:
         DatasetError: the document lists no categories, or two with the same id or name.
     """
-    rows = list_of_rows(document, "categories", source)
     names: dict[int, str] = {}
-    for row in rows:
+    for number, name, row in category_rows(document, source):
+        if name in names.values():
+            raise source.error(f"{source.setting}: two 'categories' have the name of {shown(row)}")
+        names[number] = name
+    return names
+
+
+def category_rows(document: Row, source: RawFile) -> list[tuple[int, str, Row]]:
+    """Id, name and row of each category, in file order; names may repeat.
+
+    Raises:
+        DatasetError: the document lists no categories, or two with the same id.
+    """
+    found: dict[int, tuple[int, str, Row]] = {}
+    for row in list_of_rows(document, "categories", source):
         try:
             number, name = whole_number(row["id"]), text_of(row["name"])
         except ROW_ERRORS as error:
@@ -91,12 +104,10 @@ def read_categories(document: Row, source: RawFile) -> dict[int, str]:
                 f"{source.setting}: expected 'categories' with id and name, got {shown(row)}: "
                 f"{error!r}"
             ) from error
-        if number in names or name in names.values():
-            raise source.error(
-                f"{source.setting}: two 'categories' have the id or the name of {shown(row)}"
-            )
-        names[number] = name
-    return names
+        if number in found:
+            raise source.error(f"{source.setting}: two 'categories' have the id of {shown(row)}")
+        found[number] = (number, name, row)
+    return list(found.values())
 
 
 def category_of(row: Row, categories: Mapping[int, str]) -> str:
