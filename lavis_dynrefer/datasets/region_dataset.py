@@ -20,7 +20,8 @@ from lavis_dynrefer.datasets.region_sets import rows_by_image
 from lavis_dynrefer.datasets.sources.region_collector import box_problem
 from lavis_dynrefer.datasets.tables import TagTable
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.opening import IMAGE_ERRORS, decode_image
+from lavis_dynrefer.images.decoding import IMAGE_ERRORS
+from lavis_dynrefer.images.opening import decode_image
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 from lavis_dynrefer.views.samples import concat_samples
 from lavis_dynrefer.views.view_processor import ViewProcessor

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image, ImageFile
 
-from lavis_dynrefer.errors import InputError, MissingFileError
+from lavis_dynrefer.errors import InputError, MissingFileError, MissingPackageError
+from lavis_dynrefer.images.decoding import (
+    IMAGE_ERRORS,
+    ROTATED,
+    exif_orientation,
+    load_stored,
+    open_file,
+    stored_size,
+    to_rgb,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -22,27 +30,21 @@ ImageInput = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]"]
 # Of an image or a mask: a small file can claim any size. Pillow's own limit is 178,956,970.
 MAX_PIXELS = 178_000_000
 
-# What Pillow raises for files that are not images, damaged, or larger than it accepts.
-IMAGE_ERRORS = (  # RuntimeError: a damaged AVIF
-    *(OSError, RuntimeError, SyntaxError, ValueError),
-    *(struct.error, Image.DecompressionBombError),
-)
-
-ROTATED = range(2, 9)  # EXIF orientations, mirrored ones included
-_UPRIGHT = 1
-
 
 def open_image(image: ImageInput) -> Image.Image:
     """Open an image as RGB, pixels as stored: an EXIF rotation is not applied but logged.
 
     Args:
-        image: path, PIL image of any mode, or uint8 array (h, w, 3) RGB or (h, w) gray.
+        image: path, PIL image of any mode, or uint8 array (h, w, 3) RGB or (h, w) gray. A PIL
+            image is taken as it is, and Pillow turns TIFFs; `to_rgb` says how deep gray values
+            are scaled.
 
     Returns:
         An RGB image; an RGB PIL image is returned as is, without a copy.
 
     Raises:
         MissingFileError: there is no such file.
+        MissingPackageError: a HEIC image without pillow-heif.
         InputError: the file is not an image, damaged or too large, or the array has another shape
             or type.
     """
@@ -53,13 +55,15 @@ def open_image(image: ImageInput) -> Image.Image:
     name = "image" if isinstance(image, Image.Image) else f"image {os.fspath(image):.300}"
     try:
         if isinstance(image, Image.Image):
-            return _checked_rgb(image, "an image")
+            return _from_pil(image)
         if not Path(image).is_file():
             raise MissingFileError(f"no image {image}")
-        with whole_files_only, Image.open(image) as opened:
-            rgb = _checked_rgb(opened, os.fspath(image))
+        with whole_files_only, open_file(image) as opened:
+            rgb = _from_file(opened, os.fspath(image))
     except MissingFileError:
         raise
+    except MissingPackageError as error:
+        raise MissingPackageError(f"cannot read {name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: expected at most {MAX_PIXELS:,} pixels; {error}") from error
     except IMAGE_ERRORS as error:
@@ -69,29 +73,9 @@ def open_image(image: ImageInput) -> Image.Image:
 
 
 def decode_image(path: str | os.PathLike[str]) -> Image.Image:
-    """RGB pixels of an image file, without limits or warnings; raises `IMAGE_ERRORS`."""
-    with whole_files_only, Image.open(path) as image:
-        return to_rgb(image)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Decode an image of any mode as RGB, the first of several frames; no copy if it is RGB."""
-    if image.mode == "RGB":
-        image.load()
-        return image
-    if image.mode.startswith("I"):  # 16 bit: convert() would clip nearly all of it to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
-
-
-def exif_orientation(image: Image.Image) -> Any:
-    """EXIF orientation; 1 (as stored) if there is none or it is unreadable."""
-    if "exif" not in image.info:  # getexif() would decode a whole PNG
-        return _UPRIGHT
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
-    except IMAGE_ERRORS:  # the pixels may still be fine
-        return _UPRIGHT
+    """RGB pixels of an image file as stored, without limits; raises `IMAGE_ERRORS`."""
+    with whole_files_only, open_file(path) as image:
+        return to_rgb(load_stored(image), os.fspath(path))
 
 
 class _WholeFilesOnly:
@@ -122,28 +106,43 @@ class _WholeFilesOnly:
 whole_files_only = _WholeFilesOnly()
 
 
-def _checked_rgb(image: Image.Image, name: str) -> Image.Image:
-    width, height = image.size
+def _from_file(image: Image.Image, name: str) -> Image.Image:
+    size = stored_size(image)
+    _check_size(size)
+    if exif_orientation(image) in ROTATED:
+        _warn_once(
+            "%s has an EXIF rotation, which is ignored: boxes refer to the stored pixels, %d x %d. "
+            "Save it rotated if your boxes were drawn in a viewer.",
+            *(name, *size),
+        )
+    return to_rgb(load_stored(image), name)
+
+
+def _from_pil(image: Image.Image) -> Image.Image:
+    _check_size(image.size)
+    if exif_orientation(image) in ROTATED:
+        done = "applies to a TIFF" if image.format == "TIFF" else "does not apply"
+        _warn_once(
+            f"an image has an EXIF rotation, which Pillow {done}: boxes refer to its pixels as "
+            "they are, %d x %d.",
+            *image.size,
+        )
+    with whole_files_only:  # it may not have been read yet
+        return to_rgb(image)
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise InputError(
             f"it is {width} x {height} pixels; expected at least 1 and at most {MAX_PIXELS:,} in "
             "all; scale it down, and its boxes with it"
         )
-    if exif_orientation(image) in ROTATED:
-        _warn_once(name, width, height)
-    with whole_files_only:  # a PIL image may not have been read yet
-        return to_rgb(image)
 
 
 @lru_cache(maxsize=1024)  # an image is opened more than once, for example to draw it
-def _warn_once(name: str, width: int, height: int) -> None:
-    logger.warning(
-        "%s has an EXIF rotation, which is ignored: boxes refer to the stored pixels, %d x %d. "
-        "Save it rotated if your boxes were drawn in a viewer.",
-        name,
-        width,
-        height,
-    )
+def _warn_once(message: str, *values: object) -> None:
+    logger.warning(message, *values)
 
 
 def _from_array(pixels: np.ndarray[Any, Any]) -> Image.Image:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lavis_dynrefer.images.masks import box_from_array
-from lavis_dynrefer.images.opening import (
+from lavis_dynrefer.images.decoding import (
     IMAGE_ERRORS,
     exif_orientation,
+    load_stored,
+    open_file,
     to_rgb,
-    whole_files_only,
 )
+from lavis_dynrefer.images.masks import box_from_array
+from lavis_dynrefer.images.opening import whole_files_only
 from lavis_dynrefer.serve.request_errors import RequestError
 from lavis_dynrefer.structures import Box
 
@@ -75,16 +77,17 @@ def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
         RequestError: not an image, or a damaged or too large one.
     """
     try:
-        with whole_files_only, Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-            width, height = image.size
+        with whole_files_only, open_file(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
+            width, height = opened.size
             if width * height > max_pixels:
                 raise RequestError(
                     "too_large",
                     f"image: expected at most {max_pixels:,} pixels, got {width} x {height}; "
                     "make it smaller (and its boxes too)",
                 )
-            alpha_box, orientation = _alpha_box(image), exif_orientation(image)
-            rgb = to_rgb(image)
+            orientation = exif_orientation(opened)  # gone once a TIFF is loaded
+            image = load_stored(opened)
+            alpha_box, rgb = _alpha_box(image), to_rgb(image)
             rgb.info.pop("exif", None)  # else `open_image` would warn about the rotation
             return SentImage(rgb, alpha_box, orientation)
     except UnidentifiedImageError as error:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import as_boxes
-from lavis_dynrefer.images.opening import to_rgb
+from lavis_dynrefer.images.decoding import to_rgb
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes
 from lavis_dynrefer.views.policies import ViewPolicy, build_policy
 from lavis_dynrefer.views.samples import Sample

@@ -45,12 +45,6 @@ def test_pixels_outlive_the_open_file(pixels, tmp_path):
     assert np.asarray(image).tolist() == pixels.tolist()
 
 
-def test_16_bit_images_keep_their_brightness(tmp_path):
-    Image.fromarray(np.full((4, 4), 128 << 8, dtype=np.uint16)).save(tmp_path / "deep.png")
-
-    assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == (128, 128, 128)
-
-
 def test_exif_rotation_is_logged_and_not_applied(pixels, sideways, tmp_path, caplog):
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=sideways)
     Image.fromarray(pixels).save(tmp_path / "plain.png")

@@ -14,7 +14,14 @@ from functools import partial
 
 from PIL import Image, UnidentifiedImageError
 
-from lavis_dynrefer.images.opening import IMAGE_ERRORS, ROTATED, decode_image, exif_orientation
+from lavis_dynrefer.images.decoding import (
+    IMAGE_ERRORS,
+    ROTATED,
+    exif_orientation,
+    open_file,
+    stored_size,
+)
+from lavis_dynrefer.images.opening import decode_image
 from lavis_dynrefer.structures import ImageRecord
 
 UNUSABLE = {  # kind -> meaning; an image has at most one of these
@@ -131,12 +138,12 @@ def count_findings(findings: Iterable[ImageFinding], *, decoded: bool) -> ImageR
 
 def _check_header(record: ImageRecord) -> tuple[tuple[str, ...], str]:
     """What the header says that is unusual; raises what Pillow raises."""
-    with _quiet(), Image.open(record.path) as image:
-        size, mode = image.size, image.mode
+    with _quiet(), open_file(record.path) as image:
+        size, mode = stored_size(image), image.mode
         orientation = exif_orientation(image)
         is_transparent = "transparency" in image.info
     base = mode.rstrip("Aa")
-    colours = "deep" if mode.startswith("I") else _COLOURS.get(base, "other_colours")
+    colours = "deep" if mode[0] in "IF" else _COLOURS.get(base, "other_colours")
     annotated = (record.width, record.height)
     is_rotated = orientation in ROTATED
     found = {

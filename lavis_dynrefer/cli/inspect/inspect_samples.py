@@ -10,7 +10,8 @@ from PIL import Image
 
 from lavis_dynrefer.datasets.region_sets import rows_by_image
 from lavis_dynrefer.images.boxes import box_area
-from lavis_dynrefer.images.opening import IMAGE_ERRORS, decode_image
+from lavis_dynrefer.images.decoding import IMAGE_ERRORS
+from lavis_dynrefer.images.opening import decode_image
 from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions, titled
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet, Rejection
 
