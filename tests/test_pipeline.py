@@ -58,7 +58,10 @@ def report(run, split: str) -> dict:
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_region_has_an_answer_in_the_report(trained, split):
     document = report(trained, split)
-    rows = [json.loads(line) for line in Path(document["predictions"]).read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in Path(document["predictions"]).read_text(encoding="utf-8").splitlines()
+    ]
     assert len(rows) == document["counts"]["regions"] > 0
     assert all("prediction" in row for row in rows)
     assert document["counts"]["missing"] == 0

@@ -93,7 +93,7 @@ def test_every_region_is_answered_and_graded(mine):
 
     assert (report["evaluator"], report["protocol"]) == ("dense_caption", "custom-val")
     assert (report["counts"]["asked"], report["counts"]["missing"]) == (len(asked), 0)
-    lines = Path(report["predictions"]).read_text().splitlines()
+    lines = Path(report["predictions"]).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["region_id"] for line in lines] == [row["id"] for row in asked]
 
 

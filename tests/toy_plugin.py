@@ -115,7 +115,7 @@ class ToyTask(BaseTask):
         merged = self.save_result(val_result, registry.get_path("result_dir"), name)
         if not is_main_process():
             return None
-        results = json.loads(Path(merged).read_text())
+        results = json.loads(Path(merged).read_text(encoding="utf-8"))
         scripted = self.run.get("scripted_metrics", {}).get(split_name)
         return {
             "agg_metrics": -float(np.mean([error for _, error in results]))

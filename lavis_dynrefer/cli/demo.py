@@ -54,6 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"open {url} (Ctrl-C ends it)", file=terminal, flush=True)
 
         # gradio's own output is hidden.
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with (
+            open(os.devnull, "w", encoding="utf-8") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+        ):
             http_server.run(app, bound, on_start=announce)
     return 0

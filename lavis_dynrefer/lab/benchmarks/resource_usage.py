@@ -23,7 +23,7 @@ Numbers = dict[str, Any]
 
 def describe_machine() -> Numbers:
     """Processor, system, versions, and the load by other programs."""
-    lines = _CPUS.read_text().splitlines() if _CPUS.exists() else []
+    lines = _CPUS.read_text(encoding="utf-8").splitlines() if _CPUS.exists() else []
     models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor() or platform.machine(),
@@ -50,7 +50,11 @@ def resident_memory() -> dict[str, int]:
 
     Pages of files are shared by all processes that map them, and freed when memory is short.
     """
-    pairs = (line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
+    pairs = (
+        line.split(":", 1)
+        for line in _STATUS.read_text(encoding="utf-8").splitlines()
+        if ":" in line
+    )
     return {_FIELDS[key]: int(value.split()[0]) * 1024 for key, value in pairs if key in _FIELDS}
 
 
