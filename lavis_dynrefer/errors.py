@@ -31,6 +31,10 @@ class MissingPackageError(DynReferError, ImportError):
     """A package that is not installed, or of another version."""
 
 
+class TooLittleMemoryError(DynReferError, MemoryError):
+    """Even the smallest part of some work does not fit into the memory."""
+
+
 def text_for_user(error: BaseException) -> str | None:
     """Message of an error that a user can correct; None for a bug.
 
