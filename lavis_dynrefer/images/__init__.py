@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lavis_dynrefer.images.box_input import BOX_FORMATS, as_boxes, check_format, pixel_boxes
+    from lavis_dynrefer.images.decoding import readable_suffixes
     from lavis_dynrefer.images.masks import boxes_of_masks
     from lavis_dynrefer.images.opening import MAX_PIXELS, ImageInput, open_image
 
@@ -19,12 +20,14 @@ __all__ = [
     "check_format",
     "open_image",
     "pixel_boxes",
+    "readable_suffixes",
 ]
 
 _MODULES = {  # imported on first use: boxes need torch, images do not
     **dict.fromkeys(("BOX_FORMATS", "as_boxes", "check_format", "pixel_boxes"), "box_input"),
     **dict.fromkeys(("MAX_PIXELS", "ImageInput", "open_image"), "opening"),
     "boxes_of_masks": "masks",
+    "readable_suffixes": "decoding",
 }
 
 

@@ -10,10 +10,11 @@ import logging
 import os
 import struct
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import IO, Any, Union
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from lavis_dynrefer.errors import InputError, MissingPackageError
 
@@ -44,6 +45,13 @@ _DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners store in 16
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_MAXIMUM = 256, 257, 258, 281
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
+_SUFFIXES = frozenset(
+    f".{name}"
+    for names in ("bmp gif jfif jp2 jpeg jpg pbm", "pgm png pnm ppm tga tif tiff webp")
+    for name in names.split()
+)
+_HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+
 Source = Union[str, "os.PathLike[str]", IO[bytes]]
 
 
@@ -71,6 +79,13 @@ def open_file(source: Source, **options: Any) -> Image.Image:
         ) from error
     register_heif_opener()
     return Image.open(source)
+
+
+def readable_suffixes() -> frozenset[str]:
+    """The suffixes, in lower case, of the image files that can be opened here."""
+    avif = (".avif",) if features.check("avif") else ()
+    heif = _HEIF_SUFFIXES if find_spec("pillow_heif") else ()
+    return _SUFFIXES.union(avif, heif)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:

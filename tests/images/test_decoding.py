@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from lavis_dynrefer.errors import DynReferError, MissingPackageError
-from lavis_dynrefer.images import open_image
+from lavis_dynrefer.images import decoding, open_image, readable_suffixes
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS, image_size, to_rgb
 from lavis_dynrefer.images.opening import decode_image
 
@@ -153,6 +153,15 @@ def test_heic_without_pillow_heif_names_the_cure(tmp_path, monkeypatch):
 
     with pytest.raises(MissingPackageError, match=r"a\.heic: HEIC images need pillow-heif: pip"):
         open_image(tmp_path / "a.heic")
+
+
+def test_readable_suffixes_depend_on_what_is_installed(monkeypatch):
+    monkeypatch.setattr(decoding, "find_spec", lambda name: None)
+    assert {".jpg", ".tif", ".png"} < readable_suffixes()
+    assert ".heic" not in readable_suffixes()
+    monkeypatch.undo()
+    monkeypatch.setattr(decoding, "find_spec", lambda name: name == "pillow_heif" or None)
+    assert {".heic", ".heif", ".jpg"} < readable_suffixes()
 
 
 KINDS = {
