@@ -100,7 +100,7 @@ def _comparison(before: Path, after: Path) -> Table:
         if split in first and split in last:
             values = (report[split]["metrics"][name] for report in (first, last))
             table.add_row(split, name, *(f"{value:.2f}" for value in values))
-    lines = (after / "log.txt").read_text().splitlines()
+    lines = (after / "log.txt").read_text(encoding="utf-8").splitlines()
     losses = [json.loads(line) for line in lines if line.startswith('{"') and "train_loss" in line]
     for name in ("loss", "loss_caption", "loss_tag", "loss_contrast"):
         ends = (float(row[f"train_{name}"]) for row in (losses[0], losses[-1]))
@@ -109,13 +109,15 @@ def _comparison(before: Path, after: Path) -> Table:
 
 
 def _reports(run_folder: Path) -> dict[str, dict[str, Any]]:
-    documents = [json.loads(path.read_text()) for path in run_folder.glob("report_*.json")]
+    documents = [
+        json.loads(path.read_text(encoding="utf-8")) for path in run_folder.glob("report_*.json")
+    ]
     return {document["split"]: document for document in documents}
 
 
 def _draw_answers(run_folder: Path, options: Sequence[str]) -> Image.Image:
     """Some test regions with reference and answer."""
-    predictions = Path(_reports(run_folder)["test"]["predictions"]).read_text()
+    predictions = Path(_reports(run_folder)["test"]["predictions"]).read_text(encoding="utf-8")
     rows = (json.loads(line) for line in predictions.splitlines())
     answers = {
         row["region_id"]: RegionPrediction.from_dict(row["prediction"])

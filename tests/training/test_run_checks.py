@@ -164,7 +164,8 @@ def test_a_whole_run_of_lavis_is_not_checked(tmp_path):
     path.write_text(
         "model: {arch: blip_caption, model_type: base_coco}\n"
         "datasets: {coco_caption: {vis_processor: {eval: {name: blip_image_eval}}}}\n"
-        "run: {task: captioning, init_lr: 1e-5, max_len: 20, batch_size_train: many, chunk: 0}\n"
+        "run: {task: captioning, init_lr: 1e-5, max_len: 20, batch_size_train: many, chunk: 0}\n",
+        encoding="utf-8",
     )
 
     assert stops(name=str(path)) == []
