@@ -34,8 +34,9 @@ from lavis_dynrefer.models.model_parts import build_parts, set_trainable
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
 from lavis_dynrefer.models.weights.pretrained import (
+    fill_trained,
     load_sources,
-    load_trained,
+    read_trained,
     unfilled_frozen_parts,
 )
 from lavis_dynrefer.paths import config_path
@@ -273,5 +274,6 @@ class DynRefer(BaseModel):
                 "model.finetuned: name a checkpoint, or set model.load_finetuned: false to start "
                 "from random weights"
             )
-        report = load_trained(self, url_or_filename, filled=self.filled)
+        weights = read_trained([url_or_filename], key="model.finetuned")
+        report = fill_trained(self, weights, source=url_or_filename)
         self.filled.update(report.loaded)

@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.weights.checkpoint import (
-    CheckpointError,
-    from_official,
-    is_official,
-    load_weights,
-    read_content,
-    read_state_dict,
-)
-from lavis_dynrefer.models.weights.pretrained import locate
+from lavis_dynrefer.models.weights.checkpoint import CheckpointError, read_content
 
 logger = logging.getLogger(__name__)
 
@@ -78,19 +70,6 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
     return content
 
 
-def read_weights(paths: Iterable[PathLike]) -> dict[str, Tensor]:
-    """The weights of several files under our names; a later file wins.
-
-    Args:
-        paths: paths or URLs of checkpoints of runs, state dicts, or files of the official release.
-    """
-    weights: dict[str, Tensor] = {}
-    for path in paths:
-        state = read_state_dict(locate(os.fspath(path), key="run.load_ckpt_path"))
-        weights.update(from_official(state) if is_official(state) else state)
-    return weights
-
-
 def load_optimizer(
     optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, source: PathLike
 ) -> None:
@@ -125,47 +104,3 @@ def load_optimizer(
             f"{source}: other parameters were trained, or by another optimiser ({error}); "
             "use it as run.load_ckpt_path to load its weights only"
         ) from error
-
-
-def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """State dict of `model` without the frozen parameters that other files hold."""
-    frozen = _from_other_files(model)
-    return {name: value for name, value in model.state_dict().items() if name not in frozen}
-
-
-def load_trained_weights(
-    model: nn.Module, weights: Mapping[str, Tensor], *, source: PathLike
-) -> None:
-    """Load weights that may lack frozen parameters and buffers, and nothing else.
-
-    Args:
-        model: the bare model, not wrapped for distributed training.
-        weights: state dict, e.g. of `trained_weights`.
-        source: where the weights came from, for messages.
-
-    Raises:
-        CheckpointError: a trained parameter is missing, a key is unknown, or a shape differs.
-    """
-    entries = model.state_dict(keep_vars=True).items()
-    buffers = [name for name, value in entries if not isinstance(value, nn.Parameter)]
-    try:
-        load_weights(model, weights, may_miss=[*buffers, *_from_other_files(model)])
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from error
-
-
-def _from_other_files(model: nn.Module) -> set[str]:
-    """Frozen parameters that need not be saved, under every name of a tied parameter.
-
-    Where the model knows which of its parameters came from files (`filled`), those; else all.
-    """
-    filled = getattr(model, "filled", None)
-    # keep_vars shows requires_grad, also under every name of a tied parameter.
-    entries = model.state_dict(keep_vars=True)
-    return {
-        name
-        for name, value in entries.items()
-        if isinstance(value, nn.Parameter)
-        and not value.requires_grad
-        and (filled is None or name in filled)
-    }

@@ -29,6 +29,7 @@ from torch.utils.data import Dataset
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.precision import choose_device
+from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained, trained_weights
 from lavis_dynrefer.training import checkpoints, loaders
 from lavis_dynrefer.training.process_group import on_main_process
 from lavis_dynrefer.training.run_settings import RunSettings, read_settings
@@ -277,13 +278,13 @@ class DynReferRunner(RunnerBase):
         if self.run.evaluate and self._resume_path is not None:
             paths.append(str(self._resume_path))
         if paths:
-            weights = checkpoints.read_weights(paths)
-            checkpoints.load_trained_weights(self._model, weights, source=", ".join(paths))
+            weights = read_trained(paths, key="run.load_ckpt_path")
+            fill_trained(self._model, weights, source=", ".join(paths))
 
     @main_process
     def _save_checkpoint(self, cur_epoch: int, is_best: bool = False) -> None:
         content = {
-            "model": checkpoints.trained_weights(self.unwrap_dist_model(self.model)),
+            "model": trained_weights(self.unwrap_dist_model(self.model)),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "config": self.config.to_dict(),
@@ -306,7 +307,7 @@ class DynReferRunner(RunnerBase):
         path = self.output_dir / checkpoints.BEST
         if self._has_best():
             weights = checkpoints.read_checkpoint(path)["model"]
-            checkpoints.load_trained_weights(model, weights, source=path)
+            fill_trained(model, weights, source=str(path))
         else:
             logger.warning("no %s; the weights in memory are evaluated instead", path)
         return model
@@ -315,7 +316,7 @@ class DynReferRunner(RunnerBase):
         path = Path(url_or_filename)
         checkpoint = checkpoints.read_checkpoint(path)
         model = self.unwrap_dist_model(self.model)
-        checkpoints.load_trained_weights(model, checkpoint["model"], source=path)
+        fill_trained(model, checkpoint["model"], source=str(path))
         checkpoints.load_optimizer(self.optimizer, checkpoint["optimizer"], source=path)
         if self.scaler and checkpoint.get("scaler"):
             self.scaler.load_state_dict(checkpoint["scaler"])

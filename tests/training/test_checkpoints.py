@@ -9,47 +9,7 @@ import torch
 from torch import nn
 
 from lavis_dynrefer.models.weights.checkpoint import CheckpointError
-from lavis_dynrefer.models.weights.pretrained import load_sources
 from lavis_dynrefer.training import checkpoints
-
-
-class Net(nn.Module):
-    """A frozen table under two names, a buffer, and a trained layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Embedding(3, 2).requires_grad_(False)
-        self.tied = self.embed
-        self.register_buffer("steps", torch.zeros(1))
-        self.head = nn.Linear(2, 1)
-
-
-def test_frozen_parameters_are_not_saved_under_any_name():
-    assert sorted(checkpoints.trained_weights(Net())) == ["head.bias", "head.weight", "steps"]
-
-
-def test_trained_weights_are_restored_and_a_missing_buffer_keeps_its_value():
-    source, target = Net(), Net()
-    weights = checkpoints.trained_weights(source)
-    del weights["steps"]
-    checkpoints.load_trained_weights(target, weights, source="file")
-    assert torch.equal(target.head.weight, source.head.weight)
-    assert target.steps.item() == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"head.bias": None}, r"run\.pth: .*missing \['head\.bias'\]"),
-        ({"tail.bias": torch.zeros(1)}, r"run\.pth: .*unexpected \['tail\.bias'\]"),
-        ({"head.bias": torch.zeros(2)}, r"run\.pth: .*another shape \['head\.bias"),
-    ],
-)
-def test_weights_of_another_model_are_refused(changes, message):
-    weights = {**checkpoints.trained_weights(Net()), **changes}
-    weights = {name: value for name, value in weights.items() if value is not None}
-    with pytest.raises(CheckpointError, match=message):
-        checkpoints.load_trained_weights(Net(), weights, source="run.pth")
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
@@ -67,16 +27,6 @@ def test_bare_weights_cannot_be_resumed(tmp_path):
         checkpoints.read_checkpoint(tmp_path / "bare.pth")
 
 
-def test_later_files_win_and_official_names_become_ours(tmp_path):
-    torch.save({"a": torch.tensor(1), "b": torch.tensor(1)}, tmp_path / "1.pth")
-    torch.save({"model": {"b": torch.tensor(2)}}, tmp_path / "2.pth")
-    torch.save({"model": {"cem_memory": torch.tensor(3)}}, tmp_path / "official.pth")
-    names = ("1.pth", "2.pth", "official.pth")
-    weights = checkpoints.read_weights([tmp_path / name for name in names])
-    ours = "captioning.prefix.control_embedding"
-    assert weights == {"a": torch.tensor(1), "b": torch.tensor(2), ours: torch.tensor(3)}
-
-
 def test_auto_finds_the_newest_run(tmp_path):
     for age, job in [(3, "a"), (1, "b"), (2, "c")]:
         path = tmp_path / job / checkpoints.LAST
@@ -86,25 +36,6 @@ def test_auto_finds_the_newest_run(tmp_path):
     assert checkpoints.find_resumed("auto", tmp_path) == tmp_path / "b" / checkpoints.LAST
     assert checkpoints.find_resumed("auto", tmp_path / "empty") is None
     assert checkpoints.find_resumed(None, tmp_path) is None
-
-
-def test_frozen_weights_that_no_other_file_holds_are_saved(smallest_model):
-    smallest_model.filled = {
-        name for name, _ in smallest_model.named_parameters() if name.startswith("backbone.")
-    }
-    saved = set(checkpoints.trained_weights(smallest_model))
-    assert not any(name.startswith("backbone.") for name in saved)
-    assert any(name.startswith("captioning.llm.") for name in saved)
-
-
-def test_a_published_language_model_is_not_saved_under_any_name(smallest_model):
-    smallest_model.captioning.llm.pretrained = True
-    smallest_model.filled = load_sources(smallest_model, {})
-
-    saved = checkpoints.trained_weights(smallest_model)
-
-    assert not any(name.startswith("captioning.llm.") for name in saved)
-    checkpoints.load_trained_weights(smallest_model, saved, source="run.pth")
 
 
 # ---- optimiser state

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lavis.common.dist_utils import is_main_process
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavis_dynrefer.errors import InputError, MissingFileError
+from lavis_dynrefer.paths import cache_dir
 
 OFFICIAL_NAMES = (  # (official prefix, our prefix), first match wins
     ("visual_encoder.", "backbone.vit."),
@@ -86,6 +89,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: the file does not hold named tensors.
     """
     content = read_content(path)
+    if is_main_process():
+        logger.info("Read %s (sha256 %s)", path, file_digest(path))
     content = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
@@ -98,12 +103,8 @@ def read_content(path: str | Path) -> Any:
     """Load a .safetensors or torch file; errors as in `read_state_dict`."""
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"there is no checkpoint {path}")
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    logger.info("Reading %s (sha256 %s)", path, digest.hexdigest())
+        found = "a folder" if path.is_dir() else "nothing"
+        raise MissingFileError(f"there is no checkpoint {path}, but {found}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -113,6 +114,27 @@ def read_content(path: str | Path) -> Any:
         raise CheckpointError(
             f"{path}: not a readable file of tensors, or one that would run code"
         ) from error
+
+
+def file_digest(path: str | Path) -> str:
+    """The sha256 of a file in hex; kept in the cache until the file changes."""
+    path = Path(path).resolve()
+    stat = path.stat()
+    version = f"{stat.st_size} {stat.st_mtime_ns}"
+    known = cache_dir() / "digests" / hashlib.sha256(os.fsencode(path)).hexdigest()
+    if known.is_file():
+        kept, _, digest = known.read_text(encoding="utf-8").rpartition(" ")
+        if kept == version:
+            return digest
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            hasher.update(block)
+    known.parent.mkdir(exist_ok=True)
+    partial = known.with_suffix(f".{os.getpid()}")
+    partial.write_text(f"{version} {hasher.hexdigest()}", encoding="utf-8")
+    os.replace(partial, known)
+    return hasher.hexdigest()
 
 
 def is_official(names: Iterable[str]) -> bool:
@@ -170,20 +192,26 @@ def load_weights(
     Args:
         model: target.
         state: tensors under our names or the official ones.
-        may_miss: prefixes of names that the file may lack, e.g. of frozen parts.
+        may_miss: names that the file may lack, e.g. of frozen parts; those that end with a dot,
+            and the empty one, are prefixes. It may also lack all names but one of a tied tensor.
 
     Raises:
         CheckpointError: unexpected names, other names missing than `may_miss`, or other shapes.
     """
     if is_official(state):
         state = from_official(state)
-    target = model.state_dict()
+    target = model.state_dict(keep_vars=True)  # the same object under each name of a tied tensor
     state = _with_lora_names(state, target)
     unexpected = sorted(set(state) - set(target))
-    missing = sorted(set(target) - set(state) - set(_DERIVED))
+    given = {id(target[name]) for name in state if name in target}
+    missing = sorted(
+        name for name, value in target.items() if id(value) not in given and name not in _DERIVED
+    )
     if not any(_LORA in name for name in state):  # LoRA may start untrained
         may_miss = [*may_miss, *(name for name in missing if _LORA in name)]
-    forbidden = [name for name in missing if not name.startswith(tuple(may_miss))]
+    prefixes = tuple(name for name in may_miss if not name or name.endswith("."))
+    names = set(may_miss)
+    forbidden = [name for name in missing if name not in names and not name.startswith(prefixes)]
     shapes = [
         f"{name}: file {tuple(state[name].shape)}, model {tuple(target[name].shape)}"
         for name in sorted(set(state) & set(target))

@@ -22,6 +22,8 @@ from lavis_dynrefer.config import PretrainedFiles
 from lavis_dynrefer.models.weights.checkpoint import (
     CheckpointError,
     LoadReport,
+    from_official,
+    is_official,
     load_weights,
     read_state_dict,
 )
@@ -118,31 +120,80 @@ def unfilled_frozen_parts(model: nn.Module, filled: Iterable[str]) -> list[str]:
     return sorted(names)
 
 
-def load_trained(model: nn.Module, name: str, *, filled: set[str]) -> LoadReport:
-    """Fill the model from a DynRefer checkpoint, which may lack its frozen parts.
+def read_trained(names: Iterable[str], *, key: str) -> dict[str, Tensor]:
+    """The weights of several DynRefer checkpoints under our names; a later file wins.
 
     Args:
-        model: target.
-        name: path or URL of a whole or partial checkpoint, under our names or the official ones.
-        filled: names of the tensors that other files filled.
+        names: paths or URLs of checkpoints of runs, state dicts, or files of the official release.
+        key: config key that names them, for messages.
 
     Raises:
         MissingFileError: there is no such file.
-        CheckpointError: it does not fit, or no file has a frozen part.
+        CheckpointError: a file is damaged or holds something else.
     """
-    path = locate(name, key="model.finetuned")
-    trained = {key for key, weight in model.named_parameters() if weight.requires_grad}
-    frozen = {key for key, weight in model.named_parameters() if not weight.requires_grad}
-    may_miss = [key for key in model.state_dict() if key not in trained]  # also tied names, buffers
-    report = load_weights(model, read_state_dict(path), may_miss=may_miss)
-    absent = [key for key in report.missing if key not in filled and key in frozen]
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        state = read_state_dict(locate(name, key=key))
+        weights.update(from_official(state) if is_official(state) else state)
+    return weights
+
+
+def fill_trained(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> LoadReport:
+    """Fill a model from weights that may lack its frozen parts and buffers, and nothing else.
+
+    Every checkpoint goes this way: `model.finetuned`, `run.load_ckpt_path`, resumed runs.
+
+    Args:
+        model: the bare model, not wrapped for distributed training. Its `filled`, if it has that,
+            are names of the tensors that other files filled.
+        weights: under our names.
+        source: where they came from, for messages.
+
+    Raises:
+        CheckpointError: a trained parameter is missing, a name is unknown, a shape differs, or no
+            file has a frozen part.
+    """
+    entries = model.state_dict(keep_vars=True)  # shows requires_grad under every name
+    trained = {name for name, value in entries.items() if value.requires_grad}
+    try:
+        report = load_weights(
+            model, weights, may_miss=[name for name in entries if name not in trained]
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    filled = getattr(model, "filled", None)
+    if filled is None:
+        return report
+    known = {id(entries[name]) for name in filled if name in entries}
+    absent = [
+        name
+        for name in report.missing
+        if isinstance(entries[name], nn.Parameter)
+        and name not in trained
+        and id(entries[name]) not in known
+    ]
     if absent:
         parts = sorted({key.split(".")[0] for key in absent})
         raise CheckpointError(
-            f"{path} holds only what was trained; {parts} ({len(absent)} tensors) have no file: "
+            f"{source} holds only what was trained; {parts} ({len(absent)} tensors) have no file: "
             f"name one in model.pretrained: {list(SOURCES)}"
         )
     return report
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """State dict of `model` without the frozen parameters that other files hold.
+
+    Where the model knows which of its parameters came from files (`filled`), those; else all.
+    """
+    entries = model.state_dict(keep_vars=True)  # the same object under each name of a tied tensor
+    filled = getattr(model, "filled", entries)
+    known = {id(entries[name]) for name in filled if name in entries}
+    return {
+        name: value.detach()
+        for name, value in entries.items()
+        if not isinstance(value, nn.Parameter) or value.requires_grad or id(value) not in known
+    }
 
 
 def locate(name: str, *, key: str) -> Path:
