@@ -35,6 +35,10 @@ class ViewFeatures:
     summary: Tensor
     maps: Tensor
 
+    def rows(self, rows: slice) -> ViewFeatures:
+        """Features of some regions."""
+        return ViewFeatures(self.summary[rows], self.maps[rows])
+
     def select(self, route: Tensor) -> ViewFeatures:
         """Features of the views in `route` (B, n), indices into V."""
         route = route.to(self.maps.device)
@@ -210,20 +214,17 @@ def deform_conv(value: Tensor, offset_mask: Tensor, *, groups: int) -> Tensor:
     masks = rearrange(packed[..., TAPS * 2 :], "n h w k -> k n 1 h w")
     planes = rearrange(value, "m h w (g c) -> (m g) c h w", g=groups)
 
-    rows = torch.arange(height, device=value.device, dtype=offsets.dtype)
-    columns = torch.arange(width, device=value.device, dtype=offsets.dtype)
-    size = torch.tensor([width, height], device=value.device, dtype=offsets.dtype)
-    centre = torch.stack(
-        [columns.expand(height, width), rows[:, None].expand(height, width)], dim=-1
-    )
+    # All of this is computed on the device: a constant copied to it would stop it for a moment.
+    taps = torch.arange(TAPS, device=value.device)
+    columns = torch.arange(width, device=value.device) + (taps // KERNEL - 1)[:, None]  # (k, w)
+    rows = torch.arange(height, device=value.device) + (taps % KERNEL - 1)[:, None]  # (k, h)
+    x = columns[:, None, None, :] + offsets[..., 0]  # (k, (M g), h, w), in cells
+    y = rows[:, None, :, None] + offsets[..., 1]
+    # grid_sample wants -1..1 from edge to edge of the map.
+    grids = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     out = torch.zeros_like(planes)
-    for tap in range(TAPS):
-        start = torch.tensor([tap // KERNEL - 1, tap % KERNEL - 1], device=value.device)
-        position = centre + start + offsets[tap]  # (M g) h w 2, in cells
-        # grid_sample wants -1..1 from edge to edge of the map.
-        grid = (2 * position + 1) / size - 1
-        sample = F.grid_sample(planes, grid, align_corners=False)
-        out = out + sample * masks[tap]
+    for grid, mask in zip(grids, masks):
+        out = out + F.grid_sample(planes, grid, align_corners=False) * mask
     return rearrange(out, "(m g) c h w -> m h w (g c)", g=groups).to(dtype)
 
 
