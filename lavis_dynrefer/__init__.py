@@ -8,9 +8,12 @@ nothing else does.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-from lavis_dynrefer.host import compat, registration
+# Nothing else of this package: two threads that import two of its modules at the same moment would
+# wait for each other.
+from lavis_dynrefer.host import versions
 from lavis_dynrefer.host.autoload import lavis_dynrefer_autoload
 
 if TYPE_CHECKING:
@@ -47,7 +50,9 @@ def __getattr__(name: str) -> Any:
     """The public names, imported on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with compat.needing_lavis(name):
+    from lavis_dynrefer.host.compat import needing_lavis
+
+    with needing_lavis(name):
         value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
@@ -57,6 +62,9 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
 
 
-compat.check_versions()
+versions.check_versions()
 lavis_dynrefer_autoload.install()
-registration.connect()
+if "lavis" in sys.modules:
+    from lavis_dynrefer.host import registration
+
+    registration.connect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lavis  # noqa: F401  first, for threads
 from lavis.common.registry import registry
 
 from lavis_dynrefer.datasets.dataset_catalog import SOURCES

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import lavis  # noqa: F401  first, for threads
 from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
 
 from lavis_dynrefer.datasets.build_info import RegionInfo

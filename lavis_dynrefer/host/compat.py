@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lavis_dynrefer.errors import MissingPackageError
 from lavis_dynrefer.host.deferred_imports import deferred_imports
-
-OLDEST_PYTHON = (3, 9)
-OLDEST_TRANSFORMERS = (4, 26)
-REFUSED_TRANSFORMERS = (5, 0)  # T5Config forces tied embeddings, so Flan-T5 answers nonsense
 
 LAVIS = "salesforce-lavis==1.0.2"
 LEAN_INSTALL = f"pip install -r requirements-modern.txt && pip install --no-deps {LAVIS}"
@@ -30,29 +24,6 @@ MOVED_NAMES = (
     "find_pruneable_heads_and_indices",
     "prune_linear_layer",
 )
-
-
-def check_versions() -> None:
-    """Refuse versions of Python and transformers on which the plugin fails or answers wrongly.
-
-    Raises:
-        ImportError: names the version found, the range expected and the command that cures it.
-    """
-    if sys.version_info < OLDEST_PYTHON:
-        raise MissingPackageError(
-            f"lavis_dynrefer needs Python >= {_dotted(OLDEST_PYTHON)}, "
-            f"found {_dotted(sys.version_info[:3])}; make a virtual environment with a newer Python"
-        )
-    try:
-        found = version("transformers")
-    except PackageNotFoundError:
-        return  # the layers below models do not need it
-    if not OLDEST_TRANSFORMERS <= _parsed(found) < REFUSED_TRANSFORMERS:
-        expected = f">={_dotted(OLDEST_TRANSFORMERS)},<{_dotted(REFUSED_TRANSFORMERS[:1])}"
-        raise MissingPackageError(
-            f"lavis_dynrefer needs transformers {expected}, found {found}; "
-            f"pip install 'transformers{expected}'"
-        )
 
 
 @contextmanager
@@ -115,11 +86,3 @@ def _restore_moved_names() -> None:
     for name in MOVED_NAMES:
         if not hasattr(old_home, name):
             setattr(old_home, name, getattr(new_home, name))
-
-
-def _parsed(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2])
-
-
-def _dotted(parts: tuple[int, ...]) -> str:
-    return ".".join(str(part) for part in parts)

@@ -105,7 +105,8 @@ class TypesOf(Mapping[str, list[str]]):
 def connect() -> None:
     """Register with LAVIS if it has been imported; else its import hook does, see `autoload`."""
     host = sys.modules.get("lavis")
-    if host is not None and not getattr(host, "__dynrefer_pending__", False):
+    loader = getattr(getattr(host, "__spec__", None), "loader", None)
+    if host is not None and not getattr(loader, "dynrefer_pending", False):
         register()
 
 

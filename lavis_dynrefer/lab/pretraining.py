@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import lavis  # noqa: F401  first, for threads
 import torch
 import torch.nn.functional as F
 from einops import rearrange

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import lavis  # noqa: F401  first, for threads
 import torch
 from lavis.models.eva_vit import VisionTransformer
 from torch import Tensor, nn

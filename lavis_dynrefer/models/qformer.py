@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lavis  # noqa: F401  first, for threads
 import torch
 from lavis.models.blip2_models.Qformer import BertModel
 from torch import Tensor, nn

@@ -44,7 +44,8 @@ def dataset_class(name: str) -> Any:
 
 
 def _mapping(kind: str) -> Any:
-    import lavis.common.optims  # registers the schedules
+    import lavis  # noqa: F401  first, for threads
+    import lavis.common.optims  # noqa: F401  registers the schedules
     import lavis.runners  # noqa: F401
     from lavis.common.registry import registry
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import lavis  # noqa: F401  first, for threads
 import torch
 import torch.distributed as dist
 from lavis.common.dist_utils import (

@@ -9,7 +9,7 @@ import pytest
 import transformers.modeling_utils
 from fresh_interpreter import run_python
 
-from lavis_dynrefer.host import compat
+from lavis_dynrefer.host import compat, versions
 from lavis_dynrefer.host.autoload import lavis_dynrefer_autoload
 
 HOOK = lavis_dynrefer_autoload.__file__
@@ -62,15 +62,15 @@ def test_lavis_survives_unsupported_transformers_with_a_warning(pretended_transf
 def test_supported_transformers_is_accepted(pretended_transformers, version, monkeypatch):
     monkeypatch.syspath_prepend(str(pretended_transformers(version)))
 
-    assert compat.version("transformers") == version
-    compat.check_versions()
+    assert versions.version("transformers") == version
+    versions.check_versions()
 
 
 def test_old_python_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 8, 18, "final", 0))
 
     with pytest.raises(ImportError, match=r"needs Python >= 3\.9, found 3\.8\.18"):
-        compat.check_versions()
+        versions.check_versions()
 
 
 @pytest.mark.parametrize("name", compat.MOVED_NAMES)

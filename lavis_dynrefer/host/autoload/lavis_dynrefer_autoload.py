@@ -53,9 +53,9 @@ def _modern(finders):
 def _follow(loader):
     """Make this one loader run the plugin around the execution of LAVIS."""
     execute = loader.exec_module
+    loader.dynrefer_pending = True  # too early to register
 
     def exec_module(module):
-        module.__dynrefer_pending__ = True  # too early to register
         try:
             prepared = _attempt(_prepare)
             if prepared is None:
@@ -64,7 +64,7 @@ def _follow(loader):
             with prepared:
                 execute(module)
         finally:
-            del module.__dynrefer_pending__
+            loader.dynrefer_pending = False
         _attempt(_register)
 
     loader.exec_module = exec_module
@@ -73,6 +73,7 @@ def _follow(loader):
 def _prepare():
     from contextlib import ExitStack
 
+    import lavis_dynrefer  # before its modules: another thread may be importing it  # noqa: F401
     from lavis_dynrefer.host import compat
 
     stack = ExitStack()

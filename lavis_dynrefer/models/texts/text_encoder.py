@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import lavis  # noqa: F401  first, for threads
 import torch
 from lavis.models.clip_models.model import Transformer
 from torch import Tensor, nn

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lavis  # noqa: F401  first, for threads
 import torch
 from lavis.common.dist_utils import is_main_process
 from safetensors import SafetensorError
