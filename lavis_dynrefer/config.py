@@ -6,11 +6,15 @@ Defaults are those of the released DynRefer with Flan-T5-XL. "official" means ca
 
 from collections.abc import Mapping
 from dataclasses import field, fields
-from typing import Any, Literal, NamedTuple, Optional
+from typing import Any, Literal, NamedTuple, Optional, get_args
 
 from pydantic import Field, model_validator
 
 from lavis_dynrefer.settings import Depth, Factor, Files, Share, Size, settings
+
+# Number formats of answers: what each means is in `models.precision.NumberFormats`.
+Dtype = Literal["auto", "released", "float32", "bfloat16", "float16"]
+DTYPES: tuple[str, ...] = get_args(Dtype)
 
 
 class _Widths:

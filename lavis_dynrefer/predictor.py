@@ -18,16 +18,11 @@ from torch import Tensor
 
 from lavis_dynrefer.detectors.sam import load_segmenter
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images import (
-    ImageInput,
-    boxes_of_masks,
-    check_format,
-    open_image,
-    pixel_boxes,
-)
+from lavis_dynrefer.images import ImageInput, boxes_of_masks, check_format, open_image, pixel_boxes
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.models.precision import autocast, autocast_dtype, choose_device
+from lavis_dynrefer.models.precision import choose_device, formats_on
+from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.views.policies import (
@@ -46,14 +41,14 @@ class RegionPredictor:
 
     Args:
         model_type: "tiny" (embedded), "flant5xl", or another registered type.
-        device: "auto" (CUDA where there is one, then Apple's MPS, then CPU), or any torch device.
-        dtype: "float32"; "bfloat16" for matrix products, weights staying as they are; "auto" for
-            bfloat16 on a GPU that has it, else float32.
+        device: "auto" (CUDA where there is one, else the CPU), or any of torch's; mps is untried.
+        dtype: "auto", "released", "float32", "bfloat16" or "float16": the number formats of
+            `models.precision.NumberFormats`.
         checkpoint: weights instead of the type's own, such as those of a run.
-        chunk: most regions encoded at once; bounds the memory.
+        chunk: most regions encoded at once; halved, for good, where the memory does not suffice.
 
     Raises:
-        InputError: an unknown type, device or dtype, or a checkpoint that does not fit.
+        InputError: an unknown type, or a device, dtype or checkpoint that cannot be used.
         MissingFileError: a weight file that does not exist.
     """
 
@@ -61,7 +56,7 @@ class RegionPredictor:
         self,
         model_type: str = "tiny",
         *,
-        device: str | torch.device = "auto",
+        device: str | int | torch.device = "auto",
         dtype: str = "auto",
         checkpoint: str | None = None,
         chunk: int = 64,
@@ -69,14 +64,14 @@ class RegionPredictor:
         if chunk < 1:
             raise InputError(f"chunk: expected at least 1 region, got {chunk}")
         self.device = choose_device(device)
-        self.dtype = autocast_dtype(dtype, self.device)
-        self._precision = dtype
+        self.formats = formats_on(dtype, self.device)
+        self.dtype = self.formats.name  # what "auto" has become
         self.chunk = chunk
         model = DynRefer.from_pretrained(model_type)
         if checkpoint is not None:
             model.load_checkpoint(checkpoint)
         self.model = model.eval().to(self.device)
-        self.answerer = Answerer(self.model)
+        self.answerer = Answerer(self.model, self.formats)
         config = OmegaConf.load(DynRefer.default_config_path(model_type))
         own = config.preprocess.vis_processor.eval
         self.processor = ViewProcessor.from_config(own)
@@ -120,6 +115,7 @@ class RegionPredictor:
             InputError: an unreadable image, invalid boxes, masks or points, or invalid questions.
             MissingFileError: the image does not exist.
             MissingPackageError: points, and the installed transformers has no SAM.
+            TooLittleMemoryError: the memory does not suffice for one region.
         """
         questions = self.check(Questions.from_arguments(questions, **asked))
         image, checked = self.read(
@@ -213,7 +209,7 @@ class RegionPredictor:
                         answers += self.answer_samples(waiting, questions)
                         waiting = []
                     waiting.append(sample)
-                if count_regions(waiting) == self.chunk:
+                if count_regions(waiting) >= self.chunk:
                     answers += self.answer_samples(waiting, questions)
                     waiting = []
                 yield from _complete(counts, answers)
@@ -251,9 +247,12 @@ class RegionPredictor:
         self, image: Image.Image, boxes: Tensor, *, views: str | ViewPolicy | None = None
     ) -> EncodedRegions:
         """As `encode`, for an RGB image and boxes (R, 4) that were checked before."""
-        samples = tuple(self.crop(image, boxes, views))
+        parts: list[tuple[Sample, ViewFeatures]] = []
         with self.using_model():
-            features = tuple(self.answerer.encode(sample) for sample in samples)
+            for sample in self.crop(image, boxes, views):
+                found, self.chunk = self.answerer.encode_in_parts(sample, self.chunk)
+                parts += found
+        samples, features = zip(*parts) if parts else ((), ())
         policy = self._own_policy if views is None else views
         return EncodedRegions(image.size, samples, features, policy, self.model)
 
@@ -269,14 +268,17 @@ class RegionPredictor:
         Raises:
             InputError: invalid questions, other views than those encoded, or regions that another
                 model has encoded.
+            TooLittleMemoryError: see `predict`.
         """
         questions = encoded.check(Questions.from_arguments(questions, **asked), self.model)
+        answers: list[RegionPrediction] = []
         with self.using_model():
-            return [
-                answer
-                for sample, features in zip(encoded.samples, encoded.features)
-                for answer in self.answerer.answer(sample, features, questions)
-            ]
+            for sample, features in zip(encoded.samples, encoded.features):
+                found, self.chunk = self.answerer.answer_in_parts(
+                    sample, questions, self.chunk, features
+                )
+                answers += found
+        return answers
 
     def read(
         self,
@@ -345,7 +347,8 @@ class RegionPredictor:
         answers: list[RegionPrediction] = []
         with self.using_model():
             for batch in batches(samples, self.chunk):
-                answers += self.answerer.answer(batch, self.answerer.encode(batch), questions)
+                found, self.chunk = self.answerer.answer_in_parts(batch, questions, self.chunk)
+                answers += found
         return answers
 
     def check(self, questions: Questions) -> Questions:
@@ -359,9 +362,13 @@ class RegionPredictor:
 
     @contextmanager
     def using_model(self) -> Iterator[DynRefer]:
-        """The model for one thread at a time, without gradients, in the predictor's precision."""
+        """The model for one thread at a time, without gradients.
+
+        `answerer` computes in the predictor's number formats; what the caller asks of the model
+        itself is computed in float32.
+        """
         # One at a time: language models keep state while they generate.
-        with self._lock, torch.no_grad(), autocast(self.device, self._precision):
+        with self._lock, torch.no_grad():
             yield self.model
 
     def _processor(

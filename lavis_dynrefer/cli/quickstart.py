@@ -74,7 +74,7 @@ def _number_format() -> list[str]:
     """Options that choose the fastest number format of this machine."""
     from lavis_dynrefer.models.precision import choose_device, fastest_amp_dtype
 
-    fastest = fastest_amp_dtype(choose_device("auto", auto=("cuda",)))
+    fastest = fastest_amp_dtype(choose_device("auto"))
     return ["run.amp=true", f"run.amp_dtype={fastest}"] if fastest else ["run.amp=false"]
 
 

@@ -197,14 +197,14 @@ class _Examination:
 
     def _queries(self, route: Sequence[int]) -> Tensor:
         rows = torch.tensor([route] * len(self.predictions), device=self.features.summary.device)
-        return self.answerer.model.region_queries(self.features, rows)
+        return self.answerer.queries(self.features, rows)
 
     def _log_likelihoods(self, queries: Tensor) -> list[float]:
         """Of the captions, per token, steered by the same words as when they were generated."""
         values = []
         for row, prediction in enumerate(self.predictions):
             prompt = self.answerer.prompt(self.questions.controls, self.tags[row])
-            loss = self.answerer.model.captioning.loss(
+            loss = self.answerer.caption_loss(
                 queries[row : row + 1], [prompt], [prediction.caption or ""]
             )
             values.append(-float(loss))

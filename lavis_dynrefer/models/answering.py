@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -15,11 +16,14 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
+from lavis_dynrefer.models.device_errors import in_parts
+from lavis_dynrefer.models.precision import NumberFormats
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
 from lavis_dynrefer.questions import Attribute, Questions
 from lavis_dynrefer.structures import AttributeInfo, NamedScore, RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy
+from lavis_dynrefer.views.samples import Sample, rows_of
 from lavis_dynrefer.vocab.control_words import control_prompt
 from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
 
@@ -86,16 +90,70 @@ class Answerer:
     """Answers questions about regions with the decoders of a model.
 
     Args:
-        model: in eval mode; the caller decides about gradients and precision.
+        model: in eval mode; the caller decides about gradients.
+        formats: number formats of its parts; None: those of the caller's autocast, if any.
     """
 
-    def __init__(self, model: RegionModel) -> None:
+    def __init__(self, model: RegionModel, formats: NumberFormats | None = None) -> None:
         self.model = model
+        self.formats = formats
+
+    def _computing(self, part: str) -> AbstractContextManager[object]:
+        """Compute in the number format of a part of the model."""
+        return nullcontext() if self.formats is None else self.formats.of(part, self.model.device)
 
     def encode(self, sample: Mapping[str, Any]) -> ViewFeatures:
         """Encode the views of a sample on the model's device."""
         device = self.model.device
-        return self.model.encode_views(sample["views"].to(device), sample["boxes"].to(device))
+        with self._computing("vit"):
+            return self.model.encode_views(sample["views"].to(device), sample["boxes"].to(device))
+
+    def encode_in_parts(
+        self, sample: Mapping[str, Any], size: int
+    ) -> tuple[list[tuple[Sample, ViewFeatures]], int]:
+        """Encode `size` regions at once, or as many as fit into the memory.
+
+        Returns:
+            The parts of the sample with their features, and a number of regions that fits.
+
+        Raises:
+            TooLittleMemoryError: the memory does not suffice for one region.
+        """
+
+        def encode(rows: slice) -> list[tuple[Sample, ViewFeatures]]:
+            part = rows_of(sample, rows)
+            return [(part, self.encode(part))]
+
+        return in_parts(encode, len(sample["views"]), size)
+
+    def answer_in_parts(
+        self,
+        sample: Mapping[str, Any],
+        questions: Questions,
+        size: int,
+        features: ViewFeatures | None = None,
+    ) -> tuple[list[RegionPrediction], int]:
+        """Answer about `size` regions at once, or as many as fit into the memory.
+
+        Args:
+            sample: as for `encode` and `answer`.
+            questions: what to answer.
+            size: most regions at once.
+            features: of the sample, if it is encoded already.
+
+        Returns:
+            One prediction per region, and a number of regions that fits.
+
+        Raises:
+            TooLittleMemoryError: the memory does not suffice for one region.
+        """
+
+        def answer(rows: slice) -> list[RegionPrediction]:
+            part = rows_of(sample, rows)
+            encoded = self.encode(part) if features is None else features.rows(rows)
+            return self.answer(part, encoded, questions)
+
+        return in_parts(answer, len(sample["views"]), size)
 
     def answer(
         self, sample: Mapping[str, Any], features: ViewFeatures, questions: Questions
@@ -130,9 +188,14 @@ class Answerer:
             route = routes.get(task)
             key = () if route is None else tuple(route.flatten().tolist())
             if key not in done:
-                done[key] = self.model.region_queries(features, route)
+                done[key] = self.queries(features, route)
             queries[task] = done[key]
         return queries
+
+    def queries(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
+        """Queries (B, Q, D) from all views, or from those in `route` (B, n)."""
+        with self._computing("region"):
+            return self.model.region_queries(features, route)
 
     def decode(
         self, queries: Mapping[str, Tensor], questions: Questions
@@ -146,18 +209,29 @@ class Answerer:
         answers: dict[str, Sequence[Any]] = {}
         if "tags" in tasks or ("caption" in tasks and model.caption_config.steer_by_tags):
             tags = model.tagging.tags if questions.tags is None else questions.tags
-            logits = model.tagging(model.embed_texts(tags), queries["tags"])
+            with self._computing("heads"):
+                logits = model.tagging(model.embed_texts(tags), queries["tags"])
             answers["tags"] = model.tagging.names(logits, tags)
-        answers.update(self._contrast(questions, queries))
+        with self._computing("heads"):
+            answers.update(self._contrast(questions, queries))
         if "caption" in tasks:
             found = answers.get("tags") or [()] * len(queries["caption"])
             prompts = [self.prompt(questions.controls, tags) for tags in found]
-            answers["caption"], answers["caption_score"] = model.captioning.generate(
-                queries["caption"], prompts, questions.generation or model.caption_config.generation
-            )
+            search = questions.generation or model.caption_config.generation
+            with self._computing("llm"):
+                answers["caption"], answers["caption_score"] = model.captioning.generate(
+                    queries["caption"], prompts, search
+                )
         if "tags" not in tasks:
             answers.pop("tags", None)
         return answers
+
+    def caption_loss(
+        self, queries: Tensor, prompts: Sequence[str], captions: Sequence[str]
+    ) -> Tensor:
+        """Mean cross-entropy per token of captions of regions with queries (B, Q, D)."""
+        with self._computing("llm"):
+            return self.model.captioning.loss(queries, prompts, captions)
 
     def prompt(self, controls: Sequence[str], tags: Sequence[NamedScore]) -> str:
         """Control prompt of one caption: the words asked for, then the tags found."""

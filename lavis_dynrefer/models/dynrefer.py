@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import lavis  # noqa: F401  first, for threads
 import torch
 from einops import rearrange
 from lavis.common.registry import registry
@@ -31,6 +32,12 @@ from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.model_parts import build_parts, set_trainable
+from lavis_dynrefer.models.precision import (
+    active_autocast,
+    choose_device,
+    formats_on,
+    refuse_half_weights,
+)
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
 from lavis_dynrefer.models.weights.pretrained import (
@@ -43,7 +50,6 @@ from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
-from lavis_dynrefer.views.samples import split_sample
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +175,7 @@ class DynRefer(BaseModel):
         *,
         questions: Questions | None = None,
         chunk: int = 64,
+        dtype: str = "auto",
         **asked: Any,
     ) -> list[RegionPrediction]:
         """Describe regions.
@@ -178,28 +185,48 @@ class DynRefer(BaseModel):
                 (B, V), image_boxes (B, 4) and, where tasks use different views, routes: task ->
                 (B, n) indices into V.
             questions: what to answer; or name the fields of `Questions` as keyword arguments.
-            chunk: regions encoded at once; bounds the memory.
+            chunk: regions encoded at once; where the memory does not suffice, half as many.
+            dtype: number formats, see `models.precision.NumberFormats`; "auto" leaves them to an
+                autocast that the caller has entered, or else chooses by the device.
 
         Returns:
             One prediction per region, in order.
 
         Raises:
-            InputError: see `Questions`.
+            InputError: see `Questions`; or the device lacks a number format.
+            TooLittleMemoryError: the memory does not suffice for one region.
         """
         questions = Questions.from_arguments(questions, **asked)
-        answerer = Answerer(self)
+        own = dtype != "auto" or active_autocast(self.device) is None
+        answerer = Answerer(self, formats_on(dtype, self.device) if own else None)
         training = self.training
         if training:
             self.eval()  # dropout would make answers random
         try:
-            return [
-                prediction
-                for part in split_sample(samples, chunk)
-                for prediction in answerer.answer(part, answerer.encode(part), questions)
-            ]
+            return answerer.answer_in_parts(samples, questions, chunk)[0]
         finally:
             if training:
                 self.train()
+
+    def to(self, *args: Any, **kwargs: Any) -> DynRefer:
+        """As any module, but the weights stay in float32.
+
+        Raises:
+            InputError: a device that is not there, or float16 or bfloat16.
+        """
+        refuse_half_weights(*args, *kwargs.values())
+        device = kwargs.get("device", args[0] if args else None)
+        if isinstance(device, (str, int, torch.device)) and str(device) != "meta":
+            choose_device(device)
+        return super().to(*args, **kwargs)
+
+    def half(self) -> DynRefer:
+        """Refused: T5 overflows in float16."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> DynRefer:
+        """Refused: choose the number format by dtype."""
+        return self.to(torch.bfloat16)
 
     def train(self, mode: bool = True) -> DynRefer:
         """Switch modes; a frozen backbone always stays in eval mode."""

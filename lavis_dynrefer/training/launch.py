@@ -79,7 +79,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
     # Tokenizers run in the main process while loaders fork; without this they warn each time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     run = config.run_cfg
-    run.device = str(choose_device(run.device, auto=("cuda",)))
+    run.device = str(choose_device(run.device))
     with process_group(run):
         setup_logger()
         _seed_everything(run.seed + get_rank())

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import lavis  # noqa: F401  first, for threads
 import lavis.common.optims  # noqa: F401  registers the learning rate schedules
 import torch
 import torch.distributed as dist
@@ -75,7 +76,7 @@ class DynReferRunner(RunnerBase):
     def device(self) -> torch.device:
         """`run.device`, with the index of this process's GPU."""
         if self._device is None:
-            device = choose_device(self.run.device, auto=("cuda",))
+            device = choose_device(self.run.device)
             if device.type == "cuda":
                 index = self.run.gpu if self.use_distributed else device.index
                 index = torch.cuda.current_device() if index is None else index

@@ -50,11 +50,9 @@ def split_boxes(boxes: Tensor, size: int) -> list[Tensor]:
     return [boxes[start : start + size] for start in range(0, len(boxes), size)]
 
 
-def split_sample(sample: Mapping[str, Any], size: int) -> Iterator[Sample]:
-    """Parts of a sample with at most `size` regions each, in order."""
-    for start in range(0, len(sample["views"]), size):
-        rows = slice(start, start + size)
-        part: Sample = {key: sample[key][rows] for key in PER_REGION}
-        routes = sample.get("routes") or {}
-        part["routes"] = {task: route[rows] for task, route in routes.items()}
-        yield part
+def rows_of(sample: Mapping[str, Any], rows: slice) -> Sample:
+    """Some regions of a sample."""
+    part: Sample = {key: sample[key][rows] for key in PER_REGION}
+    routes = sample.get("routes") or {}
+    part["routes"] = {task: route[rows] for task, route in routes.items()}
+    return part

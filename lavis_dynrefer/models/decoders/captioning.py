@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.models.llms import LanguageModel
+from lavis_dynrefer.models.precision import without_autocast
 
 
 class Prefix(nn.Module):
@@ -49,7 +50,9 @@ class CaptionDecoder(nn.Module):
             queries: (B, Q, D).
             controls: B prompts such as "dog,red|"; "|" asks for nothing in particular.
         """
-        region = self.prefix.projection(queries)
+        # In float32: layer by layer, the language model adds to the prefix.
+        with without_autocast(queries.device):
+            region = self.prefix.projection(queries.float())
         tokens, token_mask = self.llm.embed(controls, max_length=self.max_text_length)
         tokens = tokens.to(region.dtype) + self.prefix.control_embedding
         region_mask = torch.ones(region.shape[:2], dtype=token_mask.dtype, device=region.device)

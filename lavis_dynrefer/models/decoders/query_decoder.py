@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lavis  # noqa: F401  first, for threads
 import torch.nn.functional as F
 from einops import repeat
 from lavis.models.blip2_models.Qformer import BertAttention, BertIntermediate, BertOutput
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from transformers import BertConfig
 
 from lavis_dynrefer.config import QueryDecoderConfig
-from lavis_dynrefer.models.precision import bf16_instead_of_fp16
+from lavis_dynrefer.models.precision import bf16_instead_of_fp16, without_autocast
 
 
 class QueryDecoderLayer(nn.Module):
@@ -62,6 +63,9 @@ class QueryDecoder(nn.Module):
             vision = self.vision_proj(queries)
             for layer in self.layers:
                 states = layer(states, vision)
+        # In bfloat16 a third of the scores of a region would be tied.
+        with without_autocast(queries.device):
+            states = states.float()
             if self.normalise:
                 states = F.normalize(states, dim=-1)
             return self.classifier(states).squeeze(-1)
