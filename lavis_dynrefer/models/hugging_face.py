@@ -52,7 +52,7 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
 def decode(tokenizer: Any, tokens: Tensor) -> list[str]:
     """Sentences (B) of tokens (B, T), without special tokens."""
     texts = tokenizer.batch_decode(
-        tokens,
+        tokens.tolist(),  # all at once: the tokenizer would read a tensor row by row
         skip_special_tokens=True,
         clean_up_tokenization_spaces=True,  # "a, b"; newer tokenizers leave "a , b"
     )

@@ -62,6 +62,22 @@ def test_a_sequence_that_never_ends_is_cut():
     assert END not in tokens
 
 
+def test_a_tie_is_decided_alike_whatever_else_is_in_the_batch():
+    tie, longer, other = 0, 4, 2
+    table = torch.full((5, 5), 1e-6)
+    table[tie, other] = table[tie, 3] = 0.5
+    table[other, END] = table[3, END] = 0.9
+    table[longer, longer], table[longer, END] = 0.8, 0.2
+    options = GenerationConfig(num_beams=2, max_new_tokens=9, repetition_penalty=1.0)
+
+    def first_words(start):
+        rows = torch.tensor(start)
+        step = table.log()
+        return beam_search(lambda tokens, _: step[tokens], rows, options, end=END)[0][0, :3]
+
+    assert first_words([tie, longer]).tolist() == first_words([tie]).tolist()
+
+
 @pytest.fixture(scope="module")
 def llm():
     generator = torch.Generator().manual_seed(0)

@@ -76,7 +76,7 @@ def spoken(llm, monkeypatch):
     decode = llm.tokenizer.batch_decode
 
     def record(words, **kwargs):
-        seen.append(words)
+        seen.append(torch.tensor(words))
         return decode(words, **kwargs)
 
     monkeypatch.setattr(llm.tokenizer, "batch_decode", record)

@@ -17,6 +17,9 @@ from transformers import RepetitionPenaltyLogitsProcessor
 from lavis_dynrefer.config import GenerationConfig
 
 NEVER = -1e9  # log-probability of what must not be chosen; unlike -inf it can be summed
+# Tokens between two looks at whether all rows have ended. A look makes the CPU wait for the GPU;
+# the steps after the last end, at most three, change nothing but the padding.
+LOOK_EVERY = 4
 
 
 def beam_search(
@@ -36,7 +39,8 @@ def beam_search(
         end: token that ends a sequence; it also fills what follows.
 
     Returns:
-        Tokens (B, T), and log-probabilities (B,), divided by the length as above.
+        Tokens (B, T), and log-probabilities (B,), divided by the length as above. All rows may end
+        with some more of the end token than one of them needs.
     """
     batch, beams = len(start), options.num_beams
     penalise = _penalties(options, end)
@@ -49,6 +53,7 @@ def beam_search(
     ended = tokens  # the best K that have ended; none yet
     scores = torch.full_like(sums, -torch.inf)
     done = torch.zeros_like(start, dtype=torch.bool)
+    look_every = 1 if start.device.type == "cpu" else LOOK_EVERY
     for length in range(1, options.max_new_tokens + 1):
         logits = step(tokens[..., -1].flatten(), (rows * beams + parents).flatten())
         steps = penalise(tokens.flatten(0, 1), logits.float())
@@ -59,27 +64,32 @@ def beam_search(
         tokens = torch.cat([tokens[rows, parents], words[..., None]], dim=-1)  # (B, 2K, t + 1)
         ends, norm = words == end, length**options.length_penalty
         # An end counts only where it is among the best K.
-        closing = (best / norm).masked_fill(~ends | done[:, None], -torch.inf)[:, :beams]
-        ended, scores = _best_of(ended, scores, tokens[:, :beams], closing, end)
+        closing = (best / norm).masked_fill(~ends, -torch.inf)[:, :beams]
+        ended, scores = _best_of(ended, scores, tokens[:, :beams], closing, done, end)
         done |= scores[:, -1] >= best[:, 0] / norm
         sums, going = best.masked_fill(ends, -torch.inf).topk(beams)
         tokens, parents = tokens[rows, going], parents.gather(1, going)
-        if done.all():
+        if length % look_every == 0 and done.all():
             break
-    length = tokens.shape[-1]
-    open_scores = (sums / length**options.length_penalty).masked_fill(done[:, None], -torch.inf)
-    ended, scores = _best_of(ended, scores, tokens, open_scores, end)
+    open_scores = sums / tokens.shape[-1] ** options.length_penalty
+    ended, scores = _best_of(ended, scores, tokens, open_scores, done, end)
     return ended[:, 0], scores[:, 0]
 
 
 def _best_of(
-    old: Tensor, old_scores: Tensor, new: Tensor, new_scores: Tensor, padding: int
+    old: Tensor, old_scores: Tensor, new: Tensor, new_scores: Tensor, done: Tensor, padding: int
 ) -> tuple[Tensor, Tensor]:
-    """The best K of the sequences (B, K, s) and (B, K, t), best first, and their scores (B, K)."""
+    """The best K of the sequences (B, K, s) and (B, K, t), best first, and their scores (B, K).
+
+    Rows that are done (B,) keep the old ones in their order, which topk would change where scores
+    are equal.
+    """
     old = F.pad(old, (0, new.shape[2] - old.shape[2]), value=padding)
-    scores, kept = torch.cat([old_scores, new_scores], dim=1).topk(old.shape[1])
+    scores = torch.cat([old_scores, new_scores], dim=1)
+    best = scores.topk(old.shape[1]).indices
+    kept = torch.where(done[:, None], torch.arange(old.shape[1], device=best.device), best)
     sequences = torch.cat([old, new], dim=1)
-    return sequences.take_along_dim(kept[..., None], dim=1), scores
+    return sequences.take_along_dim(kept[..., None], dim=1), scores.gather(1, kept)
 
 
 def _penalties(options: GenerationConfig, end: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -85,8 +85,8 @@ class CausalLM(nn.Module):
         padding = self.tokenizer.eos_token_id
         ids = [[*row, *[padding] * (length - len(row))] for row in rows]
         mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
-        device = self.model.device
-        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+        both = torch.tensor([ids, mask], device=self.model.device)  # in one copy
+        return both[0], both[1]
 
     def embed(self, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
         """See `LanguageModel.embed`; with a start token and without an end token."""

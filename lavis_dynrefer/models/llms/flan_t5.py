@@ -45,32 +45,36 @@ class FlanT5(nn.Module):
         self.pretrained = pretrained
         self.width = model.config.d_model
 
-    def _tokens(self, texts: Sequence[str], max_length: int) -> Mapping[str, Tensor]:
-        return self.tokenizer(
+    def _tokens(self, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
+        """Ids (B, T) and mask (B, T), padded on the right."""
+        tokens = self.tokenizer(
             list(texts),
             padding="longest",
             truncation=True,
             max_length=max_length,
             return_tensors="pt",
-        ).to(self.model.device)
+        )
+        both = torch.stack([tokens["input_ids"], tokens["attention_mask"]])
+        ids, mask = both.to(self.model.device)  # in one copy
+        return ids, mask
 
     def embed(self, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
         """See `LanguageModel.embed`."""
-        tokens = self._tokens(texts, max_length)
-        return self.model.get_input_embeddings()(tokens["input_ids"]), tokens["attention_mask"]
+        ids, mask = self._tokens(texts, max_length)
+        return self.model.get_input_embeddings()(ids), mask
 
     def loss(
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
     ) -> Tensor:
         """See `LanguageModel.loss`."""
-        tokens = self._tokens(targets, max_length)
-        padding = tokens["input_ids"] == self.tokenizer.pad_token_id
+        ids, target_mask = self._tokens(targets, max_length)
+        labels = ids.masked_fill(ids == self.tokenizer.pad_token_id, IGNORED)
         with bf16_instead_of_fp16(prefix.device):
             return self.model(
                 inputs_embeds=prefix,
                 attention_mask=mask,
-                decoder_attention_mask=tokens["attention_mask"],
-                labels=tokens["input_ids"].masked_fill(padding, IGNORED),
+                decoder_attention_mask=target_mask,
+                labels=labels,
                 return_dict=True,
             ).loss
 
