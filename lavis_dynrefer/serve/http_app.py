@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic.json_schema import models_json_schema
@@ -14,7 +16,14 @@ from starlette.exceptions import HTTPException
 from lavis_dynrefer import __version__
 from lavis_dynrefer.pages.html_page import page_template
 from lavis_dynrefer.predictor import RegionPredictor
-from lavis_dynrefer.serve.json_bodies import ChatBody, Health, RegionsAnswer, RegionsBody
+from lavis_dynrefer.serve.json_bodies import (
+    ChatAnswer,
+    ChatBody,
+    Health,
+    RegionsAnswer,
+    RegionsBody,
+)
+from lavis_dynrefer.serve.other_origins import ANY, METHODS, check_origins
 from lavis_dynrefer.serve.request_errors import ErrorBody, error_of_status
 from lavis_dynrefer.serve.request_gate import RequestGate
 from lavis_dynrefer.serve.service import Service
@@ -25,11 +34,22 @@ _PAGE_POLICY = (
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
 _REFERENCE = "#/components/schemas/{model}"
+_NAME = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+_CHAT_ANSWER = {
+    "model": ChatAnswer,
+    "description": "The answer, or with `stream` its events: each a json after `data: `, and "
+    "`data: [DONE]` at the end",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 _DESCRIPTION = "Captions, tags, attributes and categories of image regions."
 
 
 def create_app(
-    predictor: RegionPredictor, *, name: str = "tiny", settings: ServeSettings | None = None
+    predictor: RegionPredictor,
+    *,
+    name: str = "tiny",
+    settings: ServeSettings | None = None,
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The service as an ASGI application; `app.state.service` is its `Service`.
 
@@ -37,7 +57,12 @@ def create_app(
         predictor: the model; no other thread should use it.
         name: its model type.
         settings: None means the defaults.
+        cors_origins: origins of web pages that may ask and read the answers; "*" for all pages.
+
+    Raises:
+        InputError: what is not an origin.
     """
+    origins = check_origins(cors_origins)
     service = Service(predictor, name, settings or ServeSettings())
     app = FastAPI(
         title="dynrefer",
@@ -48,13 +73,28 @@ def create_app(
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(RequestGate, traffic=service.traffic)
+    app.add_middleware(RequestGate, traffic=service.traffic, origins=origins)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,  # outermost, so that pages can also read the errors of the gate
+            allow_origins=origins,
+            allow_methods=METHODS,
+            allow_headers=[ANY],
+            expose_headers=["Retry-After"],
+        )
     app.add_exception_handler(HTTPException, _show_error)
-    app.add_api_route("/health", service.health, response_model=Health)
+    health = {503: {"model": Health, "description": "Shutting down, or unhealthy"}}
+    app.add_api_route("/health", service.health, response_model=Health, responses=health)
     app.add_api_route("/v1/model", service.model_card)
     app.add_api_route("/v1/models", service.models)
+    app.add_api_route(
+        "/v1/models/{model}",
+        service.model_of_name,
+        responses={404: {"model": ErrorBody}},
+        openapi_extra={"parameters": [_NAME]},
+    )
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody} for status in (400, 413, 415, 422, 500, 503, 504)
+        status: {"model": ErrorBody} for status in (400, 403, 413, 415, 422, 500, 503, 504)
     }
     app.add_api_route(
         "/v1/regions",
@@ -68,7 +108,7 @@ def create_app(
         "/v1/chat/completions",
         service.chat,
         methods=["POST"],
-        responses=errors,
+        responses={**errors, 404: {"model": ErrorBody}, 200: _CHAT_ANSWER},
         openapi_extra=_takes(ChatBody),
     )
     # Where clients of describe-anything's server look for it.
@@ -82,11 +122,20 @@ def create_app(
 def _takes(model: type[RegionsBody] | type[ChatBody], *, with_file: bool = False) -> dict[str, Any]:
     """OpenAPI of a body that the endpoint reads itself."""
     schema = {"$ref": _REFERENCE.format(model=model.__name__)}
-    content: dict[str, Any] = {"application/json": {"schema": schema}}
-    if with_file:
-        parts = {"image": {"type": "string", "format": "binary"}, "request": schema}
+    if not with_file:
+        content: dict[str, Any] = {"application/json": {"schema": schema}}
+    else:
+        here = {"required": ["image"], "properties": {"image": {"type": "string"}}}
+        elsewhere = {"properties": {"image": {"type": "null"}}}
+        parts = {
+            "image": {"type": "string", "format": "binary"},
+            "request": {"allOf": [schema, elsewhere]},
+        }
         form = {"type": "object", "properties": parts, "required": ["image", "request"]}
-        content["multipart/form-data"] = {"schema": form}
+        content = {
+            "application/json": {"schema": {"allOf": [schema, here]}},
+            "multipart/form-data": {"schema": {**form, "additionalProperties": False}},
+        }
     return {"requestBody": {"content": content, "required": True}}
 
 

@@ -66,35 +66,49 @@ def run(
     bound: socket.socket,
     *,
     on_start: Callable[[str], None],
+    failure: Callable[[], str | None] = lambda: None,
     drain: Callable[[Callable[[], bool]], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a signal asks to stop, or until the application has failed.
 
     Args:
         app: the application.
         bound: the socket of `bind`.
         on_start: called with the server's URL once it listens.
-        drain: called at the signal, while the port is still open, with a function that tells
+        failure: polled; tells why the application can answer nothing any more, else None.
+        drain: called at the end, while the port is still open, with a function that tells
             whether a second signal has been received.
     """
     host, port = bound.getsockname()[:2]
     warn_if_open(bound)
     server = HttpServer(app, bound)
     received: list[int] = []
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {one: signal.signal(one, lambda sent, _: received.append(sent)) for one in handled}
+    before = {
+        one: signal.signal(one, lambda sent, _: received.append(sent)) for one in _handled_signals()
+    }
     server.start()
     on_start(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-    while not received and server.running:
+    while not received and server.running and failure() is None:
         time.sleep(_TICK)
-    if not received:
+    if received:
+        logger.info("%s: shutting down", signal.Signals(received[0]).name)
+    elif failure() is None:
         raise RuntimeError("the server thread exited unexpectedly")
-    logger.info("%s: shutting down", signal.Signals(received[0]).name)
+    else:
+        logger.critical("%s: shutting down", failure())
     if drain is not None:
         drain(lambda: len(received) > 1)
     server.stop()
     for one, handler in before.items():
-        signal.signal(one, handler)
+        if handler is not None:  # None: not set by Python, which cannot set it again
+            signal.signal(one, handler)
+
+
+def _handled_signals() -> list[signal.Signals]:
+    """Those that ask a program to end; not a hangup that the caller ignores, as nohup does."""
+    names = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")  # Windows has the third, not the last
+    found = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [one for one in found if one.name != "SIGHUP" or signal.getsignal(one) != signal.SIG_IGN]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -105,18 +119,22 @@ def bind(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port < 2**16:  # the system would take the remainder
         raise InputError(f"port: expected a number from 0 to {2**16 - 1}, got {port}")
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # [::1]
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # On Windows SO_REUSEADDR would let two servers listen on one port.
+            exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+            option = socket.SO_REUSEADDR if exclusive is None else exclusive
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
             bound.bind(address)
         except OSError:
             bound.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that is too long
         raise InputError(
             f"cannot listen on {host} port {port}: {error}; choose another --host or --port"
         ) from error

@@ -16,7 +16,9 @@ from pydantic import (
     StringConstraints,
     Tag,
     WithJsonSchema,
+    model_validator,
 )
+from typing_extensions import Self
 
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.views.policies import POLICIES
@@ -47,6 +49,7 @@ List = Annotated[list[Item], Field(fail_fast=True)]
 Number = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number"})]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Task = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TASKS)})]  # see `Questions`
+Tasks = Annotated[list[Task], Field(fail_fast=True, min_length=1)]
 
 
 class Body(BaseModel):
@@ -79,7 +82,7 @@ class RegionFields(Body):
     masks: Optional[List[Mask]] = Field(
         None, description="instead of boxes: RLE, or polygons [[x1, y1, x2, y2, ...], ...]"
     )
-    format: Literal["xyxy", "xywh"] = Field("xyxy", description="format of the boxes")
+    format: Optional[Literal["xyxy", "xywh"]] = Field("xyxy", description="format of the boxes")
     normalised: Optional[bool] = Field(
         None,
         description="true: boxes in fractions of the sides; null refuses boxes that look like it",
@@ -93,13 +96,23 @@ class RegionFields(Body):
     tags: Optional[List[Word]] = Field(
         None, description="words to tag with, which also steer the caption; null: the model's own"
     )
-    controls: List[Word] = Field([], description="words that every caption should mention")
-    tasks: List[Task] = Field(list(TASKS), min_length=1, description="what to answer")
+    controls: Optional[List[Word]] = Field(
+        [], description="words that every caption should mention"
+    )
+    tasks: Optional[Tasks] = Field(list(TASKS), description="what to answer")
     views: Optional[str] = Field(
         None,
         description=f"view policy: {', '.join(sorted({*POLICIES} - {'fixed'}))}, or scales as in "
         "fixed:0,0.5; null: the model's own",
     )
+
+    @model_validator(mode="after")
+    def _null_means_the_default(self) -> Self:
+        """Many clients write out the fields that nobody has set, as null."""
+        for name, item in type(self).model_fields.items():
+            if getattr(self, name) is None and not item.is_required():
+                setattr(self, name, item.get_default())
+        return self
 
     def questions(self) -> Questions:
         """The questions about every region.
@@ -111,10 +124,16 @@ class RegionFields(Body):
         return Questions(**{name: getattr(self, name) for name in names})
 
 
+_EITHER = [  # boxes or masks, of which the other may be null
+    {"required": [one], "properties": {one: {"type": "array"}, other: {"type": "null"}}}
+    for one, other in (("boxes", "masks"), ("masks", "boxes"))
+]
+
+
 class RegionsBody(RegionFields):
     """Body of POST /v1/regions."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": _EITHER})
 
     image: Optional[str] = Field(
         None, description="base64 or a data URL; omitted if the image is uploaded as a file"
@@ -145,21 +164,24 @@ class Message(Body):
 class StreamOptions(Body):
     """End of a stream."""
 
-    include_usage: bool = False
+    include_usage: Optional[bool] = False
 
 
 class ChatBody(RegionFields):
     """Body of POST /v1/chat/completions; OpenAI's other fields are accepted and ignored."""
 
-    model: str = Field(description="a name from GET /v1/models, or dynrefer")
-    messages: List[Message] = Field(
-        min_length=1, description="the user's last image and last text are read"
+    model: str = Field(
+        description="a name from GET /v1/models, or dynrefer, or the name that a client of "
+        "describe-anything's server uses"
     )
-    stream: bool = Field(False, description="answer as server-sent events")
+    messages: List[Message] = Field(
+        min_length=1, description="the last images and the last text of the user are read"
+    )
+    stream: Optional[bool] = Field(False, description="answer as server-sent events")
     stream_options: Optional[StreamOptions] = Field(None, description="usage at the stream's end")
     n: Optional[Literal[1]] = Field(None, description="number of answers; beam search has one")
-    tasks: List[Task] = Field(
-        ["caption"], min_length=1, description="what the text says: caption, tags or both"
+    tasks: Optional[Tasks] = Field(
+        ["caption"], description="what the text says: caption, tags or both"
     )
 
 
@@ -208,10 +230,69 @@ class RegionsAnswer(BaseModel):
     batch: Batch
 
 
+class ChatRegion(Region):
+    """An answer in a chat."""
+
+    image: Optional[int] = Field(None, description="which of several images, from 0")
+
+
+class Usage(BaseModel):
+    """Queries that the language model has read, and tokens that it has written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AnswerMessage(BaseModel):
+    """The answer as text."""
+
+    role: Literal["assistant"]
+    content: str = Field(description="one line per region")
+
+
+class Choice(BaseModel):
+    """The only answer."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: Literal["stop"]
+    logprobs: None
+
+
+class ChatAnswer(BaseModel):
+    """Answer of POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Optional[Usage]
+    regions: list[ChatRegion] = Field(description="everything about the regions")
+
+
+class OpenAIModel(BaseModel):
+    """The model in OpenAI's format."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="when the service was started, in seconds since 1970")
+    owned_by: str = "lavis_dynrefer"
+
+
+class OpenAIModels(BaseModel):
+    """Answer of GET /v1/models."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAIModel]
+
+
 class Health(BaseModel):
     """Answer of GET /health."""
 
-    status: Literal["ready", "shutting_down"]
+    status: Literal["ready", "shutting_down", "unhealthy"]
+    reason: Optional[str] = Field(description="why the service is unhealthy")
     model: str
     device: str
     queue: int = Field(description="requests waiting for the model")

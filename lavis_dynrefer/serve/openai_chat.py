@@ -13,17 +13,19 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.serve.json_bodies import ChatBody, ContentPart, Message
 from lavis_dynrefer.serve.request_batching import CroppedRequest
 from lavis_dynrefer.serve.request_errors import RequestError
-from lavis_dynrefer.serve.request_reading import RequestReader, parse_body
+from lavis_dynrefer.serve.request_reading import RequestReader, check_limits, parse_body
 from lavis_dynrefer.serve.sent_images import SentImage, decode_base64, open_sent_image
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -31,11 +33,44 @@ from lavis_dynrefer.structures import RegionPrediction
 _BOX = re.compile(r"<box>([^<]*)</box>", re.IGNORECASE)
 _IN_TEXT = ("caption", "tags")
 _MAX_NAME = 60  # characters of a model's name
+# What describe-anything's clients ask for unless told otherwise. They stream a text as a list of
+# parts, which OpenAI's clients do not understand.
+DAM_MODELS = ("describe_anything_model", "DAM-3B", "DAM-3B-Video")
 
 
-def read_chat(
-    reader: RequestReader, data: bytes, *, models: Collection[str]
-) -> tuple[ChatBody, CroppedRequest]:
+@dataclass(frozen=True, eq=False)
+class ChatRequest:
+    """A chat that is ready for the model.
+
+    Args:
+        body: what was sent.
+        cropped: its regions and questions.
+        images: for each region the number of its image, from 0; empty if there is only one image.
+    """
+
+    body: ChatBody
+    cropped: CroppedRequest
+    images: Sequence[int]
+
+
+def check_model(name: str, models: Collection[str]) -> None:
+    """Check that a client asks for this model.
+
+    Args:
+        name: of the model, or one of `DAM_MODELS`.
+        models: names of the model.
+
+    Raises:
+        RequestError: another name.
+    """
+    if name in DAM_MODELS:
+        return
+    problem = choice_problem("model", name[:_MAX_NAME], models)
+    if problem:
+        raise RequestError("not_found", problem, code="model_not_found")
+
+
+def read_chat(reader: RequestReader, data: bytes, *, models: Collection[str]) -> ChatRequest:
     """Read POST /v1/chat/completions.
 
     Args:
@@ -47,27 +82,62 @@ def read_chat(
         RequestError, InputError: the request cannot be answered.
     """
     body = parse_body(ChatBody, data)
-    problem = choice_problem("model", body.model[:_MAX_NAME], models)
-    if problem:
-        raise RequestError("not_found", problem)
+    check_model(body.model, models)
     if not set(body.tasks) & set(_IN_TEXT):
         raise InputError(
             f"tasks: a chat answer is made of {' and '.join(_IN_TEXT)}, got {body.tasks}; "
             "ask POST /v1/regions for the others alone"
         )
     users = [message for message in body.messages if message.role == "user"]
-    url = _image_url(users)
+    urls = _image_urls(users)
     written = [_written_box(match) for match in _BOX.findall(_texts(users[-1]))]
     if written and body.masks is None:
         if body.boxes:
             raise InputError("expected boxes in the text or beside it, got both")
         body.boxes = written
     questions = reader.check(body)
-    sent = open_sent_image(decode_base64(url), max_pixels=reader.limits.max_pixels)
+    check_limits(questions, urls, reader.limits)
+    if len(urls) > 1:
+        return _read_several(reader, body, urls, questions)
+    sent = open_sent_image(decode_base64(urls[0]), max_pixels=reader.limits.max_pixels)
     if body.masks is None and not body.boxes:
-        body.boxes = [_alpha_box(sent)]
-        body.format, body.normalised = "xyxy", False
-    return body, reader.crop(body, sent.image, questions)
+        _set_box(body, _alpha_box(sent))
+    return ChatRequest(body, reader.crop(body, sent.image, questions), ())
+
+
+def _read_several(
+    reader: RequestReader, body: ChatBody, urls: Sequence[str], questions: Questions
+) -> ChatRequest:
+    """Several images, such as frames of a video: the alpha channel of each is its region.
+
+    One that is transparent everywhere has no region: the object is out of sight.
+    """
+    if body.boxes or body.masks is not None:
+        raise InputError(
+            f"messages: got {len(urls)} images; boxes and masks need a single one, several have "
+            "their regions in their alpha channels"
+        )
+    each = reader.limits.max_pixels // len(urls)
+    cropped, numbers = [], []
+    for number, url in enumerate(urls):
+        name = f"image {number + 1} of {len(urls)}"
+        sent = open_sent_image(decode_base64(url, name=name), max_pixels=each, name=name)
+        if sent.alpha_box is None:
+            raise InputError(
+                f"{name}: no region; several images have their regions in their alpha channels"
+            )
+        if sent.alpha_box[2:] != (0, 0):
+            _set_box(body, sent.alpha_box)
+            cropped.append(reader.crop(body, sent.image, questions))
+            numbers.append(number)
+    if not cropped:
+        raise InputError("the alpha channels of all images are transparent everywhere")
+    samples = [sample for one in cropped for sample in one.samples]
+    return ChatRequest(body, CroppedRequest(questions, samples, cropped[0].image_size), numbers)
+
+
+def _set_box(body: ChatBody, box: Sequence[float]) -> None:
+    body.boxes, body.format, body.normalised = [list(box)], "xyxy", False
 
 
 def answer_text(predictions: Sequence[RegionPrediction], tasks: Collection[str]) -> str:
@@ -129,14 +199,24 @@ def event_stream(
     usage: dict[str, int] | None,
     *,
     with_usage: bool,
+    in_parts: bool = False,
 ) -> str:
     """The answer as server-sent events, one per line of the text.
 
     Beam search finds all words at once, so there is no pause between the events.
+
+    Args:
+        model: our name.
+        text: the answer.
+        regions: the answer as json.
+        usage: see `TokenCounter`.
+        with_usage: end with an event about it.
+        in_parts: each text is a list of parts, as describe-anything's server sends it.
     """
     head = _head(model, "chat.completion.chunk")
-    deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": line} for line in text.splitlines(keepends=True)]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    for line in text.splitlines(keepends=True):
+        deltas.append({"content": [{"type": "text", "text": line}] if in_parts else line})
     chunks: list[dict[str, Any]] = [
         {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
         for delta in deltas
@@ -168,21 +248,25 @@ def _texts(message: Message) -> str:
     return "\n".join(part.text or "" for part in _parts(message) if part.type == "text")
 
 
-def _image_url(users: Sequence[Message]) -> str:
-    """URL of the last image; a conversation may go on about an earlier one."""
+def _image_urls(users: Sequence[Message]) -> list[str]:
+    """URLs of the images of the last message that has any; later ones may go on about them."""
     for message in reversed(users):
-        urls = [part.image_url for part in _parts(message) if part.type == "image_url"]
-        if len(urls) > 1:
-            raise InputError(f"messages: expected one image per message, got {len(urls)}")
-        if urls and urls[0] is not None:
-            return urls[0] if isinstance(urls[0], str) else urls[0].url
+        urls = list(_urls(message))
+        if urls:
+            return urls
     raise InputError(
         "messages: expected an image from the user: "
         '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
     )
 
 
-def _alpha_box(sent: SentImage) -> list[Any]:
+def _urls(message: Message) -> Iterator[str]:
+    for part in _parts(message):
+        if part.type == "image_url" and part.image_url is not None:
+            yield part.image_url if isinstance(part.image_url, str) else part.image_url.url
+
+
+def _alpha_box(sent: SentImage) -> Sequence[float]:
     if sent.alpha_box is None:
         width, height = sent.image.size
         raise InputError(
@@ -192,7 +276,7 @@ def _alpha_box(sent: SentImage) -> list[Any]:
         )
     if sent.alpha_box[2:] == (0, 0):
         raise InputError("the image's alpha channel is transparent everywhere")
-    return list(sent.alpha_box)
+    return sent.alpha_box
 
 
 def _written_box(text: str) -> list[Any]:

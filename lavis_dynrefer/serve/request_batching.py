@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from lavis_dynrefer.errors import shorten
+from lavis_dynrefer.models.device_errors import forget_frames, is_device_failure
 from lavis_dynrefer.questions import Questions
-from lavis_dynrefer.serve.request_errors import RequestError
+from lavis_dynrefer.serve.request_errors import INTERNAL, RequestError, error_of_exception
 from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.structures import RegionPrediction
 
 logger = logging.getLogger(__name__)
+
+_MAX_REASON = 300  # characters
 
 Answer = Callable[[Sequence[dict[str, Any]], Questions], list[RegionPrediction]]
 
@@ -72,7 +76,7 @@ class Batcher:
 
     Args:
         answer: `RegionPredictor.answer_samples`, called by one thread only. If it fails on a
-            batch, it is called again with each request alone.
+            batch, it is called again with each request alone; but not if the device is lost.
         limits: of the queue and of a batch; a request with more regions is answered alone.
     """
 
@@ -84,6 +88,7 @@ class Batcher:
         self._closed = False
         self._expected = 0  # requests being received or read
         self.answering = 0  # requests in the batch that the model is answering
+        self.failure: str | None = None  # why no request can be answered any more
         # A daemon: the model cannot be interrupted, and must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -135,6 +140,8 @@ class Batcher:
         return request.answered
 
     def _check_room(self, regions: int) -> None:
+        if self.failure is not None:
+            raise self._lost()
         requests, waiting = len(self), sum(map(len, self._waiting))
         full = requests >= self._limits.max_queue
         if requests and waiting + regions > self._limits.max_queue_regions:
@@ -191,20 +198,15 @@ class Batcher:
 
     def _answer_batch(self, batch: list[CroppedRequest]) -> None:
         started = time.monotonic()
-        samples = [sample for request in batch for sample in request.samples]
-        try:
-            answers = iter(self._answer(samples, batch[0].questions))
-        except Exception as error:
-            if len(batch) == 1:
-                batch[0].answered.set_exception(error)
-                return
-            logger.warning(
-                "a batch of %d requests failed (%s); retrying its requests one by one",
-                len(batch),
-                error,
-            )
+        answers, problem = self._try(batch)
+        # Not in an `except`: there the error would keep what the failed try holds on the device.
+        if problem is not None and self.failure is None and len(batch) > 1:
             for request in batch:
                 self._answer_batch([request])
+            return
+        if problem is not None:
+            for request in batch:
+                request.answered.set_exception(problem)
             return
         took = time.monotonic() - started
         regions = sum(map(len, batch))
@@ -218,3 +220,34 @@ class Batcher:
                     regions,
                 )
             )
+
+    def _try(
+        self, batch: list[CroppedRequest]
+    ) -> tuple[Iterator[RegionPrediction], RequestError | None]:
+        """The answers; or why there are none, without the frames of the failed try."""
+        if self.failure is not None:
+            return iter(()), self._lost()
+        samples = [sample for request in batch for sample in request.samples]
+        try:
+            return iter(self._answer(samples, batch[0].questions)), None
+        except Exception as error:
+            shown = error_of_exception(error)
+            if is_device_failure(error):
+                text = shorten(str(error), _MAX_REASON, printable=True)
+                with self._changed:
+                    self.failure = f"the device is lost ({text})"
+                logger.critical("the device is lost: no request can be answered", exc_info=error)
+                shown = self._lost()
+            elif len(batch) > 1:
+                logger.warning(
+                    "a batch of %d requests failed (%s); retrying its requests one by one",
+                    len(batch),
+                    error,
+                )
+            elif shown is None:
+                logger.error("a request failed", exc_info=error)
+            forget_frames(error)
+        return iter(()), shown or RequestError("internal_error", INTERNAL)
+
+    def _lost(self) -> RequestError:
+        return RequestError("unhealthy", f"{self.failure}; ask another server")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.serve.request_errors import RequestError
+from lavis_dynrefer.models.device_errors import forget_frames
+from lavis_dynrefer.serve.other_origins import refuse_blind_request
+from lavis_dynrefer.serve.request_errors import INTERNAL, RequestError, error_of_exception
 from lavis_dynrefer.serve.service_limits import ServeSettings
 
 logger = logging.getLogger(__name__)
@@ -47,11 +50,13 @@ class RequestGate:
     Args:
         app: the application inside.
         traffic: counted here.
+        origins: pages that may ask, as `check_origins` returns them.
     """
 
-    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic, origins: Collection[str] = ()) -> None:
         self._app = app
         self._traffic, self._limits = traffic, traffic.limits
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,12 +75,13 @@ class RequestGate:
 
         try:
             self._check(scope)
-            await self._app(scope, self._counting(receive), send_recording)
+            await self._app(_plain(scope), self._counting(receive), send_recording)
         except (Exception, asyncio.CancelledError) as error:
             self._traffic.cut_off += isinstance(error, asyncio.CancelledError)
             if status:  # half an answer is out; the connection is cut
                 raise
             shown = _error_for_client(error)
+            forget_frames(error)  # they hold the image, its views, and the future with this error
             response = JSONResponse(shown.body(), shown.status, shown.headers)
             await response(scope, receive, send_recording)
         finally:
@@ -93,6 +99,8 @@ class RequestGate:
         """Refuse a POST request by its headers."""
         if scope["method"] != "POST":
             return
+        headers = Headers(scope=scope)
+        refuse_blind_request(headers, self._origins)
         if self._traffic.closing:
             raise RequestError("shutting_down", "the server is shutting down; ask another one")
         if self._traffic.running > self._limits.max_requests:
@@ -100,7 +108,7 @@ class RequestGate:
                 "overloaded",
                 f"{self._limits.max_requests} requests are in progress; try again later",
             )
-        length = dict(scope["headers"]).get(b"content-length", b"0")
+        length = headers.get("content-length", "0")
         valid = length.isdigit() and len(length) <= _MAX_DIGITS
         if not valid or int(length) > self._limits.max_body:
             raise self._too_large()
@@ -125,12 +133,17 @@ class RequestGate:
         )
 
 
+def _plain(scope: Scope) -> Scope:
+    """HEAD as GET, whose body the server leaves out; and the path without a slash at its end."""
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    return {**scope, "method": method, "path": scope["path"].rstrip("/") or "/"}
+
+
 def _error_for_client(error: BaseException) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    if isinstance(error, InputError):
-        return RequestError("unprocessable", str(error))
     if isinstance(error, asyncio.CancelledError):  # by uvicorn, after its graceful-shutdown timeout
         return RequestError("shutting_down", "the server stopped before the request was answered")
-    logger.error("a request failed", exc_info=error)
-    return RequestError("internal_error", "internal error; see the server log")
+    shown = error_of_exception(error)
+    if shown is None:
+        logger.error("a request failed", exc_info=error)
+        shown = RequestError("internal_error", INTERNAL)
+    return shown

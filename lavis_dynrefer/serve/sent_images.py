@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lavis_dynrefer.errors import shorten
 from lavis_dynrefer.images.decoding import (
     IMAGE_ERRORS,
     exif_orientation,
@@ -35,8 +36,8 @@ class SentImage:
 
     Args:
         image: RGB, pixels as stored.
-        alpha_box: tight box of the pixels that are not fully transparent, xyxy in pixels; None if
-            there is no alpha channel or if it is opaque everywhere.
+        alpha_box: tight box of the pixels that are not fully transparent, xyxy in pixels; all
+            zeros if there are none, None if there is no alpha channel.
         orientation: of its EXIF data, 1 for upright.
     """
 
@@ -45,8 +46,12 @@ class SentImage:
     orientation: int
 
 
-def decode_base64(text: str) -> bytes:
+def decode_base64(text: str, *, name: str = "image") -> bytes:
     """The bytes of an image written as base64 or as a data URL.
+
+    Args:
+        text: from a request.
+        name: of the image in errors.
 
     Raises:
         RequestError: another kind of URL, or damaged base64.
@@ -54,24 +59,29 @@ def decode_base64(text: str) -> bytes:
     prefix = _DATA_URL.match(text)
     address = None if prefix else _ADDRESS.match(text)
     if address:
+        expected = f"{name}: expected base64 or a data URL (data:image/png;base64,...), got "
+        if address[1].lower() == "data":
+            head = shorten(text.strip().partition(",")[0], 40, printable=True)
+            raise RequestError("invalid_request", f"{expected}{head!r} without ;base64,")
         raise RequestError(
             "invalid_request",
-            f"image: expected base64 or a data URL (data:image/png;base64,...), got an address of "
-            f"{address[1][:20]}:; this server fetches nothing, send the image itself",
+            f"{expected}an address of {address[1][:20]}:; this server fetches nothing, send the "
+            "image itself",
         )
     written = text[prefix.end() :] if prefix else text
     try:
         return base64.b64decode("".join(written.split()), validate=True)
     except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
-        raise RequestError("invalid_request", f"image: damaged base64: {error}") from error
+        raise RequestError("invalid_request", f"{name}: damaged base64: {error}") from error
 
 
-def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
+def open_sent_image(data: bytes, *, max_pixels: int, name: str = "image") -> SentImage:
     """Decode an image.
 
     Args:
         data: a file in one of `IMAGE_FORMATS`.
         max_pixels: maximal width times height; checked before anything is decoded.
+        name: of the image in errors.
 
     Raises:
         RequestError: not an image, or a damaged or too large one.
@@ -82,7 +92,7 @@ def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
             if width * height > max_pixels:
                 raise RequestError(
                     "too_large",
-                    f"image: expected at most {max_pixels:,} pixels, got {width} x {height}; "
+                    f"{name}: expected at most {max_pixels:,} pixels, got {width} x {height}; "
                     "make it smaller (and its boxes too)",
                 )
             orientation = exif_orientation(opened)  # gone once a TIFF is loaded
@@ -93,22 +103,20 @@ def open_sent_image(data: bytes, *, max_pixels: int) -> SentImage:
     except UnidentifiedImageError as error:
         raise RequestError(
             "unsupported_media_type",
-            f"image: expected an image as {', '.join(IMAGE_FORMATS)}, got {_kind_of(data)}",
+            f"{name}: expected an image as {', '.join(IMAGE_FORMATS)}, got {_kind_of(data)}",
         ) from error
     except Image.DecompressionBombError as error:
         raise RequestError(
-            "too_large", f"image: expected at most {max_pixels:,} pixels; {error}"
+            "too_large", f"{name}: expected at most {max_pixels:,} pixels; {error}"
         ) from error
     except IMAGE_ERRORS as error:
-        raise RequestError("unprocessable", f"image: damaged image: {error}") from error
+        raise RequestError("unprocessable", f"{name}: damaged image: {error}") from error
 
 
 def _alpha_box(image: Image.Image) -> Box | None:
     if "A" not in image.getbands():
         return None
     alpha = np.asarray(image.getchannel("A"))
-    if alpha.size and alpha.min() == 255:
-        return None
     return box_from_array(alpha) if alpha.any() else (0.0, 0.0, 0.0, 0.0)
 
 

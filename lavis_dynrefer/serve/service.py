@@ -19,16 +19,18 @@ from starlette.datastructures import UploadFile
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.questions import TASKS
-from lavis_dynrefer.serve.json_bodies import Health, ModelCard
+from lavis_dynrefer.serve.json_bodies import Health, ModelCard, OpenAIModel, OpenAIModels
 from lavis_dynrefer.serve.openai_chat import (
+    DAM_MODELS,
     TokenCounter,
     answer_text,
+    check_model,
     completion,
     event_stream,
     read_chat,
 )
 from lavis_dynrefer.serve.request_batching import Batcher, CroppedRequest
-from lavis_dynrefer.serve.request_errors import RequestError
+from lavis_dynrefer.serve.request_errors import RETRY_AFTER, RequestError
 from lavis_dynrefer.serve.request_gate import Traffic
 from lavis_dynrefer.serve.request_reading import RequestReader
 from lavis_dynrefer.serve.service_limits import ServeSettings
@@ -38,6 +40,8 @@ from lavis_dynrefer.views.reading_ahead import READERS
 Value = TypeVar("Value")
 _STOPPING = 1.0  # seconds for the model's thread to end when nothing is waiting
 _TICK = 0.05  # seconds
+_JSON, _FORM = "application/json", "multipart/form-data"
+_PARTS = ("image", "request")  # of a form
 
 
 class Service:
@@ -52,6 +56,7 @@ class Service:
     def __init__(self, predictor: RegionPredictor, name: str, settings: ServeSettings) -> None:
         self.predictor = predictor
         self.model = f"dynrefer-{name}"
+        self._names = (self.model, "dynrefer")
         self.settings = settings
         self.traffic = Traffic(settings)
         self.reader = RequestReader(predictor, settings)
@@ -69,6 +74,11 @@ class Service:
         await asyncio.get_running_loop().run_in_executor(None, self.batcher.close, _STOPPING)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def failure(self) -> str | None:
+        """Why no request can be answered any more; None while all is well."""
+        return self.batcher.failure
+
     def warm_up(self) -> None:
         """Answer once, so that the first client does not wait for the embedded vocabularies."""
         self.predictor.predict(Image.new("RGB", (64, 64)), [[0, 0, 64, 64]])
@@ -85,17 +95,27 @@ class Service:
             time.sleep(_TICK)
 
     async def health(self) -> Response:
-        """Whether requests are accepted: 200, or 503 while the server is shutting down."""
-        closing = self.traffic.closing
+        """Whether requests are accepted.
+
+        200, or 503 if the server is shutting down, or unhealthy: its device is lost.
+        """
+        status, reason = "ready", self.failure
+        if reason is not None:
+            status = "unhealthy"
+        elif self.traffic.closing:
+            status = "shutting_down"
         health = Health(
-            status="shutting_down" if closing else "ready",
+            status=status,
+            reason=reason,
             model=self.model,
             device=str(self.predictor.device),
             queue=len(self.batcher),
             answering=self.batcher.answering,
             requests=self.traffic.running,
         )
-        return JSONResponse(health.model_dump(), 503 if closing else 200)
+        if status == "ready":
+            return JSONResponse(health.model_dump())
+        return JSONResponse(health.model_dump(), 503, {"Retry-After": str(RETRY_AFTER)})
 
     async def model_card(self) -> ModelCard:
         """The model: its vocabularies, tasks and view policies, and the limits of a request."""
@@ -115,10 +135,14 @@ class Service:
             limits=dataclasses.asdict(self.settings),
         )
 
-    async def models(self) -> dict[str, Any]:
+    async def models(self) -> OpenAIModels:
         """The model in OpenAI's format."""
-        card = {"object": "model", "created": self._began, "owned_by": "lavis_dynrefer"}
-        return {"object": "list", "data": [{"id": self.model, **card}]}
+        return OpenAIModels(data=[OpenAIModel(id=self.model, created=self._began)])
+
+    async def model_of_name(self, request: Request) -> OpenAIModel:
+        """The model under one of its names, in OpenAI's format."""
+        check_model(request.path_params["model"], self._names)
+        return OpenAIModel(id=self.model, created=self._began)
 
     async def regions(self, request: Request) -> Response:
         """Describe regions of one image.
@@ -132,15 +156,15 @@ class Service:
         """Describe regions of one image, in the format of OpenAI's chat.
 
         The region is `<box>x1,y1,x2,y2</box>` in the user's last text, `boxes` or `masks` beside
-        the messages, or the alpha channel of the image. The answer has one line per region. The
-        rest of the text is ignored.
+        the messages, or the alpha channel of the image; of several images, the alpha channel of
+        each. The answer has one line per region. The rest of the text is ignored.
         """
         return await self._in_time(self._chat(request))
 
     async def _regions(self, request: Request) -> Response:
         started = time.monotonic()
         with self.batcher.expecting():
-            data, uploaded = await _body(request, self.settings.max_body)
+            data, uploaded = await _json_and_image(request, self.settings.max_body)
             reading = self._readers.submit(self.reader.read_regions, data, uploaded)
             cropped = await _while_connected(request, reading)
             read_seconds = time.monotonic() - started
@@ -167,23 +191,33 @@ class Service:
         return Response(await asyncio.to_thread(write), media_type="application/json")
 
     async def _chat(self, request: Request) -> Response:
-        names = (self.model, "dynrefer")
+        _check_content(request, _JSON)
         with self.batcher.expecting():
             data = await request.body()
-            reading = self._readers.submit(read_chat, self.reader, data, models=names)
-            body, cropped = await _while_connected(request, reading)
-            self._submit(request, cropped)
-        predictions = (await _while_connected(request, cropped.answered)).predictions
+            reading = self._readers.submit(read_chat, self.reader, data, models=self._names)
+            chat = await _while_connected(request, reading)
+            self._submit(request, chat.cropped)
+        predictions = (await _while_connected(request, chat.cropped.answered)).predictions
+        body = chat.body
 
         def write() -> Response:
-            text = answer_text(predictions, cropped.questions.tasks)
+            text = answer_text(predictions, chat.cropped.questions.tasks)
             rows = [prediction.to_dict() for prediction in predictions]
+            for row, image in zip(rows, chat.images):
+                row["image"] = image
             usage = self.tokens.usage(len(predictions), text)
             if not body.stream:
                 answer = completion(self.model, text, rows, usage)
                 return Response(json.dumps(answer, allow_nan=False), media_type="application/json")
             with_usage = body.stream_options is not None and body.stream_options.include_usage
-            events = event_stream(self.model, text, rows, usage, with_usage=with_usage)
+            events = event_stream(
+                self.model,
+                text,
+                rows,
+                usage,
+                with_usage=bool(with_usage),
+                in_parts=body.model in DAM_MODELS,
+            )
             return Response(events, media_type="text/event-stream")
 
         return await asyncio.to_thread(write)
@@ -203,24 +237,39 @@ class Service:
             ) from error
 
 
-async def _body(request: Request, max_body: int) -> tuple[bytes, bytes | None]:
-    """The json, and the image file unless it is in the json; the file's name is not read."""
+def _check_content(request: Request, *kinds: str) -> str:
+    """The content type, if it is one of `kinds`; browsers ask before they send json elsewhere."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        return await request.body(), None
-    if kind != "multipart/form-data":
+    if kind not in kinds:
         raise RequestError(
             "unsupported_media_type",
-            f"content-type: expected application/json or multipart/form-data, got {kind!r:.60}",
+            f"content-type: expected {' or '.join(kinds)}, got {kind!r:.60}",
         )
-    async with request.form(max_files=1, max_fields=1, max_part_size=max_body) as parts:
-        text, image = parts.get("request"), parts.get("image")
-        if not isinstance(text, str) or not isinstance(image, UploadFile):
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise RequestError(
+            "unsupported_media_type",
+            f"content-encoding: expected an uncompressed request, got {encoding!r:.60}",
+        )
+    return kind
+
+
+async def _json_and_image(request: Request, max_body: int) -> tuple[bytes, bytes | None]:
+    """The json, and the image file unless it is in the json; names of files are not read."""
+    if _check_content(request, _JSON, _FORM) == _JSON:
+        return await request.body(), None
+    async with request.form(max_files=2, max_fields=2, max_part_size=max_body) as form:
+        parts = dict(form.multi_items())
+        image, written = parts.get("image"), parts.get("request")
+        complete = isinstance(image, UploadFile) and written is not None
+        if not complete or len(form.multi_items()) != len(parts) or len(parts) != len(_PARTS):
             raise InputError(
-                "expected a multipart form with the file `image` and the field `request`, "
-                f"got {', '.join(parts)!r:.100}"
+                f"expected a multipart form with the file `image` and the json `request`, got "
+                f"{', '.join(name for name, _ in form.multi_items())!r:.100}"
             )
-        return text.encode(), await image.read()
+        # curl -F request=@file sends the json as a file, too.
+        data = await written.read() if isinstance(written, UploadFile) else written.encode()
+        return data, await image.read()
 
 
 async def _while_connected(request: Request, work: Future[Value]) -> Value:

@@ -24,9 +24,9 @@ class Reply:
 
     @property
     def error(self):
-        """Type of the error; the body holds nothing but a type and a message."""
+        """Type of the error; the body holds nothing but the fields of OpenAI's errors."""
         (found,) = self.json.values()
-        assert found.keys() == {"type", "message"}
+        assert found.keys() == {"type", "message", "code", "param"}
         assert "Traceback" not in found["message"]
         return found["type"]
 
@@ -64,10 +64,11 @@ class Client:
         document = {"image": encoded(image), **fields}
         return self.post("/v1/regions", {**document, **({} if boxes is None else {"boxes": boxes})})
 
-    def upload(self, file, document, *, name="image.png", path="/v1/regions"):
+    def upload(self, file, document, *, name="image.png", json_name=None, path="/v1/regions"):
         mark = uuid.uuid4().hex
+        named = "" if json_name is None else f'; filename="{json_name}"'
         parts = [
-            f'--{mark}\r\nContent-Disposition: form-data; name="request"\r\n\r\n'.encode(),
+            f'--{mark}\r\nContent-Disposition: form-data; name="request"{named}\r\n\r\n'.encode(),
             document if isinstance(document, bytes) else json.dumps(document).encode(),
             f'\r\n--{mark}\r\nContent-Disposition: form-data; name="image"; '
             f'filename="{name}"\r\nContent-Type: image/png\r\n\r\n'.encode(),

@@ -43,17 +43,26 @@ def test_data_url_is_decoded():
 
 @pytest.mark.parametrize(
     "address",
-    [
-        "http://127.0.0.1/secret.png",
-        "HTTPS://example.org/a.png",
-        "file:///etc/passwd",
-        " ftp://a",
-        "data:image/png,AAEC",
-    ],
+    ["http://127.0.0.1/secret.png", "HTTPS://example.org/a.png", "file:///etc/passwd", " ftp://a"],
 )
 def test_other_urls_are_refused(address):
     with pytest.raises(RequestError, match="this server fetches nothing, send the image itself"):
         decode_base64(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "head"),
+    [
+        ("data:image/png,%89PNG", "'data:image/png'"),
+        (" DATA:,AAEC", "'DATA:'"),
+        ("data:image/png;base64", "'data:image/png;base64'"),
+        ("data:" + 99 * "\n", "'data:'"),
+    ],
+)
+def test_data_url_without_base64_is_named(url, head):
+    with pytest.raises(RequestError, match=f"got {head} without ;base64,") as caught:
+        decode_base64(url)
+    assert caught.value.status == 400
 
 
 @pytest.mark.parametrize("text", ["AAE", "AA!EC", "Äpfel", "data:image/png;base64,A", "../a.png"])
@@ -92,7 +101,8 @@ def test_alpha_box_is_tight():
     ("mode", "colour", "box"),
     [
         ("RGB", "red", None),
-        ("RGBA", (1, 2, 3, 255), None),
+        ("P", 0, None),
+        ("RGBA", (1, 2, 3, 255), (0, 0, 4, 3)),
         ("RGBA", (1, 2, 3, 0), (0, 0, 0, 0)),
         ("LA", (1, 9), (0, 0, 4, 3)),
     ],

@@ -105,13 +105,14 @@ def test_batches_are_bounded_by_regions(busy_batcher, model):
     assert model.batches == [[1], [3, 1], [2], [9]]
 
 
-def test_requests_of_a_failed_batch_are_retried_one_by_one(busy_batcher, model):
+def test_requests_of_a_failed_batch_are_retried_one_by_one(busy_batcher, model, caplog):
     batcher = busy_batcher()
     futures = [batcher.submit(request(name=name)) for name in (1.0, 13.0, 2.0)]
     model.may.set()
     assert [futures[0].result(20).batch_requests, futures[2].result(20).batch_requests] == [1, 1]
-    with pytest.raises(ValueError, match="13 is unlucky"):
+    with pytest.raises(RequestError, match="internal error"):
         futures[1].result(20)
+    assert "13 is unlucky" in caplog.text
 
 
 def test_full_queue_refuses(busy_batcher):

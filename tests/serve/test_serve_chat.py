@@ -138,6 +138,16 @@ def test_stream_has_the_same_text_and_usage(client, scene):
     assert (last["choices"], last["usage"]) == ([], plain.json["usage"])
 
 
+def test_null_means_the_default(client, asking, caption):
+    ours = ("boxes", "masks", "format", "normalised", "attributes", "categories", "tags")
+    theirs = ("stream", "stream_options", "n", "temperature", "max_tokens", "seed", "tools")
+    nulls = dict.fromkeys([*ours, *theirs, "controls", "tasks", "views"])
+    reply = chat(client, {**asking, "name": None}, **nulls)
+    assert text_of(reply) == caption
+    options = {"stream": True, "stream_options": {"include_usage": None}}
+    assert "usage" not in events_of(chat(client, asking, **options))[-1]
+
+
 NOWHERE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a/b"}}]}
 SMALL = message("<box>1,2,3,4</box>", Image.new("RGB", (9, 9)))
 PLAIN = message("Describe it.", Image.new("RGB", (9, 9)))
@@ -146,7 +156,7 @@ EMPTY = message("Describe it.", Image.new("RGBA", (9, 9)))
 BAD = {
     "an address": ([NOWHERE], {}, 400, "this server fetches nothing"),
     "no image": ([message("<box>1,2,3,4</box>")], {}, 422, "expected an image from the user"),
-    "two images": ([TWICE], {}, 422, "expected one image per message, got 2"),
+    "two images": ([TWICE], {}, 422, "image 1 of 2: no region"),
     "no user": ([{"role": "system", "content": "x"}], {}, 422, "expected an image from the user"),
     "no region in a stream": ([PLAIN], {"stream": True}, 422, "no region"),
     "no region": ([PLAIN], {}, 422, "the whole image is <box>0,0,9,9</box>"),
@@ -185,6 +195,28 @@ def test_invalid_chats_are_refused_and_named(client, name):
     reply = chat(client, *messages, **fields)
     assert reply.status == status
     assert text in reply.message
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json; charset=utf-8", 200),
+        ("Application/JSON;charset=UTF-8", 200),
+        ("text/plain", 415),
+        ("text/plain; application/json", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("", 415),
+        (None, 415),
+    ],
+)
+def test_only_json_is_a_chat(client, asking, content_type, status):
+    body = json.dumps({"model": "dynrefer", "messages": [asking]})
+    named = {} if content_type is None else {"content_type": content_type}
+    reply = client.request("POST", PATH, body, **named)
+    assert reply.status == status
+    if status == 415:
+        assert "content-type: expected application/json, got" in reply.message
 
 
 @pytest.mark.parametrize("text", ["<box>" * 200_000, "<box>" + "1," * 90_000, "</box>" * 200_000])

@@ -50,6 +50,8 @@ def test_uploaded_file_is_answered_like_one_in_the_json(client, scene, predictor
         png(scene[0]), {"boxes": scene[1][:2], **FEW}, name="../../etc/passwd.html"
     )
     assert same(answers_of(reply), from_api)
+    both = client.upload(png(scene[0]), {"boxes": scene[1][:2], **FEW}, json_name="r.json")
+    assert answers_of(both) == answers_of(reply)
 
 
 def test_region_may_be_given_in_several_formats(client, scene):
@@ -165,6 +167,10 @@ BAD_FIELDS = {
     "an unknown task": ({"tasks": ["colour"]}, 422, "tasks: expected some of"),
     "a long word": ({"attributes": ["ü" * 101]}, 413, "at most 100 characters, got 101"),
     "no image": ({"image": None}, 422, "expected one image"),
+    "an empty box before a box": ({"boxes": [[], [1, 2, 3, 4]]}, 422, "boxes"),
+    "an empty mask": ({"boxes": None, "masks": [[]]}, 422, "mask"),
+    "an empty polygon": ({"boxes": None, "masks": [[[]]]}, 422, "mask"),
+    "data without base64": ({"image": "data:image/png,AAAA"}, 400, "without ;base64,"),
 }
 
 
@@ -190,6 +196,22 @@ def test_invalid_fields_are_named(client, small_image, name):
 )
 def test_invalid_json_is_refused(client, body, kind):
     assert client.post("/v1/regions", body).error == kind
+
+
+def test_null_means_the_default(client, small_image):
+    nulls = dict.fromkeys(["masks", "format", "normalised", "attributes", "categories", "tags"])
+    nulls.update(controls=None, tasks=None, views=None)
+    assert answers_of(client.regions(small_image, BOX, **nulls)) == answers_of(
+        client.regions(small_image, BOX)
+    )
+
+
+def test_compressed_request_is_refused(client):
+    reply = client.request(
+        "POST", "/v1/regions", b"x", content_type="application/json", content_encoding="gzip"
+    )
+    assert (reply.status, reply.error) == (415, "unsupported_media_type")
+    assert "expected an uncompressed request, got 'gzip'" in reply.message
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/x-www-form-urlencoded", ""])
