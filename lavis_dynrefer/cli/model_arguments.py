@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Callable
 
+from lavis_dynrefer.config import DTYPES
 from lavis_dynrefer.serve.service_limits import DESCRIPTIONS, ServeSettings
 from lavis_dynrefer.settings import from_mapping
 
@@ -31,12 +32,29 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Model, checkpoint, device and number format."""
+    """Model, checkpoint, device, number formats and chunk."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="tiny", help="tiny, flant5xl, ...; default tiny")
     group.add_argument("--checkpoint", help="weights instead of the model's own")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    group.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    group.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1, ...; default auto: a CUDA GPU where there is one",
+    )
+    group.add_argument(
+        "--dtype",
+        default="auto",
+        choices=DTYPES,
+        help="number formats; default auto: the released ones where the GPU has them, float32 on "
+        "a CPU",
+    )
+    group.add_argument(
+        "--chunk",
+        type=at_least(1),
+        default=64,
+        metavar="NUMBER",
+        help="most regions computed at once; halved where the memory does not suffice; default 64",
+    )
 
 
 def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
@@ -49,6 +67,7 @@ def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
             device=arguments.device,
             dtype=arguments.dtype,
             checkpoint=arguments.checkpoint,
+            chunk=arguments.chunk,
         )
 
 

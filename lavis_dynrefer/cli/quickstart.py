@@ -71,11 +71,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _number_format() -> list[str]:
-    """Options that choose the fastest number format of this machine."""
+    """Options that choose the fastest number formats of this machine."""
     from lavis_dynrefer.models.precision import choose_device, fastest_amp_dtype
 
-    fastest = fastest_amp_dtype(choose_device("auto"))
-    return ["run.amp=true", f"run.amp_dtype={fastest}"] if fastest else ["run.amp=false"]
+    device = choose_device("auto")
+    fastest = fastest_amp_dtype(device)
+    if fastest is None:
+        return ["run.amp=false"]
+    dtype = "bfloat16" if device.type == "cpu" else "auto"
+    return ["run.amp=true", f"run.amp_dtype={fastest}", f"run.dtype={dtype}"]
 
 
 def _run_lavis(

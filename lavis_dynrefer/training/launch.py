@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, DynReferError, text_for_user
 from lavis_dynrefer.metrics.expected import render_comparison
-from lavis_dynrefer.models.precision import choose_device
+from lavis_dynrefer.models.precision import choose_device, formats_on
 from lavis_dynrefer.training.checks.run_checks import load_checked_config
 from lavis_dynrefer.training.process_group import on_main_process, process_group
 from lavis_dynrefer.training.run_config import LaunchError, RunConfig
@@ -80,6 +80,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     run = config.run_cfg
     run.device = str(choose_device(run.device))
+    formats_on(run.get("dtype", "auto"), torch.device(run.device))  # fails before the first epoch
     with process_group(run):
         setup_logger()
         _seed_everything(run.seed + get_rank())

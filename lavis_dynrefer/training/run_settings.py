@@ -6,7 +6,7 @@ from typing import Any, Literal, Optional, TypeVar
 
 from pydantic import Field, model_validator
 
-from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.config import Dtype, GenerationConfig
 from lavis_dynrefer.settings import Files, Size, from_mapping, settings
 
 T = TypeVar("T")
@@ -27,7 +27,8 @@ class TaskSettings:
     protocol_mode: Literal["strict", "official"] = "strict"  # strict: a missing answer is wrong
     generation: Mapping[str, Any] = field(default_factory=dict)  # replaces the model's beam search
     chunk: Size = 64  # regions encoded at once in evaluation
-    amp: bool = False  # mixed precision; on a CPU only in bf16
+    dtype: Dtype = "auto"  # number formats of answers, by the device; see NumberFormats
+    amp: bool = False  # mixed precision in training; on a CPU only in bf16
     amp_dtype: Literal["fp16", "bf16"] = "fp16"
     max_grad_norm: float = Field(default=0.0, ge=0)  # 0: no clipping, as in the released code
 
@@ -73,6 +74,7 @@ class RunSettings(TaskSettings):
     resume_in_place: bool = False  # continue in the folder of that checkpoint
     load_ckpt_path: Optional[Files] = None  # take weights from these checkpoints
     keep_checkpoints: bool = False  # keep a checkpoint of every epoch
+    save_freq: int = Field(default=0, ge=0)  # batches between checkpoints within an epoch; 0: none
     # set by the launcher
     distributed: bool = False
     world_size: Size = 1

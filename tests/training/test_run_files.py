@@ -11,6 +11,7 @@ import torch
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.models.precision import number_formats
 from lavis_dynrefer.training.checks.file_checks import check_file
 from lavis_dynrefer.training.launch import launch
 from lavis_dynrefer.training.run_config import load_run_config
@@ -102,7 +103,9 @@ def test_evaluations_use_the_settings_of_the_released_code(name):
     config = load_run_config(name)
 
     assert config.run_cfg.protocol_mode == "official"
-    assert not config.run_cfg.amp
+    assert (config.run_cfg.amp, config.run_cfg.dtype) == (False, "auto")
+    assert number_formats(config.run_cfg.dtype, "cuda", (9, 0)).name == "released"
+    assert number_formats(config.run_cfg.dtype, "cpu").name == "float32"
     for dataset in config.datasets_cfg.values():
         views = dataset.vis_processor.eval
         assert (views.policy, views.hash, views.num_views) == ("image", "official", 3)
