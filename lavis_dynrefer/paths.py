@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from lavis_dynrefer.errors import MissingFileError
@@ -29,13 +30,14 @@ def lavis_extension_path() -> str:
     return str(_PACKAGE / "host" / "lavis_extension")
 
 
-def cache_dir() -> Path:
-    """Folder for downloaded and derived files; created on first use.
+def cache_dir(*, create: bool = True) -> Path:
+    """Folder for downloaded and derived files; created unless only its name is wanted.
 
     Default: ~/.cache/lavis_dynrefer; the environment variable DYNREFER_CACHE overrides it.
     """
     folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lavis_dynrefer").expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    if create:
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -61,6 +63,22 @@ def resource_path(name: str | os.PathLike[str], *, key: str) -> Path:
     if path is None:
         raise MissingFileError(f"{key}: no file {str(name)!r}, here or in the package")
     return path
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename a file over another one, at once; on Windows wait until nobody reads that one.
+
+    Raises:
+        OSError: the folder may not be written, or the file is still open after six seconds.
+    """
+    for pause in (0.05, 0.2, 1, 2, 3, None):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if os.name != "nt" or pause is None:
+                raise
+            time.sleep(pause)
 
 
 def _beside_or_inside(folder: str) -> Path:

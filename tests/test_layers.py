@@ -14,7 +14,7 @@ PACKAGE = "lavis_dynrefer"
 
 # Lowest first; a room is a module or a folder right below the package.
 FLOORS = (
-    ("errors", "settings", "config", "structures", "paths", "images"),
+    ("errors", "settings", "config", "structures", "paths", "cores", "images"),
     ("vocab", "views", "metrics", "formats", "pages"),
     ("questions",),
     ("models", "detectors"),

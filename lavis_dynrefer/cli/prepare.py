@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, source_from
 from lavis_dynrefer.cli.model_arguments import at_least
+from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.vocab import TAG_METHODS, build_pos_tagger
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         type=at_least(1),
-        default=os.cpu_count() or 1,
+        default=available_cores(),
         help="worker processes for tagging",
     )
     parser.add_argument(
@@ -77,7 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         if arguments.tags:
             _prepare_tags(arguments, source, region_sets, console, progress)
+        problems = source.grading_problems(region_sets)
     _print_manifest(folder, console)
+    for problem in problems:
+        console.print(f"warning: {problem}", soft_wrap=True, highlight=False, markup=False)
     return 0
 
 

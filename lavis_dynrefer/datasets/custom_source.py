@@ -84,16 +84,22 @@ class Custom(RegionSource):
         if unknown:
             raise DatasetError(f"evaluators: there is no split {unknown}")
         found = super().read(info, splits)
-        choices = {split: fitting_evaluator(part) for split, part in found.items()}
+        self.choose_evaluators(found)
+        return found
+
+    def choose_evaluators(self, region_sets: Mapping[str, RegionSet]) -> None:
+        """The evaluator that fits each split, told once where the config names none."""
+        info, known = self.info(), self._fitting
+        choices = {split: fitting_evaluator(part) for split, part in region_sets.items()}
         self._fitting = {split: choice.evaluator for split, choice in choices.items()}
         for split, choice in choices.items():
-            if split != TRAIN and info.evaluator is None and split not in info.evaluators:
+            is_named = info.evaluator is not None or split in info.evaluators
+            if split != TRAIN and not is_named and known.get(split) != choice.evaluator:
                 logger.info(
                     "split '%s' is graded by evaluator %s: %s; to choose another, set "
                     "`evaluators: {%s: NAME}`, one of %s",
                     *(split, *choice, split, ", ".join(EVALUATORS)),
                 )
-        return found
 
 
 def _named_files(info: CustomInfo) -> dict[str, str]:

@@ -178,7 +178,7 @@ class Synthetic(RegionSource):
     def images(self, info: build_info.SyntheticInfo) -> Path:
         """The folder of the scenes, in which splits have folders of their own."""
         name = f"synthetic-v{VERSION}-{info.world}-{info.scenes}-{info.seed}"
-        return Path(info.root).expanduser() if info.root else cache_dir() / name
+        return Path(info.root).expanduser() if info.root else cache_dir(create=False) / name
 
     def read(self, info: build_info.SyntheticInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
         """With `labels: truth`, tags are all true facts instead of those in the caption."""

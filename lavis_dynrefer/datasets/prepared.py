@@ -66,7 +66,7 @@ class RawDataset:
             {setting: str(path.absolute()) for setting, path in sorted(self.sources.items())},
         ]
         digest = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:10]
-        return cache_dir() / "prepared" / f"{self.dataset}-{self.type}-{digest}"
+        return cache_dir(create=False) / "prepared" / f"{self.dataset}-{self.type}-{digest}"
 
     def state(self) -> dict[str, Any]:
         """Fingerprint of the sizes and modification times of the files and image folders."""
@@ -117,6 +117,19 @@ def prepare(
     finally:
         lock.release()
     return {split: _open(folder, manifest, split, raw.images) for split in splits}
+
+
+def open_current(raw: RawDataset, splits: Sequence[str]) -> dict[str, RegionSet]:
+    """Those of the splits that the cache has, made from the raw files as they are now."""
+    folder = raw.default_folder()
+    try:
+        manifest = read_manifest(folder)
+        if not _is_current(manifest, raw.state()):
+            return {}
+        known = [split for split in splits if split in manifest["splits"]]
+        return {split: _open(folder, manifest, split, raw.images) for split in known}
+    except DatasetError:  # not prepared, or by another version
+        return {}
 
 
 def open_prepared(
@@ -170,9 +183,7 @@ def _manifest_in_use(raw: RawDataset, folder: Path) -> dict[str, Any]:
         except DatasetError as error:
             logger.info("%s; converting again", error)
         else:
-            present = {name: manifest["state"]["sources"].get(name) for name in state["sources"]}
-            same_images = state["images"] in (manifest["state"]["images"], [])
-            if present == state["sources"] and same_images:
+            if _is_current(manifest, state):
                 return manifest
             logger.info("%s: the raw files or the images have changed, converting again", folder)
         (folder / MANIFEST).unlink()
@@ -186,6 +197,12 @@ def _manifest_in_use(raw: RawDataset, folder: Path) -> dict[str, Any]:
         "sources": {},
         "splits": {},
     }
+
+
+def _is_current(manifest: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Whether a folder was made from the raw files as they are now; files may be gone."""
+    present = {name: manifest["state"]["sources"].get(name) for name in state["sources"]}
+    return present == state["sources"] and state["images"] in (manifest["state"]["images"], [])
 
 
 def _convert(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import lavis  # noqa: F401  first, for threads
 from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
 
+from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.datasets.build_info import RegionInfo
 from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
 from lavis_dynrefer.datasets.region_dataset import RegionDataset, RegionTags
@@ -110,8 +110,8 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
             if isinstance(regions, RegionTable) and (
                 method != TAG_METHODS[0] or tags_path(regions, tag_list, method).exists()
             ):
-                processes = os.cpu_count() or 1
-                table = prepare_tags(regions, tag_list, method, processes=processes)
+                # All ranks come here: one works with all cores, and the others wait for it.
+                table = prepare_tags(regions, tag_list, method, processes=available_cores())
                 return RegionTags(tag_list, table=table)
             return RegionTags(tag_list, tagger=build_tagger(method, tag_list))
         except (ValueError, ImportError) as error:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from lavis_dynrefer.datasets.tables import columns_of, numbers
 from lavis_dynrefer.structures import RegionRecord, RegionSet
@@ -17,6 +18,16 @@ def captions_of(region_set: RegionSet) -> Iterator[str]:
     """The captions of all regions that have one."""
     chunks = columns_of(region_set.regions)["caption"].chunks
     return (caption for chunk in chunks for caption in chunk.drop_null().to_pylist())
+
+
+def sample_captions(region_set: RegionSet, limit: int) -> tuple[list[str], int]:
+    """At most `limit` captions, evenly from the whole split, and how many it has."""
+    captions = columns_of(region_set.regions)["caption"]
+    if captions.null_count:
+        captions = captions.drop_null()
+    total = len(captions)
+    rows = np.arange(0, total, max(-(-total // limit), 1))
+    return captions.take(pa.array(rows)).to_pylist(), total
 
 
 def tags_of(region_set: RegionSet) -> set[str]:

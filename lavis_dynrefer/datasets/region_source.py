@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import ControlSettings
 from lavis_dynrefer.datasets.build_info import RegionInfo
-from lavis_dynrefer.datasets.prepared import RawDataset, open_prepared, prepare
+from lavis_dynrefer.datasets.evaluator_choice import grading_problem
+from lavis_dynrefer.datasets.prepared import RawDataset, open_current, open_prepared, prepare
 from lavis_dynrefer.datasets.region_sets import captions_of
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, RawFile
-from lavis_dynrefer.datasets.sources.region_collector import Stores
+from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores
 from lavis_dynrefer.datasets.tables import RegionTable
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.settings import from_mapping
@@ -66,6 +68,20 @@ class RegionSource:
         del split
         return self.default_evaluator
 
+    def choose_evaluators(self, region_sets: Mapping[str, RegionSet]) -> None:
+        """Let `evaluator_of` follow from the data; most datasets have their own evaluator."""
+
+    def grading_problems(self, region_sets: Mapping[str, RegionSet]) -> list[str]:
+        """Why splits cannot be graded by their evaluators; those to train on are not graded."""
+        self.choose_evaluators(region_sets)
+        own = self.info().evaluator
+        problems = [
+            grading_problem(region_set, own or self.evaluator_of(split))
+            for split, region_set in region_sets.items()
+            if split != TRAIN
+        ]
+        return [problem for problem in problems if problem is not None]
+
     def sources(self, info: Any) -> dict[str, Path]:
         """Setting -> raw file of annotations."""
         return self._paths(info, self.files)
@@ -104,6 +120,20 @@ class RegionSource:
         # A name below a root that is not set is the default; the manifest knows the folder.
         is_given = storage and (info.root or Path(storage).expanduser().is_absolute())
         return open_prepared(info.prepared, splits, self.images(info) if is_given else None)
+
+    def read_prepared(self) -> dict[str, RegionSet]:
+        """The splits selected by the config that are prepared already; nothing is converted.
+
+        Raises:
+            DatasetError: an unknown key or split, or raw files whose place is not known.
+        """
+        info = self.info()
+        splits = self.splits(info)
+        if info.prepared is not None:
+            return self.read(info, splits)
+        found = open_current(self.raw(info), splits)
+        self.choose_evaluators(found)
+        return found
 
     @classmethod
     def default_config_path(cls, type: str = "default") -> str:
@@ -204,16 +234,21 @@ def default_yaml(name: str, *types: str) -> dict[str, str]:
 
 
 def frequent_tags(train: RegionSet) -> list[str]:
-    """A tag list from the training captions; saved next to the tables of a prepared split."""
+    """A tag list from the training captions; saved next to the tables of a prepared split.
+
+    Of the processes that ask for it at once, one makes it and the others read it.
+    """
     regions = train.regions
     if not isinstance(regions, RegionTable):
         return tag_list_of(train, size=1000, min_count=1)
     kept = regions.path.with_name("frequent_words.txt")
     if not kept.exists():
-        names = tag_list_of(train, size=1000, min_count=1)
-        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}")
-        unfinished.write_text("\n".join(names), encoding="utf-8")
-        os.replace(unfinished, kept)
+        with FileLock(kept.with_name(f".{kept.name}.lock")):
+            if not kept.exists():
+                names = tag_list_of(train, size=1000, min_count=1)
+                unfinished = kept.with_name(f"{kept.name}.unfinished")
+                unfinished.write_text("\n".join(names), encoding="utf-8")
+                os.replace(unfinished, kept)
     return load_names(kept)
 
 

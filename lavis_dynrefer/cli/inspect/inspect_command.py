@@ -6,13 +6,13 @@ dynrefer inspect vg --root /data/vg --split val --check-images decode
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, read_splits, source_from
 from lavis_dynrefer.cli.model_arguments import at_least
+from lavis_dynrefer.cores import available_cores
 
 if TYPE_CHECKING:
     from lavis_dynrefer.datasets.region_source import RegionSource
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         type=at_least(1),
-        default=os.cpu_count() or 1,
+        default=available_cores(),
         help="worker processes for --check-images",
     )
 
@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     warnings = []
     if not folder.is_dir():
         warnings.append(f"There is no folder {folder}: only annotation statistics are reported.")
+    warnings += [f"{problem}." for problem in source.grading_problems(region_sets)]
     for text in warnings:
         console.print(f"warning: {text}", soft_wrap=True, highlight=False)
     kind = str(source.config.type).replace("default", "")

@@ -29,6 +29,7 @@ from lavis_dynrefer.datasets.sources.custom_checks import (
     rows_of,
 )
 from lavis_dynrefer.datasets.sources.custom_labels import Labels
+from lavis_dynrefer.datasets.sources.image_turns import ImageTurns
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, read_json
 from lavis_dynrefer.datasets.sources.region_collector import (
     TRAIN,
@@ -37,7 +38,7 @@ from lavis_dynrefer.datasets.sources.region_collector import (
     in_memory,
 )
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.decoding import IMAGE_ERRORS, image_size
+from lavis_dynrefer.images.decoding import IMAGE_ERRORS
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ def read_custom(
             detail = f"image {image_id} has no readable annotation"
             collector.leave_out("no_regions", detail, image_id)
     listed.sizes.finish(source)
+    listed.turns.finish(source, collector)
     check_boxes(boxes, source)
     found = collector.finish(
         attributes=labels.attributes if counts["attributes"] else (),
@@ -120,6 +122,7 @@ def _collect(
         collector.leave_out("unreadable_record", f"annotation {shown(brief)}: {error}", None)
         return
     boxes.add(box, image)
+    images.turns.add_box(box, image)
     if labels.given_attributes(row) is not None and region.attributes is None:
         collector.note("unreadable_attributes")
     counts.update(key for key, value in fields.items() if value)
@@ -157,6 +160,7 @@ class _CustomImages(ImageRows):
     def __init__(self, rows: Mapping[int, Row], folder: ImageFolder) -> None:
         super().__init__(rows, folder)
         self.sizes = SizeCheck()
+        self.turns = ImageTurns()
         self.used: set[int] = set()
 
     def get(self, image_id: int) -> ImageRecord:
@@ -185,7 +189,7 @@ class _CustomImages(ImageRows):
         if annotated and self.sizes.total >= SIZES_CHECKED:
             return ImageRecord(image_id, path, *annotated)
         try:
-            actual = image_size(path)
+            actual = self.turns.measure(image_id, path)
         except IMAGE_ERRORS as error:
             if annotated:  # found again when the image is needed, and `on_error` decides
                 return ImageRecord(image_id, path, *annotated)

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.hugging_face import loading
+from lavis_dynrefer.models.texts.lost_text import LostText, count_lost, lost_of_rows
 from lavis_dynrefer.paths import find_resource, resource_path
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -73,6 +74,10 @@ class FileTokenizer:
         start = torch.full((len(ids), 1), self._tokenizer.bos_token_id)
         return torch.cat([start, ids], dim=1)
 
+    def lost(self, texts: Sequence[str]) -> LostText:
+        """What `__call__` loses of texts."""
+        return count_lost(texts, self._tokenizer, self._context_length - 2)  # start and end
+
 
 class ClipTokenizer:
     """CLIP's byte-pair encoding, from LAVIS.
@@ -100,6 +105,10 @@ class ClipTokenizer:
             ids = [self._start_id, *ids, self.end_id]
             row[: len(ids)] = torch.tensor(ids)
         return rows
+
+    def lost(self, texts: Sequence[str]) -> LostText:
+        """As `FileTokenizer`; every byte is known."""
+        return lost_of_rows(texts, list(map(self._encode, texts)), self._context_length - 2)
 
 
 def build_text_tokenizer(name: str, *, context_length: int) -> FileTokenizer | ClipTokenizer:

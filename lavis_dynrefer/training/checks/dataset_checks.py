@@ -45,7 +45,7 @@ def check_dataset(name: str, section: Section) -> Findings:
     yield from wrong
     if info is None:
         return
-    source = _source(name, section)
+    source = source_of(name, section)
     try:
         known = source.available_splits()
     except DatasetError as error:
@@ -108,7 +108,7 @@ def evaluators_by_split(name: str, section: Section) -> dict[str, str | None]:
 
     The dataset is one of ours without findings.
     """
-    source = _source(name, section)
+    source = source_of(name, section)
     info = source.info()
     by_data = hasattr(info, "evaluators")  # the user's own annotations: what fits them
     return {
@@ -141,7 +141,8 @@ def check_expected(expected: Expected, evaluators: Mapping[str, str | None]) -> 
             yield Finding(problem + more, fatal=not group, stops=False)
 
 
-def _source(name: str, section: Section) -> RegionSource:
+def source_of(name: str, section: Section) -> RegionSource:
+    """The source of a dataset of ours in a config."""
     defaults = {"data_type": "images", "type": "default", "build_info": {}}
     given = {key: value for key, value in section.items() if value is not None}
     return dataset_class(name)(OmegaConf.create({**defaults, **given}))

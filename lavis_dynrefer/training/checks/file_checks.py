@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import MODELS
 from lavis_dynrefer.errors import choice_problem
+from lavis_dynrefer.training.checks.data_checks import check_prepared
 from lavis_dynrefer.training.checks.dataset_checks import check_dataset, is_ours
 from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
 from lavis_dynrefer.training.checks.model_checks import check_model
@@ -34,7 +35,11 @@ def check_file(name: str, options: Sequence[str] = ()) -> list[Finding]:
                 return list(_check_model_file(OmegaConf.to_container(content, resolve=True)))
             if set(content) == {"datasets"}:
                 return list(_check_dataset_file(OmegaConf.to_container(content, resolve=True)))
-            return list(check_run(load_run_config(name, options)))
+            config = load_run_config(name, options)
+            findings = list(check_run(config))
+            if not any(finding.fatal for finding in findings):
+                findings += check_prepared(config)
+            return findings
     except LaunchError as error:
         return list(each(str(error).splitlines()))
 
