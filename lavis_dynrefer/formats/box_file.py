@@ -6,30 +6,43 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.errors import InputError, MissingFileError
-from lavis_dynrefer.formats.coco_json import read_coco_boxes
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.coco_json import read_coco_boxes, read_coco_categories
 from lavis_dynrefer.formats.csv_table import read_csv_boxes
-from lavis_dynrefer.formats.jsonl import parse_json, read_own_boxes
-from lavis_dynrefer.formats.region_boxes import BoxFile, read_box_list
+from lavis_dynrefer.formats.jsonl import read_own_boxes
+from lavis_dynrefer.formats.reading.box_units import unit_problem
+from lavis_dynrefer.formats.reading.faults import Faults
+from lavis_dynrefer.formats.reading.json_text import parse_json
+from lavis_dynrefer.formats.reading.strict_values import whole_number
+from lavis_dynrefer.formats.reading.text_file import read_text
+from lavis_dynrefer.formats.region_boxes import (
+    DEFAULT_FORMAT,
+    BoxFile,
+    ImageBoxes,
+    is_record,
+    read_records,
+)
+
+_EXPECTED = "json or csv"
 
 
 def read_box_file(
     path: str | Path,
     *,
     format: str | None = None,
-    normalised: bool | None = None,
+    units: str | None = None,
     images: str | Path | None = None,
 ) -> BoxFile:
     """Read a file of boxes.
 
     It may be COCO json (an annotation without bbox gets the box of its segmentation), a COCO list
-    of results, a result of `dynrefer predict`, a json list of boxes, a json object image -> boxes,
-    or csv with a header.
+    of results, a result of `dynrefer predict`, a json list of boxes or of records that name their
+    images, a json object image -> boxes, or csv with a header.
 
     Args:
         path: the file.
         format: "xyxy" or "xywh", if the file does not say; by default "xywh" for COCO, else "xyxy".
-        normalised: as in `pixel_boxes`.
+        units: of the numbers, one of `UNITS`, if the file does not say.
         images: COCO json with the images of a COCO list of results.
 
     Raises:
@@ -37,63 +50,87 @@ def read_box_file(
             `format`; names the record and the cure.
         MissingFileError: there is no such file.
     """
+    if units is not None and (problem := unit_problem("units", units)):
+        raise InputError(problem)
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(path, _EXPECTED)
     try:
-        return _box_file(path, text, format, normalised, images)
+        if not text.strip():
+            raise InputError(f"it is empty; expected {_EXPECTED}")
+        return _box_file(path, text, format, units, images)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
 def _box_file(
-    path: Path, text: str, format: str | None, normalised: bool | None, images: str | Path | None
+    path: Path, text: str, format: str | None, units: str | None, images: str | Path | None
 ) -> BoxFile:
     if text.lstrip()[:1] not in ("[", "{"):
         entries, found = read_csv_boxes(text)
-        if format not in (None, found):
-            raise InputError(f"its columns say {found}, not {format}")
-        return BoxFile(path, entries, found, normalised)
+        return BoxFile(path, entries, _agreed(format, found, "its columns"), units)
     document = parse_json(text)
-    if _first_has("regions", document):
-        if format == "xywh" or normalised:
+    rows = document if isinstance(document, list) else [document]
+    if _first_has("regions", rows):
+        if format == "xywh" or units not in (None, "pixels"):
             raise InputError("the boxes of dynrefer predict are xyxy in pixels")
-        return BoxFile(path, read_own_boxes(document), "xyxy", False)
-    if isinstance(document, Mapping) and {"annotations", "images"} <= set(document):
-        listed, annotations = document["images"], document["annotations"]
-    elif _first_has("image_id", document):
-        listed, annotations = _images_of(images), document
-    else:
-        by_name = document if isinstance(document, Mapping) else {"": document}
-        entries = {name: read_box_list(rows, name) for name, rows in by_name.items()}
-        return BoxFile(path, entries, format or "xyxy", normalised)
+        entries, categories = read_own_boxes(rows)
+        return BoxFile(path, entries, "xyxy", "pixels", categories)
+    coco = _coco(document, images)
+    if coco is None:
+        entries, said = _listed(document)
+        return BoxFile(path, entries, _agreed(format, said, "its keys"), units)
     format = format or "xywh"
-    return BoxFile(path, read_coco_boxes(annotations, listed, format), format, normalised)
+    faults = Faults()
+    entries = read_coco_boxes(coco["annotations"], coco["images"], format, faults)
+    categories = read_coco_categories(coco.get("categories"))
+    return BoxFile(path, entries, format, units, categories, faults.sentences())
+
+
+def _agreed(asked: str | None, said: str | None, what: str) -> str:
+    if asked and said and asked != said:
+        raise InputError(f"{what} say {said}, not {asked}")
+    return asked or said or DEFAULT_FORMAT
+
+
+def _coco(document: Any, images: str | Path | None) -> Mapping[str, Any] | None:
+    """A document in COCO's layout, or a list of results with its images; None for others."""
+    if isinstance(document, Mapping):
+        return document if {"annotations", "images"} <= set(document) else None
+    if not _first_has("image_id", document):
+        return None
+    if images is not None:
+        path = Path(images)
+        listed = parse_json(read_text(path, "COCO json"))
+        if not isinstance(listed, Mapping) or "images" not in listed:
+            raise InputError(f"{path}: expected COCO json with a list of images")
+        return {**listed, "annotations": document}
+    try:
+        whole_number(document[0]["image_id"])
+    except InputError:
+        return None  # names, which need no list
+    raise InputError(
+        "a COCO list of results has ids of images and no names; "
+        "name the COCO json with those images (--images-json)"
+    )
+
+
+def _listed(document: Any) -> tuple[dict[str, ImageBoxes], str | None]:
+    """Boxes of a list, of one record, or of an object image -> list, and their format if said."""
+    if isinstance(document, list):
+        return read_records(document)
+    if is_record(document):
+        return read_records([document])
+    entries: dict[str, ImageBoxes] = {}
+    formats = set()
+    for name, rows in document.items():
+        found, said = read_records(rows, name)
+        entries.update(found)
+        formats.add(said)
+    if len(formats - {None}) > 1:
+        raise InputError("the keys of some records say xyxy, those of others xywh")
+    return entries, next(iter(formats - {None}), None)
 
 
 def _first_has(key: str, rows: Any) -> bool:
     is_list = isinstance(rows, Sequence) and len(rows) > 0
     return is_list and isinstance(rows[0], Mapping) and key in rows[0]
-
-
-def _images_of(path: str | Path | None) -> Any:
-    if path is None:
-        raise InputError(
-            "a COCO list of results has ids of images and no names; "
-            "name the COCO json with those images (--images-json)"
-        )
-    document = parse_json(_read_text(Path(path)))
-    if not isinstance(document, Mapping) or "images" not in document:
-        raise InputError(f"{path}: expected COCO json with a list of images")
-    return document["images"]
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise MissingFileError(f"no file of boxes {path}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected json or csv, this is not text ({error})") from error
-    if not text.strip():
-        raise InputError(f"{path} is empty; expected json or csv")
-    return text

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TextIO
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.image_names import ANY_SUFFIX
 from lavis_dynrefer.formats.image_result import ImageResult, RegionId, top_category
-from lavis_dynrefer.formats.region_boxes import ImageBoxes
+from lavis_dynrefer.formats.reading.records import CORNERS, KeyedRow, image_size, plain_key
+from lavis_dynrefer.formats.region_boxes import DEFAULT_FORMAT, Grouping, ImageBoxes
 from lavis_dynrefer.structures import RegionPrediction
 
-_CORNERS = ("x1", "y1", "x2", "y2")
-_PLACE = ("image", "path", "width", "height", "image_id", "region", *_CORNERS)
+_PLACE = ("image", "path", "width", "height", "image_id", "region", *CORNERS)
 _ANSWERS = ("caption", "caption_score", "category", "tags", "tag_scores")
-
-# Column names that are read.
-_IMAGE = ("image", "picture", "file_name", "filename", "image_path", "path")
-_ID = ("id", "region", "region_id")
-_BOX_COLUMNS: dict[tuple[str, ...], str] = {
-    _CORNERS: "xyxy",
-    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
-    ("x", "y", "w", "h"): "xywh",
-    ("x", "y", "width", "height"): "xywh",
-}
 
 
 def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
@@ -57,26 +49,35 @@ def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
 def read_csv_boxes(text: str) -> tuple[dict[str, ImageBoxes], str]:
     """Read the boxes of a table with a header; cells are separated by comma, semicolon or tab.
 
+    Rows without any number are images without regions, and blank rows are skipped. Columns such as
+    width and height are the size of the image, unless they belong to the box.
+
     Returns:
         Image name -> boxes, and their format, "xyxy" or "xywh".
 
     Raises:
         InputError: no header with known columns, or an invalid line; names it.
     """
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    images: dict[str, ImageBoxes] = {}
+    file = io.StringIO(text, newline="")
+    first = file.readline()
+    said = re.fullmatch(r'\s*"?sep=(.)"?\s*', first, re.IGNORECASE)  # of Excel
+    if not said:
+        file.seek(0)
+    delimiter = said[1] if said else max(",;\t", key=first.count)
+    rows = csv.reader(file, delimiter=delimiter, strict=True)
+    grouping = Grouping()
     try:
-        columns = {name.strip().lower(): name for name in rows.fieldnames or () if name}
-        image, corners, region_id = _columns(columns)
-        for row in rows:
-            if not row[image]:
-                raise InputError(f"line {rows.line_num}: no {image}")
-            entry = images.setdefault(row[image], ImageBoxes())
-            entry.add(_box(row, corners, rows.line_num), _id(row[region_id] if region_id else None))
+        header = [cell.strip() for cell in next(rows, [])]
+        columns = _columns(header)
+        for cells in rows:
+            if any(cell.strip() for cell in cells):
+                try:
+                    _add_row(header, cells, columns, grouping)
+                except InputError as error:
+                    raise InputError(f"line {rows.line_num + bool(said)}: {error}") from error
     except csv.Error as error:
-        raise InputError(f"line {rows.reader.line_num}: {error}") from error
-    return images, _BOX_COLUMNS[tuple(column.strip().lower() for column in corners)]
+        raise InputError(f"line {rows.line_num + bool(said)}: {error}") from error
+    return grouping.images, columns.format or DEFAULT_FORMAT
 
 
 def _place(result: ImageResult, number: RegionId, region: RegionPrediction) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def _place(result: ImageResult, number: RegionId, region: RegionPrediction) -> d
         "height": result.height,
         "image_id": result.image_id,
         "region": number,
-        **dict(zip(_CORNERS, region.box)),
+        **dict(zip(CORNERS, region.box)),
     }
 
 
@@ -111,26 +112,45 @@ def _joined(values: Iterable[Any]) -> str:
     return line.getvalue()
 
 
-def _columns(columns: Mapping[str, str]) -> tuple[str, Sequence[str], str | None]:
-    """The columns of image, corners and id, as the file spells them."""
-    image = next((columns[name] for name in _IMAGE if name in columns), None)
-    corners = next((names for names in _BOX_COLUMNS if set(names) <= set(columns)), None)
-    if image is None or corners is None:
+def _columns(header: Sequence[str]) -> KeyedRow:
+    """The columns of image, box, size and id, as the file spells them."""
+    columns = KeyedRow(header)
+    if columns.image is None or columns.format is None:
         raise InputError(
             "expected json, or csv with a header line such as "
-            f"image,x1,y1,x2,y2 or image,x,y,w,h; got {', '.join(columns.values()):.120}"
+            f"image,x1,y1,x2,y2 or image,x,y,w,h; got {', '.join(header):.120}"
         )
-    region_id = next((columns[name] for name in _ID if name in columns), None)
-    return image, [columns[name] for name in corners], region_id
+    return columns
 
 
-def _box(row: Mapping[str, str], corners: Sequence[str], line: int) -> list[float]:
-    cells = [row[column] for column in corners]
+def _add_row(
+    header: Sequence[str], cells: Sequence[str], columns: KeyedRow, grouping: Grouping
+) -> None:
+    if any(cell.strip() for cell in cells[len(header) :]):
+        raise InputError(
+            f"expected {len(header)} cells, got {len(cells)}; if commas separate cells, write "
+            "numbers with a point"
+        )
+    row = {name: cell.strip() for name, cell in zip(header, cells)}
+    name = row.get(columns.image, "")
+    if not name:
+        raise InputError(f"no {columns.image}")
+    if plain_key(columns.image) == "imageid" and "." not in name:
+        name += ANY_SUFFIX
+    entry = grouping.entry(name, "a line")
+    entry.set_size(image_size(row, columns))
+    numbers = [row.get(column, "") for column in columns.corners]
+    if any(numbers):
+        entry.add(_box(numbers, columns.corners), _id(row.get(columns.id)))
+
+
+def _box(cells: Sequence[str], corners: Sequence[str]) -> list[float]:
     try:
         return [float(cell) for cell in cells]
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
+        cure = "; write numbers with a point" if any("," in cell for cell in cells) else ""
         raise InputError(
-            f"line {line}: expected numbers in {', '.join(corners)}, got {cells}"
+            f"expected numbers in {', '.join(corners)}, got {list(cells)}{cure}"
         ) from error
 
 

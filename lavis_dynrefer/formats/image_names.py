@@ -3,7 +3,8 @@
 The name in a file and the name on the disk come from different systems. These are the same name:
 both slashes; "./" in front; accents in one or two characters (NFC, NFD); "%20" for a blank; the
 address of an annotation tool or of a bucket, which ends in the name; the eight hexadecimal digits
-that Label Studio puts in front of uploads; and, if no other name fits, upper and lower case.
+that Label Studio puts in front of uploads; and, if no other name fits, upper and lower case. Names
+without a suffix are read as "NAME.*", a file of any suffix, where the format has no suffixes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _DRIVE = re.compile(r"[a-z]:[/\\]", re.IGNORECASE)
 _UPLOAD_MARK = re.compile(r"[0-9a-f]{8}-(?=.)")
 _MEDIA = ("data", "media")  # folders of Label Studio's server
 _LOCAL_FILES = "?d="  # of Label Studio; the path of a file below the server's document root
+ANY_SUFFIX = ".*"
 _MOST_COMPARED = 20_000  # names, for a hint in an error
 
 
@@ -70,6 +72,15 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
+def without_suffix(name: str) -> str:
+    """A file name without its suffix.
+
+    >>> without_suffix("a.b.jpg"), without_suffix("a.*"), without_suffix("a")
+    ('a.b', 'a', 'a')
+    """
+    return name.rpartition(".")[0] or name
+
+
 def folded_parts(name: str) -> tuple[str, ...]:
     """`name_parts`, each as `fold` makes it."""
     return tuple(map(fold, name_parts(name)))
@@ -95,7 +106,7 @@ def match_names(entries: Iterable[str], images: Mapping[str, str]) -> dict[str, 
     entries = list(entries)
     owners: dict[str, str] = {}  # entry -> image
     matched: dict[str, str] = {}
-    for spelling in (_as_written, _as_read, _as_folded):
+    for spelling, of_images in _LEVELS:
         by_base: dict[str, list[tuple[tuple[str, ...], str]]] = {}
         for entry in entries:
             if entry not in owners:
@@ -105,7 +116,7 @@ def match_names(entries: Iterable[str], images: Mapping[str, str]) -> dict[str, 
         for name, path in images.items() if by_base else ():
             if name in matched:
                 continue
-            found = _closest(spelling(name)[0], spelling(path)[0], by_base)
+            found = _closest(of_images(name)[0], of_images(path)[0], by_base)
             if len(found) > 1 or (found and found[0] in taken):
                 one, other = found if len(found) > 1 else (name, taken[found[0]])
                 raise InputError(
@@ -130,8 +141,8 @@ def near_name(name: str, known: Iterable[str]) -> str | None:
     bases = {fold(name_parts(text)[-1]): text for text in reversed(listed)}
     if base in bases:
         return bases[base]
-    stems = {key.rpartition(".")[0] or key: text for key, text in bases.items()}
-    stem = base.rpartition(".")[0] or base
+    stems = {without_suffix(key): text for key, text in bases.items()}
+    stem = without_suffix(base)
     if stem in stems:
         return stems[stem]
     close = difflib.get_close_matches(base, list(bases), n=1, cutoff=0.8)
@@ -168,6 +179,23 @@ def _as_read(name: str) -> list[tuple[str, ...]]:
 
 def _as_folded(name: str) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(tuple(map(fold, parts)) for parts in _as_read(name)))
+
+
+def _as_stems(name: str) -> list[tuple[str, ...]]:
+    return [(*parts[:-1], without_suffix(parts[-1])) for parts in _as_folded(name)]
+
+
+def _any_suffix(name: str) -> list[tuple[str, ...]]:
+    return _as_stems(name) if name.endswith(ANY_SUFFIX) else []
+
+
+# How entries are spelled, and images.
+_LEVELS = (
+    (_as_written, _as_written),
+    (_as_read, _as_read),
+    (_as_folded, _as_folded),
+    (_any_suffix, _as_stems),
+)
 
 
 def _closest(

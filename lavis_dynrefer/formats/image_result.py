@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import NamedTuple, Union
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.result_parts.region_masks import Mask
 from lavis_dynrefer.images.boxes import xyxy_to_xywh
 from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
 
 RegionId = Union[int, str]
 NO_CATEGORY = "region"  # label of regions without a requested category
 _OUTSTANDING = 1.2  # times the mean of a region's attribute scores, as in the released demo
+
+
+class Category(NamedTuple):
+    """A category of COCO json."""
+
+    id: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,11 @@ class ImageResult:
         regions: one prediction per region, boxes xyxy in pixels.
         ids: one id per region; by default 1, 2, ...
         image_id: its id in the user's own dataset, if it has one.
+        categories: one per region, see `OwnCategories`; empty without any.
+        masks: one per region, from the user's own dataset; empty without any.
 
     Raises:
-        InputError: the numbers of ids and regions differ.
+        InputError: the numbers of ids, categories or masks differ from that of the regions.
     """
 
     image: str
@@ -40,38 +50,18 @@ class ImageResult:
     regions: tuple[RegionPrediction, ...]
     ids: tuple[RegionId, ...] = ()
     image_id: int | None = None
+    categories: tuple[Category | None, ...] = ()
+    masks: tuple[Mask | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.ids:
             object.__setattr__(self, "ids", tuple(range(1, len(self.regions) + 1)))
         if len(self.ids) != len(self.regions):
             raise InputError(f"expected {len(self.regions)} ids, got {len(self.ids)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for json."""
-        return {
-            "image": self.image,
-            "path": self.path,
-            "width": self.width,
-            "height": self.height,
-            "image_id": self.image_id,
-            "regions": [
-                {"id": number, **region.to_dict()} for number, region in zip(self.ids, self.regions)
-            ],
-        }
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> ImageResult:
-        """Inverse of `to_dict`."""
-        return cls(
-            image=row["image"],
-            path=row["path"],
-            width=row["width"],
-            height=row["height"],
-            regions=tuple(RegionPrediction.from_dict(region) for region in row["regions"]),
-            ids=tuple(region["id"] for region in row["regions"]),
-            image_id=row["image_id"],
-        )
+        for name in ("categories", "masks"):
+            count = len(getattr(self, name))
+            if count not in (0, len(self.regions)):
+                raise InputError(f"expected {len(self.regions)} {name} or none, got {count}")
 
 
 def category_labels(region: RegionPrediction) -> list[str]:
@@ -114,13 +104,13 @@ def relative_box(result: ImageResult, region: RegionPrediction) -> Box:
     return xyxy_to_xywh((x1, y1, x2, y2))
 
 
-def distinct_ids(ids: Sequence[RegionId | None]) -> list[int]:
-    """The ids if they are distinct whole numbers above 0, else 1, 2, ...
+def distinct_ids(ids: Sequence[RegionId | None], *, first: int = 1) -> list[int]:
+    """The ids if they are distinct whole numbers from `first`, else 1, 2, ...
 
     >>> distinct_ids([7, 3]), distinct_ids([7, 7]), distinct_ids(["a", None])
     ([7, 3], [1, 2], [1, 2])
     """
-    whole = [number for number in ids if type(number) is int and number > 0]
+    whole = [number for number in ids if type(number) is int and number >= first]
     if len(whole) == len(ids) == len(set(whole)):
         return whole
     return list(range(1, len(ids) + 1))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Callable, TextIO, TypeVar
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import ImageResult
 from lavis_dynrefer.formats.json_stream import as_json, dump_list, replacing
+from lavis_dynrefer.formats.reading.json_text import parse_json, parse_value
+from lavis_dynrefer.formats.reading.records import Size, size_of
 from lavis_dynrefer.formats.region_boxes import ImageBoxes, read_box_list
+from lavis_dynrefer.formats.result_parts.result_rows import from_row, own_fields, own_row, to_row
+
+_Row = TypeVar("_Row")
 
 ROWS = "results.jsonl"
 
@@ -19,7 +24,7 @@ class ResultLog(Collection[ImageResult]):
     """A file of rows that survives an interruption at any time.
 
     An incomplete last row is dropped when the file is opened again. Of several rows of one image
-    the last one counts.
+    the last one counts. One log at a time may write to a file.
 
     Args:
         path: the file; created if it does not exist.
@@ -31,6 +36,7 @@ class ResultLog(Collection[ImageResult]):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._starts: dict[str, int] = {}  # image -> where its last row begins, in bytes
+        self._end = 0  # of the file
         self._superseded = False
         path.touch()
         self._read()
@@ -48,17 +54,35 @@ class ResultLog(Collection[ImageResult]):
         """Get the result of an image by name, or None."""
         return next(self._at([self._starts[image]])) if image in self._starts else None
 
+    def names(self) -> Iterable[str]:
+        """Names of the images that have a result."""
+        return self._starts.keys()
+
     def append(self, result: ImageResult) -> None:
-        """Write one row; it is passed to the system when this returns.
+        """Write one row; it is passed to the system when this returns, or not at all.
 
         Raises:
             ValueError: a number is not finite.
+            InputError: another program has changed the file.
+            OSError: the file cannot be written, for example because the disk is full.
         """
-        row = (as_json(result.to_dict()) + "\n").encode("utf-8", "backslashreplace")
-        with self.path.open("ab") as file:
-            start = file.seek(0, 2)
-            file.write(row)
+        row = (as_json(to_row(result)) + "\n").encode("utf-8", "backslashreplace")
+        with self.path.open("r+b", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            if start != self._end:
+                raise InputError(
+                    f"{self.path} was changed by another program during this run; "
+                    "run the same command again to continue"
+                )
+            try:
+                rest = memoryview(row)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except BaseException:
+                file.truncate(start)
+                raise
         self._remember(result.image, start)
+        self._end = start + len(row)
 
     def compact(self) -> None:
         """Remove the rows that later ones replaced."""
@@ -71,22 +95,34 @@ class ResultLog(Collection[ImageResult]):
         with self.path.open("rb") as file:
             for start in starts:
                 file.seek(start)
-                yield ImageResult.from_dict(_own_row(json.loads(file.readline())))
+                yield from_row(parse_value(file.readline()))
 
     def _read(self) -> None:
         self._starts, self._superseded = {}, False
         start = 0
         with self.path.open("r+b") as file:
             for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
+                is_whole = line.endswith(b"\n")
+                if is_whole and not line.strip():
+                    start += len(line)
+                    continue
+                try:
+                    result = from_row(parse_value(line))
+                except InputError as error:
+                    if is_whole:
+                        raise InputError(
+                            f"{self.path}: line {number}: {error}; remove this line, and the same "
+                            "command answers its image again"
+                        ) from error
                     file.truncate(start)
                     break
-                try:
-                    row = _own_row(_parsed(line))
-                except InputError as error:
-                    raise InputError(f"{self.path}: line {number}: {error}") from error
-                self._remember(row["image"], start)
+                self._remember(result.image, start)
                 start += len(line)
+                if not is_whole:  # as some editors leave it
+                    file.seek(start)
+                    start += file.write(b"\n")
+                    break
+        self._end = start
 
     def _remember(self, image: str, start: int) -> None:
         self._superseded |= image in self._starts
@@ -99,9 +135,12 @@ def read_results(path: str | Path) -> list[ImageResult]:
     Raises:
         InputError: the file is damaged or not ours; names the row.
     """
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        return [ImageResult.from_dict(row) for row in _own_rows(parse_json(text) if text else [])]
+        text = Path(path).read_text(encoding="utf-8-sig")
+        rows = parse_json(text) if text.strip() else []
+        return [_numbered(from_row, *row) for row in _rows(rows)]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected json, this is not text ({error})") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -109,70 +148,52 @@ def read_results(path: str | Path) -> list[ImageResult]:
 def write_jsonl(results: Collection[ImageResult], file: TextIO) -> None:
     """Write one line per image."""
     for result in results:
-        file.write(as_json(result.to_dict()) + "\n")
+        file.write(as_json(to_row(result)) + "\n")
 
 
 def write_json(results: Collection[ImageResult], file: TextIO) -> None:
     """Write one list of all rows."""
-    dump_list((result.to_dict() for result in results), file)
+    dump_list(map(to_row, results), file)
     file.write("\n")
 
 
-def read_own_boxes(rows: Any) -> dict[str, ImageBoxes]:
+def read_own_boxes(rows: Any) -> tuple[dict[str, ImageBoxes], dict[int, str]]:
     """Boxes of our own rows; of several rows of one image the last one counts.
+
+    Returns:
+        Image name -> boxes, and id -> name of the categories that came from another file.
 
     Raises:
         InputError: a row is not ours; names it.
     """
     images = {}
-    for row in _own_rows(rows):
+    categories: dict[int, str] = {}
+    for number, value in _rows(rows):
+        row = _numbered(own_row, number, value)
         entry = read_box_list(row["regions"], row["image"])
         image_id = row.get("image_id")
         entry.image_id = image_id if type(image_id) is int else None
+        entry.size = _numbered(_own_size, number, row)
+        given = [_numbered(own_fields, number, region) for region in row["regions"]]
+        entry.category_ids = [category.id if category else None for category, _ in given]
+        entry.masks = [mask for _, mask in given]
+        categories.update(category for category, _ in given if category)
         images[row["image"]] = entry
-    return images
+    return images, categories
 
 
-def parse_json(text: str) -> Any:
-    """Parse a json document, or json lines as a list; a single row of ours is a line.
-
-    Raises:
-        InputError: damaged json.
-    """
-    lines = text.rstrip().split("\n")  # other line ends may be part of a caption
-    if len(lines) == 1 or not lines[0].rstrip().endswith("}"):
-        lines = [text]
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(_parsed(line))
-        except InputError as error:
-            raise InputError(f"line {number}: {error}" if len(lines) > 1 else str(error)) from error
-    is_single_row = isinstance(rows[0], dict) and "regions" in rows[0]
-    return rows if len(rows) > 1 or is_single_row else rows[0]
+def _own_size(row: Any) -> Size | None:
+    """Width and height of the image of a row, in pixels."""
+    return size_of(row.get("width"), row.get("height"))
 
 
-def _parsed(text: str | bytes) -> Any:
+def _rows(document: Any) -> Iterable[tuple[int, Any]]:
+    return enumerate(document if isinstance(document, list) else [document], start=1)
+
+
+def _numbered(read: Callable[[Any], _Row], number: int, row: Any) -> _Row:
+    """Read a row; an error names its number."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"damaged json: {error}") from error
-
-
-def _own_rows(rows: Any) -> Iterator[Mapping[str, Any]]:
-    for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
-        try:
-            yield _own_row(row)
-        except InputError as error:
-            raise InputError(f"row {number}: {error}") from error
-
-
-def _own_row(row: Any) -> Mapping[str, Any]:
-    """Check a row; in older rows the image is called `picture`."""
-    if isinstance(row, dict):
-        if "image" not in row and "picture" in row:
-            row["image"] = row.pop("picture")
-        if isinstance(row.get("image"), str) and isinstance(row.get("regions"), list):
-            return row
-    shown = json.dumps(row)
-    raise InputError(f"expected a row of dynrefer predict with image and regions, got {shown:.80}")
+        return read(row)
+    except InputError as error:
+        raise InputError(f"row {number}: {error}") from error

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats.image_names import match_names
+from lavis_dynrefer.formats.image_names import match_names, name_parts
 from lavis_dynrefer.formats.image_result import RegionId
+from lavis_dynrefer.formats.reading.records import KeyedRow, Size, image_name, image_size
+from lavis_dynrefer.formats.reading.strict_values import finite_number
+from lavis_dynrefer.formats.result_parts.region_masks import Mask
+
+DEFAULT_FORMAT = "xyxy"
 
 
 @dataclass
@@ -21,19 +26,45 @@ class ImageBoxes:
         boxes: R rows of four numbers.
         ids: R ids; empty unless every box has one.
         image_id: id of the image in the file, if it has one.
+        category_ids: R ids of categories, or None where there is none; empty without any.
+        masks: R masks as in the file, or None where there is none; empty without any.
+        size: width and height of the image in pixels, if the file gives them.
     """
 
     boxes: list[Sequence[float]] = field(default_factory=list)
     ids: list[RegionId] = field(default_factory=list)
     image_id: int | None = None
+    size: Size | None = None
+    category_ids: list[int | None] = field(default_factory=list)
+    masks: list[Mask | None] = field(default_factory=list)
 
-    def add(self, box: Sequence[float], region_id: object = None) -> None:
+    def add(
+        self,
+        box: Sequence[float],
+        region_id: object = None,
+        *,
+        category_id: int | None = None,
+        mask: Mask | None = None,
+    ) -> None:
         """Add a box; the first box without an id drops the ids of all."""
         if isinstance(region_id, (int, str)) and len(self.ids) == len(self.boxes):
             self.ids.append(region_id)
         else:
             self.ids.clear()
         self.boxes.append(box)
+        self.category_ids.append(category_id)
+        self.masks.append(mask)
+
+    def set_size(self, size: Size | None) -> None:
+        """Note the size that the file gives.
+
+        Raises:
+            InputError: it gave another one before.
+        """
+        if size is not None and self.size not in (None, size):
+            one, other = self.size, size
+            raise InputError(f"the file gives two sizes for one image, {one} and {other}")
+        self.size = size or self.size
 
 
 @dataclass(frozen=True)
@@ -44,13 +75,17 @@ class BoxFile:
         path: the file.
         images: image name -> boxes; a single entry "" if the file names no image.
         format: "xyxy" or "xywh".
-        normalised: as in `pixel_boxes`.
+        units: one of `UNITS`; None if neither the file nor the caller says.
+        categories: id -> name of the categories in the file.
+        notes: sentences about what of the file is not used.
     """
 
     path: Path
     images: Mapping[str, ImageBoxes]
-    format: str
-    normalised: bool | None
+    format: str = DEFAULT_FORMAT
+    units: str | None = None
+    categories: Mapping[int, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def match(self, images: Mapping[str, str]) -> dict[str, ImageBoxes]:
         """Find the boxes of each image.
@@ -80,41 +115,145 @@ class BoxFile:
         return {name: self.images[entry] for name, entry in found.items()}
 
 
-def read_box_list(rows: Any, name: str) -> ImageBoxes:
-    """Read a list of boxes: four numbers each, or objects with `box` or `bbox` and maybe `id`.
+class Grouping:
+    """Groups boxes by the image that their records name.
+
+    Args:
+        images: image name -> boxes, so far.
+    """
+
+    def __init__(self, images: dict[str, ImageBoxes] | None = None) -> None:
+        self.images = {} if images is None else images
+        self._by_parts: dict[tuple[str, ...], ImageBoxes] = {}
+        self._where = ("", "")  # first record that names an image, and first that names none
+
+    def entry(self, name: str | None, where: str) -> ImageBoxes:
+        """The boxes of an image; spelled with other slashes it is the same.
+
+        Args:
+            name: None for the only image.
+            where: place of the record, for errors.
+
+        Raises:
+            InputError: some records name an image, others do not.
+        """
+        named, nameless = self._where
+        self._where = (named or where, nameless) if name else (named, nameless or where)
+        if all(self._where):
+            raise InputError(
+                f"{self._where[0]} names its image, {self._where[1]} names none; name the image "
+                "in every record or in none"
+            )
+        parts = name_parts(name or "")
+        if parts not in self._by_parts:
+            self._by_parts[parts] = self.images[name or ""] = ImageBoxes()
+        return self._by_parts[parts]
+
+
+def read_records(rows: Any, name: str = "") -> tuple[dict[str, ImageBoxes], str | None]:
+    """Read a list of boxes, each four numbers or an object, and group it by image.
+
+    An object has its box under `box`, `bbox`, `bbox_2d`, ..., several under `boxes`, or spread as
+    x1, y1, x2, y2 or x, y, width, height; and maybe `id`, the name of its image under any usual
+    key, and the size of its image. Without a box it is an image without regions.
 
     Args:
         rows: the list.
-        name: of the image, for errors.
+        name: of the image, if the file gives it for the whole list.
+
+    Returns:
+        Image name -> boxes, "" if no record names its image, and the format if the keys say it.
+
+    Raises:
+        InputError: a record is not a box, or only some name an image; names it.
+    """
+    if not isinstance(rows, list):
+        raise record_error(name or "the file", "a list of boxes", rows)
+    grouping, formats = Grouping(), dict[str, str]()
+    for number, row in enumerate(rows):
+        where = f"{name}[{number}]" if name else f"record {number}"
+        own_name, keys = None, None
+        if isinstance(row, Mapping):
+            keys = KeyedRow(row)
+            try:
+                own_name, size = image_name(row, keys), image_size(row, keys)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from error
+        if name and own_name and name_parts(own_name)[-1] != name_parts(name)[-1]:
+            raise InputError(f"{where} names another image, {own_name!r}")
+        entry = grouping.entry(name or own_name, where)
+        if keys is None:
+            boxes = [(row, None)]
+        else:
+            boxes = _boxes_in(row, keys, may_be_none=own_name is not None)
+            entry.set_size(size)
+        for box, format in boxes:
+            found = plain_box(box)
+            if found is None:
+                cure = "; one box is a list of one row" if plain_box(rows) else ""
+                raise record_error(where, "four numbers", row, cure)
+            entry.add(found, row.get(keys.id) if keys and keys.id is not None else None)
+            if format:
+                formats.setdefault(format, where)
+    if len(formats) > 1:
+        (one, here), (other, there) = formats.items()
+        raise InputError(f"the keys of {here} say {one}, those of {there} {other}")
+    if not rows:
+        grouping.entry(name or None, "the file")
+    return grouping.images, next(iter(formats), None)
+
+
+def is_record(value: Mapping[str, Any]) -> bool:
+    """Whether an object is one record, rather than image -> boxes."""
+    keys = KeyedRow(value)
+    has_box = keys.box is not None or keys.boxes is not None or keys.format is not None
+    return has_box and (keys.image is None or isinstance(value[keys.image], (str, Mapping)))
+
+
+def read_box_list(rows: Any, name: str) -> ImageBoxes:
+    """Read a list of boxes of one image, as in `read_records`.
 
     Raises:
         InputError: a row is not a box; names it.
     """
-    if not isinstance(rows, list):
-        raise record_error(name or "the file", "a list of boxes", rows)
-    found = ImageBoxes()
-    for number, row in enumerate(rows):
-        box, region_id = row, None
-        if isinstance(row, Mapping):
-            box, region_id = row.get("box", row.get("bbox")), row.get("id")
-        if not is_box(box):
-            cure = "; one box is a list of one row" if is_box(rows) else ""
-            where = f"{name}[{number}]" if name else f"record {number}"
-            raise record_error(where, "four numbers", row, cure)
-        found.add(box, region_id)
-    return found
+    return read_records(rows, name)[0][name]
 
 
-def is_box(value: Any) -> bool:
-    """Whether a json value is a list of four numbers."""
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) == 4
-        and all(type(number) in (int, float) for number in value)
-    )
+def plain_box(value: Any) -> list[float] | None:
+    """A json value as four numbers, some perhaps as texts; None if it is none. May hold NaN."""
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        return None
+    numbers: list[float] = []
+    for number in value:
+        if type(number) in (int, float):
+            numbers.append(number)
+            continue
+        try:
+            numbers.append(finite_number(number))
+        except InputError:
+            return None
+    return numbers
 
 
 def record_error(where: str, expected: str, got: Any, cure: str = "") -> InputError:
     """Describe an invalid record of a file."""
     shown = got if isinstance(got, str) else json.dumps(got, default=str)
     return InputError(f"{where}: expected {expected}, got {shown:.120}{cure}")
+
+
+def _boxes_in(
+    row: Mapping[str, Any], keys: KeyedRow, *, may_be_none: bool
+) -> list[tuple[Any, str | None]]:
+    """The boxes in a record, each with its format where the keys say it."""
+    if keys.box is not None:
+        box = row[keys.box]
+        if isinstance(box, Mapping):
+            inner = KeyedRow(box)
+            return [([box[key] for key in inner.corners], inner.format)]
+        return [] if may_be_none and box in (None, []) else [(box, None)]
+    if keys.boxes is not None:
+        boxes = row[keys.boxes]
+        return [(box, None) for box in boxes] if isinstance(boxes, list) else [(boxes, None)]
+    if keys.format is not None:
+        return [([row[key] for key in keys.corners], keys.format)]
+    return [(row, None)]

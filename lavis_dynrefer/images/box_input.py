@@ -129,7 +129,7 @@ def as_rows(values: Any, what: str, columns: int) -> Tensor:
         raise InputError(
             f"{what}: expected rows of {columns} numbers, got {values!r:.200}"
         ) from error
-    if rows.numel() == 0:
+    if rows.shape == (0,):  # an empty list; [[]] is a row without numbers
         return rows.reshape(0, columns)
     if rows.ndim != 2 or rows.shape[1] != columns:
         cure = "; a single one is a list of one row" if rows.shape == (columns,) else ""

@@ -92,6 +92,8 @@ def test_xyxy_is_rejected_as_xywh():
     [
         (BOX, r"expected shape \(R, 4\), got \(4,\); a single one is a list of one row"),
         ([[1, 2, 3]], r"expected shape \(R, 4\), got \(1, 3\)"),
+        ([[]], r"expected shape \(R, 4\), got \(1, 0\)"),
+        ([[], []], r"expected shape \(R, 4\), got \(2, 0\)"),
         ([[1, 2, 3, "x"]], "expected rows of 4 numbers"),
         ([[1, 2, 3], [1, 2, 3, 4]], "expected rows of 4 numbers"),
         (None, "expected"),

@@ -96,7 +96,12 @@ def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--normalised",
         action=argparse.BooleanOptionalAction,
-        help="boxes are fractions of the image, 0 to 1; --no-normalised: pixels, however small",
+        help="the same as --box-units fraction; --no-normalised: pixels, however small",
+    )
+    options.add_argument(
+        "--box-units",
+        choices=("pixels", "fraction", "percent", "thousandths"),
+        help="of --box and --boxes; without it pixels, but what looks like another unit is refused",
     )
     options.add_argument(
         "--images-json", type=Path, help="COCO json with the images of a COCO results list"

@@ -5,25 +5,33 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Callable
 
 from PIL import Image
 from torch import Tensor
 
-from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats import read_box_file
-from lavis_dynrefer.formats.region_boxes import ImageBoxes
+from lavis_dynrefer.errors import DynReferError, InputError
+from lavis_dynrefer.formats import ImageResult, read_box_file
+from lavis_dynrefer.formats.image_names import near_name
+from lavis_dynrefer.formats.reading.box_units import FULL_SIDE, UnitEvidence
+from lavis_dynrefer.formats.reading.records import Size
+from lavis_dynrefer.formats.region_boxes import BoxFile, ImageBoxes
+from lavis_dynrefer.formats.result_parts.own_categories import OwnCategories
+from lavis_dynrefer.formats.result_parts.region_masks import fits_image
 from lavis_dynrefer.images import pixel_boxes
+from lavis_dynrefer.images.decoding import IMAGE_ERRORS, image_size
 
 Detector = Callable[[Image.Image], Tensor]  # boxes (R, 4), xyxy in pixels
 _OPTIONS = {
     'format="xywh"': "--box-format xywh",
     'format="xyxy"': "--box-format xyxy",
-    "normalised=True": "--normalised",
-    "normalised=False": "--no-normalised",
+    "normalised=True": "--box-units fraction",
+    "normalised=False": "--box-units pixels",
 }
+_MEASURED = 50  # images, to tell the units of a file
 
 
 @dataclass(frozen=True)
@@ -33,14 +41,16 @@ class RegionFinder:
     Args:
         entries: name of an image -> its boxes.
         format: of these boxes.
-        normalised: see `pixel_boxes`.
+        units: of these boxes, one of `UNITS`; None is pixels, but fractions are an error.
         detect: finds boxes where there are no entries.
+        categories: those of the file that the boxes came from.
     """
 
     entries: Mapping[str, ImageBoxes] = field(default_factory=dict)
     format: str = "xyxy"
-    normalised: bool | None = None
+    units: str | None = None
     detect: Detector | None = None
+    categories: OwnCategories = field(default_factory=lambda: OwnCategories({}))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, name: str, image: Image.Image) -> Tensor:
@@ -55,11 +65,39 @@ class RegionFinder:
             boxes = self.detect(image)
         return pixel_boxes(boxes, image.size, normalised=False)
 
+    def annotated(self, result: ImageResult) -> ImageResult:
+        """The result with what the user's own file says of its image and regions beside the boxes.
+
+        Categories are those of `OwnCategories`. Masks are in pixels, so beside boxes in other
+        units there are none.
+        """
+        entry = self.entries.get(result.image)
+        if entry is None:
+            return result
+        ids = entry.category_ids or [None] * len(result.regions)
+        categories = tuple(map(self.categories.of, result.regions, ids))
+        masks = entry.masks if self.units in (None, "pixels") else []
+        size = (result.width, result.height)
+        masks = [mask if mask and fits_image(mask, size) else None for mask in masks]
+        return replace(
+            result,
+            ids=tuple(entry.ids),
+            image_id=entry.image_id,
+            categories=categories if any(categories) else (),
+            masks=tuple(masks) if any(masks) else (),
+        )
+
     def given(self, name: str, size: Sequence[int]) -> Tensor:
         """The boxes that are given for an image of this width and height, checked."""
-        boxes = self.entries[name].boxes
+        entry = self.entries[name]
+        if entry.size is not None:
+            _check_size(entry.size, (size[0], size[1]), self.units)
+        boxes, units = entry.boxes, self.units
+        if units in ("percent", "thousandths"):
+            boxes, units = _as_fractions(boxes, units), "fraction"
+        normalised = None if units is None else units == "fraction"
         try:
-            return pixel_boxes(boxes, size, format=self.format, normalised=self.normalised)
+            return pixel_boxes(boxes, size, format=self.format, normalised=normalised)
         except InputError as error:
             message = str(error)
             for argument, option in _OPTIONS.items():
@@ -81,9 +119,11 @@ def check_region_options(arguments: argparse.Namespace) -> None:
         raise InputError("--point needs --sam, a folder of SAM weights, and --sam needs --point")
     if arguments.images_json and not arguments.boxes:
         raise InputError("--images-json goes with --boxes")
-    has_format = arguments.box_format is not None or arguments.normalised is not None
+    if arguments.box_units is not None and arguments.normalised is not None:
+        raise InputError("--normalised is --box-units fraction; give one of the two")
+    has_format = arguments.box_format is not None or _units(arguments) is not None
     if has_format and not (arguments.box or arguments.boxes):
-        raise InputError("--box-format and --normalised go with --box or --boxes")
+        raise InputError("--box-format, --box-units and --normalised go with --box or --boxes")
 
 
 def region_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -110,11 +150,11 @@ def region_finder(
         return _from_file(arguments, images)
     if arguments.whole_image:
         whole = ImageBoxes(boxes=[(0, 0, 1, 1)])
-        return RegionFinder(dict.fromkeys(images, whole), normalised=True), images, []
+        return RegionFinder(dict.fromkeys(images, whole), units="fraction"), images, []
     if arguments.box:
         entries = dict.fromkeys(images, ImageBoxes(boxes=arguments.box))
         format = arguments.box_format or "xyxy"
-        return RegionFinder(entries, format, arguments.normalised), images, []
+        return RegionFinder(entries, format, _units(arguments)), images, []
     return RegionFinder(detect=_detector(arguments)), images, []
 
 
@@ -140,23 +180,103 @@ def _from_file(
     file = read_box_file(
         arguments.boxes,
         format=arguments.box_format,
-        normalised=arguments.normalised,
+        units=_units(arguments),
         images=arguments.images_json,
     )
     entries = file.match({name: str(path) for name, path in images.items()})
     if not entries:
+        first = next(iter(images))
+        near = near_name(first, file.images) or next(iter(file.images), "nothing")
         raise InputError(
-            f"{file.path} names none of the images: its first is "
-            f"{next(iter(file.images), 'nothing')!r}, the first image is {next(iter(images))!r}"
+            f"{file.path} names none of the images: the first image is {first!r}, the file names "
+            f"{near!r}"
         )
     without = [name for name in images if name not in entries]
     others = len(file.images) - len(entries)
-    notes = []
+    if file.units is None:
+        _check_units(file, entries, images)
+    notes = [f"not used of {file.path}: {note}" for note in file.notes]
     if without:
         notes.append(
             f"images without an entry in {file.path}: {len(without):,}, first {without[0]}"
         )
     if others > 0:
         notes.append(f"entries of {file.path} for other images: {others:,}")
-    finder = RegionFinder(entries, file.format, file.normalised)
+    finder = RegionFinder(
+        entries, file.format, file.units, categories=OwnCategories(file.categories)
+    )
     return finder, {name: path for name, path in images.items() if name in entries}, notes
+
+
+def _units(arguments: argparse.Namespace) -> str | None:
+    """What --box-units says, or the older --normalised."""
+    if arguments.normalised is None:
+        units: str | None = arguments.box_units
+        return units
+    return "fraction" if arguments.normalised else "pixels"
+
+
+def _check_size(said: Size, actual: Size, units: str | None) -> None:
+    """Refuse boxes that were made for an image of another size; relative ones only if it is turned.
+
+    Raises:
+        InputError: names both sizes, and the cure.
+    """
+    is_turned = said == actual[::-1]
+    if said == actual or (units not in (None, "pixels") and not is_turned):
+        return
+    cure = "scale the boxes, or use the images that they were made for"
+    if is_turned:
+        cure = (
+            "was it shown turned by its EXIF rotation, which is ignored here? Then save it rotated"
+        )
+    raise InputError(
+        f"the file of boxes says that it is {said[0]} x {said[1]} pixels, it is {actual[0]} x "
+        f"{actual[1]}; {cure}"
+    )
+
+
+def _as_fractions(boxes: Sequence[Sequence[float]], units: str) -> list[list[float]]:
+    """Divide percent or thousandths by the whole side.
+
+    Raises:
+        InputError: numbers beyond it.
+    """
+    full = FULL_SIDE[units]
+    largest = max((number for box in boxes for number in box), default=0)
+    if largest > full * 1.05:
+        raise InputError(
+            f"boxes: in {units} they lie in [0, {full:g}], got up to {largest:.6g}; "
+            "--box-units says what they are"
+        )
+    return [[number / full for number in box] for box in boxes]
+
+
+def _check_units(
+    file: BoxFile, entries: Mapping[str, ImageBoxes], images: Mapping[str, Path]
+) -> None:
+    """Ask for the units of a file whose boxes may be percent or thousandths, see `UnitEvidence`.
+
+    Raises:
+        InputError: names the options that answer.
+    """
+    evidence = UnitEvidence()
+    for entry in file.images.values():
+        for box in entry.boxes:
+            evidence.see(box)
+    example = ""
+    with_boxes = (name for name, entry in entries.items() if entry.boxes)
+    for name in islice(with_boxes, _MEASURED) if evidence.may_be_relative else ():
+        try:
+            size = image_size(images[name])
+        except (DynReferError, *IMAGE_ERRORS):  # named when it is its turn
+            continue
+        example = example or f"{name} is {size[0]} x {size[1]} pixels"
+        for box in entries[name].boxes:
+            evidence.add(box, size, file.format)
+    unit = evidence.doubt()
+    if unit is not None:
+        raise InputError(
+            f"{file.path}: no number of its boxes is above {FULL_SIDE[unit]:g}, and {example}; say "
+            f"--box-units {unit} if they are {unit} of the image, --box-units pixels if not"
+        )

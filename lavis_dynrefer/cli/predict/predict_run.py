@@ -65,16 +65,14 @@ class _ImageJob:
         return image, boxes
 
     def result(self) -> ImageResult:
-        entry = self.find.entries.get(self.name)
-        return ImageResult(
+        result = ImageResult(
             image=self.name,
             path=str(self.path),
             width=self.size[0],
             height=self.size[1],
             regions=tuple(self.predictions),
-            ids=tuple(entry.ids) if entry else (),
-            image_id=entry.image_id if entry else None,
         )
+        return self.find.annotated(result)
 
 
 @dataclass
@@ -105,16 +103,16 @@ class PredictRun:
         Raises:
             RuntimeError: torch or the GPU failed otherwise than for lack of memory.
         """
-        if not images:
-            return
-        self.load().check(self.questions)
-        jobs = (
-            _ImageJob(name, path, self.find, self.drawings.wanted) for name, path in images.items()
-        )
-        answered = map(self._alone, jobs) if self.pages.wanted else self._in_batches(jobs)
-        with _progress() as progress:
-            for job in progress.track(answered, total=len(images), description="images"):
-                self._keep(job)
+        if images:
+            self.load().check(self.questions)
+            jobs = (
+                _ImageJob(name, path, self.find, self.drawings.wanted)
+                for name, path in images.items()
+            )
+            answered = map(self._alone, jobs) if self.pages.wanted else self._in_batches(jobs)
+            with _progress() as progress:
+                for job in progress.track(answered, total=len(images), description="images"):
+                    self._keep(job)
         self.log.compact()
 
     def complete(self) -> None:
@@ -250,16 +248,23 @@ def _progress() -> Progress:
 def still_to_do(images: Mapping[str, Path], log: ResultLog, find: RegionFinder) -> dict[str, Path]:
     """The images without an answer to these very regions.
 
+    What a file of boxes says beside the boxes may have changed; it is brought up to date.
+
     Raises:
         InputError: the log has an image of that name from another place.
     """
-    return {name: path for name, path in images.items() if not _is_done(name, path, log, find)}
+    to_do = {}
+    for name, path in images.items():
+        row = log.get(name)
+        if row is None or not _is_done(row, path, log, find):
+            to_do[name] = path
+        elif (current := find.annotated(row)) != row:
+            log.append(current)
+    return to_do
 
 
-def _is_done(name: str, path: Path, log: ResultLog, find: RegionFinder) -> bool:
-    row = log.get(name)
-    if row is None:
-        return False
+def _is_done(row: ImageResult, path: Path, log: ResultLog, find: RegionFinder) -> bool:
+    name = row.image
     if row.path != str(path):
         raise InputError(
             f"{log.path} has answers about {row.path}, which is called {name!r} like "

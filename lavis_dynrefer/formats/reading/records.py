@@ -1,0 +1,119 @@
+"""Records of unknown programs: under which keys they name their image, its size and their box."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.reading.strict_values import shown, side_length
+
+Size = tuple[int, int]
+
+# Keys and columns as `plain_key` writes them; the first one present counts.
+_IMAGE_KEYS = (
+    *("image", "picture", "filename", "imagefilename", "imgfilename", "imagefile", "imgfile"),
+    *("imagename", "imgname", "imagepath", "imgpath", "img", "photo", "filepath", "file", "path"),
+    "imageid",  # a number in COCO's files; these come here only if it is a name
+)
+_WIDTH_KEYS = ("imagewidth", "imgwidth", "imgw", "width")
+_HEIGHT_KEYS = ("imageheight", "imgheight", "imgh", "height")
+_ID_KEYS = ("id", "region", "regionid", "boxid")
+_BOX_KEYS = ("box", "bbox", "bbox2d", "bndbox", "boundingbox")
+_MANY_KEYS = ("boxes", "bboxes")
+
+CORNERS = ("x1", "y1", "x2", "y2")
+BOX_COLUMNS: Mapping[tuple[str, ...], str] = {
+    CORNERS: "xyxy",
+    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
+    ("left", "top", "right", "bottom"): "xyxy",
+    ("x", "y", "w", "h"): "xywh",
+    ("x", "y", "width", "height"): "xywh",
+    ("left", "top", "width", "height"): "xywh",
+}
+_NO_LETTER = re.compile(r"[^a-z0-9]")
+
+
+def plain_key(key: object) -> str:
+    """A key without case and separators.
+
+    >>> plain_key("Img_Filename "), plain_key("bbox-2d")
+    ('imgfilename', 'bbox2d')
+    """
+    return _NO_LETTER.sub("", str(key).lower())
+
+
+class KeyedRow:
+    """A record or the header of a table: its keys by meaning.
+
+    Args:
+        keys: as the file spells them.
+
+    Attributes:
+        corners: keys of a box that is spread over four of them.
+        format: of these, "xyxy" or "xywh"; None without them.
+    """
+
+    def __init__(self, keys: Iterable[Any]) -> None:
+        plain: dict[str, Any] = {}
+        for key in keys:
+            plain.setdefault(plain_key(key), key)
+        self._plain = plain
+        names = next((names for names in BOX_COLUMNS if set(names) <= set(plain)), ())
+        self.corners = tuple(plain[name] for name in names)
+        self.format = BOX_COLUMNS[names] if names else None
+        sides = [name for name in (*_WIDTH_KEYS, *_HEIGHT_KEYS) if name not in names]
+        self.image = self._first(_IMAGE_KEYS)
+        self.id = self._first(_ID_KEYS)
+        self.width = self._first(name for name in _WIDTH_KEYS if name in sides)
+        self.height = self._first(name for name in _HEIGHT_KEYS if name in sides)
+        self.box = self._first(_BOX_KEYS)
+        self.boxes = self._first(_MANY_KEYS)
+
+    def _first(self, names: Iterable[str]) -> Any:
+        return next((self._plain[name] for name in names if name in self._plain), None)
+
+
+def image_name(row: Mapping[Any, Any], keys: KeyedRow) -> str | None:
+    """The image that a record names; None if it names none.
+
+    Raises:
+        InputError: there is a key for it, with something else than a name.
+    """
+    value = row.get(keys.image) if keys.image is not None else None
+    if isinstance(value, Mapping):  # of Hugging Face's datasets: {"bytes": ..., "path": ...}
+        value = value.get("path")
+    if value is None or (plain_key(keys.image) == "imageid" and not isinstance(value, str)):
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{keys.image}: expected the name of an image, got {shown(value)}")
+    return value
+
+
+def image_size(row: Mapping[Any, Any], keys: KeyedRow) -> Size | None:
+    """Width and height of the image, if the record gives both.
+
+    Raises:
+        InputError: they are no numbers of pixels.
+    """
+    sides = [row.get(key) if key is not None else None for key in (keys.width, keys.height)]
+    return size_of(*sides)
+
+
+def size_of(width: Any, height: Any) -> Size | None:
+    """A size as a file gives it; None if it gives none or, as some tools do, zeros.
+
+    Raises:
+        InputError: not numbers of pixels.
+
+    >>> size_of("640", 480), size_of(0, 0), size_of(None, 480)
+    ((640, 480), None, None)
+    """
+    unsaid = (None, "", 0, "0")
+    if width in unsaid or height in unsaid:
+        return None
+    try:
+        return side_length(width), side_length(height)
+    except InputError as error:
+        raise InputError(f"width and height: {error}") from error
