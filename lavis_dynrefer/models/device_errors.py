@@ -60,24 +60,27 @@ def is_device_failure(error: BaseException) -> bool:
 
 
 def in_parts(
-    work: Callable[[slice], list[T]], count: int, size: int, *, what: str = "regions"
+    work: Callable[[slice], list[T]],
+    count: int,
+    size: int,
+    describe: Callable[[int], str] = "number {}".format,
 ) -> tuple[list[T], int]:
-    """Do work on rows 0 to `count`, in parts that fit into the memory.
+    """Do work on regions 0 to `count`, in parts that fit into the memory.
 
     A part that does not fit is halved and tried again. What the failed try had allocated is free
     by then.
 
     Args:
-        work: gets the rows of a part, and returns a list of results.
-        count: number of rows.
-        size: most rows in a part.
-        what: the rows are, for messages.
+        work: gets the numbers of a part's regions, and returns a list of results.
+        count: number of regions.
+        size: most regions in a part.
+        describe: text about a region, for the error.
 
     Returns:
         The results of all parts in order, and the size of a part that fits: `size` or less.
 
     Raises:
-        TooLittleMemoryError: the memory does not even suffice for one row.
+        TooLittleMemoryError: the memory does not even suffice for one region.
     """
     results: list[T] = []
     start = 0
@@ -93,16 +96,15 @@ def in_parts(
         tried = rows.stop - start
         if tried == 1:
             raise TooLittleMemoryError(
-                f"out of memory with one of the {what} at a time: free memory on the device, or "
-                "use another device, a smaller number format (dtype), fewer views or fewer beams "
-                f"({shorten(reason, 300, printable=True)})"
+                f"out of memory with a single region ({describe(start)}): free memory on the "
+                "device, or use another device, another number format (dtype), fewer views, or "
+                f"fewer or shorter beams ({shorten(reason, 300, printable=True)})"
             )
         size = (tried + 1) // 2
         logger.warning(
-            "out of memory with %d %s at once; going on with %d. A smaller chunk saves the failed "
-            "tries",
+            "out of memory with %d regions at once; going on with %d, as chunk=%d would",
             tried,
-            what,
+            size,
             size,
         )
     return results, size
