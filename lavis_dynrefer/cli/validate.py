@@ -1,6 +1,7 @@
-"""Check the yaml of a run, a model or a dataset without building a model or reading data.
+"""Check the yaml of a run, a model or a dataset without building a model.
 
 dynrefer validate projects/dynrefer/evaluate/ovad.yaml --options run.seed=1
+dynrefer validate run.yaml --data
 
 Exit code 0: all is well. 2: something is wrong. Files that are not here are warnings.
 """
@@ -19,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--options", nargs="+", default=[], help="settings that override the yaml: a.b=1, or a.b 1"
     )
 
+    parser.add_argument(
+        "--data",
+        action="store_true",
+        help="also read the data of runs, and prepare it; else only what is prepared is checked",
+    )
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Check every file; returns 0, or 2 if one is wrong."""
@@ -26,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     code = 0
     for name in arguments.files:
-        findings = check_file(name, arguments.options)
+        findings = check_file(name, arguments.options, read_data=arguments.data)
         problems = sum(finding.fatal for finding in findings)
         print(f"{name}: {f'{problems} wrong' if problems else 'ok'}")
         for finding in findings:

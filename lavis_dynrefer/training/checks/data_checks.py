@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,14 @@ from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.datasets.evaluator_choice import grading_problem
 from lavis_dynrefer.datasets.sources.image_turns import TURNED
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.training.checks.dataset_checks import is_ours, source_of
 from lavis_dynrefer.training.checks.findings import (
     Finding,
     Findings,
     Section,
+    missing,
     warning,
 )
 from lavis_dynrefer.training.checks.model_checks import read_model
@@ -81,6 +83,45 @@ def used_splits(
     ]
 
 
+def check_data(config: RunConfig) -> Findings:
+    """The data of a run, read as the run reads it and prepared on the way; takes its time."""
+    from lavis.common.registry import registry
+
+    run, datasets = config.run_cfg, {}
+    for name, section in config.datasets_cfg.items():
+        if is_ours(name):
+            try:
+                datasets[name] = registry.get_builder_class(name)(section).build_datasets()
+            except (DynReferError, OSError) as error:
+                yield missing(str(error))
+    used = used_splits(
+        datasets, evaluated=[*run.valid_splits, *run.test_splits], training=not run.evaluate
+    )
+    model = OmegaConf.to_container(config.model_cfg, resolve=True)
+    yield from _check_used(used, model)
+    if run.get("num_workers", 1):
+        for name, splits in datasets.items():
+            yield from check_workers(f"datasets.{name}", splits)
+
+
+def check_workers(place: str, splits: Mapping[str, Any]) -> Findings:
+    """Whether datasets can be handed to loader workers, which are spawned on macOS and Windows.
+
+    Args:
+        place: name of the dataset in messages.
+        splits: split -> torch dataset.
+    """
+    for split, dataset in splits.items():
+        try:
+            pickle.dumps(dataset)
+        except Exception as error:  # anything that a class of the user raises
+            yield warning(
+                f"{place}, split '{split}': cannot be handed to loader workers where these are "
+                f"spawned, as on macOS and Windows ({error}); a lambda or a local class in its "
+                "processors? Until it is one of a module, set run.num_workers: 0"
+            )
+
+
 def check_prepared(config: RunConfig) -> Findings:
     """The data of a run as far as it is prepared; nothing is converted or built."""
     content = OmegaConf.to_container(config.config, resolve=True)
@@ -98,11 +139,15 @@ def check_prepared(config: RunConfig) -> Findings:
             training=not run["evaluate"],
         )
     ]
+    yield from _check_used(used, content["model"])
+
+
+def _check_used(used: Sequence[UsedSplit], model: Section) -> Findings:
     yield from check_grading(used)
     yield from check_notes(used)
-    model, _ = read_model(content["model"])
-    if used and isinstance(model, DynReferConfig):
-        yield from check_texts(used, Counters.of_config(model))
+    config, _ = read_model(model)
+    if used and isinstance(config, DynReferConfig):
+        yield from check_texts(used, Counters.of_config(config))
 
 
 def prepared_splits(

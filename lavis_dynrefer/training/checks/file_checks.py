@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import MODELS
 from lavis_dynrefer.errors import choice_problem
-from lavis_dynrefer.training.checks.data_checks import check_prepared
+from lavis_dynrefer.training.checks.data_checks import check_data, check_prepared
 from lavis_dynrefer.training.checks.dataset_checks import check_dataset, is_ours
 from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
 from lavis_dynrefer.training.checks.model_checks import check_model
@@ -21,12 +21,14 @@ from lavis_dynrefer.training.run_config import LaunchError, load_run_config, rea
 _MODEL_SECTIONS = ("model", "preprocess")
 
 
-def check_file(name: str, options: Sequence[str] = ()) -> list[Finding]:
-    """Everything found in one yaml, without building a model or reading data.
+def check_file(name: str, options: Sequence[str] = (), *, read_data: bool = False) -> list[Finding]:
+    """Everything found in one yaml, without building a model.
 
     Args:
         name: yaml file, from the current folder; else one of those shipped in projects/.
         options: as the launcher takes them.
+        read_data: read the data of a run, and prepare it if it is not; otherwise only what is
+            prepared already is looked at.
     """
     try:
         with readable(name):
@@ -38,7 +40,7 @@ def check_file(name: str, options: Sequence[str] = ()) -> list[Finding]:
             config = load_run_config(name, options)
             findings = list(check_run(config))
             if not any(finding.fatal for finding in findings):
-                findings += check_prepared(config)
+                findings += (check_data if read_data else check_prepared)(config)
             return findings
     except LaunchError as error:
         return list(each(str(error).splitlines()))
