@@ -176,10 +176,13 @@ class RegionPrediction:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> RegionPrediction:
-        """Inverse of `to_dict`."""
+        """Inverse of `to_dict`; also reads the regions of results.jsonl."""
 
         def pairs(key: str) -> tuple[NamedScore, ...]:
-            return tuple((name, score) for name, score in row[key])
+            return tuple(
+                (pair["name"], pair["score"]) if isinstance(pair, Mapping) else (pair[0], pair[1])
+                for pair in row[key]
+            )
 
         x1, y1, x2, y2 = row["box"]
         return cls(

@@ -100,7 +100,7 @@ def test_boxes_in_other_formats_are_the_same_regions(image, predict, capsys, arg
 def test_tiny_boxes_must_be_declared_pixels(image, predict, capsys):
     arguments = [image, "--box", "0,0,1,1", "--tasks", "tags"]
     assert predict(*arguments) == 3
-    assert "--no-normalised if they are pixels" in capsys.readouterr().err
+    assert "--box-units pixels if they are pixels" in capsys.readouterr().err
     assert predict(*arguments, "--no-normalised") == 0
 
 
@@ -128,9 +128,9 @@ def test_words_and_views_are_options(image, predict, tmp_path, capsys):
     )
     assert code == 0
     (region,) = json.loads(capsys.readouterr().out)["regions"]
-    assert {name for name, _ in region["attributes"]} == {"wet", "nasse Straße"}
-    assert {name for name, _ in region["categories"]} == {"花", "rüschen"}
-    assert {name for name, _ in region["tags"]} <= {"flower", "boat"}
+    assert {each["name"] for each in region["attributes"]} == {"wet", "nasse Straße"}
+    assert {each["name"] for each in region["categories"]} == {"花", "rüschen"}
+    assert {each["name"] for each in region["tags"]} <= {"flower", "boat"}
     assert region["scales"]["attributes"] == [0.0, 0.5]
     assert region["caption"] is None
 

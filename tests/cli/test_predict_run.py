@@ -57,7 +57,7 @@ def test_missing_drawing_and_page_are_made_from_the_kept_answers(image, predict,
     arguments = [image, "--box", "98,50,237,180", *FEW, "--output", tmp_path]
     predict(*arguments)
     row = json.loads((tmp_path / "results.jsonl").read_text())
-    row["regions"][0]["categories"][0][1] = 77.25  # as no model would answer
+    row["regions"][0]["categories"][0]["score"] = 77.25  # as no model would answer
     (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n")
     calls.clear()
 
@@ -135,7 +135,7 @@ def answered(folder):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError: CUDA out of memory"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "out of memory with a single region"),
         (ValueError("odd"), "odd"),
     ],
 )
@@ -146,7 +146,8 @@ def test_model_that_fails_on_one_image_answers_the_others(
 
     assert answered(tmp_path / "out") == ["scene 0.png", "scene 2.png"]
     failures = json.loads((tmp_path / "out" / "failures.json").read_text())
-    assert failures == {"scene 1.png": reason}
+    assert list(failures) == ["scene 1.png"]
+    assert failures["scene 1.png"].startswith(reason)
 
 
 @pytest.mark.parametrize("option", ["--draw", "--explain"])
@@ -171,8 +172,7 @@ def test_answers_with_a_page_are_those_without(image, predict, tmp_path):
         predict(image, *boxes, *FEW, "--output", folder, *options)
 
     one, other = (json.loads((tmp_path / x / "results.jsonl").read_text()) for x in "ab")
-    for region, same in zip(one["regions"], other["regions"]):
-        assert dict(region.pop("categories")) == pytest.approx(
-            dict(same.pop("categories")), abs=1e-4
-        )
-        assert region == same
+    for pair in zip(one["regions"], other["regions"]):
+        logits = [{each["name"]: each["score"] for each in row.pop("categories")} for row in pair]
+        assert logits[0] == pytest.approx(logits[1], abs=1e-4)
+        assert pair[0] == pair[1]

@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 
 from lavis_dynrefer.cli.predict.predict_regions import RegionFinder
 from lavis_dynrefer.formats import ImageResult, read_box_file, read_results, write_results
+from lavis_dynrefer.formats.image_result import Category
 from lavis_dynrefer.formats.result_parts.own_categories import OwnCategories
 from lavis_dynrefer.images.boxes import xywh_to_xyxy
 from lavis_dynrefer.structures import RegionPrediction
@@ -80,7 +82,8 @@ def right(name):
 
 def precision(truth, annotations, kind):
     coco = COCO(str(truth))
-    grader = COCOeval(coco, coco.loadRes(annotations), kind)
+    found = coco.loadRes([dict(annotation) for annotation in annotations])  # numbers them anew
+    grader = COCOeval(coco, found, kind)
     grader.evaluate()
     grader.accumulate()
     grader.summarize()
@@ -125,11 +128,16 @@ def test_equal_names_keep_the_id_of_the_region():
 
 def test_results_for_two_files_do_not_mix_their_ids(truth, tmp_path):
     results = answer(truth, tmp_path, right)
-    other = ImageResult("c.png", "c.png", 9, 9, results[0].regions[:1], categories=((12, "cow"),))
-    other = ImageResult(**{**vars(other), "categories": (type(results[0].categories[0])(12, "cow"),)})
+    cow = (Category(12, "cow"),)
+    other = ImageResult("c.png", "c.png", 9, 9, results[0].regions[:1], categories=cow)
     write_results([*results, other], tmp_path, ["coco"])
     document = json.loads((tmp_path / "coco.json").read_text("utf-8"))
-    assert [row["name"] for row in document["categories"]] == ["Zebra", "ant", "cow", "traffic_light"]
+    assert [row["name"] for row in document["categories"]] == [
+        "Zebra",
+        "ant",
+        "cow",
+        "traffic_light",
+    ]
     assert [row["id"] for row in document["categories"]] == [1, 2, 3, 4]
     assert [row["category_id"] for row in document["annotations"]] == [1, 2, 4, 1, 3]
 
@@ -152,10 +160,10 @@ def test_masks_are_written_as_they_were_given(truth, tmp_path):
     assert [int(coco.annToMask(row).sum()) for row in coco.loadAnns([7, 3])] == [1200, 80]
 
 
-def test_torchvision_reads_boxes_labels_and_masks(truth, tmp_path, image_of_size):
+def test_torchvision_reads_boxes_labels_and_masks(truth, tmp_path):
     answer(truth, tmp_path, right)
     for name in ("a.png", "b.png"):
-        image_of_size(100, 80).save(tmp_path / name)
+        Image.new("RGB", (100, 80)).save(tmp_path / name)
     data = CocoDetection(tmp_path, tmp_path / "coco.json")
     wrapped = wrap_dataset_for_transforms_v2(data, target_keys=["boxes", "labels", "masks"])
     target = wrapped[0][1]

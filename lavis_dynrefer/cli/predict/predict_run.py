@@ -18,7 +18,7 @@ from torch import Tensor
 from lavis_dynrefer.cli.predict.output_folder import ImageFiles
 from lavis_dynrefer.cli.predict.predict_regions import RegionFinder
 from lavis_dynrefer.cli.predict.predict_report import annotated_jpeg, resize_for_drawing
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.formats import ImageResult, ResultLog
 from lavis_dynrefer.formats.image_result import RegionId
 from lavis_dynrefer.images import open_image, pixel_boxes
@@ -225,7 +225,7 @@ class PredictRun:
 
     def _fail(self, name: str, error: Exception, what: str = "") -> None:
         logger.debug("%s", name, exc_info=error)
-        known = isinstance(error, (ValueError, OSError))
+        known = isinstance(error, (DynReferError, ValueError, OSError))
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         self.failures[name] = f"{what}{reason}"
 
