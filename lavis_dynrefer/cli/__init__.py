@@ -53,7 +53,7 @@ COMMANDS = {
     ),
     "grade": (
         "lavis_dynrefer.lab.grade_command",
-        "grade a model on synthetic scenes fact by fact",
+        "grade the answers of a run, or a model on synthetic scenes",
     ),
     "benchmark": (
         "lavis_dynrefer.lab.benchmark_command",

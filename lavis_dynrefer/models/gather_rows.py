@@ -1,4 +1,4 @@
-"""Rows of a tensor from every process of a distributed run."""
+"""Rows of tensors from every process of a distributed run."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
-    """Concatenate `rows` of all processes; only this process's own rows keep their gradient.
+def gather_rows(*tensors: Tensor) -> tuple[list[Tensor], int]:
+    """Concatenate the rows of all processes; only this process's own rows keep their gradient.
 
-    Processes may hold different numbers of rows: a skipped image shortens a batch.
+    Processes may hold different numbers of rows, or none: a skipped image shortens a batch.
 
     Args:
-        rows: (B, ...), equal on all processes but for B.
+        tensors: each (B, ...) with the same B, and equal on all processes but for B.
 
     Returns:
-        All rows in rank order, and the index at which this process's own start.
+        All rows of each tensor in rank order, and the index at which this process's own start.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return rows, 0
+        return list(tensors), 0
     rank, world = dist.get_rank(), dist.get_world_size()
-    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world)]
-    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    sizes = [int(count) for count in counts]
-    padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
-    padded[: len(rows)] = rows.detach()
-    everyone = [torch.empty_like(padded) for _ in range(world)]
-    dist.all_gather(everyone, padded)
-    parts = [part[:size] for part, size in zip(everyone, sizes)]
-    parts[rank] = rows
-    return torch.cat(parts), sum(sizes[:rank])
+    count = len(tensors[0])
+    counts = torch.empty(world, dtype=torch.long, device=tensors[0].device)
+    dist.all_gather(list(counts.split(1)), torch.full_like(counts[:1], count))
+    sizes = counts.tolist()  # the only copy to the host
+    gathered = []
+    for rows in tensors:
+        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+        padded[:count] = rows.detach()
+        everyone = [torch.empty_like(padded) for _ in range(world)]
+        dist.all_gather(everyone, padded)
+        parts = [part[:size] for part, size in zip(everyone, sizes)]
+        parts[rank] = rows
+        gathered.append(torch.cat(parts))
+    return gathered, sum(sizes[:rank])

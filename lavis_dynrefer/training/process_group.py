@@ -21,8 +21,15 @@ from omegaconf import DictConfig
 from lavis_dynrefer.errors import InputError
 
 T = TypeVar("T")
-# Rank 0 may grade for long while the others wait; torchrun ends them if it fails.
+# Rank 0 may grade for long while the others wait. A process that fails ends the others much
+# earlier: torchrun stops them, and gloo notices a closed connection.
 GROUP_TIMEOUT = datetime.timedelta(hours=1)
+
+_object_groups: dict[Any, Any] = {}  # the group of all processes -> its gloo group
+
+
+class OtherRankError(InputError):
+    """This process cannot go on because another one has failed, which says why itself."""
 
 
 @contextmanager
@@ -31,6 +38,9 @@ def process_group(run: DictConfig) -> Iterator[None]:
 
     Without them the run is a single process without a group, on a CPU as on a GPU. SLURM's
     variables are ignored, because an interactive shell has them too.
+
+    Raises:
+        OtherRankError: another process has failed.
     """
     if "RANK" not in os.environ:
         run.distributed, run.world_size = False, 1
@@ -38,19 +48,72 @@ def process_group(run: DictConfig) -> Iterator[None]:
         return
     _join_group(run)
     setup_for_distributed(run.rank == 0)  # LAVIS's meters print
-    yield
+    try:
+        yield
+    except RuntimeError as error:
+        if _is_lost_connection(error):
+            raise OtherRankError(f"rank {run.rank}: another process has ended") from error
+        raise
+    _object_groups.clear()
     dist.destroy_process_group()  # not after an error: NCCL would wait for the other processes
 
 
-def on_main_process(compute: Callable[[], T]) -> T:
+def on_main_process(compute: Callable[[], T], *, share: bool = True) -> T:
     """Run `compute` on rank 0 only and return its result on every rank.
 
     For everything that reads the clock or the disk, on which ranks may disagree.
+
+    Args:
+        compute: without arguments.
+        share: False: the others get None, if the result is of no use to them.
+
+    Raises:
+        OtherRankError: `compute` failed on rank 0, which raises the error itself.
     """
-    result: list[Any] = [compute() if is_main_process() else None]
-    if is_dist_avail_and_initialized():
-        dist.broadcast_object_list(result, src=0)
-    return result[0]
+    if not is_dist_avail_and_initialized():
+        return compute()
+    result: Any = None
+    failure: Exception | None = None
+    if is_main_process():
+        try:
+            result = compute()
+        except Exception as error:
+            failure = error
+    reason = None if failure is None else f"{type(failure).__name__}: {failure}"
+    sent = [reason, result if share else None]
+    dist.broadcast_object_list(sent, src=0, group=_object_group())
+    if failure is not None:
+        raise failure
+    if sent[0] is not None:
+        raise OtherRankError(f"rank 0 has failed: {sent[0]}")
+    return result if is_main_process() else sent[1]
+
+
+def gather_on_main_process(item: T) -> list[T] | None:
+    """The items of all ranks in rank order, on rank 0; None on the others."""
+    if not is_dist_avail_and_initialized():
+        return [item]
+    items: list[Any] | None = [None] * dist.get_world_size() if is_main_process() else None
+    dist.gather_object(item, items, dst=0, group=_object_group())
+    return items
+
+
+def _object_group() -> Any:
+    """A gloo group of all processes, because NCCL would send objects through the GPUs' memory.
+
+    All processes must call it together.
+    """
+    if dist.get_backend() == "gloo":
+        return None  # the group of all processes
+    everyone = dist.group.WORLD
+    if everyone not in _object_groups:
+        _object_groups[everyone] = dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT)
+    return _object_groups[everyone]
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether gloo says that another process is gone; NCCL does not notice."""
+    return "gloo" in str(error) and not isinstance(error, InputError)
 
 
 def _join_group(run: DictConfig) -> None:

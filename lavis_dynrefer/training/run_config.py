@@ -120,7 +120,7 @@ def read_sections(cfg_path: str, options: Sequence[str] = ()) -> DictConfig:
     if not content or not isinstance(content, DictConfig):
         found = "a list" if content else "an empty file"
         raise LaunchError(f"{path}: expected the sections {list(NEEDED_SECTIONS)}, got {found}")
-    merged = _merge([content, _read_options(options)], f"--options {list(options)}")
+    merged = _merge([content, read_options(options)], f"--options {list(options)}")
     unset = OmegaConf.missing_keys(merged)
     if unset:
         raise LaunchError(f"a value must be given for {', '.join(sorted(unset))}")
@@ -238,7 +238,8 @@ def _dot_list(options: Sequence[str]) -> list[str]:
     return pairs
 
 
-def _read_options(options: Sequence[str]) -> DictConfig:
+def read_options(options: Sequence[str]) -> DictConfig:
+    """The options of a command line as a config; see `load_run_config`."""
     pairs = _dot_list(options)
     try:
         return OmegaConf.from_dotlist(pairs)

@@ -34,8 +34,7 @@ class ContrastDecoder(nn.Module):
         Own captions meet everyone's regions and own regions meet everyone's captions; what comes
         from other processes carries no gradient, as in the released code.
         """
-        all_texts, start = gather_rows(texts)
-        all_queries, _ = gather_rows(queries)
+        (all_texts, all_queries), start = gather_rows(texts, queries)
         text_to_region = self.decoder(texts, all_queries).T  # (B, regions of all processes)
         region_to_text = self.decoder(all_texts, queries)  # (B, captions of all processes)
         halves = [

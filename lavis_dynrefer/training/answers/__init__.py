@@ -1,0 +1,1 @@
+"""Answers of an evaluation: kept while they are made, and graded, at once or later."""
