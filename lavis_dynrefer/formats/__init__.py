@@ -14,7 +14,7 @@ from typing import Callable, NamedTuple
 from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.formats.box_file import read_box_file
 from lavis_dynrefer.formats.coco_json import write_coco
-from lavis_dynrefer.formats.csv_table import write_csv
+from lavis_dynrefer.formats.csv_table import write_csv, write_excel_csv
 from lavis_dynrefer.formats.fiftyone import write_fiftyone
 from lavis_dynrefer.formats.image_result import ImageResult
 from lavis_dynrefer.formats.json_stream import replacing
@@ -50,6 +50,7 @@ FORMATS: Mapping[str, Format] = {
     "json": Format(("results.json",), write_json),
     "coco": Format(("coco.json",), write_coco),
     "csv": Format(("results.csv",), write_csv),
+    "excel-csv": Format(("results_excel.csv",), write_excel_csv),
     "label-studio": Format(
         ("label_studio/tasks.json", "label_studio/labels.xml"), write_label_studio
     ),

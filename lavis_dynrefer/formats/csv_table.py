@@ -18,13 +18,19 @@ from lavis_dynrefer.structures import RegionPrediction
 _PLACE = ("image", "path", "width", "height", "image_id", "region", *CORNERS)
 _ANSWERS = ("caption", "caption_score", "category", "tags", "tag_scores")
 
+# What spreadsheets take for a formula, wide signs included; apostrophes before it, so that the one
+# that is added can be told from those of the text.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")
+
 
 def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
     """Write the table; an image without regions has no line.
 
-    Tags and their scores are lists separated by semicolons. Each attribute and category has a
-    column of scores, "attribute:NAME" (in [0, 1]) and "category:NAME" (logits), and each task a
-    column with the scales of its views.
+    A text that a spreadsheet would take for a formula has an apostrophe before it, which
+    `read_csv_boxes` removes. Tags and their scores are lists separated by semicolons. Each
+    attribute and category has a column of scores, "attribute:NAME" (in [0, 1]) and "category:NAME"
+    (logits), and each task a column with the scales of its views.
     """
     attributes: set[str] = set()
     categories: set[str] = set()
@@ -39,11 +45,18 @@ def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
         *(f"category:{name}" for name in sorted(categories)),
         *(f"scales:{task}" for task in tasks),
     ]
-    table = csv.DictWriter(file, columns, lineterminator="\n")
+    table = csv.DictWriter(_UnixLines(file), columns)
     table.writeheader()
     for result in results:
         for number, region in zip(result.ids, result.regions):
-            table.writerow({**_place(result, number, region), **_answers(region)})
+            row = {**_place(result, number, region), **_answers(region)}
+            table.writerow({column: _guarded(value) for column, value in row.items()})
+
+
+def write_excel_csv(results: Collection[ImageResult], file: TextIO) -> None:
+    """Write the table with the mark by which Excel knows UTF-8."""
+    file.write("\ufeff")
+    write_csv(results, file)
 
 
 def read_csv_boxes(text: str) -> tuple[dict[str, ImageBoxes], str]:
@@ -69,15 +82,35 @@ def read_csv_boxes(text: str) -> tuple[dict[str, ImageBoxes], str]:
     try:
         header = [cell.strip() for cell in next(rows, [])]
         columns = _columns(header)
+        clean = _unguarded if tuple(header[: len(_PLACE)]) == _PLACE else str.strip
         for cells in rows:
             if any(cell.strip() for cell in cells):
                 try:
-                    _add_row(header, cells, columns, grouping)
+                    _add_row(header, list(map(clean, cells)), columns, grouping)
                 except InputError as error:
                     raise InputError(f"line {rows.line_num + bool(said)}: {error}") from error
     except csv.Error as error:
         raise InputError(f"line {rows.line_num + bool(said)}: {error}") from error
     return grouping.images, columns.format or DEFAULT_FORMAT
+
+
+class _UnixLines:
+    """Ends lines with a line feed; with that as its terminator, csv would not quote a return."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(line[:-2] + "\n")
+
+
+def _guarded(value: Any) -> Any:
+    is_formula = isinstance(value, str) and _FORMULA.match(value)
+    return f"'{value}" if is_formula else value
+
+
+def _unguarded(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _place(result: ImageResult, number: RegionId, region: RegionPrediction) -> dict[str, Any]:
@@ -97,7 +130,7 @@ def _answers(region: RegionPrediction) -> dict[str, Any]:
         "caption": region.caption,
         "caption_score": region.caption_score,
         "category": top_category(region)[0] if region.categories else None,
-        "tags": _joined(name for name, _ in region.tags),
+        "tags": _joined(_guarded(name) for name, _ in region.tags),
         "tag_scores": _joined(score for _, score in region.tags),
         **{f"attribute:{name}": score for name, score in region.attributes},
         **{f"category:{name}": score for name, score in region.categories},
@@ -131,7 +164,7 @@ def _add_row(
             f"expected {len(header)} cells, got {len(cells)}; if commas separate cells, write "
             "numbers with a point"
         )
-    row = {name: cell.strip() for name, cell in zip(header, cells)}
+    row = dict(zip(header, cells))
     name = row.get(columns.image, "")
     if not name:
         raise InputError(f"no {columns.image}")
@@ -157,4 +190,4 @@ def _box(cells: Sequence[str], corners: Sequence[str]) -> list[float]:
 def _id(text: str | None) -> RegionId | None:
     if not text:
         return None
-    return int(text) if text.isdecimal() else text
+    return int(text) if _WHOLE.fullmatch(text) else text
