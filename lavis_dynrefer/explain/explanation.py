@@ -126,6 +126,7 @@ class _Examination:
     tags: Sequence[Sequence[NamedScore]]  # that steered the captions
 
     def __post_init__(self) -> None:
+        self._known_queries: dict[tuple[int, ...], Tensor] = {}
         every = list(range(self.sample["views"].shape[1]))
         routes = self.sample["routes"]
         self.routes = {
@@ -196,19 +197,19 @@ class _Examination:
         return [stand_in if index == view else index for index in route]
 
     def _queries(self, route: Sequence[int]) -> Tensor:
-        rows = torch.tensor([route] * len(self.predictions), device=self.features.summary.device)
-        return self.answerer.queries(self.features, rows)
+        """Queries (B, Q, D) from the views of a route; tasks and views share them."""
+        key = tuple(route)
+        if key not in self._known_queries:
+            rows = {"all": torch.tensor([route] * len(self.predictions))}
+            found = self.answerer.queries_by_task(self.features, rows, rows)
+            self._known_queries[key] = found["all"]
+        return self._known_queries[key]
 
     def _log_likelihoods(self, queries: Tensor) -> list[float]:
         """Of the captions, per token, steered by the same words as when they were generated."""
-        values = []
-        for row, prediction in enumerate(self.predictions):
-            prompt = self.answerer.prompt(self.questions.controls, self.tags[row])
-            loss = self.answerer.caption_loss(
-                queries[row : row + 1], [prompt], [prediction.caption or ""]
-            )
-            values.append(-float(loss))
-        return values
+        prompts = [self.answerer.prompt(self.questions.controls, tags) for tags in self.tags]
+        captions = [prediction.caption or "" for prediction in self.predictions]
+        return (-self.answerer.caption_losses(queries, prompts, captions)).tolist()
 
 
 def _largest_first(changes: Sequence[NamedScore]) -> tuple[NamedScore, ...]:

@@ -125,7 +125,7 @@ class RegionPretraining(BaseModel):
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
         truth = multi_hot(samples["tags"], len(self.tag_names)).to(tokens.device)  # (B, K)
 
-        rois, shown = self._regions_in_views(samples)
+        rois, shown, own = self._regions_in_views(samples)
         encoder = self.region_encoder
         maps = pool_rois(
             tokens,
@@ -136,14 +136,15 @@ class RegionPretraining(BaseModel):
         )
         # Views have equal weight, however many regions they show.
         view = rois[:, 0].long()
-        weight = 1 / torch.bincount(view, minlength=len(tokens))[view] / len(tokens)
+        ones = torch.ones_like(view)
+        regions = torch.zeros(len(tokens), device=ones.device, dtype=ones.dtype)
+        weight = 1 / regions.index_add(0, view, ones)[view] / len(tokens)
         cells = (_label_loss(self.cells_head(maps.flatten(1)), truth[shown]) * weight).sum()
         mean = (_label_loss(self.mean_head(maps.mean(dim=(2, 3))), truth[shown]) * weight).sum()
 
-        own = maps[shown == view // views.shape[1]]  # in the order of the views
         features = ViewFeatures(
             rearrange(tokens[:, 0], "(b v) c -> b v c", b=len(views)),
-            rearrange(own, "(b v) c h w -> b v c h w", b=len(views)),
+            rearrange(maps[own], "(b v) c h w -> b v c h w", b=len(views)),
         )
         summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
         queries = self.qformer(self.region_encoder(features))
@@ -168,11 +169,12 @@ class RegionPretraining(BaseModel):
         rng = random.Random(int(torch.randint(2**31, ())))
         return [rng.choice(prompts) for prompts in self.prompts]
 
-    def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """All pairs of a view and a region that it shows.
+    def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """All K pairs of a view and a region that it shows.
 
         Returns:
-            (K, 5) index of the view and xyxy in its pixels, and (K,) index of the region.
+            (K, 5) index of the view and xyxy in its pixels; (K,) index of the region; and, for each
+            of the B * V views, the index in K of the region that it was cropped for.
         """
         boxes, image_boxes = samples["boxes"], samples["image_boxes"]
         size = self.region_encoder.image_size
@@ -190,7 +192,9 @@ class RegionPretraining(BaseModel):
         inside[own, :, own] = boxes  # whole pixels, as for the model
         row, column, shown = kept.nonzero(as_tuple=True)
         view = row * boxes.shape[1] + column
-        return torch.cat([view[:, None].float(), inside[row, column, shown]], dim=1), shown
+        pairs = torch.cat([view[:, None].float(), inside[row, column, shown]], dim=1)
+        places = kept.flatten().cumsum(dim=0).view(kept.shape) - 1  # in K
+        return pairs, shown, places[own, :, own].flatten()
 
 
 def transform_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:

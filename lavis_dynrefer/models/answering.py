@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Protocol
+from functools import lru_cache, partial
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from lavis_dynrefer.views.samples import Sample, rows_of
 from lavis_dynrefer.vocab.control_words import control_prompt
 from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
 
+K = TypeVar("K")
 Routes = Mapping[str, Tensor]  # task -> (B, n) indices into V; a task without one uses all views
 
 
@@ -124,7 +125,7 @@ class Answerer:
             part = rows_of(sample, rows)
             return [(part, self.encode(part))]
 
-        return in_parts(encode, len(sample["views"]), size)
+        return in_parts(encode, len(sample["views"]), size, partial(_describe, sample))
 
     def answer_in_parts(
         self,
@@ -153,7 +154,7 @@ class Answerer:
             encoded = self.encode(part) if features is None else features.rows(rows)
             return self.answer(part, encoded, questions)
 
-        return in_parts(answer, len(sample["views"]), size)
+        return in_parts(answer, len(sample["views"]), size, partial(_describe, sample))
 
     def answer(
         self, sample: Mapping[str, Any], features: ViewFeatures, questions: Questions
@@ -165,32 +166,41 @@ class Answerer:
             features: what `encode` returned for the sample.
             questions: what to answer.
         """
-        routes = sample.get("routes") or {}
-        queries = self.queries_by_task(features, routes, self._decoded_tasks(questions.tasks))
+        names = ("scales", "image_boxes")
+        known = {**{name: sample[name] for name in names}, **(sample.get("routes") or {})}
+        known = _move_together(known, torch.device("cpu"))
+        scales, boxes = (known.pop(name) for name in names)
+        queries = self.queries_by_task(features, known, self._decoded_tasks(questions.tasks))
         answers = self.decode(queries, questions)
-        scales = scales_by_task(sample["scales"], routes, questions.tasks)
+        used = scales_by_task(scales, known, questions.tasks)
         return [
             RegionPrediction(
                 box=tuple(box),
-                scales=scales[row],
+                scales=used[row],
                 **{name: values[row] for name, values in answers.items()},
             )
-            for row, box in enumerate(sample["image_boxes"].tolist())
+            for row, box in enumerate(boxes.tolist())
         ]
 
     def queries_by_task(
         self, features: ViewFeatures, routes: Routes, tasks: Iterable[str]
     ) -> dict[str, Tensor]:
-        """Queries (B, Q, D) per task; tasks that share a route share the work."""
-        done: dict[tuple[Any, ...], Tensor] = {}
-        queries = {}
-        for task in tasks:
-            route = routes.get(task)
-            key = () if route is None else tuple(route.flatten().tolist())
-            if key not in done:
-                done[key] = self.queries(features, route)
-            queries[task] = done[key]
-        return queries
+        """Queries (B, Q, D) per task; tasks that share a route share the work.
+
+        Args:
+            features: of B regions.
+            routes: on the CPU.
+            tasks: of those the queries are needed.
+        """
+        every = [list(range(features.summary.shape[1]))] * len(features.summary)
+        rows = {task: routes[task].tolist() if task in routes else every for task in tasks}
+        keys = {task: tuple(map(tuple, rows[task])) if rows[task] != every else () for task in rows}
+        distinct = {key: routes[task] for task, key in keys.items() if key}
+        moved = _move_together(distinct, features.summary.device)
+        queries = {
+            key: self.queries(features, moved.get(key)) for key in dict.fromkeys(keys.values())
+        }
+        return {task: queries[key] for task, key in keys.items()}
 
     def queries(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
         """Queries (B, Q, D) from all views, or from those in `route` (B, n)."""
@@ -226,12 +236,12 @@ class Answerer:
             answers.pop("tags", None)
         return answers
 
-    def caption_loss(
+    def caption_losses(
         self, queries: Tensor, prompts: Sequence[str], captions: Sequence[str]
     ) -> Tensor:
-        """Mean cross-entropy per token of captions of regions with queries (B, Q, D)."""
+        """Mean cross-entropy per token (B,) of captions of regions with queries (B, Q, D)."""
         with self._computing("llm"):
-            return self.model.captioning.loss(queries, prompts, captions)
+            return self.model.captioning.losses(queries, prompts, captions)
 
     def prompt(self, controls: Sequence[str], tags: Sequence[NamedScore]) -> str:
         """Control prompt of one caption: the words asked for, then the tags found."""
@@ -279,6 +289,26 @@ class Answerer:
         }
 
 
+def _move_together(tensors: Mapping[K, Tensor], device: torch.device) -> dict[K, Tensor]:
+    """Small tensors on a device, with one copy for all: each would stop a GPU for a moment."""
+    away = [name for name, tensor in tensors.items() if tensor.device != device]
+    if not away:
+        return dict(tensors)
+    together = torch.cat([tensors[name].flatten() for name in away]).to(device)
+    parts = together.split([tensors[name].numel() for name in away])
+    moved = {
+        name: part.view(tensors[name].shape).to(tensors[name].dtype)
+        for name, part in zip(away, parts)
+    }
+    return {**tensors, **moved}
+
+
+def _describe(sample: Mapping[str, Any], row: int) -> str:
+    box = [round(value, 1) for value in sample["image_boxes"][row].tolist()]
+    count, _, height, width = sample["views"].shape[1:]
+    return f"box {box} of the image, {count} views of {width} x {height} pixels"
+
+
 def _names(asked: Sequence[Any] | None, own: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(own if asked is None else asked)
 
@@ -310,10 +340,7 @@ def scales_by_task(
     scales: Tensor, routes: Routes, tasks: Sequence[str]
 ) -> list[dict[str, tuple[float, ...]]]:
     """For each region, the scales that each task used, from scales (B, V)."""
-    used = {
-        task: scales.gather(1, routes[task].to(scales.device)) if task in routes else scales
-        for task in tasks
-    }
+    used = {task: scales.gather(1, routes[task]) if task in routes else scales for task in tasks}
     rows = {
         task: [tuple(round(value, 4) for value in row) for row in values.tolist()]
         for task, values in used.items()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -47,6 +48,14 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
             f"captioning.llm_options.config.vocab_size: expected at least {len(tokenizer)}, the "
             f"tokens of the tokenizer, got {model.config.vocab_size}"
         )
+
+
+def losses_by_row(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy (B,) of logits (B, T, tokens) against labels (B, T), some `IGNORED`."""
+    losses = F.cross_entropy(
+        logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+    )
+    return losses.sum(dim=1) / (labels != IGNORED).sum(dim=1)
 
 
 def decode(tokenizer: Any, tokens: Tensor) -> list[str]:

@@ -125,6 +125,8 @@ def test_loss_is_the_mean_over_the_words_and_the_end_token(llm, prefix):
         for row, text in enumerate(texts)
     ]
     assert loss.item() == pytest.approx(-torch.cat(by_hand).mean().item(), rel=1e-5)
+    alone = llm.losses(prefix, MASK, texts, max_length=16)
+    assert alone.tolist() == pytest.approx([-one.mean().item() for one in by_hand], rel=1e-5)
 
 
 def test_a_cut_target_still_ends(llm, prefix):

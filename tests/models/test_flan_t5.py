@@ -59,6 +59,8 @@ def test_loss_is_the_mean_over_real_tokens(llm, prefix):
     expected = (first * counts[0] + second * counts[1]) / sum(counts)
     assert padded.item() == pytest.approx(expected.item(), rel=1e-5)
     assert short.isfinite()
+    alone = llm.losses(*prefix, ["a boat", "a boat left of a tree"], max_length=16)
+    assert alone.tolist() == pytest.approx([first.item(), second.item()], rel=1e-5)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

@@ -63,6 +63,11 @@ class CaptionDecoder(nn.Module):
         embeddings, mask = self.prompt(queries, controls)
         return self.llm.loss(embeddings, mask, captions, max_length=self.max_text_length)
 
+    def losses(self, queries: Tensor, controls: Sequence[str], captions: Sequence[str]) -> Tensor:
+        """Mean cross-entropy per target token of each region (B,)."""
+        embeddings, mask = self.prompt(queries, controls)
+        return self.llm.losses(embeddings, mask, captions, max_length=self.max_text_length)
+
     def generate(
         self, queries: Tensor, controls: Sequence[str], options: GenerationConfig
     ) -> tuple[list[str], list[float]]:

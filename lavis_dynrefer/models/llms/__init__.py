@@ -42,6 +42,11 @@ class LanguageModel(Protocol):
     ) -> Tensor:
         """Mean cross-entropy of `targets` after prefix (B, P, W) with mask (B, P)."""
 
+    def losses(
+        self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
+    ) -> Tensor:
+        """As `loss`, for each row by itself: (B,)."""
+
     def generate(
         self, prefix: Tensor, mask: Tensor, options: GenerationConfig
     ) -> tuple[list[str], list[float]]:

@@ -23,7 +23,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError, MissingPackageError
-from lavis_dynrefer.models.hugging_face import IGNORED, check_vocabulary, decode, loading
+from lavis_dynrefer.models.hugging_face import (
+    IGNORED,
+    check_vocabulary,
+    decode,
+    loading,
+    losses_by_row,
+)
 from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
 from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
@@ -98,6 +104,19 @@ class CausalLM(nn.Module):
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
     ) -> Tensor:
         """See `LanguageModel.loss`; the end token is a target too."""
+        return self._score(prefix, mask, targets, max_length)[0].loss
+
+    def losses(
+        self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
+    ) -> Tensor:
+        """See `LanguageModel.losses`."""
+        output, labels = self._score(prefix, mask, targets, max_length)
+        return losses_by_row(output.logits[:, :-1], labels[:, 1:])
+
+    def _score(
+        self, prefix: Tensor, mask: Tensor, targets: Sequence[str], max_length: int
+    ) -> tuple[Any, Tensor]:
+        """What the model returns for prompts and targets, and the labels of both (B, P + T)."""
         end = self.tokenizer.eos_token_id
         ids, target_mask = self._pad([[*row, end] for row in self._tokens(targets, max_length)])
         words = self.model.get_input_embeddings()(ids)
@@ -108,14 +127,16 @@ class CausalLM(nn.Module):
         # All real tokens of a row come first: no gap between prompt and target, correct positions
         # in every architecture, and causal attention never sees the padding.
         order = mask.argsort(dim=1, descending=True, stable=True)
+        labels = labels.gather(1, order)
         with bf16_instead_of_fp16(prefix.device):
-            return self.model(
+            output = self.model(
                 inputs_embeds=embeddings.take_along_dim(order[..., None], dim=1),
                 attention_mask=mask.gather(1, order),
-                labels=labels.gather(1, order),
+                labels=labels,
                 use_cache=False,
                 return_dict=True,
-            ).loss
+            )
+        return output, labels
 
     @torch.no_grad()
     def generate(

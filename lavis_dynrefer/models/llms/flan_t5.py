@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from lavis_dynrefer.config import GenerationConfig
-from lavis_dynrefer.models.hugging_face import IGNORED, check_vocabulary, decode, loading
+from lavis_dynrefer.models.hugging_face import (
+    IGNORED,
+    check_vocabulary,
+    decode,
+    loading,
+    losses_by_row,
+)
 from lavis_dynrefer.models.llms.beam_search import beam_search
 from lavis_dynrefer.models.llms.llm_options import FlanT5Options
 from lavis_dynrefer.models.llms.lora import add_lora
@@ -67,16 +73,30 @@ class FlanT5(nn.Module):
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
     ) -> Tensor:
         """See `LanguageModel.loss`."""
+        return self._score(prefix, mask, targets, max_length)[0].loss
+
+    def losses(
+        self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
+    ) -> Tensor:
+        """See `LanguageModel.losses`."""
+        output, labels = self._score(prefix, mask, targets, max_length)
+        return losses_by_row(output.logits, labels)
+
+    def _score(
+        self, prefix: Tensor, mask: Tensor, targets: Sequence[str], max_length: int
+    ) -> tuple[Any, Tensor]:
+        """What the model returns for the targets, and their labels (B, T)."""
         ids, target_mask = self._tokens(targets, max_length)
         labels = ids.masked_fill(ids == self.tokenizer.pad_token_id, IGNORED)
         with bf16_instead_of_fp16(prefix.device):
-            return self.model(
+            output = self.model(
                 inputs_embeds=prefix,
                 attention_mask=mask,
                 decoder_attention_mask=target_mask,
                 labels=labels,
                 return_dict=True,
-            ).loss
+            )
+        return output, labels
 
     @torch.no_grad()
     def generate(
