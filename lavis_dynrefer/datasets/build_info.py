@@ -11,12 +11,14 @@ from typing import Literal, Optional
 from pydantic import Field
 
 from lavis_dynrefer.config import ControlSettings
+from lavis_dynrefer.formats.reading.box_units import UNITS
 from lavis_dynrefer.metrics import EVALUATORS
 from lavis_dynrefer.settings import settings
 from lavis_dynrefer.synthetic.scene_world import WORLDS
 from lavis_dynrefer.vocab import TAG_METHODS
 
 Evaluator = Literal[tuple(EVALUATORS)]
+BoxUnit = Literal[UNITS]
 TagMethod = Literal[TAG_METHODS]
 World = Literal[WORLDS]
 
@@ -89,3 +91,4 @@ class CustomInfo(RegionInfo):
 
     annotations: Mapping[str, Optional[str]] = field(default_factory=dict)  # split -> COCO json
     evaluators: Mapping[str, Evaluator] = field(default_factory=dict)  # split -> its evaluator
+    box_units: Optional[BoxUnit] = None  # of all boxes; None: pixels, which must not look relative

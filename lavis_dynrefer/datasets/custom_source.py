@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -67,6 +68,7 @@ class Custom(RegionSource):
                 self.images(info),
                 name=info.protocol or f"custom-{split}",
                 split=split,
+                units=info.box_units,
                 stores=stores,
             )
             for split in splits
@@ -76,7 +78,8 @@ class Custom(RegionSource):
         """Needs at least one annotation file."""
         if not _named_files(info):
             raise DatasetError("annotations: name a json for each split, {train: train.json}")
-        return super().raw(info)
+        options = {} if info.box_units is None else {"box_units": info.box_units}
+        return replace(super().raw(info), options=options)
 
     def read(self, info: CustomInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
         """Also finds the evaluator that fits each split."""

@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class RawDataset:
         sources: setting -> raw file.
         images: the image folder.
         read: (splits, stores, opener) -> split -> regions.
+        options: settings that change what is read.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class RawDataset:
     sources: Mapping[str, Path]
     images: Path
     read: Reader
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def default_folder(self) -> Path:
         """Where it is prepared by default: a folder of the cache for each choice of files."""
@@ -65,6 +67,8 @@ class RawDataset:
             str(self.images.absolute()),
             {setting: str(path.absolute()) for setting, path in sorted(self.sources.items())},
         ]
+        if self.options:
+            choice.append(dict(self.options))
         digest = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:10]
         return cache_dir(create=False) / "prepared" / f"{self.dataset}-{self.type}-{digest}"
 
@@ -78,6 +82,7 @@ class RawDataset:
                 if path.exists()
             },
             "images": [path.stat().st_mtime_ns for path in folders if path.is_dir()],
+            "options": dict(self.options),
         }
 
 
@@ -202,7 +207,9 @@ def _manifest_in_use(raw: RawDataset, folder: Path) -> dict[str, Any]:
 def _is_current(manifest: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
     """Whether a folder was made from the raw files as they are now; files may be gone."""
     present = {name: manifest["state"]["sources"].get(name) for name in state["sources"]}
-    return present == state["sources"] and state["images"] in (manifest["state"]["images"], [])
+    same_images = state["images"] in (manifest["state"]["images"], [])
+    same_options = manifest["state"].get("options", {}) == state["options"]
+    return present == state["sources"] and same_images and same_options
 
 
 def _convert(

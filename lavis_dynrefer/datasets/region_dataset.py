@@ -6,6 +6,7 @@ its regions, so that each image is decoded once.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from lavis_dynrefer.vocab.control_words import ControlSampler
 logger = logging.getLogger(__name__)
 
 _CURE = "replace the file, or set on_error: skip to go on without it"
-_LISTED = ("region_ids", "image_ids", "captions", "tags", "controls", "failed")
+_LISTED = ("region_ids", "image_ids", "datasets", "captions", "tags", "controls", "failed")
 
 
 class SampleError(InputError):
@@ -95,8 +96,9 @@ class RegionDataset(Dataset[dict[str, Any]]):
 
     A batch is a plain dictionary. `views` (B, V, 3, S, S) uint8, `boxes` (B, V, 4), `scales` (B, V)
     and `image_boxes` (B, 4) are stacked over all regions of the batch; `routes` maps task -> (B, n)
-    and may be empty. `region_ids`, `image_ids` and `captions` are lists of length B; so are in
-    training `tags`, lists of indices into `tag_names`, and `controls`, the control prompts.
+    and may be empty. `region_ids`, `image_ids`, `datasets` (names) and `captions` are lists of
+    length B; so are in training `tags`, lists of indices into `tag_names`, and `controls`, the
+    control prompts.
     `regions_per_image` has one number per sample; `failed` lists the regions left out, each with
     its `region_id`, `reason` and `detail`.
 
@@ -154,6 +156,18 @@ class RegionDataset(Dataset[dict[str, Any]]):
         """The list that the indices under `tags` point into; None if there are no tags."""
         return self.tags.names or None
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells the samples apart from those of other files or settings, by 64 of the regions."""
+        regions = self.region_set.regions
+        some = [regions[row] for row in range(0, len(regions), len(regions) // 64 + 1)]
+        shown = [
+            (int(item.region_id), [float(corner) for corner in item.box], item.caption)
+            for item in some
+        ]
+        digest = hashlib.sha256(repr((len(self), shown)).encode("utf-8", "replace"))
+        return f"{self.name} {digest.hexdigest()[:16]}"
+
     def __len__(self) -> int:
         """Samples: regions or groups of them in training, images in evaluation."""
         return len(self.region_set.regions if self._samples is None else self._samples)
@@ -179,6 +193,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
             **views,
             "region_ids": [region.region_id for region in regions.values()],
             "image_ids": [region.image_id for region in regions.values()],
+            "datasets": [self.name] * len(regions),
             "captions": [region.caption for region in regions.values()],
             "failed": failed,
         }
@@ -236,7 +251,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         if self.text_processor is not None:
             captions = [self.text_processor(caption) for caption in captions]
         tags = [self.tags.of(row, region) for row, region in regions.items()]
-        # Seeded by torch's generator, which the loader seeds by run, epoch, rank and worker.
+        # Seeded by torch's generator, which the loader of a run seeds for each sample.
         rng = random.Random(int(torch.randint(2**31, ())))
         controls = [
             self.controls.prompt(caption, [self.tags.names[index] for index in indices], rng)

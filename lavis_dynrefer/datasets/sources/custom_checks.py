@@ -10,6 +10,7 @@ from typing import Any
 from lavis_dynrefer.datasets.sources.annotation_rows import Row
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
+from lavis_dynrefer.formats.reading.box_units import FULL_SIDE
 
 logger = logging.getLogger(__name__)
 
@@ -96,26 +97,41 @@ def repeated_names(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).most_common() if count > 1]
 
 
-def check_boxes(boxes: BoxFit, source: RawFile) -> None:
+def check_boxes(boxes: BoxFit, source: RawFile, units: str | None = None) -> None:
     """Refuse boxes of another format.
 
+    Args:
+        boxes: all boxes of the file, in pixels.
+        source: the file, for errors.
+        units: what the user says they are in; None: nothing, so that they must not look relative.
+
     Raises:
-        DatasetError: the boxes are corners or fractions, or most leave their images.
+        DatasetError: the boxes are corners, or seem to be fractions, percent or thousandths, or
+            most leave their images.
     """
-    if boxes.total and boxes.fractions == boxes.total:
-        raise source.error(
-            f"{source.name}: no number of its {boxes.total} boxes is above 1; they seem to be "
-            "fractions of the image, expected pixels: multiply x and width by the image's "
-            "width, y and height by its height"
-        )
+    if boxes.total and boxes.fractions == boxes.total and units is None:
+        raise source.error(_doubt(boxes, source, "fraction"))
     found = f"{source.name}: as x, y, width, height {boxes.outside} of {boxes.total} boxes "
     found += f"leave their images, for example {boxes.example}"
     if boxes.outside > MANY_OUTSIDE * boxes.total and boxes.corners >= NEARLY_ALL * boxes.total:
         raise source.error(
             f"{found}; they seem to be corners x1, y1, x2, y2: write [x1, y1, x2 - x1, y2 - y1]"
         )
+    doubt = None if units else boxes.units.doubt()
     if boxes.outside > MAX_OUTSIDE * boxes.total:
-        raise source.error(f"{found}; were they drawn on images of another size?")
+        other = f", or are they {doubt} (`build_info.box_units: {doubt}`)" if doubt else ""
+        raise source.error(f"{found}; were they drawn on images of another size{other}?")
+    if doubt:
+        raise source.error(_doubt(boxes, source, doubt))
+
+
+def _doubt(boxes: BoxFit, source: RawFile, unit: str) -> str:
+    many = "fractions" if unit == "fraction" else unit
+    return (
+        f"{source.name}: no number of its {boxes.total} boxes is above {FULL_SIDE[unit]:.0f}; "
+        f"they seem to be {many} of the image, expected pixels. Set `build_info.box_units: {unit}` "
+        "if they are, `box_units: pixels` if not"
+    )
 
 
 class SizeCheck:

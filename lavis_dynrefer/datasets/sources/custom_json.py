@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from lavis_dynrefer.datasets.sources.annotation_rows import (
@@ -16,7 +17,7 @@ from lavis_dynrefer.datasets.sources.annotation_rows import (
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.box_fit import BoxFit
+from lavis_dynrefer.datasets.sources.box_fit import BoxFit, in_pixels
 from lavis_dynrefer.datasets.sources.coco_layout import ImageRows
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
@@ -53,6 +54,7 @@ def read_custom(
     *,
     name: str,
     split: str,
+    units: str | None = None,
     stores: Stores = in_memory,
 ) -> RegionSet:
     """Read every annotation with all its labels.
@@ -61,6 +63,10 @@ def read_custom(
     those without a caption are noted as `no_caption`. Regions whose attributes are neither names
     nor labels, or name what the file does not list, are noted as `unreadable_attributes`; the rest
     of them is used.
+
+    Args:
+        units: of the boxes, one of `formats.reading.box_units.UNITS`; None is pixels, but boxes
+            that look like another unit are refused.
 
     Raises:
         DatasetError: also if the boxes do not fit the images.
@@ -79,7 +85,7 @@ def read_custom(
         require_some(rows, ["caption", "attributes", *named], "to be graded on", source)
     collector = RegionCollector(name, split, stores)
     listed = _CustomImages(
-        rows_by_id(entries, "image", source, [collector]), ImageFolder(images, IMAGES)
+        rows_by_id(entries, "image", source, [collector]), ImageFolder(images, IMAGES), units
     )
     boxes, counts = BoxFit(), Counter[str]()
     for row in rows:
@@ -90,7 +96,7 @@ def read_custom(
             collector.leave_out("no_regions", detail, image_id)
     listed.sizes.finish(source)
     listed.turns.finish(source, collector)
-    check_boxes(boxes, source)
+    check_boxes(boxes, source, units)
     found = collector.finish(
         attributes=labels.attributes if counts["attributes"] else (),
         category_names=labels.category_names if counts["category"] else (),
@@ -111,9 +117,9 @@ def _collect(
     try:
         image_id = _id_of(row, "image_id")
         fields = labels.fields(row)
-        box = xyxy(row.get("bbox"))
-        region = RegionRecord(_id_of(row, "id"), image_id, box, **fields)
+        region = RegionRecord(_id_of(row, "id"), image_id, xyxy(row.get("bbox")), **fields)
         image = images.get(image_id)
+        region = replace(region, box=in_pixels(region.box, image, images.units))
     except _ImageProblem as problem:
         collector.reject(problem.reason, str(problem), region)
         return
@@ -121,8 +127,8 @@ def _collect(
         brief = {key: row[key] for key in ("id", "image_id", "bbox") if key in row}
         collector.leave_out("unreadable_record", f"annotation {shown(brief)}: {error}", None)
         return
-    boxes.add(box, image)
-    images.turns.add_box(box, image)
+    boxes.add(region.box, image)
+    images.turns.add_box(region.box, image)
     if labels.given_attributes(row) is not None and region.attributes is None:
         collector.note("unreadable_attributes")
     counts.update(key for key, value in fields.items() if value)
@@ -155,10 +161,14 @@ class _CustomImages(ImageRows):
     Args:
         rows: entries of `images` by their id.
         folder: what `file_name` is relative to.
+        units: of the boxes.
     """
 
-    def __init__(self, rows: Mapping[int, Row], folder: ImageFolder) -> None:
+    def __init__(
+        self, rows: Mapping[int, Row], folder: ImageFolder, units: str | None = None
+    ) -> None:
         super().__init__(rows, folder)
+        self.units = units
         self.sizes = SizeCheck()
         self.turns = ImageTurns()
         self.used: set[int] = set()
