@@ -7,23 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.annotation_tools.layout import Layout
+from lavis_dynrefer.formats.annotation_tools.tool_files import (
+    READ,
+    layout_of_json,
+    layout_of_text,
+    layout_without_text,
+)
 from lavis_dynrefer.formats.coco_json import read_coco_boxes, read_coco_categories
 from lavis_dynrefer.formats.csv_table import read_csv_boxes
 from lavis_dynrefer.formats.jsonl import read_own_boxes
 from lavis_dynrefer.formats.reading.box_units import unit_problem
-from lavis_dynrefer.formats.reading.faults import Faults
 from lavis_dynrefer.formats.reading.json_text import parse_json
 from lavis_dynrefer.formats.reading.strict_values import whole_number
-from lavis_dynrefer.formats.reading.text_file import read_text
+from lavis_dynrefer.formats.reading.text_file import decode_text, read_text
 from lavis_dynrefer.formats.region_boxes import (
     DEFAULT_FORMAT,
     BoxFile,
     ImageBoxes,
     is_record,
     read_records,
+    record_error,
 )
 
 _EXPECTED = "json or csv"
+_READ = f"{READ}; json lists of boxes or of records with names of images; csv"
 
 
 def read_box_file(
@@ -35,12 +43,12 @@ def read_box_file(
 ) -> BoxFile:
     """Read a file of boxes.
 
-    It may be COCO json (an annotation without bbox gets the box of its segmentation), a COCO list
-    of results, a result of `dynrefer predict`, a json list of boxes or of records that name their
-    images, a json object image -> boxes, or csv with a header.
+    It may be of an annotation tool, see `READ` (an annotation of COCO without bbox gets the box of
+    its segmentation); a COCO list of results, a result of `dynrefer predict`, a json list of boxes
+    or of records that name their images, a json object image -> boxes, or csv with a header.
 
     Args:
-        path: the file.
+        path: the file, or a folder of the files of a tool.
         format: "xyxy" or "xywh", if the file does not say; by default "xywh" for COCO, else "xyxy".
         units: of the numbers, one of `UNITS`, if the file does not say.
         images: COCO json with the images of a COCO list of results.
@@ -53,11 +61,11 @@ def read_box_file(
     if units is not None and (problem := unit_problem("units", units)):
         raise InputError(problem)
     path = Path(path)
-    text = read_text(path, _EXPECTED)
     try:
-        if not text.strip():
-            raise InputError(f"it is empty; expected {_EXPECTED}")
-        return _box_file(path, text, format, units, images)
+        layout = layout_without_text(path)
+        if layout is not None:
+            return _of_layout(path, layout, format, units)
+        return _box_file(path, decode_text(path.read_bytes(), _EXPECTED), format, units, images)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -65,6 +73,11 @@ def read_box_file(
 def _box_file(
     path: Path, text: str, format: str | None, units: str | None, images: str | Path | None
 ) -> BoxFile:
+    if not text.strip():
+        raise InputError(f"it is empty; expected {_EXPECTED}")
+    layout = layout_of_text(path, text)
+    if layout is not None:
+        return _of_layout(path, layout, format, units)
     if text.lstrip()[:1] not in ("[", "{"):
         entries, found = read_csv_boxes(text)
         return BoxFile(path, entries, _agreed(format, found, "its columns"), units)
@@ -75,14 +88,24 @@ def _box_file(
             raise InputError("the boxes of dynrefer predict are xyxy in pixels")
         entries, categories = read_own_boxes(rows)
         return BoxFile(path, entries, "xyxy", "pixels", categories)
-    coco = _coco(document, images)
-    if coco is None:
-        entries, said = _listed(document)
-        return BoxFile(path, entries, _agreed(format, said, "its keys"), units)
+    layout = layout_of_json(document) or _coco_results(document, images)
+    if layout is not None:
+        return _of_layout(path, layout, format, units)
+    entries, said = _listed(document)
+    return BoxFile(path, entries, _agreed(format, said, "its keys"), units)
+
+
+def _of_layout(path: Path, layout: Layout, format: str | None, units: str | None) -> BoxFile:
+    """The boxes of a tool's file."""
+    if layout.units is not None:  # the tool's own, and so is the format
+        _agreed(format, "xywh" if layout.units == "pixels" else None, f"files of {layout.tool}")
+        if units not in (None, layout.units):
+            raise InputError(f"files of {layout.tool} are in {layout.units}, not in {units}")
+        format, units = "xywh", layout.units
+    document, faults = layout.document, layout.faults
     format = format or "xywh"
-    faults = Faults()
-    entries = read_coco_boxes(coco["annotations"], coco["images"], format, faults)
-    categories = read_coco_categories(coco.get("categories"))
+    entries = read_coco_boxes(document["annotations"], document["images"], format, faults)
+    categories = read_coco_categories(document.get("categories"))
     return BoxFile(path, entries, format, units, categories, faults.sentences())
 
 
@@ -92,10 +115,8 @@ def _agreed(asked: str | None, said: str | None, what: str) -> str:
     return asked or said or DEFAULT_FORMAT
 
 
-def _coco(document: Any, images: str | Path | None) -> Mapping[str, Any] | None:
-    """A document in COCO's layout, or a list of results with its images; None for others."""
-    if isinstance(document, Mapping):
-        return document if {"annotations", "images"} <= set(document) else None
+def _coco_results(document: Any, images: str | Path | None) -> Layout | None:
+    """COCO's list of results, with its images; None if the document is something else."""
     if not _first_has("image_id", document):
         return None
     if images is not None:
@@ -103,7 +124,7 @@ def _coco(document: Any, images: str | Path | None) -> Mapping[str, Any] | None:
         listed = parse_json(read_text(path, "COCO json"))
         if not isinstance(listed, Mapping) or "images" not in listed:
             raise InputError(f"{path}: expected COCO json with a list of images")
-        return {**listed, "annotations": document}
+        return Layout("COCO", {**listed, "annotations": document})
     try:
         whole_number(document[0]["image_id"])
     except InputError:
@@ -123,6 +144,8 @@ def _listed(document: Any) -> tuple[dict[str, ImageBoxes], str | None]:
     entries: dict[str, ImageBoxes] = {}
     formats = set()
     for name, rows in document.items():
+        if not isinstance(rows, list):
+            raise record_error(name, "a list of boxes", rows, f". Files that are read: {_READ}")
         found, said = read_records(rows, name)
         entries.update(found)
         formats.add(said)

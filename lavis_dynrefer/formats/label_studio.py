@@ -1,4 +1,4 @@
-"""Label Studio's tasks with predictions, and the labeling setup that shows them.
+"""Label Studio's tasks: with predictions and the labeling setup that shows them, and its exports.
 
 After Label Studio's documentation of pre-annotations: boxes in percent of the image; the texts and
 choices of a region carry the id of its box.
@@ -7,12 +7,20 @@ choices of a region carry the id of its box.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.annotation_tools.layout import (
+    UNREADABLE,
+    Layout,
+    LayoutBuilder,
+    extent,
+)
 from lavis_dynrefer.formats.image_result import (
     NO_CATEGORY,
     ImageResult,
@@ -22,6 +30,9 @@ from lavis_dynrefer.formats.image_result import (
     top_category,
 )
 from lavis_dynrefer.formats.json_stream import dump_list
+from lavis_dynrefer.formats.reading.faults import Faults
+from lavis_dynrefer.formats.reading.records import KeyedRow, image_name, size_of
+from lavis_dynrefer.formats.reading.strict_values import Row, finite_number, shown, text_of
 from lavis_dynrefer.structures import RegionPrediction
 
 # Address of a local image, followed by its path below LOCAL_FILES_DOCUMENT_ROOT. Label Studio
@@ -29,6 +40,12 @@ from lavis_dynrefer.structures import RegionPrediction
 _LOCAL_FILES = "/data/local-files/?d="
 _IMAGE = "image"
 _LABEL = "label"
+_REGION = "region-"  # begins the ids of our regions
+
+TOOL = "Label Studio"
+_RESULTS = ("annotations", "completions", "predictions")  # completions: before version 1
+_SHAPES = ("rectanglelabels", "polygonlabels", "ellipselabels", "brushlabels", "keypointlabels")
+_LOOKS_LIKE_IMAGE = re.compile(r"\.[A-Za-z]{3,4}($|\?)")
 
 
 def write_label_studio(results: Collection[ImageResult], tasks: TextIO, setup: TextIO) -> None:
@@ -76,7 +93,7 @@ def _task(result: ImageResult, root: Path) -> dict[str, Any]:
     parts = [
         part
         for number, region in zip(result.ids, result.regions)
-        for part in _parts(result, f"region-{number}", region)
+        for part in _parts(result, f"{_REGION}{number}", region)
     ]
     return {
         "data": {"image": _LOCAL_FILES + quote(path, errors="surrogateescape")},
@@ -113,3 +130,144 @@ def _parts(
     chosen = outstanding(region.attributes)
     if chosen:
         yield part("attributes", "choices", "choices", chosen)
+
+
+def is_label_studio(document: Any) -> bool:
+    """Whether a json document is a list of tasks, as JSON or JSON-MIN."""
+    first = document[0] if isinstance(document, list) and document else None
+    if not isinstance(first, Mapping):
+        return False
+    has_results = any(isinstance(first.get(key), list) for key in _RESULTS)
+    return ("data" in first and has_results) or any(map(_is_short, first.values()))
+
+
+def read_label_studio(document: Sequence[Any]) -> Layout:
+    """Read the regions of tasks, in percent of their images.
+
+    Of a task its first annotation counts that is not cancelled, else its first prediction. A region
+    is a rectangle, an ellipse or a polygon; texts named "caption" and "tags" and choices belong to
+    the region of the same id.
+
+    Raises:
+        InputError: nothing in it can be used.
+    """
+    layout = LayoutBuilder(TOOL, "percent")
+    for number, task in enumerate(document, start=1):
+        where = f"task {number}"
+        try:
+            if not isinstance(task, Mapping):
+                raise InputError(f"expected an object, got {shown(task)}")
+            data = task["data"] if isinstance(task.get("data"), Mapping) else task
+            name = _image_in(data)
+            parts = _results_of(task, where, layout.faults)
+        except InputError as error:
+            layout.faults.add("tasks that cannot be read", f"{where}: {error}")
+            continue
+        _add_task(name, parts, where, layout)
+    return layout.finish()
+
+
+def _add_task(name: str, parts: Sequence[Any], where: str, layout: LayoutBuilder) -> None:
+    regions: dict[Any, dict[str, Any]] = {}  # id -> what belongs to it
+    size = None
+    for place, part in enumerate(parts):
+        try:
+            if not isinstance(part, Mapping):
+                raise InputError(f"expected an object, got {shown(part)}")
+            value = part["value"] if isinstance(part.get("value"), Mapping) else part
+            size = size or size_of(part.get("original_width"), part.get("original_height"))
+            own_id = part.get("id")
+            key = own_id if isinstance(own_id, str) else place
+            kept = regions.setdefault(key, {"where": f"{where}: result {place}"})
+            _take(part, value, kept)
+        except InputError as error:
+            layout.faults.add(UNREADABLE, f"{where}: result {place}: {error}")
+    image_id = layout.add_image(name, size)
+    for key, kept in regions.items():
+        place = kept.pop("where")
+        if "corners" not in kept:
+            if kept.pop("is_region", False) or kept:
+                layout.faults.add(UNREADABLE, f"{place}: no rectangle, ellipse or polygon")
+            continue
+        kept.pop("is_region", None)
+        if isinstance(key, str):
+            kept["region_id"] = _own_id(key)
+        try:
+            layout.add_region(image_id, **kept)
+        except InputError as error:
+            layout.faults.add(UNREADABLE, f"{place}: {error}")
+
+
+def _take(part: Row, value: Row, kept: dict[str, Any]) -> None:
+    """Note what one result says about its region."""
+    kind = next((key for key in _SHAPES if key in value), None)
+    if kind is not None and isinstance(value[kind], list) and value[kind]:
+        name = text_of(value[kind][0])
+        kept.setdefault("category", None if name == NO_CATEGORY else name)
+    texts, about = value.get("text"), part.get("from_name")
+    if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
+        if about == "tags":
+            kept["tags"] = texts
+        elif texts:
+            kept["caption"] = " ".join(texts)
+        return
+    if isinstance(value.get("choices"), list):
+        kept["attributes"] = [text_of(name) for name in value["choices"]]
+        return
+    if "is_region" in kept:
+        raise InputError("a second shape of the same id")
+    kept["is_region"] = True
+    rotation = value.get("rotation") or 0
+    if finite_number(rotation):
+        raise InputError(f"a box that is rotated by {rotation} degrees")
+    if "points" in value:
+        kept["corners"] = extent(value["points"])
+    elif {"x", "y", "width", "height"} <= set(value):
+        x, y, width, height = (finite_number(value[key]) for key in ("x", "y", "width", "height"))
+        kept["corners"] = x, y, x + width, y + height
+    elif {"x", "y", "radiusX", "radiusY"} <= set(value):
+        x, y, across, down = (finite_number(value[key]) for key in ("x", "y", "radiusX", "radiusY"))
+        kept["corners"] = x - across, y - down, x + across, y + down
+
+
+def _results_of(task: Row, where: str, faults: Faults) -> Sequence[Any]:
+    """The results of one annotation or prediction of a task."""
+    for key in _RESULTS:
+        given = task.get(key)
+        usable = [
+            item
+            for item in (given if isinstance(given, list) else [])
+            if isinstance(item, Mapping)
+            and isinstance(item.get("result"), list)
+            and not item.get("was_cancelled")
+        ]
+        for _ in usable[1:]:
+            faults.add(f"further {key} of a task", where)
+        if usable:
+            results: Sequence[Any] = usable[0]["result"]
+            return results
+    if isinstance(task.get("data"), Mapping):
+        return []
+    return [part for parts in task.values() if _is_short(parts) for part in parts]
+
+
+def _is_short(parts: Any) -> bool:
+    """Whether a value of a task in JSON-MIN is a list of regions."""
+    first = parts[0] if isinstance(parts, list) and parts else None
+    return isinstance(first, Mapping) and "original_width" in first
+
+
+def _image_in(data: Row) -> str:
+    name = image_name(data, KeyedRow(data))
+    if name is None:  # under a name of the project's own
+        texts = [value for value in data.values() if isinstance(value, str)]
+        name = next((text for text in texts if _LOOKS_LIKE_IMAGE.search(text)), None)
+    if name is None:
+        raise InputError(f"no image in {shown(data)}")
+    return name
+
+
+def _own_id(text: str) -> int | str:
+    """The id of a region that we wrote, or the tool's own."""
+    number = text[len(_REGION) :] if text.startswith(_REGION) else text
+    return int(number) if re.fullmatch("[0-9]{1,18}", number) else number

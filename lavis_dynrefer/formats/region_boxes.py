@@ -182,9 +182,8 @@ def read_records(rows: Any, name: str = "") -> tuple[dict[str, ImageBoxes], str 
         if name and own_name and name_parts(own_name)[-1] != name_parts(name)[-1]:
             raise InputError(f"{where} names another image, {own_name!r}")
         entry = grouping.entry(name or own_name, where)
-        if keys is None:
-            boxes = [(row, None)]
-        else:
+        boxes: list[tuple[Any, str | None]] = [(row, None)]
+        if keys is not None:
             boxes = _boxes_in(row, keys, may_be_none=own_name is not None)
             entry.set_size(size)
         for box, format in boxes:

@@ -124,7 +124,9 @@ def whole_ids(document: Mapping[str, Any]) -> Mapping[str, Any]:
     found = dict(document)
     for key, used in (("images", "image_id"), ("annotations", None), ("categories", "category_id")):
         rows = found.get(key)
-        numbers = numbered_ids(rows) if isinstance(rows, list) else None
+        if not isinstance(rows, list):
+            continue
+        numbers = numbered_ids(rows)
         if numbers is None:
             continue
         found[key] = with_whole_ids(rows, "id", numbers)

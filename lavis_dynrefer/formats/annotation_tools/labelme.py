@@ -1,0 +1,76 @@
+"""labelme's json, one file per image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.annotation_tools.layout import UNREADABLE, LayoutBuilder, extent
+from lavis_dynrefer.formats.reading.records import size_of
+from lavis_dynrefer.formats.reading.strict_values import shown, text_of
+
+TOOL = "labelme"
+_NO_AREA = ("point", "points", "line", "linestrip")
+
+
+def is_labelme(document: Any) -> bool:
+    """Whether a json document is a file of labelme."""
+    return isinstance(document, Mapping) and {"shapes", "imagePath"} <= set(document)
+
+
+def image_of(document: Mapping[str, Any]) -> str:
+    """The name of the image.
+
+    Raises:
+        InputError: there is none.
+    """
+    name = text_of(document["imagePath"])
+    if not name.strip():
+        raise InputError("imagePath is empty")
+    return name
+
+
+def add_labelme(document: Mapping[str, Any], name: str, where: str, layout: LayoutBuilder) -> None:
+    """Add the shapes of a file: `label` is the category, `description` the caption.
+
+    Args:
+        document: the file.
+        name: of the image.
+        where: name of the file, for messages.
+        layout: gets the image and its regions; points and lines are counted as faults.
+
+    Raises:
+        InputError: `shapes` is no list, or the size is none.
+    """
+    shapes = document["shapes"]
+    if not isinstance(shapes, list):
+        raise InputError(f"shapes: expected a list, got {shown(shapes)}")
+    size = size_of(document.get("imageWidth"), document.get("imageHeight"))
+    image_id = layout.add_image(name, size)
+    for number, shape in enumerate(shapes):
+        try:
+            if not isinstance(shape, Mapping):
+                raise InputError(f"expected an object, got {shown(shape)}")
+            label, caption = shape.get("label"), shape.get("description")
+            layout.add_region(
+                image_id,
+                _corners(shape),
+                category=None if label in (None, "") else text_of(label),
+                caption=text_of(caption or ""),
+            )
+        except InputError as error:
+            layout.faults.add(UNREADABLE, f"{where}: shapes[{number}]: {error}")
+
+
+def _corners(shape: Mapping[str, Any]) -> Any:
+    kind, points = shape.get("shape_type"), shape.get("points", [])
+    if kind in _NO_AREA:
+        raise InputError(f"a {kind} has no box")
+    x1, y1, x2, y2 = extent(points)
+    if kind == "circle":  # its centre and a point on it
+        (x, y), (x_on, y_on) = points[0][:2], points[1][:2]
+        radius = math.hypot(x_on - x, y_on - y)
+        return x - radius, y - radius, x + radius, y + radius
+    return x1, y1, x2, y2

@@ -1,0 +1,186 @@
+"""Finds out which annotation tool wrote a file or a folder, and reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lavis_dynrefer.errors import InputError, MissingFileError
+from lavis_dynrefer.formats.annotation_tools import labelme, voc_xml, yolo_txt
+from lavis_dynrefer.formats.annotation_tools.hf_metadata import is_metadata, read_metadata
+from lavis_dynrefer.formats.annotation_tools.layout import Layout, LayoutBuilder, distinct_names
+from lavis_dynrefer.formats.image_names import ANY_SUFFIX
+from lavis_dynrefer.formats.label_studio import is_label_studio, read_label_studio
+from lavis_dynrefer.formats.reading.json_text import parse_json
+from lavis_dynrefer.formats.reading.text_file import read_text
+
+READ = (
+    "COCO or LVIS json, Label Studio's json, labelme's json, VOC's xml, YOLO's txt or its yaml, "
+    "Hugging Face's metadata.jsonl, or a folder of the files of labelme, VOC or YOLO"
+)
+_TOOLS = {".json": labelme.TOOL, ".xml": voc_xml.TOOL, ".txt": yolo_txt.TOOL}
+_UNREADABLE = "files that cannot be read"
+_ONE_FILE = ("coco", "instances")  # in names of files that hold a whole dataset
+
+
+def is_coco(document: Any) -> bool:
+    """Whether a json document has COCO's layout."""
+    return isinstance(document, Mapping) and {"images", "annotations"} <= set(document)
+
+
+def read_layout(path: str | Path) -> Layout:
+    """Read the annotations of any tool.
+
+    Args:
+        path: a file; or a folder of the files of labelme, VOC or YOLO, one per image, and its
+            subfolders.
+
+    Raises:
+        InputError: of no known tool, or nothing in it can be used.
+        MissingFileError: there is no such file or folder.
+    """
+    path = Path(path)
+    layout = layout_without_text(path)
+    if layout is not None:
+        return layout
+    text = read_text(path, "json")
+    layout = layout_of_text(path, text)
+    if layout is None:
+        layout = layout_of_json(parse_json(text)) if text.lstrip()[:1] in ("[", "{") else None
+    if layout is None:
+        raise InputError(f"unknown annotations, they begin with {text[:60]!r}; expected {READ}")
+    return layout
+
+
+def layout_without_text(path: Path) -> Layout | None:
+    """Read what is no text file: a folder, or xml, which names its own encoding; else None.
+
+    Also the yaml of a YOLO dataset, which stands for its folder. Errors as of `read_layout`.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise MissingFileError(f"no file {path}")
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return _read_folder(path.parent, (".txt",))
+    with path.open("rb") as file:
+        start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
+    is_xml = path.suffix.lower() == ".xml" or start.startswith(b"<")
+    return _read_files(voc_xml.TOOL, path.parent, [path]) if is_xml else None
+
+
+def layout_of_text(path: Path, text: str) -> Layout | None:
+    """Read a single txt of YOLO; None if the text is something else."""
+    if path.suffix.lower() == ".txt" and yolo_txt.is_yolo(text):
+        return _read_files(yolo_txt.TOOL, path.parent, [path])
+    return None
+
+
+def layout_of_json(document: Any) -> Layout | None:
+    """The annotations in a json document; None if no known tool wrote it."""
+    if is_coco(document):
+        return Layout("COCO", document)
+    if labelme.is_labelme(document):
+        layout = LayoutBuilder(labelme.TOOL, "pixels")
+        labelme.add_labelme(document, labelme.image_of(document), "the file", layout)
+        return layout.finish()
+    if is_label_studio(document):
+        return read_label_studio(document)
+    return read_metadata(document) if is_metadata(document) else None
+
+
+def _read_folder(folder: Path, suffixes: tuple[str, ...] = tuple(_TOOLS)) -> Layout:
+    found: dict[str, list[Path]] = {}
+    for path in _walk(folder):
+        suffix = path.suffix.lower()
+        if suffix in suffixes and not yolo_txt.is_list_of_classes(path) and _fits(path, suffix):
+            found.setdefault(_TOOLS[suffix], []).append(path)
+    if len(found) > 1:
+        raise InputError(
+            f"the folder has files of {' and '.join(sorted(found))}; name a folder or a file of one"
+        )
+    if not found:
+        whole = next((path for path in _walk(folder) if _may_be_whole(path)), None)
+        cure = f"; name the file {whole}" if whole else ""
+        raise InputError(f"no annotations in the folder; expected {READ}{cure}")
+    ((tool, paths),) = found.items()
+    return _read_files(tool, folder, paths)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files of a folder and its subfolders, without hidden ones and a Mac's copies."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and name != "__MACOSX"
+        )
+        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _may_be_whole(path: Path) -> bool:
+    name = path.name.lower()
+    return name == "metadata.jsonl" or (
+        name.endswith(".json") and any(word in name for word in _ONE_FILE)
+    )
+
+
+def _fits(path: Path, suffix: str) -> bool:
+    """Whether a file of a folder may be of the tool with this suffix; damaged ones may."""
+    try:
+        if suffix == ".txt":
+            text = read_text(path)
+            return not text.strip() or yolo_txt.is_yolo(text)
+        if suffix == ".json":
+            return labelme.is_labelme(parse_json(read_text(path)))
+    except InputError:
+        return suffix == ".json"
+    return True
+
+
+def _read_files(tool: str, folder: Path, paths: list[Path]) -> Layout:
+    """Read files of one image each."""
+    units = "fraction" if tool == yolo_txt.TOOL else "pixels"
+    layout = LayoutBuilder(tool, units)
+    classes = yolo_txt.Classes(folder) if tool == yolo_txt.TOOL else None
+    named: list[tuple[str, str]] = []
+    contents: list[tuple[Path, Any]] = []
+    for path in paths:
+        where = path.relative_to(folder).as_posix()
+        try:
+            content, name = _content(tool, path)
+        except InputError as error:
+            layout.faults.add(_UNREADABLE, f"{where}: {error}")
+            continue
+        place = os.path.dirname(where)
+        if tool == yolo_txt.TOOL:  # labels/train/1.txt is about images/train/1.jpg
+            place = "/".join("images" if part == "labels" else part for part in place.split("/"))
+        named.append((place, name or path.stem + ANY_SUFFIX))
+        contents.append((path, content))
+    stems = [path.stem for path, _ in contents]
+    for (path, content), name in zip(contents, distinct_names(named, stems)):
+        where = path.relative_to(folder).as_posix()
+        try:
+            if tool == labelme.TOOL:
+                labelme.add_labelme(content, name, where, layout)
+            elif tool == voc_xml.TOOL:
+                voc_xml.add_voc(content, name, where, layout)
+            elif classes is not None:
+                yolo_txt.add_yolo(content, name, where, classes, layout)
+        except InputError as error:
+            layout.faults.add(_UNREADABLE, f"{where}: {error}")
+    return layout.finish()
+
+
+def _content(tool: str, path: Path) -> tuple[Any, str | None]:
+    """What is in a file, and the name that it gives to its image."""
+    if tool == voc_xml.TOOL:
+        root = voc_xml.parse_voc(path.read_bytes())
+        return root, voc_xml.image_of(root)
+    text = read_text(path)
+    if tool == yolo_txt.TOOL:
+        return text, None
+    document = parse_json(text)
+    if not labelme.is_labelme(document):
+        raise InputError("no shapes and imagePath")
+    return document, labelme.image_of(document)

@@ -1,0 +1,112 @@
+"""YOLO's txt, one file per image, in fractions of it; class names from a yaml or a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.annotation_tools.layout import UNREADABLE, LayoutBuilder
+from lavis_dynrefer.formats.reading.strict_values import finite_number, shown, whole_number
+from lavis_dynrefer.formats.reading.text_file import read_text
+
+TOOL = "YOLO"
+_LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt")
+_SLACK = 0.05  # by which a box may leave its image
+_YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def is_yolo(text: str) -> bool:
+    """Whether each line has a class and at least four numbers, separated by blanks."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    return bool(lines) and all(_is_row(cells) for cells in lines)
+
+
+def is_list_of_classes(path: Path) -> bool:
+    """Whether a file has the names of the classes rather than boxes."""
+    return path.name.lower() in _LISTS
+
+
+class Classes:
+    """The names of the classes.
+
+    Args:
+        folder: of the boxes; the names are looked for there and in two folders above.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.names: dict[int, str] = {}
+        self.has_keypoints = False
+        for place in (folder, *list(folder.absolute().parents)[:2]):
+            for path in sorted(place.glob("*")) if place.is_dir() else ():
+                if path.suffix.lower() in _YAML_SUFFIXES:
+                    self._read_yaml(path)
+                elif is_list_of_classes(path):
+                    lines = read_text(path, "a list of classes").splitlines()
+                    self.names = dict(enumerate(line.strip() for line in lines))
+                if self.names:
+                    return
+
+    def __getitem__(self, number: int) -> str:
+        return self.names.get(number) or f"class {number}"
+
+    def _read_yaml(self, path: Path) -> None:
+        try:
+            content = yaml.safe_load(read_text(path, "yaml"))
+        except (InputError, RecursionError, ValueError, yaml.YAMLError):
+            return  # not the yaml of this dataset
+        names = content.get("names") if isinstance(content, Mapping) else None
+        if isinstance(names, list):
+            names = dict(enumerate(names))
+        if isinstance(names, Mapping):
+            self.names = {key: str(name) for key, name in names.items() if type(key) is int}
+            self.has_keypoints = "kpt_shape" in content
+
+
+def add_yolo(text: str, name: str, where: str, classes: Classes, layout: LayoutBuilder) -> None:
+    """Add the boxes of a file: class, centre, width and height; or class and corners of a polygon.
+
+    Args:
+        text: the file; without a line it is an image without regions.
+        name: of the image.
+        where: name of the file, for messages.
+        classes: names of the classes.
+        layout: gets the image and its regions, and the lines that cannot be read as faults.
+    """
+    image_id = layout.add_image(name)
+    for number, line in enumerate(text.splitlines(), start=1):
+        cells = line.split()
+        if not cells:
+            continue
+        try:
+            numbers = [finite_number(cell) for cell in cells[1:]]
+            if numbers and not -_SLACK <= min(numbers[:4]) <= max(numbers[:4]) <= 1 + _SLACK:
+                raise InputError(f"expected fractions of the image, got {shown(line)}")
+            corners = _corners(numbers, classes.has_keypoints)
+            category = classes[whole_number(cells[0])]
+            layout.add_region(image_id, corners, category=category)
+        except InputError as error:
+            layout.faults.add(UNREADABLE, f"{where}: line {number}: {error}")
+
+
+def _corners(numbers: Sequence[float], has_keypoints: bool) -> tuple[float, float, float, float]:
+    count = len(numbers)
+    if count in (4, 5) or (count > 5 and has_keypoints):  # a fifth number is the confidence
+        x, y, width, height = numbers[:4]
+        if width < 0 or height < 0:
+            raise InputError(f"expected a width and a height, got {width} and {height}")
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if count < 6 or count % 2:
+        raise InputError(f"expected a class and 4 numbers, or x and y of corners, got {count}")
+    return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+
+
+def _is_row(cells: Sequence[Any]) -> bool:
+    try:
+        whole_number(cells[0])
+        return len([finite_number(cell) for cell in cells[1:]]) >= 4
+    except InputError:
+        return False
