@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         if arguments.tags:
             _prepare_tags(arguments, source, region_sets, console, progress)
-        problems = source.grading_problems(region_sets)
+        problems = source.warnings_about(region_sets)
     _print_manifest(folder, console)
     for problem in problems:
         console.print(f"warning: {problem}", soft_wrap=True, highlight=False, markup=False)

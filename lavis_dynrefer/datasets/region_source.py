@@ -17,8 +17,9 @@ from lavis_dynrefer.datasets.build_info import RegionInfo
 from lavis_dynrefer.datasets.evaluator_choice import grading_problem
 from lavis_dynrefer.datasets.prepared import RawDataset, open_current, open_prepared, prepare
 from lavis_dynrefer.datasets.region_sets import captions_of
+from lavis_dynrefer.datasets.sources.image_turns import TURNED, turned_images
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, RawFile
-from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores
+from lavis_dynrefer.datasets.sources.region_collector import LONG_CAPTION, OVER_LONG, TRAIN, Stores
 from lavis_dynrefer.datasets.tables import RegionTable
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.settings import from_mapping
@@ -71,16 +72,17 @@ class RegionSource:
     def choose_evaluators(self, region_sets: Mapping[str, RegionSet]) -> None:
         """Let `evaluator_of` follow from the data; most datasets have their own evaluator."""
 
-    def grading_problems(self, region_sets: Mapping[str, RegionSet]) -> list[str]:
-        """Why splits cannot be graded by their evaluators; those to train on are not graded."""
+    def warnings_about(self, region_sets: Mapping[str, RegionSet]) -> list[str]:
+        """What may spoil a run: splits that cannot be graded, turned images, long captions."""
         self.choose_evaluators(region_sets)
         own = self.info().evaluator
-        problems = [
-            grading_problem(region_set, own or self.evaluator_of(split))
-            for split, region_set in region_sets.items()
-            if split != TRAIN
-        ]
-        return [problem for problem in problems if problem is not None]
+        found = []
+        for split, region_set in region_sets.items():
+            found += noted_warnings(region_set)
+            problem = grading_problem(region_set, own or self.evaluator_of(split))
+            if split != TRAIN and problem is not None:
+                found.append(problem)
+        return found
 
     def sources(self, info: Any) -> dict[str, Path]:
         """Setting -> raw file of annotations."""
@@ -226,6 +228,21 @@ class RegionSource:
     def _error(self, problem: str) -> DatasetError:
         where = f"datasets.{self.dataset_name}.build_info"
         return DatasetError(problem if problem.startswith(where) else f"{where}: {problem}")
+
+
+def noted_warnings(region_set: RegionSet) -> list[str]:
+    """What the reader of a split noted that may spoil a run in silence."""
+    where, found = f"split '{region_set.split}'", []
+    turned, long = (region_set.noted.get(what, 0) for what in (TURNED, OVER_LONG))
+    if turned:
+        found.append(f"{where}: {turned_images(turned)}")
+    if long and region_set.split == TRAIN:
+        found.append(
+            f"{where}: {long:,} captions have more than {LONG_CAPTION} words; models are trained "
+            "on the first model.captioning.max_text_length tokens, by default "
+            f"{LONG_CAPTION + 1}; `dynrefer validate` counts with the tokenizer of a run"
+        )
+    return found
 
 
 def default_yaml(name: str, *types: str) -> dict[str, str]:

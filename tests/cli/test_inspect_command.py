@@ -68,6 +68,20 @@ def test_names_cannot_control_the_terminal(coco, capsys):
     assert "2 images, nothing unusual" in shown
 
 
+@pytest.mark.parametrize(("options", "told"), [((), True), (("--check-images", "header"), False)])
+def test_turned_images_are_named_without_a_check_of_all(coco, capsys, options, told):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(coco / "val2017/2.jpg", exif=exif)
+
+    inspect(coco, *options)
+
+    warning = "warning: split 'val': 1 of 2 images looked at have an EXIF rotation"
+    shown = capsys.readouterr().out
+    assert (warning in shown) == told
+    assert ("exif rotated" in shown) != told  # in the table of the check
+
+
 def test_annotations_are_reported_without_the_image_folder(coco, capsys):
     inspect(coco)
     (coco / "val2017").rename(coco / "elsewhere")

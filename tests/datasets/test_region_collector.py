@@ -54,6 +54,15 @@ def test_usable_regions_and_their_image_are_kept():
     assert (found.name, found.split, found.rejected) == ("demo", "val", [])
 
 
+def test_captions_of_more_words_than_models_are_trained_on_are_noted():
+    captions = ["a " * 31, "a " * 32, "a" + " " * 40 + "b"]
+
+    found = collect(*(region(number, caption=text) for number, text in enumerate(captions)))
+
+    assert found.noted == {"caption_over_31_words": 1}
+    assert len(found.regions) == 3
+
+
 @pytest.mark.parametrize(("split", "truth"), [("val", [1, 2]), ("train", [1])])
 def test_a_rejected_region_stays_truth_except_in_training(split, truth):
     found = collect(region(1), OUTSIDE, split=split)

@@ -6,17 +6,21 @@ dynrefer inspect vg --root /data/vg --split val --check-images decode
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, read_splits, source_from
 from lavis_dynrefer.cli.model_arguments import at_least
 from lavis_dynrefer.cores import available_cores
+from lavis_dynrefer.datasets.sources.image_turns import TURNED
 
 if TYPE_CHECKING:
     from lavis_dynrefer.datasets.region_source import RegionSource
     from lavis_dynrefer.structures import RegionSet
+
+
+_LOOKED_AT = 200  # images of a split whose headers are read without --check-images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     warnings = []
     if not folder.is_dir():
         warnings.append(f"There is no folder {folder}: only annotation statistics are reported.")
-    warnings += [f"{problem}." for problem in source.grading_problems(region_sets)]
+    if not arguments.check_images:
+        warnings += [
+            text for region_set in region_sets.values() for text in _turned(region_set, folder)
+        ]
+    warnings += [f"{problem}." for problem in source.warnings_about(region_sets)]
     for text in warnings:
         console.print(f"warning: {text}", soft_wrap=True, highlight=False)
     kind = str(source.config.type).replace("default", "")
@@ -82,6 +90,24 @@ def run(arguments: argparse.Namespace) -> int:
     for path in files:
         console.print(str(path), soft_wrap=True, highlight=False)
     return 0
+
+
+def _turned(region_set: RegionSet, folder: Path) -> Iterator[str]:
+    """A warning if some images have an EXIF rotation that the reader did not look for."""
+    from lavis_dynrefer.cli.inspect.image_checks import check_image
+
+    if TURNED in region_set.noted or not folder.is_dir():
+        return
+    images = list(region_set.images.values())
+    looked_at = images[:: max(-(-len(images) // _LOOKED_AT), 1)]
+    found = [check_image(image, decode=False) for image in looked_at]
+    turned = [finding for finding in found if TURNED in finding.kinds]
+    if turned:
+        first = turned[0]
+        yield (
+            f"split '{region_set.split}': {len(turned)} of {len(looked_at)} images looked at have "
+            f"an EXIF rotation, which is not applied, for example {first.path}: {first.detail}."
+        )
 
 
 def _image_folder(source: RegionSource, region_sets: Mapping[str, RegionSet]) -> Path:

@@ -1,127 +1,13 @@
-"""Rows of annotation files, read strictly: ids, numbers, strings, boxes.
-
-Annotation files are not trusted: ids may be strings, numbers `NaN`, rows no objects. A value with
-one possible meaning is converted; anything else is an `InputError` that shows the value.
-"""
+"""Lists of rows with ids: rows without one are counted, and so are repeated ones."""
 
 from __future__ import annotations
 
-import math
-import re
-import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lavis_dynrefer.datasets.sources.raw_files import RawFile
 from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
-from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.boxes import xywh_to_xyxy
-from lavis_dynrefer.structures import Box
-
-Row = Mapping[str, Any]
-
-ROW_ERRORS = (KeyError, TypeError, ValueError)  # what reading a malformed row raises
-MAX_ID = 2**63 - 1  # of the tables
-MAX_SIDE = 2**31 - 1  # pixels, of the tables
-_EXACT = 2**53  # integers below are exact as floats
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
-_SHORT.maxdict = 8
-_SHORT.maxlevel = 3
-
-
-def shown(value: Any) -> str:
-    """The repr of a value for a message, shortened where it is long or deep.
-
-    >>> shown([1, "a" * 100])
-    "[1, 'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa']"
-    """
-    return _SHORT.repr(value)
-
-
-def whole_number(value: Any) -> int:
-    """An id or a count, also as a string or as a float without a fraction.
-
-    Raises:
-        InputError: anything else, or more than 64 bits.
-
-    >>> whole_number("12"), whole_number(900100184613.0)
-    (12, 900100184613)
-    """
-    if type(value) is int:
-        number = value
-    elif isinstance(value, str) and _INTEGER.fullmatch(value):
-        number = int(value)
-    elif isinstance(value, float) and value.is_integer() and -_EXACT < value < _EXACT:
-        return int(value)
-    else:
-        raise InputError(f"expected an integer, got {shown(value)}")
-    if -MAX_ID <= number <= MAX_ID:
-        return number
-    raise InputError(f"expected an integer of at most 64 bits, got {shown(value)}")
-
-
-def finite_number(value: Any) -> float:
-    """A coordinate or a score, also as a string.
-
-    Raises:
-        InputError: anything else, NaN or infinity.
-    """
-    kind = type(value)
-    if kind is int and -_EXACT < value < _EXACT:  # nearly all are
-        return float(value)
-    if kind is int or kind is float or (kind is str and _NUMBER.fullmatch(value)):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if math.isfinite(number):
-            return number
-    raise InputError(f"expected a finite number, got {shown(value)}")
-
-
-def side_length(value: Any) -> int:
-    """A side of an image in pixels.
-
-    Raises:
-        InputError: not a positive integer below 2**31.
-    """
-    number = whole_number(value)
-    if not 0 < number <= MAX_SIDE:
-        raise InputError(f"expected a number of pixels, got {number}")
-    return number
-
-
-def text_of(value: Any) -> str:
-    """A string that can be written to a file.
-
-    Raises:
-        InputError: not a string.
-        UnicodeEncodeError: it has a lone surrogate.
-    """
-    if not isinstance(value, str):
-        raise InputError(f"expected a string, got {shown(value)}")
-    if not value.isascii():
-        value.encode("utf-8")
-    return value
-
-
-def xyxy(bbox: Any) -> Box:
-    """COCO's x, y, width, height as two corners.
-
-    Raises:
-        InputError: not a list of four finite numbers.
-
-    >>> xyxy([10, 20, 4, 3])
-    (10.0, 20.0, 14.0, 23.0)
-    """
-    if not isinstance(bbox, (list, tuple)) or len(bbox) != 4:
-        raise InputError(f"expected a box of x, y, width, height, got {shown(bbox)}")
-    x, y, width, height = map(finite_number, bbox)
-    return xywh_to_xyxy((x, y, width, height))
+from lavis_dynrefer.formats.reading.strict_values import ROW_ERRORS, Row, shown, whole_number
 
 
 def rows_with_ids(

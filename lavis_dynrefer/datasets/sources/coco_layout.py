@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from lavis_dynrefer.datasets.sources.annotation_rows import (
+from lavis_dynrefer.datasets.sources.annotation_rows import rows_by_id
+from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.reading.strict_values import (
     ROW_ERRORS,
     Row,
-    rows_by_id,
     shown,
     side_length,
     text_of,
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.masks import box_from_rle
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.annotation_rows import Row
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
 from lavis_dynrefer.formats.reading.box_units import FULL_SIDE
+from lavis_dynrefer.formats.reading.strict_values import Row
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def check_ids(rows: Sequence[Row], images: Sequence[Row], source: RawFile) -> No
     """
     names: dict[Any, Any] = {}
     for image in images:
-        name = image.get("file_name")
+        name = image.get("file_name") or image.get("coco_url")
         if names.setdefault(str(image.get("id")), name) != name:
             found = f"{names[str(image.get('id'))]!r} and {name!r}"
             raise source.error(f"{source.name}: image id {image.get('id')!r} means {found}")

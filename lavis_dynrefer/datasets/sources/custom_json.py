@@ -1,4 +1,4 @@
-"""Custom regions with captions, tags, attributes, categories, from a json in COCO's layout."""
+"""Custom regions with captions, tags, attributes, categories, from COCO's json or a tool's."""
 
 from __future__ import annotations
 
@@ -8,15 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lavis_dynrefer.datasets.sources.annotation_rows import (
-    ROW_ERRORS,
-    Row,
-    rows_by_id,
-    shown,
-    side_length,
-    whole_number,
-    xyxy,
-)
+from lavis_dynrefer.datasets.sources.annotation_rows import rows_by_id
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit, in_pixels
 from lavis_dynrefer.datasets.sources.coco_layout import ImageRows
 from lavis_dynrefer.datasets.sources.custom_checks import (
@@ -29,9 +21,10 @@ from lavis_dynrefer.datasets.sources.custom_checks import (
     require_some,
     rows_of,
 )
+from lavis_dynrefer.datasets.sources.custom_document import read_annotations
 from lavis_dynrefer.datasets.sources.custom_labels import Labels
 from lavis_dynrefer.datasets.sources.image_turns import ImageTurns
-from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, read_json
+from lavis_dynrefer.datasets.sources.raw_files import ImageFolder
 from lavis_dynrefer.datasets.sources.region_collector import (
     TRAIN,
     RegionCollector,
@@ -39,6 +32,14 @@ from lavis_dynrefer.datasets.sources.region_collector import (
     in_memory,
 )
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.reading.coco_rows import (
+    box_of_annotation,
+    brief,
+    entry_name,
+    entry_size,
+)
+from lavis_dynrefer.formats.reading.strict_values import ROW_ERRORS, Row, shown, whole_number
+from lavis_dynrefer.images.boxes import xywh_to_xyxy
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 
@@ -71,10 +72,11 @@ def read_custom(
     Raises:
         DatasetError: also if the boxes do not fit the images.
     """
-    document = read_json(annotations, UserFile(f"annotations.{split}", f"{split}.json", GUIDE))
     source = UserFile(f"annotations.{split}", str(annotations), GUIDE)
+    layout = read_annotations(annotations, source, units)
+    document, units = layout.document, layout.units
     rows = rows_of(document, "annotations", source)
-    require_some(rows, ["bbox"], "to mark a region", source)
+    require_some(rows, ["bbox", "segmentation"], "to mark a region", source)
     entries = rows_of(document, "images", source)
     check_ids(rows, entries, source)
     labels = Labels.from_document(document, source)
@@ -84,6 +86,9 @@ def read_custom(
         named = ["category_id"] if labels.categories else []
         require_some(rows, ["caption", "attributes", *named], "to be graded on", source)
     collector = RegionCollector(name, split, stores)
+    for reason, example, times in layout.faults.items():
+        for _ in range(times):
+            collector.leave_out("unreadable_record", f"{reason}: {example}", None)
     listed = _CustomImages(
         rows_by_id(entries, "image", source, [collector]), ImageFolder(images, IMAGES), units
     )
@@ -117,15 +122,16 @@ def _collect(
     try:
         image_id = _id_of(row, "image_id")
         fields = labels.fields(row)
-        region = RegionRecord(_id_of(row, "id"), image_id, xyxy(row.get("bbox")), **fields)
+        box = xywh_to_xyxy(box_of_annotation(row))
+        region = RegionRecord(_id_of(row, "id"), image_id, box, **fields)
         image = images.get(image_id)
         region = replace(region, box=in_pixels(region.box, image, images.units))
     except _ImageProblem as problem:
         collector.reject(problem.reason, str(problem), region)
         return
     except ROW_ERRORS as error:
-        brief = {key: row[key] for key in ("id", "image_id", "bbox") if key in row}
-        collector.leave_out("unreadable_record", f"annotation {shown(brief)}: {error}", None)
+        detail = f"annotation {shown(brief(row))}: {error}"
+        collector.leave_out("unreadable_record", detail, None)
         return
     boxes.add(region.box, image)
     images.turns.add_box(region.box, image)
@@ -188,11 +194,14 @@ class _CustomImages(ImageRows):
     def read(self, image_id: int) -> ImageRecord:
         """The image itself, which `get` keeps."""
         row = self.rows[image_id]
-        name = row.get("file_name")
-        path = self.folder.find(name) if isinstance(name, str) else None
-        if path is None:
+        try:
+            name = entry_name(row)
+        except InputError as error:
+            raise _ImageProblem("missing_image", f"image {image_id}: {error}") from error
+        path = None if name is None else self.folder.find(name)
+        if name is None or path is None:
             detail = "no file_name"
-            if isinstance(name, str) and name:
+            if name is not None:
                 detail = f"no file {Path(self.folder.root, name)}{self.folder.near(name)}"
             raise _ImageProblem("missing_image", f"image {image_id}: {detail}")
         annotated = _annotated_size(row)
@@ -215,10 +224,7 @@ def _annotated_size(row: Row) -> ImageSize | None:
     Raises:
         _ImageProblem: they are not valid sides.
     """
-    sides = row.get("width"), row.get("height")
-    if None in sides:
-        return None
     try:
-        return side_length(sides[0]), side_length(sides[1])
-    except ValueError as error:
+        return entry_size(row)
+    except InputError as error:
         raise _ImageProblem("no_size", f"image {shown(row)}: {error}") from error

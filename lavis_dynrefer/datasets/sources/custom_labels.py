@@ -12,17 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.annotation_rows import (
+from lavis_dynrefer.datasets.sources.coco_layout import category_of, category_rows
+from lavis_dynrefer.datasets.sources.custom_checks import repeated_names
+from lavis_dynrefer.datasets.sources.raw_files import RawFile
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.reading.strict_values import (
     ROW_ERRORS,
     Row,
     shown,
     text_of,
     whole_number,
 )
-from lavis_dynrefer.datasets.sources.coco_layout import category_of, category_rows
-from lavis_dynrefer.datasets.sources.custom_checks import repeated_names
-from lavis_dynrefer.datasets.sources.raw_files import RawFile
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import AttributeInfo
 from lavis_dynrefer.vocab.prompts import parse_attributes, plain_attribute
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from lavis_dynrefer.datasets.sources.annotation_rows import (
+from lavis_dynrefer.datasets.sources.box_fit import BoxFit
+from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.formats.reading.strict_values import (
     ROW_ERRORS,
     finite_number,
     shown,
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.box_fit import BoxFit
-from lavis_dynrefer.datasets.sources.raw_files import RawFile, iter_json_list
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)

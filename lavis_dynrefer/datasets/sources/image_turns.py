@@ -67,3 +67,11 @@ class ImageTurns:
             )
         collector.note(TURNED, self.turned)
         logger.warning("%s: %s. %s if the boxes were drawn in a viewer", source.name, found, cure)
+
+
+def turned_images(number: int) -> str:
+    """A warning about images that were noted when a split was read."""
+    return (
+        f"{number:,} images have an EXIF rotation, which is not applied: boxes count in the stored "
+        "pixels; save the images rotated if the boxes were drawn in a viewer"
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.annotation_rows import Row, shown, text_of, whole_number
 from lavis_dynrefer.datasets.sources.coco_layout import (
     category_of,
     collect_regions,
@@ -14,6 +13,7 @@ from lavis_dynrefer.datasets.sources.coco_layout import (
 from lavis_dynrefer.datasets.sources.raw_files import RawFile, read_json
 from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.reading.strict_values import Row, shown, text_of, whole_number
 from lavis_dynrefer.structures import AttributeInfo, ImageRecord, RegionSet
 from lavis_dynrefer.vocab.prompts import parse_attributes
 

@@ -8,19 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lavis_dynrefer.datasets.sources.annotation_rows import (
+from lavis_dynrefer.datasets.sources.annotation_rows import rows_by_id
+from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, list_of_rows
+from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.reading.strict_values import (
     ROW_ERRORS,
     Row,
-    rows_by_id,
     shown,
     text_of,
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, list_of_rows
-from lavis_dynrefer.datasets.sources.raw_files import ImageFolder, RawFile, read_json
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import RegionRecord, RegionSet
 
 _SITE = "https://github.com/lichengunc/refer (refcocog.zip)"

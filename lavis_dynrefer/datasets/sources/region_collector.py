@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from lavis_dynrefer.config import CaptioningConfig
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet, Rejection
 
@@ -18,6 +19,8 @@ TRAIN = "train"
 TINY_SIDE = 2  # pixels; shorter sides are noted
 EDGE = 1e-3  # pixels by which x + width may pass the edge because of rounding
 INT32 = 2**31
+LONG_CAPTION = CaptioningConfig().max_text_length - 1  # words, each at least one token; then an end
+OVER_LONG = f"caption_over_{LONG_CAPTION}_words"  # noted
 
 
 @dataclass
@@ -73,6 +76,7 @@ class RegionCollector:
         crowd                   the region is a crowd of its category
         id_beyond_32_bits       the region's id does not fit into an int32
         non_ascii_caption       the caption, as used, has other characters than ASCII
+        caption_over_31_words   more words than the tokens that models are trained on by default
 
     Args:
         name: protocol id of the `RegionSet`.
@@ -208,8 +212,12 @@ class RegionCollector:
             self._noted["crowd"] += 1
         if not -INT32 <= region.region_id < INT32:
             self._noted["id_beyond_32_bits"] += 1
-        if region.caption is not None and not region.caption.isascii():
+        if region.caption is None:
+            return
+        if not region.caption.isascii():
             self._noted["non_ascii_caption"] += 1
+        if region.caption.count(" ") >= LONG_CAPTION and len(region.caption.split()) > LONG_CAPTION:
+            self._noted[OVER_LONG] += 1
 
     def _leave_out(self, rejection: Rejection) -> None:
         self._counts[rejection.reason] += 1

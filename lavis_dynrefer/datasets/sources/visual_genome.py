@@ -12,17 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lavis_dynrefer.datasets.sources.annotation_rows import (
-    ROW_ERRORS,
-    Row,
-    rows_by_id,
-    rows_with_ids,
-    shown,
-    side_length,
-    text_of,
-    whole_number,
-    xyxy,
-)
+from lavis_dynrefer.datasets.sources.annotation_rows import rows_by_id, rows_with_ids
 from lavis_dynrefer.datasets.sources.raw_files import (
     ImageFolder,
     Opener,
@@ -32,6 +22,15 @@ from lavis_dynrefer.datasets.sources.raw_files import (
     read_json,
 )
 from lavis_dynrefer.datasets.sources.region_collector import RegionCollector, Stores, in_memory
+from lavis_dynrefer.formats.reading.strict_values import (
+    ROW_ERRORS,
+    Row,
+    shown,
+    side_length,
+    text_of,
+    whole_number,
+    xyxy,
+)
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.datasets.evaluator_choice import grading_problem
-from lavis_dynrefer.datasets.sources.image_turns import TURNED
+from lavis_dynrefer.datasets.sources.image_turns import TURNED, turned_images
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.structures import RegionSet
@@ -199,11 +199,7 @@ def check_notes(splits: Iterable[UsedSplit]) -> Findings:
     for split in splits:
         turned = split.region_set.noted.get(TURNED)
         if turned:
-            yield warning(
-                f"{split.place}: {turned:,} images have an EXIF rotation, which is not applied: "
-                "boxes count in the stored pixels; save the images rotated if the boxes were "
-                "drawn in a viewer"
-            )
+            yield warning(f"{split.place}: {turned_images(turned)}")
 
 
 def check_texts(splits: Iterable[UsedSplit], counters: Counters) -> Findings:
