@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import imagehash
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 HashCrops = Callable[[Image.Image, Sequence[Sequence[int]]], list[imagehash.ImageHash]]
 OFFICIAL_SIZE = 224  # pixels a crop is resized to before its transform, released code
 HASH_SIDE = 8  # 64 bits
+CACHED_BYTES = 32 << 20  # in each process; all sides to 1,447 pixels
 
 
 def phash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[imagehash.ImageHash]:
@@ -40,7 +42,7 @@ def official_hash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[im
     hashes = []
     for left, top, right, bottom in boxes:
         crop = gray[top:bottom, left:right]
-        low = _resize_then_dct(bottom - top) @ crop @ _resize_then_dct(right - left).T
+        low = _matrix(bottom - top) @ crop @ _matrix(right - left).T
         hashes.append(imagehash.ImageHash(low > low.mean()))
     return hashes
 
@@ -52,7 +54,6 @@ def _gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((luma + (1 << 13)) >> 14).astype(np.uint8)
 
 
-@lru_cache(maxsize=4096)
 def _resize_then_dct(length: int) -> NDArray[np.float32]:
     """(8, length): bilinear resize of `length` samples to 224, then the first 8 DCT-II rows."""
     centres = (np.arange(OFFICIAL_SIZE) + 0.5) * length / OFFICIAL_SIZE - 0.5
@@ -68,5 +69,38 @@ def _resize_then_dct(length: int) -> NDArray[np.float32]:
     both: NDArray[np.float64] = dct @ resize
     return both.astype(np.float32)
 
+
+class MatrixCache:
+    """The matrices of `_resize_then_dct` used last, of at most so many bytes in all.
+
+    Args:
+        max_bytes: a longer matrix is made each time.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._kept: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()  # images are read by several threads
+
+    def __call__(self, length: int) -> NDArray[np.float32]:
+        """The matrix (8, length) of a side in pixels."""
+        with self._lock:
+            found = self._kept.get(length)
+            if found is not None:
+                self._kept.move_to_end(length)
+                return found
+        made = _resize_then_dct(length)
+        with self._lock:
+            if length not in self._kept:
+                self._kept[length] = made
+                self.bytes += made.nbytes
+                self.bytes += made.nbytes
+            while self.bytes > self.max_bytes:
+                self.bytes -= self._kept.popitem(last=False)[1].nbytes
+        return made
+
+
+_matrix = MatrixCache(CACHED_BYTES)
 
 HASHES: dict[str, HashCrops] = {"phash": phash, "official": official_hash}

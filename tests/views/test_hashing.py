@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavis_dynrefer.views.hashing import HASHES, official_hash, phash
+from lavis_dynrefer.views.hashing import HASHES, MatrixCache, official_hash, phash
 
 
 def noise(seed: int) -> Image.Image:
@@ -45,3 +45,19 @@ def test_official_hash_equals_resize_then_transform():
 @pytest.mark.parametrize("box", [(4, 4, 5, 5), (0, 10, 97, 11)])
 def test_one_pixel_sides_are_hashed(box):
     assert official_hash(noise(3), [box])[0].hash.size == 64
+
+
+def test_matrices_are_kept_up_to_a_number_of_bytes_the_last_used_ones():
+    cache = MatrixCache(max_bytes=32 * 30)  # 32 bytes for each pixel of a side
+
+    ten, twenty = cache(10), cache(20)
+
+    assert cache.bytes == 32 * 30
+    assert cache(10) is ten
+    assert cache(5).shape == (8, 5)
+    assert cache.bytes == 32 * 15
+    assert cache(10) is ten
+    assert cache(20) is not twenty
+    assert (cache(20) == twenty).all()
+    assert cache(31).shape == (8, 31)
+    assert cache.bytes <= cache.max_bytes
