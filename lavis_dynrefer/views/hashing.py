@@ -95,7 +95,6 @@ class MatrixCache:
             if length not in self._kept:
                 self._kept[length] = made
                 self.bytes += made.nbytes
-                self.bytes += made.nbytes
             while self.bytes > self.max_bytes:
                 self.bytes -= self._kept.popitem(last=False)[1].nbytes
         return made
