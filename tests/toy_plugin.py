@@ -51,18 +51,20 @@ class ToyModel(BaseModel):
 
 
 class ToyPoints(Dataset):
-    def __init__(self, size):
+    def __init__(self, size, noise=0.0):
         self.points = torch.randn(size, 2, generator=torch.Generator().manual_seed(size))
+        self.noise = noise
 
     def __len__(self):
         return len(self.points)
 
     def __getitem__(self, index):
         point = self.points[index]
-        return {"index": index, "point": point, "target": point.sum()}
+        seen = point + self.noise * torch.randn(2)
+        return {"index": index, "point": seen, "target": point.sum()}
 
     def collater(self, samples):
-        return default_collate(samples)
+        return {**default_collate(samples), "region_ids": [item["index"] for item in samples]}
 
 
 @registry.register_builder("toy_points")
@@ -75,7 +77,11 @@ class ToyBuilder(BaseDatasetBuilder):
         pass
 
     def build(self):
-        return {split: ToyPoints(size) for split, size in self.config.sizes.items()}
+        noise = {"train": 0.1}  # as the random views of regions
+        return {
+            split: ToyPoints(size, noise.get(split, 0.0))
+            for split, size in self.config.sizes.items()
+        }
 
 
 @registry.register_task("toy_regression")

@@ -1,22 +1,27 @@
 """Checkpoints of a run: written atomically, read safely, checked key by key.
 
 A checkpoint holds plain containers and tensors only, so `torch.load(weights_only=True)` reads it.
-Frozen parameters that come from published files are left out.
+As in LAVIS, its `epoch` is the last finished one; `progress` says how far the next has come.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.checkpoint import CheckpointError, read_content
+from lavis_dynrefer.models.weights.pretrained import fill_trained, trained_weights
+from lavis_dynrefer.paths import replace_file
+from lavis_dynrefer.training.loop.epoch_loop import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +49,66 @@ def find_resumed(setting: str | None, root: PathLike) -> Path | None:
     return found
 
 
+class CheckpointWriteError(InputError):
+    """A checkpoint cannot be written; the file before it is unharmed."""
+
+
 def write_checkpoint(path: PathLike, content: Mapping[str, Any]) -> None:
-    """Write `content` so that a killed process leaves the old file or the new one."""
+    """Write `content` so that a process or machine that dies leaves the old file or the new one.
+
+    Raises:
+        CheckpointWriteError: a full disk, a folder that may not be written, and the like.
+    """
     target = Path(path)
     partial = target.with_name(target.name + ".tmp")  # in the same folder renaming is atomic
-    torch.save(dict(content), partial)
-    os.replace(partial, target)
+    try:
+        _write(partial, content)
+        replace_file(partial, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise CheckpointWriteError(
+            f"{target} cannot be written: {error.strerror or error}; what was there before is "
+            "unharmed; free space or correct the folder, then continue with "
+            "run.resume_ckpt_path=auto"
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+class _Recorder(io.FileIO):
+    """A new file that remembers why it could not be written; torch reports something else."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    file = _Recorder(path, "wb")
+    try:
+        with io.BufferedWriter(file) as buffered:
+            torch.save(dict(content), buffered)
+            buffered.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        raise (file.error or error) from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a renaming outlast a power failure; Windows cannot, and need not."""
+    if os.name == "nt":
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read_checkpoint(path: PathLike) -> dict[str, Any]:
@@ -68,6 +127,113 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
             f"{path} cannot be resumed, it lacks {absent}; use it as run.load_ckpt_path"
         )
     return content
+
+
+def training_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, lr_scheduler: Any
+) -> dict[str, Any]:
+    """What a checkpoint keeps of the parts of a training; `scaler` may be None."""
+    return {
+        "model": trained_weights(model),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler else None,
+        # LAVIS's schedules have none, they depend on epoch and step alone.
+        "lr_scheduler": getattr(lr_scheduler, "state_dict", dict)(),
+    }
+
+
+class Resumed(NamedTuple):
+    """Where a run continues.
+
+    Args:
+        epoch: the next epoch.
+        progress: how far it has come.
+        validated: whether the epoch before has been validated.
+        seconds: that the run has taken so far.
+    """
+
+    epoch: int
+    progress: Progress
+    validated: bool
+    seconds: float
+
+
+def resume(
+    path: PathLike,
+    identity: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    lr_scheduler: Any,
+) -> Resumed:
+    """Restore the parts of a training, the inverse of `training_state`.
+
+    Args:
+        path: of the checkpoint.
+        identity: of the run that continues, see `loaders.identity`.
+        model: the bare model.
+        optimizer: of the model.
+        scaler: may be None.
+        lr_scheduler: of the run.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CheckpointError: it is no checkpoint of a run, or of another model, optimiser or data.
+    """
+    checkpoint = read_checkpoint(path)
+    _check_same_run(checkpoint, identity, source=path)
+    progress = _progress_in(checkpoint, source=path)
+    fill_trained(model, checkpoint["model"], source=os.fspath(path))
+    load_optimizer(optimizer, checkpoint["optimizer"], source=path)
+    if scaler and checkpoint.get("scaler"):
+        scaler.load_state_dict(checkpoint["scaler"])
+    if checkpoint.get("lr_scheduler"):
+        lr_scheduler.load_state_dict(checkpoint["lr_scheduler"])
+    return Resumed(
+        checkpoint["epoch"] + 1,
+        progress,
+        # Earlier versions said neither.
+        checkpoint.get("validated", True),
+        checkpoint.get("seconds", 0.0),
+    )
+
+
+def best_before(path: Path, epoch: int) -> tuple[float, int] | None:
+    """Metric and epoch of a best checkpoint; None without the file, or if it is not before."""
+    best = read_checkpoint(path) if path.is_file() else {}
+    known = "best_metric" in best and best["epoch"] < epoch
+    return (best["best_metric"], best["epoch"]) if known else None
+
+
+def _progress_in(checkpoint: Mapping[str, Any], *, source: PathLike) -> Progress:
+    kept = checkpoint.get("progress")
+    if kept is None:  # of the end of an epoch
+        return Progress()
+    try:
+        totals = {str(name): (float(total), int(n)) for name, (total, n) in kept["totals"].items()}
+        return Progress(int(kept["step"]), totals)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{source}: its progress cannot be read ({error})") from error
+
+
+def _check_same_run(
+    checkpoint: Mapping[str, Any], identity: Mapping[str, Any], *, source: PathLike
+) -> None:
+    """The rest of an epoch must be the same samples; between epochs a change is only told."""
+    before = checkpoint.get("identity") or {}
+    changed = [
+        f"{name} was {before[name]!r} and is {value!r}"
+        for name, value in identity.items()
+        if name in before and before[name] != value
+    ]
+    if changed and checkpoint.get("progress") is not None:
+        raise CheckpointError(
+            f"{source} is of the middle of an epoch and continues only with the same samples: "
+            f"{'; '.join(changed)}; set that back, or resume from a checkpoint of an epoch's end "
+            "(run.keep_checkpoints), or use it as run.load_ckpt_path"
+        )
+    if changed:
+        logger.warning("%s continues with changes: %s", source, "; ".join(changed))
 
 
 def load_optimizer(

@@ -29,6 +29,7 @@ from lavis_dynrefer.errors import EXIT_BAD_INPUT, DynReferError, text_for_user
 from lavis_dynrefer.metrics.expected import render_comparison
 from lavis_dynrefer.models.precision import choose_device, formats_on
 from lavis_dynrefer.training.checks.run_checks import load_checked_config
+from lavis_dynrefer.training.loop.stop_signals import TrainingStopped
 from lavis_dynrefer.training.process_group import on_main_process, process_group
 from lavis_dynrefer.training.run_config import LaunchError, RunConfig
 from lavis_dynrefer.training.run_settings import OWN_RUNNER
@@ -137,8 +138,12 @@ def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
     arguments = _parse(argv, evaluate=evaluate)
     try:
         launch(arguments.cfg_path, arguments.options, evaluate=evaluate)
+    except TrainingStopped as stop:
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"{stop}\n")
+        return int(stop.code or 0)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run.resume_ckpt_path=auto continues after the last epoch\n")
+        sys.stderr.write("interrupted; run.resume_ckpt_path=auto continues from the last save\n")
         return EXIT_INTERRUPTED
     except Exception as error:
         text = text_for_user(error)

@@ -1,15 +1,18 @@
 """Data loaders of a run.
 
-The order of training samples depends on seed and epoch alone, so a resumed run sees what an
-uninterrupted one would have seen. Evaluation reads every sample exactly once over all processes.
+What a training step sees depends on the seed, the epoch and its place in the epoch alone: not on
+the number of workers, and not on where a run was resumed. Evaluation reads every sample exactly
+once over all processes.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import lavis  # noqa: F401  first, for threads
 import numpy as np
 import torch
 from lavis.common.dist_utils import get_rank, get_world_size
@@ -20,9 +23,14 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.training.run_settings import RunSettings
 from lavis_dynrefer.training.run_splits import TRAIN
 
+_OF_A_SAMPLE, _OF_A_STEP = 0, 1  # keep the two families of seeds apart
 
-def training_loader(dataset: Dataset, run: RunSettings, *, cuda: bool) -> Any:
-    """Loader of this process's share, in full batches; call `start_epoch` before each pass.
+
+class TrainingLoader:
+    """This process's share of an epoch, in full batches; call `start_epoch` before each pass.
+
+    Before each batch it seeds the global random generators, so that a model's dropout depends on
+    the place of the batch, too.
 
     Args:
         dataset: map-style, with LAVIS's `collater`.
@@ -32,54 +40,130 @@ def training_loader(dataset: Dataset, run: RunSettings, *, cuda: bool) -> Any:
     Raises:
         InputError: the share of a process is less than one batch.
     """
-    # For a single process too: the order then depends on seed and epoch alone.
-    sampler = DistributedSampler(
-        dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=True, seed=run.seed
-    )
-    size = run.batch_size_train
-    if len(sampler) < size:
-        raise InputError(
-            f"split {TRAIN!r} has {len(dataset)} samples, {len(sampler)} for each of "
-            f"{get_world_size()} process(es), less than a batch of {size}; "
-            f"set run.batch_size_train to {len(sampler)} or less, or add data"
+
+    def __init__(self, dataset: Dataset, run: RunSettings, *, cuda: bool) -> None:
+        self._seed = run.seed
+        # For a single process too: the order then depends on seed and epoch alone.
+        self._sampler = _EpochSampler(
+            dataset, num_replicas=get_world_size(), rank=get_rank(), shuffle=True, seed=run.seed
         )
-    return _loader(dataset, sampler, size, run.num_workers, cuda=cuda, drop_last=True)
+        size = run.batch_size_train
+        if len(self._sampler) < size:
+            share = len(self._sampler)
+            raise InputError(
+                f"split {TRAIN!r} has {len(dataset)} samples, {share} for each of "
+                f"{get_world_size()} process(es), less than a batch of {size}; "
+                f"set run.batch_size_train to {share} or less, or add data"
+            )
+        self.batch_size = size
+        self._loader = _loader(
+            _SeededSamples(dataset), self._sampler, size, run.num_workers, cuda=cuda, drop_last=True
+        )
+
+    def start_epoch(self, epoch: int, *, step: int = 0) -> None:
+        """Choose what the next pass yields.
+
+        Args:
+            epoch: counted from 0.
+            step: number of batches that a resumed run has done; they are not loaded.
+        """
+        self._sampler.set_epoch(epoch)
+        self._sampler.start = step * self.batch_size
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        first = self._sampler.start // self.batch_size
+        for step, batch in enumerate(self._loader, first):
+            seed_step(self._seed, epoch=self._sampler.epoch, step=step, rank=get_rank())
+            yield batch
 
 
 def evaluation_loader(dataset: Dataset, run: RunSettings, *, cuda: bool) -> Any:
     """Loader that reads every sample once; the last batch may be short, a share may be empty.
 
-    Arguments as in `training_loader`; the processes share the samples unless
+    Arguments as of `TrainingLoader`; the processes share the samples unless
     `run.use_dist_eval_sampler` is false.
     """
-    # DistributedSampler would pad the shares to equal length with repeated samples.
+    # Every process takes whole batches of the order of one process: what shares a batch, and with
+    # it the rounding of an answer, does not depend on the number of processes. DistributedSampler
+    # would also repeat samples to make the shares equal.
+    size, order = run.batch_size_eval, range(len(dataset))
     first, step = (get_rank(), get_world_size()) if run.use_dist_eval_sampler else (0, 1)
-    indices = range(first, len(dataset), step)
-    return _loader(
-        dataset, indices, run.batch_size_eval, run.num_workers, cuda=cuda, drop_last=False
-    )
+    indices = [i for start in order[first * size :: step * size] for i in order[start:][:size]]
+    return _loader(dataset, indices, size, run.num_workers, cuda=cuda, drop_last=False)
 
 
-def start_epoch(loader: Any, *, epoch: int, seed: int) -> None:
-    """Tie all randomness of a training epoch to seed, epoch and rank.
+def identity(dataset: Dataset, run: RunSettings) -> dict[str, Any]:
+    """What decides which samples a training step sees, over all processes together.
 
     Args:
-        loader: made by `training_loader`.
-        epoch: counted from 0.
-        seed: the same in every process.
+        dataset: trained on; if it or its parts have a `fingerprint`, it tells their data apart.
+        run: of this run.
     """
-    loader.sampler.set_epoch(epoch)
-    own_seed = seed + epoch * get_world_size() + get_rank()
-    loader.generator.manual_seed(own_seed)  # seeds the workers
-    # Dropout, and processors of a loader without workers, use the global generators.
-    random.seed(own_seed)
-    np.random.seed(own_seed)
-    torch.manual_seed(own_seed)
+    parts = getattr(dataset, "datasets", [dataset])
+    return {
+        "run.seed": run.seed,
+        "run.batch_size_train times processes": run.batch_size_train * get_world_size(),
+        "run.accum_grad_iters": run.accum_grad_iters,
+        "number of training samples": len(dataset),  # type: ignore[arg-type]
+        "training data": " ".join(getattr(part, "fingerprint", "") for part in parts),
+    }
+
+
+def seed_step(seed: int, *, epoch: int, step: int, rank: int) -> None:
+    """Seed the global generators for one batch, on the CPU and on every GPU."""
+    own = _mix(seed, _OF_A_STEP, epoch, step, rank)
+    random.seed(own)
+    np.random.seed(own)
+    torch.manual_seed(own)
+
+
+class _EpochSampler(DistributedSampler):
+    """Yields index and seed of each sample, from the `start`-th of this process's share on."""
+
+    start = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for place, index in enumerate(super().__iter__()):
+            if place >= self.start:
+                # Its place in the order of all processes: their number does not matter.
+                place = place * self.num_replicas + self.rank
+                yield index, _mix(self.seed, _OF_A_SAMPLE, self.epoch, place)
+
+
+class _SeededSamples(Dataset):
+    """A dataset whose samples depend on their seed, not on what the process did before.
+
+    Args:
+        dataset: map-style.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.collater = getattr(dataset, "collater", None)
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, drawn: tuple[int, int]) -> Any:
+        index, seed = drawn
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` takes 60 times as long
+        return self.dataset[index]
+
+
+def _mix(*numbers: int) -> int:
+    """A seed of 32 bits for numbers from 0 on."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _loader(
     dataset: Dataset,
-    sampler: Iterable[int],
+    sampler: Iterable[Any],
     batch_size: int,
     num_workers: int,
     *,
@@ -94,6 +178,19 @@ def _loader(
         collate_fn=getattr(dataset, "collater", None),
         pin_memory=cuda,
         drop_last=drop_last,
-        generator=torch.Generator(),
+        generator=torch.Generator(),  # else the workers' seeds are taken from the global one
+        worker_init_fn=_outlive_signals,
     )
     return PrefetchLoader(loader) if cuda else loader
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let the main process end a run; a terminal or a cluster signals its workers, too."""
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_at_the_second)
+
+
+def _end_at_the_second(signum: int, frame: object) -> None:
+    del frame
+    signal.signal(signum, signal.SIG_DFL)

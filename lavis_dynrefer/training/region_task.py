@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import lavis  # noqa: F401  first, for threads
 import torch
-import torch.distributed as dist
-from lavis.common.dist_utils import is_dist_avail_and_initialized
-from lavis.common.logger import MetricLogger, SmoothedValue
+from lavis.common.dist_utils import get_rank, is_main_process
+from lavis.common.logger import MetricLogger
 from lavis.common.registry import registry
 from lavis.datasets.data_utils import prepare_sample
 from lavis.tasks.base_task import BaseTask
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.metrics import EVALUATORS, render_table
 from lavis_dynrefer.models.precision import autocast
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
-from lavis_dynrefer.structures import MetricReport
-from lavis_dynrefer.training.process_group import on_main_process
+from lavis_dynrefer.training.answers.answer_files import (
+    AnswerLog,
+    remove_unfinished,
+    write_answers,
+)
+from lavis_dynrefer.training.answers.run_grading import RESULTS, grade_rows
+from lavis_dynrefer.training.checks.data_checks import (
+    UsedSplit,
+    check_grading,
+    check_notes,
+    check_texts,
+    stop_or_warn,
+    used_splits,
+)
+from lavis_dynrefer.training.checks.text_checks import Counters
+from lavis_dynrefer.training.loop.epoch_loop import EpochWatch, Progress, train_epoch
+from lavis_dynrefer.training.process_group import gather_on_main_process, on_main_process
 from lavis_dynrefer.training.run_settings import TASKS_OF, TaskSettings, read_settings
 from lavis_dynrefer.training.run_splits import TRAIN
-
-logger = logging.getLogger(__name__)
-
-
-class _Batches:
-    """The next batches of a loader that may be endless, with the length that LAVIS's log needs."""
-
-    def __init__(self, loader: Iterable[Any], count: int) -> None:
-        self._loader = loader
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(self._loader, self._count)
 
 
 @registry.register_task("dynrefer")
@@ -57,11 +52,15 @@ class DynReferTask(BaseTask):
         settings: keys of `run:` that the task reads.
     """
 
+    reports_steps: ClassVar[bool] = True  # to our runner: `train_epoch` takes progress and watch
+
     def __init__(self, settings: TaskSettings = TaskSettings()) -> None:  # noqa: B008  frozen
         super().__init__()
         self.settings = settings
         self.dataset: Any = None  # what is being graded
         self._tag_lists: dict[str, Sequence[str]] = {}  # dataset to train on -> its tags
+        self._used_splits: Sequence[UsedSplit] = ()
+        self._splits: Sequence[tuple[str, Any]] = ()  # name in the run, dataset
 
     @classmethod
     def setup_task(cls, cfg: Any) -> DynReferTask:
@@ -69,97 +68,85 @@ class DynReferTask(BaseTask):
         return cls(read_settings(TaskSettings, OmegaConf.to_container(cfg.run_cfg, resolve=True)))
 
     def build_datasets(self, cfg: Any) -> dict[str, Any]:
-        """As any task; remembers the tags of what is trained on."""
+        """As any task; remembers what is trained and evaluated on.
+
+        Raises:
+            InputError: a split that the run evaluates cannot be graded.
+        """
         datasets = super().build_datasets(cfg)
+        self._splits = [item for splits in datasets.values() for item in splits.items()]
         for name, splits in datasets.items():
             tags = getattr(splits.get(TRAIN), "tag_names", None)
             if tags is not None and not cfg.run_cfg.get("evaluate"):
                 self._tag_lists[name] = tags
+        run = cfg.run_cfg
+        self._used_splits = used_splits(
+            datasets,
+            evaluated=[*run.get("valid_splits", ()), *run.get("test_splits", ())],
+            training=not run.get("evaluate"),
+        )
+        found = [*check_grading(self._used_splits), *check_notes(self._used_splits)]
+        stop_or_warn(found, quiet=not is_main_process())
         return datasets
 
     def build_model(self, cfg: Any) -> nn.Module:
         """As any task.
 
         Raises:
-            InputError: a dataset to train on numbers its tags by another list than the model's.
+            InputError: a dataset to train on numbers its tags by another list than the model's, or
+                the model's tokenizers know next to nothing of its texts.
         """
         model = super().build_model(cfg)
         for name, tags in self._tag_lists.items():
             _check_tags(name, tags, getattr(model, "tag_names", None))
+        texts = check_texts(self._used_splits, Counters.of_model(model))
+        stop_or_warn(texts, quiet=not is_main_process())
         return model
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         return autocast(device, self.settings.amp_dtype if self.settings.amp else "float32")
 
-    def _train_inner_loop(
+    def train_epoch(
         self,
         epoch: int,
-        iters_per_epoch: int,
         model: nn.Module,
         data_loader: Iterable[Any],
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
         scaler: Any = None,
-        start_iters: int | None = None,
-        log_freq: int = 50,
         cuda_enabled: bool = False,
+        log_freq: int = 50,
         accum_grad_iters: int = 1,
+        progress: Progress | None = None,
+        watch: EpochWatch | None = None,
     ) -> dict[str, str]:
-        """One epoch: LAVIS's loop plus clipping, any autocast type, and a log of every loss."""
-        if start_iters is not None:
-            raise InputError("the dynrefer task counts in epochs; use run.max_epoch")
-        meters = MetricLogger(delimiter="  ")
-        meters.add_meter("lr", SmoothedValue(window_size=1, fmt="{value:.6f}"))
-        device = next(model.parameters()).device
-        header = f"Train: epoch [{epoch}]"
-        batches = _Batches(data_loader, iters_per_epoch)
-        for step, batch in enumerate(meters.log_every(batches, log_freq, header)):
-            samples = prepare_sample(batch, cuda_enabled=cuda_enabled)
-            lr_scheduler.step(cur_epoch=epoch, cur_step=step)
-            with self._autocast(device):
-                losses = model(samples)
-            loss = losses["loss"]
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"the loss is {loss.item()} at epoch {epoch}, step {step}: "
-                    f"{ {name: value.item() for name, value in losses.items()} }; "
-                    "lower run.init_lr, set run.max_grad_norm, or use run.amp_dtype: bf16"
-                )
-            self._backward(loss / accum_grad_iters, scaler)
-            # The last batches of an epoch make a step even if they do not fill an accumulation.
-            if (step + 1) % accum_grad_iters == 0 or step + 1 == iters_per_epoch:
-                self._step(model, optimizer, scaler)
-            meters.update(
-                lr=optimizer.param_groups[0]["lr"],
-                **{name: value.item() for name, value in losses.items()},
-            )
-        averages = _average_over_processes(meters, device)
-        logger.info("Epoch %d: %s", epoch, averages)
-        return {name: f"{value:.6f}" for name, value in averages.items()}
+        """An epoch, or the rest of one; see `loop.epoch_loop.train_epoch`."""
+        return train_epoch(
+            epoch,
+            model,
+            data_loader,
+            optimizer,
+            lr_scheduler,
+            settings=self.settings,
+            scaler=scaler,
+            cuda_enabled=cuda_enabled,
+            log_freq=log_freq,
+            accum_grad_iters=accum_grad_iters,
+            progress=progress,
+            watch=watch,
+        )
 
-    @staticmethod
-    def _backward(loss: Tensor, scaler: Any) -> None:
-        (loss if scaler is None else scaler.scale(loss)).backward()
-
-    def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
-        if scaler is not None:
-            scaler.unscale_(optimizer)
-        if self.settings.max_grad_norm:
-            nn.utils.clip_grad_norm_(
-                [weight for weight in model.parameters() if weight.requires_grad],
-                self.settings.max_grad_norm,
-            )
-        if scaler is None:
-            optimizer.step()
-        else:
-            scaler.step(optimizer)
-            scaler.update()
-        optimizer.zero_grad()
+    def train_iters(self, *arguments: Any, **options: Any) -> dict[str, str]:
+        """Refused: only LAVIS's runner by iterations calls it."""
+        raise InputError("the dynrefer task counts in epochs; use run.max_epoch")
 
     def before_evaluation(self, model: nn.Module, dataset: Any, **kwargs: Any) -> None:
         """Remember the dataset that is graded."""
         del model, kwargs
         self.dataset = dataset
+        folder, split = self._results(), self._split_name()
+        on_main_process(lambda: remove_unfinished(folder, split))
+        self._log = AnswerLog(folder, split, get_rank(), dataset.region_set)
 
     def evaluation(
         self, model: Any, data_loader: Any, cuda_enabled: bool = True
@@ -170,8 +157,12 @@ class DynReferTask(BaseTask):
         meters = MetricLogger(delimiter="  ")
         # LAVIS's log divides by the number of batches.
         batches = meters.log_every(data_loader, 10, "Evaluation") if len(data_loader) else ()
-        for batch in batches:
-            rows += self._answer(model, prepare_sample(batch, cuda_enabled=cuda_enabled), questions)
+        with self._log:
+            for batch in batches:
+                samples = prepare_sample(batch, cuda_enabled=cuda_enabled)
+                answered = self._answer(model, samples, questions)
+                self._log.add(answered)
+                rows += answered
         return rows
 
     def _questions(self, model: Any) -> Questions:
@@ -192,8 +183,9 @@ class DynReferTask(BaseTask):
         rows = [dict(failure) for failure in samples.get("failed", ())]
         if len(samples["views"]) == 0:
             return rows
-        with self._autocast(samples["views"].device):
-            answers = model.predict(samples, questions=questions, chunk=self.settings.chunk)
+        answers = model.predict(
+            samples, questions=questions, chunk=self.settings.chunk, dtype=self.settings.dtype
+        )
         return rows + [
             {"region_id": region_id, "prediction": answer}
             for region_id, answer in zip(samples["region_ids"], answers)
@@ -207,54 +199,35 @@ class DynReferTask(BaseTask):
         Returns:
             "agg_metrics", the number that ranks checkpoints, and every metric as a float.
         """
-        rows = _gather_rows(list(val_result))
-        return on_main_process(lambda: self._report(rows, split_name, epoch))
+        everyone = gather_on_main_process(list(val_result))
+        path = self._results() / f"{split_name}_epoch{epoch}.jsonl"
 
-    def _report(
-        self, rows: Sequence[Mapping[str, Any]], split_name: str, epoch: Any
+        def write() -> list[dict[str, Any]]:
+            # LAVIS's own runner lets several processes answer the same region.
+            rows = {row["region_id"]: row for part in everyone or () for row in part}
+            write_answers(path, rows.values(), self.dataset.region_set)
+            return list(rows.values())
+
+        rows = on_main_process(write, share=False)
+        self._log.remove()
+        return on_main_process(lambda: self._grade(rows or (), split_name, epoch, path))
+
+    def _grade(
+        self, rows: Sequence[Mapping[str, Any]], split: str, epoch: Any, path: Path
     ) -> dict[str, Any]:
-        dataset, output = self.dataset, Path(registry.get_path("output_dir"))
-        # Before grading, which may fail: the answers took longer.
-        written = output / "result" / f"{split_name}_epoch{epoch}.jsonl"
-        self._write_predictions(rows, written)
-        report = EVALUATORS[dataset.evaluator](
-            dataset.region_set,
-            {row["region_id"]: row["prediction"] for row in rows if "prediction" in row},
-            mode=self.settings.protocol_mode,
-        )
-        details = {
-            "split": split_name,
-            "epoch": epoch,
-            "dataset": dataset.name,
-            "rejected_at_load": dataset.region_set.rejection_counts(),
-            "failed": [row for row in rows if "prediction" not in row],
-            "predictions": str(written),
-        }
-        _write_report(report, details, output / f"report_{split_name}_epoch{epoch}")
+        mode = self.settings.protocol_mode
+        report = grade_rows(self.dataset, rows, split=split, epoch=epoch, written=[path], mode=mode)
         metrics = {name: float(value) for name, value in report.metrics.items()}
         return {"agg_metrics": metrics[report.primary], **metrics}
 
-    def _write_predictions(self, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-        """One json line per region."""
-        region_set = self.dataset.region_set
-        # Ground truth, and detections, which have answers too.
-        regions = (*region_set.truth(), *region_set.regions)
-        images = {region.region_id: region.image_id for region in regions}
-        with path.open("w", encoding="utf-8") as file:
-            for row in sorted(rows, key=lambda row: row["region_id"]):
-                line = {"image_id": images.get(row["region_id"]), **row}
-                if "prediction" in row:
-                    line["prediction"] = row["prediction"].to_dict()
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    def _split_name(self) -> str:
+        """Name in the run of what is graded."""
+        names = (name for name, dataset in self._splits if dataset is self.dataset)
+        return next(names, str(self.dataset.region_set.split))
 
-
-def _write_report(report: MetricReport, details: Mapping[str, Any], stem: Path) -> None:
-    """The report as json and as a table, which is also logged."""
-    table = render_table([report])
-    document = json.dumps({**report.to_dict(), **details}, indent=2)
-    Path(f"{stem}.json").write_text(document, encoding="utf-8")
-    Path(f"{stem}.txt").write_text(table, encoding="utf-8")
-    logger.info("%s, epoch %s\n%s", details["split"], details["epoch"], table)
+    @staticmethod
+    def _results() -> Path:
+        return Path(registry.get_path("output_dir")) / RESULTS
 
 
 def _check_tags(dataset: str, tags: Sequence[str], known: Sequence[str] | None) -> None:
@@ -265,25 +238,3 @@ def _check_tags(dataset: str, tags: Sequence[str], known: Sequence[str] | None) 
         f"datasets.{dataset}.build_info.tags has {len(tags)} tags and model.tagging.vocabulary "
         f"{len(known)}, or in another order: both must name the same file"
     )
-
-
-def _gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of all processes in rank order, each region once."""
-    if is_dist_avail_and_initialized():
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, rows)
-        rows = [row for part in parts for row in part]
-    return list({row["region_id"]: row for row in rows}.values())
-
-
-def _average_over_processes(meters: MetricLogger, device: torch.device) -> dict[str, float]:
-    """The mean of every meter over all steps of all processes."""
-    names = list(meters.meters)
-    sums = torch.tensor(
-        [[meters.meters[name].total, meters.meters[name].count] for name in names],
-        dtype=torch.float64,
-        device=device,
-    )
-    if is_dist_avail_and_initialized():
-        dist.all_reduce(sums)
-    return {name: float(total / count) for name, (total, count) in zip(names, sums.cpu())}

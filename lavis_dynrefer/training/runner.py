@@ -1,8 +1,8 @@
-"""LAVIS's epoch runner, extended to CPUs, single GPUs and resuming.
+"""LAVIS's epoch runner, extended to CPUs, single GPUs, stopping and resuming.
 
 Everything that is not overridden here is `lavis.runners.RunnerBase`. The stock runner does not know
-the keys `find_unused_parameters`, `load_ckpt_path`, `resume_in_place` and `keep_checkpoints` of
-`run:`, nor the word `auto` for `resume_ckpt_path`.
+the keys `find_unused_parameters`, `load_ckpt_path`, `resume_in_place`, `keep_checkpoints` and
+`save_freq` of `run:`, nor the word `auto` for `resume_ckpt_path`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ import lavis  # noqa: F401  first, for threads
 import lavis.common.optims  # noqa: F401  registers the learning rate schedules
 import torch
 import torch.distributed as dist
-from lavis.common.dist_utils import is_dist_avail_and_initialized, is_main_process, main_process
+from lavis.common.dist_utils import (
+    is_dist_avail_and_initialized,
+    is_main_process,
+)
 from lavis.common.registry import registry
 from lavis.datasets.datasets.base_dataset import ConcatDataset
 from lavis.runners.runner_base import RunnerBase
@@ -30,8 +34,11 @@ from torch.utils.data import Dataset
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.precision import choose_device
-from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained, trained_weights
+from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained
 from lavis_dynrefer.training import checkpoints, loaders
+from lavis_dynrefer.training.loop.epoch_loop import Progress, sum_over_processes
+from lavis_dynrefer.training.loop.run_watch import RunWatch
+from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
 from lavis_dynrefer.training.process_group import on_main_process
 from lavis_dynrefer.training.run_settings import RunSettings, read_settings
 from lavis_dynrefer.training.run_splits import TRAIN, select_splits
@@ -63,6 +70,13 @@ class DynReferRunner(RunnerBase):
         super().__init__(cfg, task, model, datasets, job_id)
         self.best_metric = -math.inf
         self.best_epoch: int | None = None
+        # Whether the task can begin in the middle of an epoch, and tells of its steps.
+        self._by_step = getattr(task, "reports_steps", False)
+        self._resumed = Progress()  # of the epoch to continue
+        self._validated = True  # the last finished epoch
+        self._signals = StopSignals()
+        self._started = time.monotonic()
+        self._seconds_before = 0.0  # of the runs that this one continues
         if not self.run.evaluate and not any(item.requires_grad for item in model.parameters()):
             raise InputError("no part of the model is trained; name some in model.trainable")
         self._load_initial_weights()
@@ -169,7 +183,7 @@ class DynReferRunner(RunnerBase):
     def _create_loader(self, split: str, dataset: Dataset) -> Any:
         if len(dataset) == 0:
             raise InputError(f"split {split!r} is empty; check its annotations and filters")
-        make = loaders.training_loader if split == TRAIN else loaders.evaluation_loader
+        make = loaders.TrainingLoader if split == TRAIN else loaders.evaluation_loader
         return make(dataset, self.run, cuda=self.cuda_enabled)
 
     def train(self) -> dict[str, Any]:
@@ -180,19 +194,20 @@ class DynReferRunner(RunnerBase):
 
         Raises:
             InputError: the splits or the checkpoint do not fit.
+            TrainingStopped: by a signal, after a checkpoint has been written.
         """
-        started = time.monotonic()
         self.log_config()
         sizes = {split: len(self.datasets[split]) for split in self.dataloaders}
         logger.info("samples by split: %s", sizes)
         if self.run.evaluate:
             metrics = self.evaluate("evaluate")
         else:
-            self._fit()
+            with self._signals.listening():
+                self._fit()
             last_epoch = max(self.start_epoch, self.max_epoch) - 1
             use_best = bool(self.run.valid_splits) and self._has_best()
             metrics = self.evaluate("best" if use_best else last_epoch)
-        logger.info("finished in %.0f s", time.monotonic() - started)
+        logger.info("finished in %.0f s, resumed runs together", self._seconds())
         return metrics
 
     def evaluate(self, cur_epoch: int | str = "best", skip_reload: bool = False) -> dict[str, Any]:
@@ -214,9 +229,23 @@ class DynReferRunner(RunnerBase):
         return metrics
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
-        """One pass over the training data; its randomness depends on seed and epoch alone."""
-        loaders.start_epoch(self.train_loader, epoch=epoch, seed=self.run.seed)
-        return super().train_epoch(epoch)
+        """One pass over the training data, or what is left of it in a resumed run."""
+        progress, self._resumed = self._resumed, Progress()
+        self.train_loader.start_epoch(epoch, step=progress.step)
+        reports = {"progress": progress, "watch": self._watch(epoch)} if self._by_step else {}
+        self.model.train()
+        return self.task.train_epoch(
+            epoch=epoch,
+            model=self.model,
+            data_loader=self.train_loader,
+            optimizer=self.optimizer,
+            scaler=self.scaler,
+            lr_scheduler=self.lr_scheduler,
+            cuda_enabled=self.cuda_enabled,
+            log_freq=self.log_freq,
+            accum_grad_iters=self.accum_grad_iters,
+            **reports,
+        )
 
     @torch.no_grad()
     def eval_epoch(
@@ -240,39 +269,64 @@ class DynReferRunner(RunnerBase):
             val_result=results, split_name=split_name, epoch=cur_epoch
         )
 
+    def _watch(self, epoch: int) -> RunWatch:
+        return RunWatch(
+            epoch,
+            Path(self.output_dir),
+            lambda progress: self._save_checkpoint(epoch, progress=progress),
+            save_freq=self.run.save_freq,
+            signals=self._signals,
+            model=self.unwrap_dist_model(self.model),
+            config=self.config.to_dict(),
+            seed=self.run.seed,
+        )
+
     def _fit(self) -> None:
         if self._resume_path is not None:
             self._load_checkpoint(self._resume_path)
+        if not self._validated:
+            self._finish_epoch(self.start_epoch - 1)
         for epoch in range(self.start_epoch, self.max_epoch):
-            stats = self.train_epoch(epoch)
-            self.log_stats({"epoch": epoch, **stats}, TRAIN)
-            self._save_checkpoint(epoch)  # before validation, which may fail
-            self._validate(epoch)
-            self._barrier()
+            with self._signals.deferred(self._by_step):
+                stats = self.train_epoch(epoch)
+                self.log_stats({"epoch": epoch, **stats}, TRAIN)
+                self._validated = not self.run.valid_splits
+                self._save_checkpoint(epoch)  # before validation, which may fail
+                signum = self._signals.received_by_any(self.device)
+                if signum:
+                    raise TrainingStopped(signum, f"epoch {epoch} is saved in {self.output_dir}")
+            self._finish_epoch(epoch)
+
+    def _finish_epoch(self, epoch: int) -> None:
+        """Validate, and note it in the checkpoint."""
+        self._validate(epoch)
+        if not self._validated:
+            self._validated = True
+            self._save_checkpoint(epoch)
+        if self.use_distributed:
+            dist.barrier()
 
     def _validate(self, epoch: int) -> None:
         for position, split in enumerate(self.run.valid_splits):
             metrics = self.eval_epoch(split, epoch)
-            if metrics is None:  # some LAVIS tasks report in the main process only
-                continue
             if position == 0:
                 self._keep_if_best(epoch, metrics)
-            self.log_stats({"epoch": epoch, **metrics, "best_epoch": self.best_epoch}, split)
+            if metrics is not None:  # some LAVIS tasks report in the main process only
+                self.log_stats({"epoch": epoch, **metrics, "best_epoch": self.best_epoch}, split)
 
-    def _keep_if_best(self, epoch: int, metrics: dict[str, Any]) -> None:
-        if "agg_metrics" not in metrics:
-            raise InputError(
-                f"{type(self.task).__name__}.after_evaluation must return 'agg_metrics', "
-                f"got {sorted(metrics)}"
-            )
-        metric = float(metrics["agg_metrics"])
+    def _keep_if_best(self, epoch: int, metrics: Mapping[str, Any] | None) -> None:
+        def read() -> float:
+            if metrics is None or "agg_metrics" not in metrics:
+                raise InputError(
+                    f"{type(self.task).__name__}.after_evaluation must return 'agg_metrics', "
+                    f"got {sorted(metrics or ())}"
+                )
+            return float(metrics["agg_metrics"])
+
+        metric = on_main_process(read)
         if metric > self.best_metric:
             self.best_metric, self.best_epoch = metric, epoch
             self._save_checkpoint(epoch, is_best=True)
-
-    def _barrier(self) -> None:
-        if self.use_distributed:
-            dist.barrier()
 
     def _load_initial_weights(self) -> None:
         paths = list(self.run.load_ckpt_path or ())
@@ -282,24 +336,36 @@ class DynReferRunner(RunnerBase):
             weights = read_trained(paths, key="run.load_ckpt_path")
             fill_trained(self._model, weights, source=", ".join(paths))
 
-    @main_process
-    def _save_checkpoint(self, cur_epoch: int, is_best: bool = False) -> None:
+    def _parts(self) -> tuple[Any, ...]:
+        model = self.unwrap_dist_model(self.model)
+        return model, self.optimizer, self.scaler, self.lr_scheduler
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _save_checkpoint(
+        self, cur_epoch: int, is_best: bool = False, progress: Progress | None = None
+    ) -> None:
+        """Called by all processes; `progress` if `cur_epoch` is not finished."""
         content = {
-            "model": trained_weights(self.unwrap_dist_model(self.model)),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler else None,
+            **checkpoints.training_state(*self._parts()),
             "config": self.config.to_dict(),
             "epoch": cur_epoch,
+            "validated": self._validated,
+            "identity": loaders.identity(self.datasets[TRAIN], self.run),
+            "best_metric": self.best_metric,
+            "seconds": self._seconds(),
         }
-        names = [checkpoints.LAST]
-        if is_best:
-            content["best_metric"] = self.best_metric
-            names = [checkpoints.BEST]
-        elif self.run.keep_checkpoints:
-            names.append(f"checkpoint_{cur_epoch}.pth")
-        for name in names:
-            checkpoints.write_checkpoint(self.output_dir / name, content)
-            logger.info("epoch %d saved to %s", cur_epoch, self.output_dir / name)
+        paths = [self.output_dir / (checkpoints.BEST if is_best else checkpoints.LAST)]
+        if progress is not None:
+            totals = sum_over_processes(progress.totals, self.device)
+            content["epoch"] = cur_epoch - 1
+            content["progress"] = {"step": progress.step, "totals": totals}
+        elif self.run.keep_checkpoints and self._validated and not is_best:
+            paths.append(self.output_dir / f"checkpoint_{cur_epoch}.pth")
+        on_main_process(lambda: [checkpoints.write_checkpoint(path, content) for path in paths])
+        place = f"batch {progress.step} of epoch" if progress else "epoch"
+        logger.info("%s %d saved to %s", place, cur_epoch, ", ".join(map(str, paths)))
 
     def _has_best(self) -> bool:
         return on_main_process((self.output_dir / checkpoints.BEST).is_file)
@@ -307,34 +373,25 @@ class DynReferRunner(RunnerBase):
     def _reload_best_model(self, model: nn.Module) -> nn.Module:
         path = self.output_dir / checkpoints.BEST
         if self._has_best():
-            weights = checkpoints.read_checkpoint(path)["model"]
-            fill_trained(model, weights, source=str(path))
+            fill_trained(model, checkpoints.read_checkpoint(path)["model"], source=str(path))
         else:
             logger.warning("no %s; the weights in memory are evaluated instead", path)
         return model
 
     def _load_checkpoint(self, url_or_filename: Path) -> None:
         path = Path(url_or_filename)
-        checkpoint = checkpoints.read_checkpoint(path)
-        model = self.unwrap_dist_model(self.model)
-        fill_trained(model, checkpoint["model"], source=str(path))
-        checkpoints.load_optimizer(self.optimizer, checkpoint["optimizer"], source=path)
-        if self.scaler and checkpoint.get("scaler"):
-            self.scaler.load_state_dict(checkpoint["scaler"])
-        self.start_epoch = checkpoint["epoch"] + 1
+        identity = loaders.identity(self.datasets[TRAIN], self.run)
+        state = checkpoints.resume(path, identity, *self._parts())
+        self.start_epoch, self._resumed, self._validated, self._seconds_before = state
+        if not is_main_process():  # the sums are those of all processes
+            self._resumed.totals = dict.fromkeys(self._resumed.totals, (0.0, 0))
         self._restore_best(path.with_name(checkpoints.BEST))
-        self._barrier()
-        logger.info("resumed from %s; next epoch %d of %d", path, self.start_epoch, self.max_epoch)
+        place = f"batch {self._resumed.step} of epoch {self.start_epoch}"
+        logger.info("resumed from %s; next is %s of %d", path, place, self.max_epoch)
 
     def _restore_best(self, path: Path) -> None:
         """Take over the best epoch so far and its file, unless it is later than the resumed one."""
-
-        def read() -> tuple[float, int] | None:
-            best = checkpoints.read_checkpoint(path) if path.is_file() else {}
-            known = "best_metric" in best and best["epoch"] < self.start_epoch
-            return (best["best_metric"], best["epoch"]) if known else None
-
-        best = on_main_process(read)
+        best = on_main_process(lambda: checkpoints.best_before(path, self.start_epoch))
         if best is None:
             return
         self.best_metric, self.best_epoch = best

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -27,7 +30,7 @@ class Numbers(Dataset):
 
 class NoisyNumbers(Numbers):
     def __getitem__(self, index):
-        return {"index": torch.rand(1).item()}
+        return {"index": torch.rand(1).item() + random.random() + np.random.rand()}
 
 
 def as_rank(monkeypatch, rank, world_size):
@@ -41,7 +44,7 @@ def settings(**run):
 
 def training(size=10, batch_size=4, num_workers=0, dataset=Numbers):
     run = settings(batch_size_train=batch_size, num_workers=num_workers)
-    return loaders.training_loader(dataset(size), run, cuda=False)
+    return loaders.TrainingLoader(dataset(size), run, cuda=False)
 
 
 def evaluation(size=7, shared=True):
@@ -51,8 +54,8 @@ def evaluation(size=7, shared=True):
     return loaders.evaluation_loader(Numbers(size), run, cuda=False)
 
 
-def epoch_of(loader, epoch):
-    loaders.start_epoch(loader, epoch=epoch, seed=5)
+def epoch_of(loader, epoch, step=0):
+    loader.start_epoch(epoch, step=step)
     return [index for batch in loader for index in batch]
 
 
@@ -71,12 +74,32 @@ def test_epochs_differ_in_order():
     assert epoch_of(loader, 0) != epoch_of(loader, 1)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_random_samples_depend_on_the_epoch_alone(num_workers):
-    used = training(num_workers=num_workers, dataset=NoisyNumbers)
-    fresh = training(num_workers=num_workers, dataset=NoisyNumbers)
+def test_samples_do_not_depend_on_workers_resuming_or_processes(monkeypatch):
+    whole = epoch_of(training(size=16, batch_size=4, dataset=NoisyNumbers), 1)
+    used = training(size=16, batch_size=4, num_workers=2, dataset=NoisyNumbers)
     epoch_of(used, 0)
-    assert epoch_of(used, 1) == epoch_of(fresh, 1)
+    assert epoch_of(used, 1) == whole
+    assert epoch_of(used, 1, step=3) == whole[12:]
+    shares = []
+    for rank in range(2):
+        as_rank(monkeypatch, rank, 2)
+        shares.append(epoch_of(training(size=16, batch_size=2, dataset=NoisyNumbers), 1, step=2))
+    assert [number for pair in zip(*shares) for number in pair] == whole[8:]
+
+
+def test_a_step_is_random_by_its_place_whatever_loads_its_batch(monkeypatch):
+    loader = training(dataset=NoisyNumbers)
+    workers = training(dataset=NoisyNumbers, num_workers=1)
+    loader.start_epoch(2)
+    seen = [(torch.rand(()).item(), random.random(), np.random.rand()) for _ in loader]
+    workers.start_epoch(2, step=1)
+    resumed = [(torch.rand(()).item(), random.random(), np.random.rand()) for _ in workers]
+    assert resumed == seen[1:]
+    assert len({*seen[0], *seen[1]}) == 6
+    as_rank(monkeypatch, 1, 2)  # dropout must differ between processes
+    other = training(size=16, batch_size=4)
+    other.start_epoch(2)
+    assert next(torch.rand(()).item() for _ in other) not in seen[0]
 
 
 def test_processes_sample_different_random_numbers(monkeypatch):
@@ -102,7 +125,7 @@ def test_too_few_samples_for_all_processes_names_the_cure(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "rank", "share"), [(7, 0, [0, 3, 6]), (7, 1, [1, 4]), (7, 2, [2, 5]), (2, 2, [])]
+    ("size", "rank", "share"), [(7, 0, [0, 1, 6]), (7, 1, [2, 3]), (7, 2, [4, 5]), (2, 2, [])]
 )
 def test_evaluation_shares_are_not_padded(monkeypatch, size, rank, share):
     as_rank(monkeypatch, rank, 3)

@@ -41,17 +41,17 @@ class Steady:
 def train(batches, settings=None, accum_grad_iters=1, slow=0.0):
     model = Losses()
 
-    def loader():
-        for factor in batches:
-            time.sleep(slow)
-            yield {"factor": torch.tensor(float(factor))}
+    class Loader(list):
+        def __iter__(self):
+            for factor in super().__iter__():
+                time.sleep(slow)
+                yield {"factor": torch.tensor(float(factor))}
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    stats = DynReferTask(settings or TaskSettings())._train_inner_loop(
+    stats = DynReferTask(settings or TaskSettings()).train_epoch(
         epoch=0,
-        iters_per_epoch=len(batches),
         model=model,
-        data_loader=loader(),
+        data_loader=Loader(batches),
         optimizer=optimizer,
         lr_scheduler=Steady(),
         accum_grad_iters=accum_grad_iters,
