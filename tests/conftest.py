@@ -93,7 +93,7 @@ def smallest_model(smallest_config):
     return DynRefer.from_config(smallest_config)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def region_batch() -> dict:
     """Five regions of noise with captions and tags, as a collater returns them."""
     generator = torch.Generator().manual_seed(1)

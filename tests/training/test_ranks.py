@@ -1,0 +1,193 @@
+"""Several processes train as one does that holds the batches of all.
+
+Not exactly as with one joined batch, because the released losses are not means over regions: what
+each process sees of the others carries no gradient, and gradients are averaged over processes.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.gather_rows import gather_rows
+from lavis_dynrefer.models.losses import sigmoid_contrastive_loss
+from lavis_dynrefer.training.process_group import (
+    OtherRankError,
+    gather_on_main_process,
+    on_main_process,
+)
+
+STEPS = 3
+SHARES = {2: [[0, 1, 2], [3, 4]], 4: [[0], [1, 2], [3], [4]]}  # regions of each process
+
+
+def share(batch, rows):
+    """Some regions of a batch."""
+    return {
+        key: values[rows] if isinstance(values, torch.Tensor) else [values[row] for row in rows]
+        for key, values in batch.items()
+    }
+
+
+def make_model(config):
+    torch.manual_seed(0)
+    model = DynRefer.from_config(config).train()
+    for module in model.modules():  # no dropout: processes draw different numbers
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):  # attention of T5
+            module.dropout = 0.0
+    return model
+
+
+def train(model, losses_of):
+    """Losses and gradients of each step, and the weights after the last."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    losses, gradients = [], []
+    for _ in range(STEPS):
+        found = losses_of(model)
+        losses.append({name: value.item() for name, value in found.items()})
+        found["loss"].backward()
+        gradients.append([weight.grad.clone() for weight in trained])
+        optimizer.step()
+        optimizer.zero_grad()
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    return {"losses": losses, "gradients": gradients, "weights": weights}
+
+
+def losses_of_all(model, batch, shares):
+    """Mean over processes of the losses, in one process."""
+    shards = [share(batch, rows) for rows in shares]
+    queries = [
+        model.region_queries(model.encode_views(shard["views"], shard["boxes"])) for shard in shards
+    ]
+    texts = [model.embed_texts(shard["captions"], keep=False) for shard in shards]
+    found = []
+    for rank, shard in enumerate(shards):
+        losses = model.losses_of(queries[rank], shard["captions"], shard["tags"], shard["controls"])
+        # `losses_of` knows no other processes: the contrast again, with the regions of all.
+        seen = [
+            torch.cat(
+                [rows if other == rank else rows.detach() for other, rows in enumerate(parts)]
+            )
+            for parts in (texts, queries)
+        ]
+        start = sum(len(rows) for rows in shares[:rank])
+        contrast = model.contrast
+        halves = [
+            sigmoid_contrastive_loss(
+                logits, log_scale=contrast.log_scale, bias=contrast.bias, first_column=start
+            )
+            for logits in (
+                contrast.decoder(texts[rank], seen[1]).T,
+                contrast.decoder(seen[0], queries[rank]),
+            )
+        ]
+        weight = model.losses.contrast_weight
+        rest = losses["loss"] - losses["loss_contrast"]
+        losses["loss_contrast"] = weight * sum(halves) / 2
+        losses["loss"] = rest + losses["loss_contrast"]
+        found.append(losses)
+    return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+
+
+def gathered(rank, counts):
+    """What `gather_rows` returns here, and the gradient of its sum of squares."""
+    start = 10.0 * rank
+    rows = (start + torch.arange(2.0 * counts[rank])).reshape(-1, 2).requires_grad_()
+    (everyone, doubled), first = gather_rows(rows, 2 * rows.detach()[:, :1])
+    everyone.square().sum().backward()
+    return everyone.detach(), doubled, first, rows.grad
+
+
+def fails():
+    raise OSError("no space left on device")
+
+
+def one_process(rank, world, folder, config, batch):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(minutes=2),
+    )
+    model = make_model(config)
+    wrapped = DistributedDataParallel(model)
+    shard = share(batch, SHARES[world][rank])
+    outcome = train(model, lambda _: wrapped(shard))
+    outcome["rows"] = [gathered(rank, counts) for counts in ([2, 1, 3, 2], [0, 2, 0, 1])]
+    outcome["items"] = gather_on_main_process({"rank": rank})
+    outcome["shared"] = [on_main_process(lambda: rank), on_main_process(lambda: rank, share=False)]
+    with pytest.raises(Exception, match="no space left") as error:
+        on_main_process(fails)
+    outcome["error"] = error.type
+    torch.save(outcome, f"{folder}/rank{rank}.pth")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(
+    scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids="{} processes".format
+)
+def ranks(request, tmp_path_factory, smallest_config, region_batch):
+    """What each process found."""
+    folder, world = tmp_path_factory.mktemp("ranks"), request.param
+    arguments = (world, folder.as_posix(), smallest_config, region_batch)
+    multiprocessing.spawn(one_process, args=arguments, nprocs=world)
+    return [
+        torch.load(Path(folder, f"rank{rank}.pth"), weights_only=False) for rank in range(world)
+    ]
+
+
+def test_training_is_that_of_one_process_with_the_batches_of_all(
+    ranks, smallest_config, region_batch
+):
+    shares = SHARES[len(ranks)]
+    alone = train(
+        make_model(smallest_config), lambda model: losses_of_all(model, region_batch, shares)
+    )
+
+    for step in range(STEPS):
+        for name, expected in alone["losses"][step].items():
+            mean = sum(rank["losses"][step][name] for rank in ranks) / len(ranks)
+            assert mean == pytest.approx(expected, rel=1e-5)
+        for rank in ranks:
+            torch.testing.assert_close(
+                rank["gradients"][step], alone["gradients"][step], rtol=1e-3, atol=2e-5
+            )
+    for rank in ranks:
+        torch.testing.assert_close(rank["weights"], alone["weights"], rtol=1e-4, atol=1e-4)
+    for name, weight in ranks[0]["weights"].items():
+        assert all(torch.equal(weight, rank["weights"][name]) for rank in ranks), name
+
+
+@pytest.mark.parametrize(("case", "counts"), [(0, [2, 1, 3, 2]), (1, [0, 2, 0, 1])])
+def test_rows_of_all_processes_are_joined_in_rank_order(ranks, case, counts):
+    counts = counts[: len(ranks)]
+    blocks = [10.0 * rank + torch.arange(2.0 * count) for rank, count in enumerate(counts)]
+    expected = torch.cat(blocks).reshape(-1, 2)
+    for rank, outcome in enumerate(ranks):
+        everyone, doubled, start, gradient = outcome["rows"][case]
+        assert torch.equal(everyone, expected)
+        assert torch.equal(doubled, 2 * expected[:, :1])
+        assert start == sum(counts[:rank])
+        assert torch.equal(gradient, 2 * blocks[rank].reshape(-1, 2))  # of own rows only
+
+
+def test_rank_0_gathers_decides_and_passes_its_errors_on(ranks):
+    first, *others = ranks
+    assert first["items"] == [{"rank": rank} for rank in range(len(ranks))]
+    assert all(rank["items"] is None for rank in others)
+    assert first["shared"] == [0, 0]
+    assert all(rank["shared"] == [0, None] for rank in others)
+    assert first["error"] is OSError
+    assert all(rank["error"] is OtherRankError for rank in others)
