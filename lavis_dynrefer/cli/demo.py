@@ -3,7 +3,7 @@
 dynrefer demo
 dynrefer demo --model flant5xl --device cuda --port 7860
 
-Ctrl-C or SIGTERM ends it, exit code 0. 2: invalid call.
+Ctrl-C or SIGTERM ends it, exit code 0. 2: invalid call. 4: the GPU is lost (see the log).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor, read_limits
+from lavis_dynrefer.cli.serve import EXIT_DEVICE_LOST, exit_now
 from lavis_dynrefer.serve import ServeSettings, require_packages
 
 _PORT = 7860
@@ -37,7 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     from lavis_dynrefer.serve import http_server
 
     bound = http_server.bind(arguments.host, arguments.port)
-    with tempfile.TemporaryDirectory(prefix="dynrefer-demo-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="dynrefer-demo-",
+        ignore_cleanup_errors=True,  # Windows keeps files that somebody is still reading
+    ) as folder:
         # Before gradio is imported; uploaded images go there and are deleted with it.
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -58,5 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
             open(os.devnull, "w", encoding="utf-8") as nowhere,
             contextlib.redirect_stdout(nowhere),
         ):
-            http_server.run(app, bound, on_start=announce)
+            http_server.run(
+                app, bound, on_start=announce, failure=lambda: app.state.answers.failure
+            )
+    if app.state.answers.failure is not None:
+        exit_now(EXIT_DEVICE_LOST)
     return 0

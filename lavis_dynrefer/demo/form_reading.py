@@ -29,6 +29,19 @@ _CLOCKWISE = {
 }
 
 
+def typed_text(name: str, value: Any) -> str:
+    """What is typed into a field; nothing for None, which programs send for an empty one.
+
+    Raises:
+        InputError: not a text.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{name}: expected a text, got {value!r:.60}")
+    return value
+
+
 def typed_words(name: str, text: str) -> list[str] | None:
     """Words separated by commas or line ends, each once; None if nothing is typed.
 
@@ -50,9 +63,9 @@ def typed_words(name: str, text: str) -> list[str] | None:
 
 
 def chosen_policy(name: str, text: str) -> str | None:
-    """A view policy; None for the model's own."""
+    """A view policy; None for the model's own, also if nothing is chosen."""
     del name
-    return None if text == OWN_POLICY else text
+    return None if text.strip() in ("", OWN_POLICY) else text.strip()
 
 
 @dataclass(frozen=True)
@@ -101,8 +114,8 @@ class VisitorQuestion:
 
 
 def read_question(
-    drawing: Mapping[str, Any] | None,
-    typed: Mapping[str, str],
+    drawing: Any,
+    typed: Mapping[str, Any],
     limits: ServeSettings,
     *,
     whole: bool = False,
@@ -111,21 +124,24 @@ def read_question(
 
     Args:
         drawing: value of the drawing board: image, boxes, quarter turns.
-        typed: text of each of `FIELDS`.
+        typed: value of each of `FIELDS`.
         limits: of the image, its boxes and words.
         whole: ask about the whole image instead of the boxes.
 
     Raises:
         RequestError, InputError: no image, no box, or a question that cannot be answered.
     """
-    if not drawing or not drawing.get("image"):
+    if not isinstance(drawing, Mapping) or not drawing.get("image"):
         raise InputError("There is no image yet: upload one, or click one of the examples.")
-    boxes, colours = ([], []) if whole else drawn_boxes(drawing.get("boxes") or ())
+    boxes, colours = ([], []) if whole else drawn_boxes(drawing.get("boxes"))
     if not boxes and not whole:
         raise InputError(
             "There is no box yet: drag on the image to draw one, or ask about the whole image."
         )
-    values = {field.name: field.read(field.name, typed[field.name]) for field in FIELDS}
+    values = {
+        field.name: field.read(field.name, typed_text(field.name, typed.get(field.name)))
+        for field in FIELDS
+    }
     questions = Questions(**{name: value for name, value in values.items() if value is not None})
     check_limits(questions, boxes, limits)
     image, digest = read_image(drawing, limits)
@@ -135,15 +151,20 @@ def read_question(
     return VisitorQuestion(image, boxes, colours, questions, key)
 
 
-def drawn_boxes(entries: Sequence[Any]) -> tuple[list[Box], list[str]]:
+def drawn_boxes(entries: Any) -> tuple[list[Box], list[str]]:
     """Boxes and their colours in the order they were drawn; the board sends the last one first.
 
+    Args:
+        entries: a list with a mapping for each box; None for no boxes.
+
     Raises:
-        InputError: an entry that is not a box.
+        InputError: no list, or an entry that is not a box.
     """
+    if not isinstance(entries, (list, tuple, type(None))):
+        raise InputError(f"boxes: expected a list, got {entries!r:.80}")
     boxes: list[Box] = []
     colours = []
-    for entry in reversed(entries):
+    for entry in reversed(entries or ()):
         try:
             scale = float(entry.get("scaleFactor") or 1)  # screen pixels per pixel of the image
             x1, y1, x2, y2 = (
@@ -159,7 +180,7 @@ def drawn_boxes(entries: Sequence[Any]) -> tuple[list[Box], list[str]]:
     return boxes, colours
 
 
-def read_image(drawing: Mapping[str, Any], limits: ServeSettings) -> tuple[Image.Image, Hashable]:
+def read_image(drawing: Any, limits: ServeSettings) -> tuple[Image.Image, Hashable]:
     """The image as the visitor sees it: upright by its EXIF data, turned by the page's buttons.
 
     Args:
@@ -173,8 +194,13 @@ def read_image(drawing: Mapping[str, Any], limits: ServeSettings) -> tuple[Image
         RequestError, InputError: no image, or a damaged or too large one.
     """
     try:
-        data = Path(drawing["image"]["path"]).read_bytes()
-    except FileNotFoundError as error:  # the page may have been open for hours
+        path = Path(drawing["image"]["path"])
+        turns = int(drawing.get("orientation") or 0) % 4
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"image: expected an uploaded file, got {drawing!r:.80}") from error
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # the page may have been open for hours
         raise InputError("image: the upload has expired; please upload it again") from error
     if len(data) > limits.max_body:
         raise RequestError(
@@ -183,7 +209,6 @@ def read_image(drawing: Mapping[str, Any], limits: ServeSettings) -> tuple[Image
     sent = open_sent_image(data, max_pixels=limits.max_pixels)
     sent.image.getexif()[ExifTags.Base.Orientation] = sent.orientation
     image = ImageOps.exif_transpose(sent.image)
-    turns = int(drawing.get("orientation") or 0) % 4
     digest = hashlib.sha256(data).digest(), turns
     return (image.transpose(_CLOCKWISE[turns]) if turns else image), digest
 

@@ -27,9 +27,11 @@ from lavis_dynrefer.demo.page_guard import PageGuard
 from lavis_dynrefer.errors import DynReferError
 from lavis_dynrefer.explain.explanation import explain
 from lavis_dynrefer.models.answering import EncodedRegions
+from lavis_dynrefer.models.device_errors import forget_frames
 from lavis_dynrefer.pages.html_page import page_template
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.serve import ServeSettings
+from lavis_dynrefer.serve.request_errors import device_loss
 from lavis_dynrefer.views.policies import POLICIES
 
 logger = logging.getLogger(__name__)
@@ -48,18 +50,22 @@ element.addEventListener("click", event => {
 
 
 def _or_notice(answer: Callable[..., str]) -> Callable[..., str]:
-    """Show errors as a notice; the page stays usable."""
+    """Show errors as a notice; the page stays usable, unless the device is lost."""
 
     @wraps(answer)
-    def answered(*arguments: Any) -> str:
-        try:
-            return answer(*arguments)
-        except DynReferError as error:
-            return page_texts.render_part("notice", message=str(error))
-        except Exception:
-            logger.exception("no answer")
-            message = "Internal error; see the server log."
-            return page_texts.render_part("notice", message=message)
+    def answered(answers: Answers, *arguments: Any) -> str:
+        message = answers.failure
+        if message is None:
+            try:
+                return answer(answers, *arguments)
+            except DynReferError as error:
+                message = str(error)
+            except Exception as error:
+                logger.exception("no answer")
+                answers.failure = device_loss(error)
+                message = answers.failure or "Internal error; see the server log."
+                forget_frames(error)
+        return page_texts.render_part("notice", message=message)
 
     return answered
 
@@ -67,7 +73,8 @@ def _or_notice(answer: Callable[..., str]) -> Callable[..., str]:
 class Answers:
     """The actions of the page's buttons; gradio calls them for one visitor at a time.
 
-    The last regions stay encoded: if only words change, nothing is encoded again.
+    `failure` tells why nothing can be answered any more: the device is lost; None while all is
+    well. The last regions stay encoded: if only words change, nothing is encoded again.
 
     Args:
         predictor: answers.
@@ -78,6 +85,7 @@ class Answers:
         self._predictor = predictor
         self._limits = limits
         self._encoded: dict[Hashable, EncodedRegions] = {}  # the last used is last
+        self.failure: str | None = None
 
     @_or_notice
     def boxes(self, drawing: Mapping[str, Any] | None, *typed: str | None) -> str:
@@ -92,13 +100,13 @@ class Answers:
     @_or_notice
     def uploaded(self, drawing: Mapping[str, Any] | None) -> str:
         """Say at once whether an image can be used."""
-        read_image(drawing or {}, self._limits)
+        read_image(drawing, self._limits)
         return page_texts.render_part("welcome")
 
     def _answer(
         self, drawing: Mapping[str, Any] | None, typed: Sequence[str | None], *, whole: bool
     ) -> str:
-        texts = {field.name: text or "" for field, text in zip(FIELDS, typed)}
+        texts = {field.name: text for field, text in zip(FIELDS, typed)}
         question = read_question(drawing, texts, self._limits, whole=whole)
         encoded = self._encoded.pop(question.key, None)
         if encoded is None:
@@ -115,7 +123,7 @@ class Answers:
 def create_app(
     predictor: RegionPredictor, *, folder: Path, name: str = "tiny", settings: ServeSettings
 ) -> FastAPI:
-    """The page as an ASGI application.
+    """The page as an ASGI application; `app.state.answers` is its `Answers`.
 
     Args:
         predictor: answers; shared by all visitors.
@@ -126,9 +134,19 @@ def create_app(
     """
     folder = folder.resolve()
     images = write_examples(folder)
-    blocks = build_page(predictor, images, name=name, settings=settings)
+    answers = Answers(predictor, settings)
+    blocks = build_page(answers, predictor, images, name=name, settings=settings)
     app = FastAPI(openapi_url=None)
-    app.add_middleware(PageGuard, folders=[Path(get_upload_folder()), folder])
+    app.state.answers = answers
+    app.add_middleware(
+        PageGuard,
+        folders=[Path(get_upload_folder()), folder],
+        events={
+            number: [getattr(one, "data_model", None) for one in event.inputs]
+            for number, event in blocks.fns.items()
+        },
+        max_body=settings.max_body,
+    )
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         blocks,
@@ -146,6 +164,7 @@ def create_app(
 
 
 def build_page(
+    answers: Answers,
     predictor: RegionPredictor,
     images: Sequence[Example],
     *,
@@ -153,7 +172,6 @@ def build_page(
     settings: ServeSettings,
 ) -> gr.Blocks:
     """The page's components and events."""
-    answers = Answers(predictor, settings)
     blocks: gr.Blocks
     with gr.Blocks(
         title=TITLE,
@@ -186,8 +204,11 @@ def build_page(
         }
 
         def pick(click: gr.EventData) -> dict[str, Any]:
-            example = images[click.example]
-            return board(str(example.path), example.boxes)
+            chosen = (click._data or {}).get("example")  # `click.example` fails without any data
+            if type(chosen) is not int or not 0 <= chosen < len(images):
+                text = f"There is no example {chosen!r:.20}."
+                raise gr.Error(text, print_exception=False)
+            return board(str(images[chosen].path), images[chosen].boxes)
 
         def clear() -> str:
             return page_texts.render_part("welcome")

@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from lavis_dynrefer.errors import shorten
-from lavis_dynrefer.models.device_errors import forget_frames, is_device_failure
+from lavis_dynrefer.models.device_errors import forget_frames
 from lavis_dynrefer.questions import Questions
-from lavis_dynrefer.serve.request_errors import INTERNAL, RequestError, error_of_exception
+from lavis_dynrefer.serve.request_errors import (
+    INTERNAL,
+    RequestError,
+    device_loss,
+    error_of_exception,
+)
 from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.structures import RegionPrediction
 
 logger = logging.getLogger(__name__)
-
-_MAX_REASON = 300  # characters
 
 Answer = Callable[[Sequence[dict[str, Any]], Questions], list[RegionPrediction]]
 
@@ -232,11 +234,11 @@ class Batcher:
             return iter(self._answer(samples, batch[0].questions)), None
         except Exception as error:
             shown = error_of_exception(error)
-            if is_device_failure(error):
-                text = shorten(str(error), _MAX_REASON, printable=True)
+            loss = device_loss(error)
+            if loss is not None:
                 with self._changed:
-                    self.failure = f"the device is lost ({text})"
-                logger.critical("the device is lost: no request can be answered", exc_info=error)
+                    self.failure = loss
+                logger.critical("%s: no request can be answered", loss, exc_info=error)
                 shown = self._lost()
             elif len(batch) > 1:
                 logger.warning(

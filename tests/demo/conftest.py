@@ -34,12 +34,12 @@ class Page:
             one for one in config["dependencies"] if names[one["targets"][0][0]] == "describe"
         )
         values = {"board": drawing, "views": "own", **fields}
+        return self.result(press["id"], [values.get(names[one], "") for one in press["inputs"]])
+
+    def result(self, event, data, **fields):
+        """The first output of an event, or its error."""
         session = uuid.uuid4().hex
-        body = {
-            "data": [values.get(names[one], "") for one in press["inputs"]],
-            "fn_index": press["id"],
-            "session_hash": session,
-        }
+        body = {"data": data, "fn_index": event, "session_hash": session, **fields}
         status, refusal = self.post("queue/join", body)
         if status != 200:
             return refusal["detail"]

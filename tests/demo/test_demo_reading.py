@@ -114,8 +114,9 @@ def test_typed_fields_become_questions(drawing):
     )
 
 
-def test_empty_fields_mean_the_models_own_words(drawing):
-    assert read_question(drawing, EMPTY, LIMITS).questions == Questions()
+@pytest.mark.parametrize("empty", [EMPTY, dict.fromkeys(EMPTY), dict.fromkeys(EMPTY, " "), {}])
+def test_empty_fields_mean_the_models_own(drawing, empty):
+    assert read_question(drawing, empty, LIMITS).questions == Questions()
 
 
 @pytest.mark.parametrize("boxes", [[], [BOX]])
@@ -137,6 +138,10 @@ def test_whole_image_replaces_the_boxes(drawing, boxes):
         ({}, {"categories": ","}, "categories: expected words"),
         ({}, {"controls": "x" * 101}, "at most 100 characters"),
         ({}, {"views": "sideways"}, "views: expected one of"),
+        ({"boxes": "abc"}, {}, "boxes: expected a list, got 'abc'"),
+        ({}, {"tags": 7}, "tags: expected a text, got 7"),
+        ({"image": "a.png"}, {}, "image: expected an uploaded file"),
+        ({"orientation": "x"}, {}, "image: expected an uploaded file"),
     ],
 )
 def test_invalid_questions_are_named(drawing, change, typed, message):

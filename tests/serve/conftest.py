@@ -37,9 +37,11 @@ def serving(predictor):
     from lavis_dynrefer.serve.http_server import HttpServer, bind
 
     @contextmanager
-    def start(**settings):
+    def start(*, cors_origins=(), **settings):
         bound = bind("127.0.0.1", 0)
-        server = HttpServer(create_app(predictor, settings=ServeSettings(**settings)), bound)
+        limits = ServeSettings(**settings)
+        app = create_app(predictor, settings=limits, cors_origins=cors_origins)
+        server = HttpServer(app, bound)
         server.start()
         try:
             yield Client(bound.getsockname()[1])
