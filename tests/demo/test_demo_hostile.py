@@ -12,6 +12,8 @@ from PIL import Image
 
 from lavis_dynrefer.serve import ServeSettings
 
+ELSEWHERE = "https://evil.example/x"
+
 
 def asked(page, method, path, body=None, **headers):
     """Status and text of an answer, and where it sends the browser."""
