@@ -173,6 +173,43 @@ def make_runner(folder, job="job", *, sizes=None, model=None, **run):
     return DynReferRunner(config, task, task.build_model(config), task.build_datasets(config), job)
 
 
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def step_runner(folder, job="job", **run):
+    """A run of 5 batches an epoch with our task, whose loop saves and stops within an epoch."""
+    return make_runner(
+        folder,
+        job,
+        task="dynrefer",
+        valid_splits=[],
+        test_splits=[],
+        **{
+            "sizes": {"train": 15},
+            "max_epoch": 3,
+            "resume_ckpt_path": "auto",
+            "resume_in_place": True,
+            **run,
+        },
+    )
+
+
+def at_batch(runner, number, act):
+    """Call `act` in the forward pass of the `number`-th batch, counted from 0 over all epochs."""
+    batches = iter(range(number + 1))
+
+    def hook(module, inputs):
+        if next(batches, None) == number:
+            act()
+
+    runner.model.register_forward_pre_hook(hook)
+
+
+def kill():
+    raise Killed
+
+
 def logged(folder, key):
     lines = (Path(folder) / "log.txt").read_text().splitlines()
     return [json.loads(line)[key] for line in lines if line.startswith(f'{{"{key.split("_")[0]}_')]
