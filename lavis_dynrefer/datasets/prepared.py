@@ -21,20 +21,48 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import BaseModel, ValidationError
 
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, open_binary
 from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.datasets.table_store import TableStore, read_split
-from lavis_dynrefer.paths import cache_dir
+from lavis_dynrefer.formats.annotation_tools.tool_files import files_of
+from lavis_dynrefer.paths import cache_dir, replace_file
 from lavis_dynrefer.structures import AttributeInfo, RegionSet
 
 logger = logging.getLogger(__name__)
-FORMAT = 2  # of the manifest and the tables
+FORMAT = 3  # of the manifest and the tables
 MANIFEST = "manifest.json"
 # Reasons about an image or a row that is not a region; the others drop one region each.
 IMAGE_REASONS = frozenset({"no_regions", "in_two_splits", "unreadable_entry", "duplicate_entry"})
 
 Reader = Callable[[Sequence[str], Stores, Opener], Mapping[str, RegionSet]]
+
+
+class _Split(BaseModel):
+    """What the manifest says of a split; `dynrefer prepare` shows the counts."""
+
+    name: str
+    images: int
+    regions_read: int
+    regions_kept: int
+    dropped: dict[str, int]
+    noted: dict[str, int] = {}
+    attributes: list[AttributeInfo]
+    category_names: list[str]
+
+
+class _State(BaseModel):
+    sources: dict[str, list[int]]
+    images: list[int]
+
+
+class _Manifest(BaseModel):
+    """Checked, not used: the manifest stays a plain mapping with everything that it holds."""
+
+    images: str
+    state: _State
+    splits: dict[str, _Split]
 
 
 @dataclass(frozen=True)
@@ -77,9 +105,7 @@ class RawDataset:
         folders = [self.images, self.images / "VG_100K", self.images / "VG_100K_2"]
         return {
             "sources": {
-                setting: [path.stat().st_size, path.stat().st_mtime_ns]
-                for setting, path in self.sources.items()
-                if path.exists()
+                setting: _state_of(path) for setting, path in self.sources.items() if path.exists()
             },
             "images": [path.stat().st_mtime_ns for path in folders if path.is_dir()],
             "options": dict(self.options),
@@ -157,8 +183,27 @@ def open_prepared(
             f"prepared: {folder} has the splits {list(manifest['splits'])}, not {absent}; "
             "run `dynrefer prepare` with them"
         )
-    where = Path(images or manifest["images"]).expanduser().absolute()
-    return {split: _open(Path(folder), manifest, split, where) for split in splits}
+    where = Path(images).expanduser() if images else prepared_images(folder, manifest)
+    if not where.is_dir():
+        logger.warning("%s", absent_images(folder, where))
+    return {split: _open(Path(folder), manifest, split, where.absolute()) for split in splits}
+
+
+def prepared_images(folder: str | Path, manifest: Mapping[str, Any]) -> Path:
+    """The image folder of a prepared folder: where it was, or as far from here if both moved."""
+    there, way = Path(manifest["images"]), manifest.get("images_from_here")
+    if there.is_dir() or not isinstance(way, str):
+        return there
+    moved = Path(os.path.normpath(Path(folder).expanduser().absolute() / way))
+    return moved if moved.is_dir() else there
+
+
+def absent_images(folder: str | Path, images: Path) -> str:
+    """What to do about a prepared folder without its images."""
+    return (
+        f"prepared: the images of {folder} should be in {images}, and there is no such folder; "
+        "name the folder they are in as an absolute path in `images.storage`"
+    )
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -172,10 +217,18 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DatasetError(f"prepared: no {path}; run `dynrefer prepare` first") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DatasetError(f"prepared: {path} is damaged ({error}); prepare again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DatasetError(f"prepared: {path} is of another version; prepare again")
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DatasetError(
+            f"prepared: {path} is damaged ({place}: {first['msg']}); prepare again"
+        ) from error
     return manifest
 
 
@@ -198,10 +251,19 @@ def _manifest_in_use(raw: RawDataset, folder: Path) -> dict[str, Any]:
         "type": raw.type,
         "protocol": raw.protocol,
         "images": str(raw.images.absolute()),
+        "images_from_here": _relative(raw.images.absolute(), folder.absolute()),
         "state": state,
         "sources": {},
         "splits": {},
     }
+
+
+def _relative(path: Path, start: Path) -> str | None:
+    """With forward slashes; None for another drive of Windows."""
+    try:
+        return Path(os.path.relpath(path, start)).as_posix()
+    except ValueError:
+        return None
 
 
 def _is_current(manifest: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
@@ -235,16 +297,32 @@ def _convert(
             setting: _describe_file(path, opener) for setting, path in raw.sources.items()
         }
         for split, description in described.items():
-            shutil.rmtree(folder / split, ignore_errors=True)
-            os.replace(unfinished / split, folder / split)
+            _move_in(unfinished / split, folder / split)
             manifest["splits"][split] = description
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
         (unfinished / MANIFEST).write_text(text, encoding="utf-8")
-        os.replace(unfinished / MANIFEST, folder / MANIFEST)
+        _move_in(unfinished / MANIFEST, folder / MANIFEST)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _move_in(source: Path, target: Path) -> None:
+    """Put a finished file or folder in its place.
+
+    Raises:
+        DatasetError: what is there cannot be replaced; Windows protects tables that are open.
+    """
+    try:
+        if target.is_dir():
+            shutil.rmtree(target)
+        replace_file(source, target)
+    except OSError as error:
+        raise DatasetError(
+            f"{target} cannot be replaced ({error}); is it in use? End the program that reads it, "
+            "or prepare into another folder"
+        ) from error
 
 
 def _describe(region_set: RegionSet) -> dict[str, Any]:
@@ -263,16 +341,24 @@ def _describe(region_set: RegionSet) -> dict[str, Any]:
     }
 
 
-def _describe_file(path: Path, opener: Opener) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with opener(path) as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return {
-        "path": str(path.absolute()),
-        "bytes": path.stat().st_size,
-        "sha256": digest.hexdigest(),
-    }
+def _state_of(source: Path) -> list[int]:
+    """Size and time of change; of several files the sum, the latest, and their number."""
+    states = [path.stat() for path in files_of(source)]
+    state = [
+        sum(one.st_size for one in states),
+        max((one.st_mtime_ns for one in states), default=0),
+    ]
+    return state if len(states) == 1 else [*state, len(states)]
+
+
+def _describe_file(source: Path, opener: Opener) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    for path in files_of(source):
+        with opener(path) as file:
+            for block in iter(lambda file=file: file.read(1 << 20), b""):
+                digest.update(block)
+        size += path.stat().st_size
+    return {"path": str(source.absolute()), "bytes": size, "sha256": digest.hexdigest()}
 
 
 def _open(folder: Path, manifest: Mapping[str, Any], split: str, images: Path) -> RegionSet:

@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_dynrefer.datasets.sources.annotation_rows import (
+from lavis_dynrefer.datasets.sources.annotation_rows import rows_by_id, rows_with_ids
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
+from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
+from lavis_dynrefer.formats.reading.strict_values import (
     finite_number,
-    rows_by_id,
-    rows_with_ids,
     shown,
     side_length,
     text_of,
     whole_number,
     xyxy,
 )
-from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
-from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
 
 SOURCE = RawFile("annotations", "a.json", "example.org")
 NAN, INFINITY = float("nan"), float("inf")

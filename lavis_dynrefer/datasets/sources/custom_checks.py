@@ -1,15 +1,21 @@
-"""Checks for common mistakes in COCO-style json files written by users."""
+"""Reading of files written by users, and checks for common mistakes in them."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
+from lavis_dynrefer.errors import InputError, MissingFileError
+from lavis_dynrefer.formats.annotation_tools.layout import Layout
+from lavis_dynrefer.formats.annotation_tools.tool_files import read_layout
 from lavis_dynrefer.formats.reading.box_units import FULL_SIDE
+from lavis_dynrefer.formats.reading.coco_rows import entry_name, one_caption_each, whole_ids
 from lavis_dynrefer.formats.reading.strict_values import Row
 
 logger = logging.getLogger(__name__)
@@ -29,6 +35,33 @@ class UserFile(RawFile):
     def error(self, problem: str) -> DatasetError:
         """The problem, followed by the guide."""
         return DatasetError(f"{problem}. {GUIDE} describes the file")
+
+
+def read_annotations(path: str | Path, source: RawFile, units: str | None) -> Layout:
+    """Read a file or folder; ids become numbers, and each annotation has one caption.
+
+    Args:
+        path: of the file, or of a folder of a tool's files.
+        source: what it is, for errors.
+        units: what the user says the boxes are in.
+
+    Raises:
+        DatasetError: missing, damaged, of no known tool, or in other units than `units`.
+    """
+    try:
+        layout = read_layout(path)
+    except MissingFileError as error:
+        raise source.error(
+            f"{source.setting}: no file or folder {Path(path).absolute()}"
+        ) from error
+    except InputError as error:
+        raise source.error(f"{path}: {error}") from error
+    except OSError as error:
+        raise source.error(f"{path} cannot be read: {error}") from error
+    if layout.units is not None and units not in (None, layout.units):
+        raise source.error(f"{path}: files of {layout.tool} are in {layout.units}, not in {units}")
+    document = one_caption_each(whole_ids(layout.document))
+    return replace(layout, document=document, units=units or layout.units)
 
 
 def rows_of(document: Row, key: str, source: RawFile) -> list[dict[str, Any]]:
@@ -78,7 +111,10 @@ def check_ids(rows: Sequence[Row], images: Sequence[Row], source: RawFile) -> No
     """
     names: dict[Any, Any] = {}
     for image in images:
-        name = image.get("file_name") or image.get("coco_url")
+        try:
+            name = entry_name(image)
+        except InputError:  # named where the image is needed
+            continue
         if names.setdefault(str(image.get("id")), name) != name:
             found = f"{names[str(image.get('id'))]!r} and {name!r}"
             raise source.error(f"{source.name}: image id {image.get('id')!r} means {found}")

@@ -18,10 +18,10 @@ from lavis_dynrefer.datasets.sources.custom_checks import (
     UserFile,
     check_boxes,
     check_ids,
+    read_annotations,
     require_some,
     rows_of,
 )
-from lavis_dynrefer.datasets.sources.custom_document import read_annotations
 from lavis_dynrefer.datasets.sources.custom_labels import Labels
 from lavis_dynrefer.datasets.sources.image_turns import ImageTurns
 from lavis_dynrefer.datasets.sources.raw_files import ImageFolder

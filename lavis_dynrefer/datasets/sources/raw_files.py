@@ -13,12 +13,15 @@ from typing import Any, BinaryIO
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_names import (
+    ANY_SUFFIX,
     fold,
     folded_parts,
     name_parts,
     near_name,
     readings,
 )
+from lavis_dynrefer.formats.reading.text_file import decode_text
+from lavis_dynrefer.images.decoding import readable_suffixes
 
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
@@ -72,8 +75,8 @@ def read_json(path: str | Path, source: RawFile) -> dict[str, Any]:
     """
     source.require(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = decode_text(Path(path).read_bytes(), "json")
+    except (OSError, InputError) as error:
         raise _not_text(path, source, error) from error
     if text[:200].lstrip()[:1] not in ("[", "{"):
         raise source.error(f"{path} is not json, it begins with {text[:40]!r}")
@@ -214,6 +217,7 @@ class ImageFolder:
         self._source = source
         self._names: dict[str, frozenset[str]] = {}
         self._folded: dict[str, dict[str, list[str]]] = {}  # folder -> folded name -> names
+        self._suffixes = readable_suffixes()
         self._spellings: dict[str, str] = {}  # path -> the other name it was found by
 
     def find(self, *names: str) -> str | None:
@@ -252,6 +256,9 @@ class ImageFolder:
                 spellings: dict[str, list[str]] = {}
                 for name in sorted(self._listing(here)):
                     spellings.setdefault(fold(name), []).append(name)
+                    stem, suffix = os.path.splitext(name)
+                    if suffix.lower() in self._suffixes:
+                        spellings.setdefault(fold(stem + ANY_SUFFIX), []).append(name)
                 self._folded[here] = spellings
             found = self._folded[here].get(fold(part), [])
             same = [name for name in found if name_parts(name) == (part,)]

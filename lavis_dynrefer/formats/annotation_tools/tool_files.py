@@ -21,6 +21,7 @@ READ = (
     "Hugging Face's metadata.jsonl, or a folder of the files of labelme, VOC or YOLO"
 )
 _TOOLS = {".json": labelme.TOOL, ".xml": voc_xml.TOOL, ".txt": yolo_txt.TOOL}
+_YAML_SUFFIXES = (".yaml", ".yml")
 _UNREADABLE = "files that cannot be read"
 _ONE_FILE = ("coco", "instances")  # in names of files that hold a whole dataset
 
@@ -54,6 +55,19 @@ def read_layout(path: str | Path) -> Layout:
     return layout
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that `read_layout` reads, or may read: a folder changes when one of them does."""
+    is_yaml = path.suffix.lower() in _YAML_SUFFIXES
+    if not path.is_dir() and not is_yaml:
+        return [path]
+    folder = path if path.is_dir() else path.parent
+    return [*([path] if is_yaml else []), *filter(_is_read, _walk(folder))]
+
+
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in _TOOLS
+
+
 def layout_without_text(path: Path) -> Layout | None:
     """Read what is no text file: a folder, or xml, which names its own encoding; else None.
 
@@ -63,7 +77,7 @@ def layout_without_text(path: Path) -> Layout | None:
         return _read_folder(path)
     if not path.is_file():
         raise MissingFileError(f"no file {path}")
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if path.suffix.lower() in _YAML_SUFFIXES:
         return _read_folder(path.parent, (".txt",))
     with path.open("rb") as file:
         start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")

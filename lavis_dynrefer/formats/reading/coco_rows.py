@@ -133,3 +133,33 @@ def whole_ids(document: Mapping[str, Any]) -> Mapping[str, Any]:
         if used and isinstance(found.get("annotations"), list):
             found["annotations"] = with_whole_ids(found["annotations"], used, numbers)
     return found
+
+
+def one_caption_each(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Annotations with a list of captions become several, the first of which keeps the id."""
+    rows = document["annotations"]
+    if not isinstance(rows, list) or not any(map(_captions, rows)):
+        return document
+    ids = [row["id"] for row in rows if isinstance(row, Mapping) and type(row.get("id")) is int]
+    new_id = max(ids, default=0)
+    found: list[Any] = []
+    for row in rows:
+        captions = _captions(row)
+        if not captions:
+            found.append(row)
+            continue
+        found.append({**row, "caption": captions[0]})
+        for caption in captions[1:]:
+            new_id += 1
+            found.append({**row, "caption": caption, "id": new_id})
+    return {**document, "annotations": found}
+
+
+def _captions(row: Any) -> list[str]:
+    """The captions of an annotation that has a list of them."""
+    if not isinstance(row, Mapping):
+        return []
+    captions = row.get("captions") if row.get("caption") is None else row["caption"]
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+        return []
+    return captions

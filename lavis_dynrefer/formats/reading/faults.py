@@ -27,12 +27,13 @@ class Faults:
         self._counts[reason] = self._counts.get(reason, 0) + 1
         self._examples.setdefault(reason, str(example))
 
+    def items(self) -> list[tuple[str, str, int]]:
+        """Each reason with its first example, and how often."""
+        return [(reason, self._examples[reason], times) for reason, times in self._counts.items()]
+
     def sentences(self) -> list[str]:
         """One sentence for each reason."""
-        return [
-            f"{reason}: {count:,}, first {self._examples[reason]}"
-            for reason, count in self._counts.items()
-        ]
+        return [f"{reason}: {times:,}, first {example}" for reason, example, times in self.items()]
 
     def require(self, usable: int) -> None:
         """Refuse a file of which nothing is usable.
