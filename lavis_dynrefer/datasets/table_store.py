@@ -50,7 +50,12 @@ class TableStore(MemoryStore):
         return read_split(self.folder, self.image_folder, **about)
 
     def _image_row(self, image: ImageRecord) -> dict[str, Any]:
-        return {**vars(image), "file_name": os.path.relpath(image.path, self.image_folder)}
+        # Forward slashes, which all systems read; another drive of Windows has no relative path.
+        try:
+            name = Path(os.path.relpath(image.path, self.image_folder))
+        except ValueError:
+            name = Path(image.path)
+        return {**vars(image), "file_name": name.as_posix()}
 
 
 def read_split(folder: Path, image_folder: str | Path, **about: Any) -> RegionSet:

@@ -178,12 +178,67 @@ def test_a_prepared_folder_can_move_with_its_images_elsewhere(vg, tmp_path, prep
     assert os.path.exists(found.images[2].path)
 
 
+@pytest.mark.parametrize("name", ["moved", "other data, \u00e9t\u00e9 \u96ea", "a" * 100])
+def test_a_prepared_folder_moves_together_with_its_images(vg, tmp_path, name):
+    prepare(raw(vg), ["val"], vg / "tables/val only")
+    manifest = (vg / "tables/val only/manifest.json").read_text(encoding="utf-8")
+    vg.rename(tmp_path / name)
+
+    found = open_prepared(tmp_path / name / "tables/val only", ["val"])["val"]
+
+    assert '"images_from_here": "../../images"' in manifest
+    assert found.images[2].path == str(tmp_path / name / "images/2.jpg")
+    assert os.path.exists(found.images[2].path)
+
+
+def test_names_of_images_have_forward_slashes_in_the_tables(vg, tmp_path):
+    (vg / "images/VG_100K").mkdir()
+    (vg / "images/2.jpg").rename(vg / "images/VG_100K/2.jpg")
+
+    found = prepare(raw(vg), ["val"], tmp_path / "out")["val"]
+
+    assert found.images.columns["file_name"].to_pylist() == ["VG_100K/2.jpg"]
+    assert os.path.exists(found.images[2].path)
+
+
+def test_images_that_did_not_move_along_are_named(vg, tmp_path, caplog):
+    prepare(raw(vg), ["val"], tmp_path / "out")
+    (vg / "images").rename(vg / "gone")
+
+    assert len(open_prepared(tmp_path / "out", ["val"])["val"].regions) == 2
+
+    assert f"should be in {vg / 'images'}" in caplog.text
+
+
+def test_tables_that_cannot_be_replaced_are_named(vg, tmp_path, prepare_val, monkeypatch):
+    prepare_val()
+    change_descriptions(vg, lambda text: text + " ")
+
+    def in_use(source, target):
+        raise PermissionError(13, "The process cannot access the file", str(target))
+
+    monkeypatch.setattr("lavis_dynrefer.datasets.prepared.replace_file", in_use)  # as on Windows
+    with pytest.raises(DatasetError, match=r"val cannot be replaced .*is it in use"):
+        prepare_val()
+    monkeypatch.undo()
+
+    assert len(prepare_val().regions) == 2
+
+
 @pytest.mark.parametrize(
     ("splits", "manifest", "message"),
     [
         (["train"], None, r"has the splits \['val'\], not \['train'\]"),
         (["val"], '{"format": 0}', "of another version; prepare again"),
         (["val"], "{", "is damaged"),
+        (["val"], "[" * 10**5, "is damaged"),
+        (["val"], '{"format": 3, "images": 3, "splits": {}}', r"is damaged \(images: "),
+        (
+            ["val"],
+            '{"format": 3, "images": "", "state": {"sources": {}, "images": []}, '
+            '"splits": {"val": {}}}',
+            r"is damaged \(splits.val.name: ",
+        ),
     ],
 )
 def test_unusable_prepared_folders_are_refused(tmp_path, prepare_val, splits, manifest, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.datasets.prepared import FORMAT
@@ -15,7 +16,16 @@ def vg_region(**info):
 
 def prepared(folder, *splits):
     folder.mkdir()
-    manifest = {"format": FORMAT, "splits": {split: {} for split in splits}}
+    (folder / "images").mkdir()
+    counts = {"images": 1, "regions_read": 1, "regions_kept": 1, "dropped": {}}
+    described = {"name": "vg", **counts, "attributes": [], "category_names": []}
+    manifest = {
+        "format": FORMAT,
+        "images": str(folder / "images"),
+        "images_from_here": "images",
+        "state": {"sources": {}, "images": []},
+        "splits": dict.fromkeys(splits, described),
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return str(folder)
 
@@ -24,6 +34,19 @@ def test_a_prepared_folder_needs_no_raw_files(tmp_path):
     folder = prepared(tmp_path / "vg", "train", "test")
 
     assert vg_region(prepared=folder, splits=["test"]) == []
+
+
+def test_a_prepared_folder_that_moved_without_its_images_stops_the_run(tmp_path):
+    folder = Path(prepared(tmp_path / "vg", "train"))
+    folder.rename(tmp_path / "moved")
+
+    assert vg_region(prepared=str(tmp_path / "moved")) == []  # images moved along
+    (tmp_path / "moved/images").rmdir()
+    (found,) = vg_region(prepared=str(tmp_path / "moved"))
+
+    assert f"should be in {folder / 'images'}" in found.text
+    assert "images.storage" in found.text
+    assert (found.fatal, found.stops) == (False, True)
 
 
 def test_a_prepared_folder_without_the_split_stops_the_run(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lavis_dynrefer.datasets.prepared import read_manifest
+from lavis_dynrefer.datasets.prepared import absent_images, prepared_images, read_manifest
 from lavis_dynrefer.datasets.region_source import KEYS, RegionSource
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.errors import choice_problem
@@ -75,6 +75,9 @@ def _check_prepared(info: Any, place: str) -> Findings:
     except DatasetError as error:
         yield missing(f"{place}.{error}")
         return
+    images = prepared_images(info.prepared, manifest)
+    if info.images.storage is None and not images.is_dir():
+        yield missing(f"{place}.{absent_images(info.prepared, images)}")
     for split in info.splits or ():
         if split not in manifest["splits"]:
             known = sorted(manifest["splits"])
