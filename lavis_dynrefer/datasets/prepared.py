@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, open_binary
 from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.datasets.table_store import TableStore, read_split
+from lavis_dynrefer.formats.annotation_tools.tool_files import files_of
 from lavis_dynrefer.paths import cache_dir, replace_file
 from lavis_dynrefer.structures import AttributeInfo, RegionSet
 
@@ -104,9 +105,7 @@ class RawDataset:
         folders = [self.images, self.images / "VG_100K", self.images / "VG_100K_2"]
         return {
             "sources": {
-                setting: [path.stat().st_size, path.stat().st_mtime_ns]
-                for setting, path in self.sources.items()
-                if path.exists()
+                setting: _state_of(path) for setting, path in self.sources.items() if path.exists()
             },
             "images": [path.stat().st_mtime_ns for path in folders if path.is_dir()],
             "options": dict(self.options),
@@ -340,6 +339,16 @@ def _describe(region_set: RegionSet) -> dict[str, Any]:
         "attributes": [asdict(attribute) for attribute in region_set.attributes],
         "category_names": list(region_set.category_names),
     }
+
+
+def _state_of(source: Path) -> list[int]:
+    """Size and time of change; of several files the sum, the latest, and their number."""
+    states = [path.stat() for path in files_of(source)]
+    state = [
+        sum(one.st_size for one in states),
+        max((one.st_mtime_ns for one in states), default=0),
+    ]
+    return state if len(states) == 1 else [*state, len(states)]
 
 
 def _describe_file(source: Path, opener: Opener) -> dict[str, Any]:
