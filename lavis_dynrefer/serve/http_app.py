@@ -125,7 +125,7 @@ def _takes(model: type[RegionsBody] | type[ChatBody], *, with_file: bool = False
     if not with_file:
         content: dict[str, Any] = {"application/json": {"schema": schema}}
     else:
-        here = {"required": ["image"], "properties": {"image": {"type": "string"}}}
+        here = {"required": ["image"], "properties": {"image": {"type": "string", "minLength": 1}}}
         elsewhere = {"properties": {"image": {"type": "null"}}}
         parts = {
             "image": {"type": "string", "format": "binary"},

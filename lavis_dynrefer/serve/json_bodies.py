@@ -23,6 +23,8 @@ from typing_extensions import Self
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.views.policies import POLICIES
 
+_NAMED = sorted({*POLICIES} - {"fixed"})
+_VIEWS = {"type": "string", "pattern": f"^({'|'.join(_NAMED)}|fixed:[0-9.,]+)$"}
 _REGIONS = {"boxes", "masks", "format", "normalised"}  # all other fields are questions
 
 
@@ -100,9 +102,9 @@ class RegionFields(Body):
         [], description="words that every caption should mention"
     )
     tasks: Optional[Tasks] = Field(list(TASKS), description="what to answer")
-    views: Optional[str] = Field(
+    views: Optional[Annotated[str, WithJsonSchema(_VIEWS)]] = Field(
         None,
-        description=f"view policy: {', '.join(sorted({*POLICIES} - {'fixed'}))}, or scales as in "
+        description=f"view policy: {', '.join(_NAMED)}, or scales as in "
         "fixed:0,0.5; null: the model's own",
     )
 
@@ -167,6 +169,19 @@ class StreamOptions(Body):
     include_usage: Optional[bool] = False
 
 
+_IMAGE_PART = {
+    "properties": {"type": {"const": "image_url"}, "image_url": {"type": ["object", "string"]}},
+    "required": ["type", "image_url"],
+}
+_WITH_IMAGE = {
+    "properties": {
+        "role": {"const": "user"},
+        "content": {"type": "array", "contains": _IMAGE_PART},
+    },
+    "required": ["role", "content"],
+}
+
+
 class ChatBody(RegionFields):
     """Body of POST /v1/chat/completions; OpenAI's other fields are accepted and ignored."""
 
@@ -175,7 +190,9 @@ class ChatBody(RegionFields):
         "describe-anything's server uses"
     )
     messages: List[Message] = Field(
-        min_length=1, description="the last images and the last text of the user are read"
+        min_length=1,
+        json_schema_extra={"contains": _WITH_IMAGE},
+        description="the last images and the last text of the user are read",
     )
     stream: Optional[bool] = Field(False, description="answer as server-sent events")
     stream_options: Optional[StreamOptions] = Field(None, description="usage at the stream's end")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,25 @@ from lavis_dynrefer.cli import main
 START = "import sys; from lavis_dynrefer.cli import main; sys.exit(main())"
 
 
+LOSE = """
+import torch
+def lose(module, inputs):
+    if module.training is False and len(inputs[-1]) == 3:  # not at the warm-up, with one region
+        raise RuntimeError("CUDA error: device-side assert triggered")
+from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
+made = ContrastDecoder.__init__
+def make(self, *arguments, **named):
+    made(self, *arguments, **named)
+    self.decoder.register_forward_pre_hook(lose)
+ContrastDecoder.__init__ = make
+"""
+
+
 @contextmanager
-def running(*options):
+def running(*options, before=""):
     """The process, and a client for the port that its log names."""
-    command = [sys.executable, "-W", "ignore", "-c", START, "serve", "--port", "0", *options]
+    command = [sys.executable, "-W", "ignore", "-c", before + START, "serve", "--port", "0"]
+    command += options
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         found = None
@@ -74,9 +88,39 @@ def test_requests_are_cut_off_after_the_grace_or_at_the_second_signal(scene, gra
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
+def test_server_that_has_lost_its_device_ends_with_code_4(scene):
+    """After errors for the requests in progress; the log has the cause once."""
+    asked = {"tasks": ["categories"], "categories": ["flower", "boat"]}
+    with running(before=LOSE) as (process, client):
+        assert client.regions(scene[0], scene[1][:2], **asked).status == 200
+        reply = client.regions(scene[0], scene[1][:3], **asked)
+        assert (reply.status, reply.error) == (503, "unhealthy")
+        assert process.wait(60) == 4
+        log = process.stderr.read()
+    assert "the device is lost (CUDA error: device-side assert triggered): shutting down" in log
+    assert log.count("Traceback") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_end_the_server_in_order(name):
+    sent = getattr(signal, name, None)
+    if sent is None:
+        pytest.skip(f"this system has no {name}")
+    with running() as (process, client):
+        assert client.get("/health").status == 200
+        process.send_signal(sent)
+        assert process.wait(60) == 0
+        assert f"{name}: shutting down" in process.stderr.read()
+
+
 def test_taken_port_is_named(capsys):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    from lavis_dynrefer.serve.http_server import bind
+
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 2
     error = capsys.readouterr().err
@@ -84,11 +128,28 @@ def test_taken_port_is_named(capsys):
     assert "choose another --host or --port" in error
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_server_listens_on_ipv6(host):
+    pytest.importorskip("fastapi", reason="needs the extra `serve`")
+    from lavis_dynrefer.errors import InputError
+    from lavis_dynrefer.serve.http_server import bind
+
+    try:
+        bound = bind(host, 0)
+    except InputError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    with bound:
+        assert bound.getsockname()[0] == "::1"
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("--port", "99999", "port: expected a number from 0 to 65535, got 99999"),
         ("--host", "192.0.2.1", "cannot listen on 192.0.2.1 port 8008"),  # of documentation
+        ("--host", "[::1", "cannot listen on [::1 port 8008"),
+        ("--host", "a" * 300, "choose another --host or --port"),
+        ("--cors-origin", "app.example.org", "cors_origin: expected scheme and host"),
         ("--max-boxes", "0", "max_boxes: expected at least 1, got 0"),
         ("--timeout", "0", "timeout: expected more than 0, got 0.0"),
         ("--timeout", "nan", "timeout: expected a finite number, got nan"),

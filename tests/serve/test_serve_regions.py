@@ -167,6 +167,8 @@ BAD_FIELDS = {
     "an unknown task": ({"tasks": ["colour"]}, 422, "tasks: expected some of"),
     "a long word": ({"attributes": ["ü" * 101]}, 413, "at most 100 characters, got 101"),
     "no image": ({"image": None}, 422, "expected one image"),
+    "an empty box": ({"boxes": [[]]}, 422, "expected shape (R, 4), got (1, 0)"),
+    "two empty boxes": ({"boxes": [[], []]}, 422, "expected shape (R, 4), got (2, 0)"),
     "an empty box before a box": ({"boxes": [[], [1, 2, 3, 4]]}, 422, "boxes"),
     "an empty mask": ({"boxes": None, "masks": [[]]}, 422, "mask"),
     "an empty polygon": ({"boxes": None, "masks": [[[]]]}, 422, "mask"),
