@@ -8,14 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.weights.checkpoint import read_state_dict
 from lavis_dynrefer.synthetic import write_dataset
-from lavis_dynrefer.training.launch import launch
+from lavis_dynrefer.training.answers.run_grading import grade_run
+from lavis_dynrefer.training.launch import launch, train_main
 from lavis_dynrefer.training.run_config import LaunchError
 
 RUN = "dynrefer/quickstart.yaml"
@@ -118,51 +121,71 @@ def torchrun(module: str, arguments: list[str]) -> subprocess.CompletedProcess:
     )
 
 
-def test_two_processes_grade_as_one_does(trained, scenes, tmp_path):
+def graded(folder: Path, split: str) -> tuple[dict, bytes]:
+    """What the report of a split says about the answers, and the answers."""
+    (path,) = folder.glob(f"report_{split}_epoch*.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    answers = Path(document.pop("predictions")).read_bytes()
+    del document["epoch"]
+    return document, answers
+
+
+# Two images in one split and four in the others: some processes have none.
+@pytest.mark.parametrize(
+    "processes", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4))]
+)
+def test_answers_do_not_depend_on_the_number_of_processes(trained, scenes, tmp_path, processes):
     weights = f"run.load_ckpt_path={trained.output_dir / 'checkpoint_last.pth'}"
-    result = torchrun("lavis_dynrefer.evaluate", options(scenes, tmp_path, weights))
+    result = torchrun("lavis_dynrefer.evaluate", options(scenes, tmp_path, weights), processes)
     assert result.returncode == 0, result.stderr[-2000:]
     (folder,) = tmp_path.iterdir()
+    assert len(list((folder / "result").iterdir())) == len(SPLITS)
     for split in SPLITS:
-        (path,) = folder.glob(f"report_{split}_*.json")
-        expected = report(trained, split)["metrics"]
-        assert json.loads(path.read_text())["metrics"] == pytest.approx(expected, abs=1e-4)
+        assert graded(folder, split) == graded(trained.output_dir, split)
 
 
-def epochs(folder: Path) -> list[int]:
-    """Numbers of the epochs that a run's log says it saved."""
-    log = folder / "log.txt"
-    return (
-        sum('"train_loss"' in line for line in log.read_text().splitlines()) if log.exists() else 0
+def test_answers_graded_later_give_the_report_of_the_run(trained, tmp_path):
+    folder = shutil.copytree(trained.output_dir, tmp_path / "run")
+    for path in folder.glob("report_*"):
+        path.unlink()
+
+    grades = list(grade_run(folder))
+
+    assert sorted(one.answers.split for one in grades) == sorted(SPLITS)
+    assert all(one.missing == 0 for one in grades)
+    for split in SPLITS:
+        assert graded(folder, split) == graded(trained.output_dir, split)
+
+
+def test_a_stopped_run_continues_within_its_epoch(trained, scenes, tmp_path):
+    batches = iter(range(4))
+
+    def stop(module, inputs):
+        if isinstance(module, DynRefer) and next(batches, None) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    settings = [
+        *options(scenes, tmp_path, "run.test_splits=[]"),
+        "run.resume_ckpt_path=auto",
+        "run.resume_in_place=true",
+    ]
+    hook = register_module_forward_pre_hook(stop)
+    try:
+        assert train_main(["--cfg-path", RUN, "--options", *settings]) == 130
+    finally:
+        hook.remove()
+
+    resumed = launch(RUN, [*settings, "run.num_workers=2"])
+
+    ends = [torch.load(run.output_dir / "checkpoint_last.pth") for run in (trained, resumed)]
+    assert ends[0]["model"].keys() == ends[1]["model"].keys()
+    assert all(
+        torch.equal(ends[0]["model"][name], ends[1]["model"][name]) for name in ends[0]["model"]
     )
-
-
-def test_a_killed_run_continues_from_its_last_checkpoint(scenes, tmp_path):
-    settings = options(scenes, tmp_path, "run.max_epoch=50", "run.test_splits=[]")
-    command = [sys.executable, "-m", "lavis_dynrefer.train", "--cfg-path", RUN, "--options"]
-    with subprocess.Popen(
-        [*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as run:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("*/checkpoint_last.pth")) and time.monotonic() < deadline:
-            assert run.poll() is None
-            time.sleep(0.1)
-        run.send_signal(signal.SIGKILL)
-    (folder,) = tmp_path.iterdir()
-    done = epochs(folder)
-    assert done >= 1
-
-    resumed = launch(
-        RUN,
-        [
-            *options(scenes, tmp_path, f"run.max_epoch={done + 2}", "run.test_splits=[]"),
-            "run.resume_ckpt_path=auto",
-            "run.resume_in_place=true",
-        ],
-    )
-
-    assert resumed.output_dir == folder
-    assert done + 1 <= epochs(folder) <= done + 2  # the kill may fall between save and log
+    logs = [(run.output_dir / "log.txt").read_text(encoding="utf-8") for run in (trained, resumed)]
+    assert [line for line in logs[0].splitlines() if '"train_loss"' in line] == [
+        line for line in logs[1].splitlines() if '"train_loss"' in line
+    ]
 
 
 def spoil(scenes: Path, tmp_path: Path) -> tuple[Path, Path]:
