@@ -39,6 +39,7 @@ def options(scenes: Path, output: Path, *more: str) -> list[str]:
         "datasets.synthetic_region.build_info.seed=3",
         f"run.output_dir={output}",
         "run.batch_size_train=8",
+        "run.batch_size_eval=1",
         "run.num_workers=0",
         "run.max_epoch=2",
         "run.warmup_steps=5",
@@ -109,13 +110,15 @@ def test_lora_on_the_language_model_is_trained_and_saved(scenes, tmp_path):
     assert all(value.any() for value in second)
 
 
-def torchrun(module: str, arguments: list[str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+def torchrun(module: str, arguments: list[str], processes: int) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*command, "-m", module, "--cfg-path", RUN, "--options", *arguments],
+        [*command, f"--nproc_per_node={processes}", "-m", module, "--cfg-path", RUN]
+        + ["--options", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=300,
         check=False,
     )
