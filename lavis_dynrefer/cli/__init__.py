@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lavis_dynrefer.cli.stopping import exit_code
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, did_you_mean, text_for_user
 from lavis_dynrefer.host import compat
 
 EXIT_PIPE_CLOSED = 1  # as of every Python program
-EXIT_STOPPED = 130  # as shells report a command ended by Ctrl-C
 
 # Command -> its module, which is imported when the command is chosen, and what it does.
 # A module offers `add_arguments(parser)` and `run(arguments) -> exit code`.
@@ -65,6 +65,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not every console knows every character
+            stream.reconfigure(errors="backslashreplace")
     command = next((word for word in words if not word.startswith("-")), "")
     try:
         try:
@@ -77,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         sys.stderr.write("stopped\n")
-        return EXIT_STOPPED
+        return exit_code(stop)
     except Exception as error:
         text = text_for_user(error)
         if text is None or "--debug" in words:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from lavis_dynrefer.errors import DynReferError, InputError
 
 
 def as_json(value: Any) -> str:
@@ -48,9 +51,48 @@ def replacing(path: Path) -> Iterator[TextIO]:
     r"""A text file that replaces `path` once it is complete.
 
     Bytes of a file name that are not UTF-8 are written as \udcxx, which json reads back.
+
+    Raises:
+        InputError: it cannot be written; says why.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as partial, ExitStack() as stack:
+        file = partial.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        yield stack.enter_context(file)
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file that replaces `path` once it is complete.
+
+    Raises:
+        InputError: it cannot be written; says why.
+    """
+    with _replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The error about a file of results that cannot be written."""
+    cures = {
+        errno.ENOSPC: "; the disk is full: make room",
+        errno.EDQUOT: "; your share of the disk is full: make room",
+        errno.ENOENT: "; was its folder removed meanwhile?",
+        errno.EACCES: "; if it is open in another program, close it there",
+    }
+    cure = cures.get(error.errno or 0, "")
+    return InputError(f"cannot write {path}: {error.strerror or error}{cure}")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        yield file
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        if isinstance(error, DynReferError):
+            raise
+        raise cannot_write(path, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,12 @@ from typing import Any, Callable, TextIO, TypeVar
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_result import ImageResult
-from lavis_dynrefer.formats.json_stream import as_json, dump_list, replacing
+from lavis_dynrefer.formats.json_stream import (
+    as_json,
+    cannot_write,
+    dump_list,
+    replacing,
+)
 from lavis_dynrefer.formats.reading.json_text import parse_json, parse_value
 from lavis_dynrefer.formats.reading.records import Size, size_of
 from lavis_dynrefer.formats.region_boxes import ImageBoxes, read_box_list
@@ -63,26 +69,16 @@ class ResultLog(Collection[ImageResult]):
 
         Raises:
             ValueError: a number is not finite.
-            InputError: another program has changed the file.
-            OSError: the file cannot be written, for example because the disk is full.
+            InputError: the file cannot be written, or another program has changed it.
         """
         row = (as_json(to_row(result)) + "\n").encode("utf-8", "backslashreplace")
-        with self.path.open("r+b", buffering=0) as file:
-            start = file.seek(0, os.SEEK_END)
-            if start != self._end:
-                raise InputError(
-                    f"{self.path} was changed by another program during this run; "
-                    "run the same command again to continue"
-                )
-            try:
-                rest = memoryview(row)
-                while rest:
-                    rest = rest[file.write(rest) :]
-            except BaseException:
-                file.truncate(start)
-                raise
-        self._remember(result.image, start)
-        self._end = start + len(row)
+        try:
+            with self.path.open("r+b", buffering=0) as file:
+                self._write(file, row)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self._remember(result.image, self._end)
+        self._end += len(row)
 
     def compact(self) -> None:
         """Remove the rows that later ones replaced."""
@@ -90,6 +86,22 @@ class ResultLog(Collection[ImageResult]):
             with replacing(self.path) as file:
                 write_jsonl(self, file)
             self._read()
+
+    def _write(self, file: io.FileIO, row: bytes) -> None:
+        """Write the whole row or nothing."""
+        start = file.seek(0, os.SEEK_END)
+        if start != self._end:
+            raise InputError(
+                f"{self.path} was changed by another program during this run; "
+                "run the same command again to continue"
+            )
+        try:
+            rest = memoryview(row)
+            while rest:
+                rest = rest[file.write(rest) :]
+        except BaseException:
+            file.truncate(start)
+            raise
 
     def _at(self, starts: Iterable[int]) -> Iterator[ImageResult]:
         with self.path.open("rb") as file:

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from lavis_dynrefer.cli import COMMANDS, EXIT_STOPPED, main
+from lavis_dynrefer.cli import COMMANDS, main
+from lavis_dynrefer.cli.stopping import EXIT_STOPPED
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, InputError, MissingPackageError
 
 HEAVY = ("lavis", "numpy", "torch", "transformers")

@@ -1,15 +1,25 @@
-"""File names in the output folder."""
+"""File names in the output folder, and who may write there."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
-from lavis_dynrefer.cli.predict.output_folder import file_stem
+from lavis_dynrefer.cli.predict.output_folder import (
+    ImageFiles,
+    clashing_names,
+    file_stem,
+    open_log,
+)
+from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats import ResultLog, write_results
+from lavis_dynrefer.formats.image_result import ImageResult
+from lavis_dynrefer.formats.json_stream import cannot_write, replace_bytes
 
 
-@pytest.mark.parametrize("name", ["my house.png", "花.png"])
+@pytest.mark.parametrize("name", ["my house.png", "花.png", "console.png", "com.png"])
 def test_ordinary_names_stay(name):
     assert file_stem(name) == name
 
@@ -20,3 +30,96 @@ def test_changed_names_stay_unique():
     assert len(set(stems)) == len(names)
     assert not any(set("/\\") & set(stem) for stem in stems)
     assert all(len(os.fsencode(file_stem("花" * 300))) < 250 for stem in stems)
+
+
+@pytest.mark.parametrize(
+    "name", ["CON", "aux.png", "nul .jpg", "COM1.tar.gz", "lpt¹.png", "a:b.png", "a?.png", "dot. "]
+)
+def test_names_that_windows_cannot_have_are_changed(name):
+    stem = file_stem(name)
+    assert stem != name
+    assert not set(':?*"<>|') & set(stem)
+    assert stem.split(".")[0].strip().lower() not in {"con", "aux", "nul", "com1", "lpt¹"}
+
+
+def test_names_that_differ_in_case_have_files_of_their_own(tmp_path):
+    names = ["A.jpg", "a.jpg", "é.jpg", "É.jpg", "x/a.jpg", "b.jpg"]
+    files = ImageFiles(tmp_path, ".jpg", True, clashing_names(names))
+    paths = [files.path(name) for name in names]
+    assert len({str(path).casefold() for path in paths}) == len(names)
+    assert files.path("b.jpg").name == "b.jpg.jpg"
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path):
+    with open_log(tmp_path, {}, resume=True), pytest.raises(InputError, match="another run is"):
+        open_log(tmp_path, {}, resume=True).__enter__()
+    with open_log(tmp_path, {}, resume=True):  # free again
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.jsonl", "run.json"]
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    log = open_log(tmp_path / "file" / "out", {}, resume=True)
+    with pytest.raises(InputError, match=r"cannot write .*: "):
+        log.__enter__()
+
+
+def result(name, length=0):
+    return ImageResult(name, "x" * length, 9, 9, ())
+
+
+def test_a_log_that_is_gone_is_noticed(tmp_path):
+    log = ResultLog(tmp_path / "results.jsonl")
+    log.append(result("a.jpg"))
+    log.path.unlink()
+    with pytest.raises(InputError, match=r"cannot write .*; was its folder removed meanwhile"):
+        log.append(result("b.jpg"))
+    assert not log.path.exists()
+
+
+def test_a_log_that_another_program_changes_is_noticed(tmp_path):
+    log, other = (ResultLog(tmp_path / "results.jsonl") for _ in range(2))
+    log.append(result("a.jpg"))
+    with pytest.raises(InputError, match="was changed by another program"):
+        other.append(result("b.jpg"))
+    assert [row.image for row in ResultLog(log.path)] == ["a.jpg"]
+
+
+def test_a_row_for_which_there_is_no_room_is_not_written_in_part(tmp_path):
+    resource = pytest.importorskip("resource")
+    log = ResultLog(tmp_path / "results.jsonl")
+    log.append(result("a.jpg"))
+    before = log.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*: File too large"):
+            log.append(result("b.jpg", length=500))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log.path.read_bytes() == before
+    log.append(result("b.jpg", length=500))  # there is room again
+    assert [row.image for row in ResultLog(log.path)] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.ENOSPC, "the disk is full: make room"),
+        (errno.EACCES, "if it is open in another program, close it there"),
+    ],
+)
+def test_an_error_of_the_system_has_its_cure(tmp_path, number, cure):
+    error = OSError(number, os.strerror(number), "x.csv")
+    assert str(cannot_write(tmp_path / "x.csv", error)).endswith(cure)
+
+
+def test_a_file_that_cannot_be_replaced_stays(tmp_path):
+    (tmp_path / "results.csv").mkdir()  # replacing it fails, as where Excel has it open
+    (tmp_path / "results.csv" / "kept").touch()
+    with pytest.raises(InputError, match=r"cannot write .*results\.csv"):
+        write_results([result("a.jpg")], tmp_path, ["csv"])
+    with pytest.raises(InputError, match=r"cannot write .*results\.csv"):
+        replace_bytes(tmp_path / "results.csv", b"")
+    assert [path.name for path in tmp_path.rglob("*")] == ["results.csv", "kept"]

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -175,25 +176,36 @@ def test_a_run_interrupted_while_writing_a_row_continues(finished, scenes, predi
     assert (output / "results.jsonl").read_bytes().startswith(whole[: whole.index(b"\n")])
 
 
-def test_ctrl_c_keeps_the_answers(scenes, predict, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
+)
+@pytest.mark.parametrize("output", ["out", "out.jsonl"])
+def test_a_signal_keeps_the_answers(
+    scenes, predict, tmp_path, monkeypatch, capsys, number, code, output
+):
     folder, boxes = scenes
-    arguments = [folder, "--boxes", folder / "boxes.json", *FEW, "--output", tmp_path / "out"]
-    whole = RegionPredictor.answer_iter
+    output = tmp_path / output
+    arguments = [folder, "--boxes", folder / "boxes.json", *FEW, "--output", output]
+    whole, handler = RegionPredictor.answer_iter, signal.getsignal(number)
 
     def cut_off(self, *arguments):
-        for number, answers in enumerate(whole(self, *arguments)):
-            if number == 1:
-                raise KeyboardInterrupt
+        for place, answers in enumerate(whole(self, *arguments)):
+            if place == 1:
+                signal.raise_signal(number)
             yield answers
 
     with monkeypatch.context() as patch:
         patch.setattr(RegionPredictor, "answer_iter", cut_off)
-        assert predict(*arguments) == 130
+        assert predict(*arguments) == code
 
-    assert "stopped: 1 images are answered" in capsys.readouterr().err
-    assert list(rows_of(tmp_path / "out")) == ["scene 0.png"]
+    assert signal.getsignal(number) is handler
+    assert "stopped: 1 images are answered; run the same command" in capsys.readouterr().err
+    kept = output if output.suffix == "" else tmp_path / "out.jsonl.unfinished"
+    assert list(rows_of(kept)) == ["scene 0.png"]
+    assert not output.is_file()
     assert predict(*arguments) == 0
-    assert rows_of(tmp_path / "out").keys() == boxes.keys()
+    rows = output if output.is_file() else output / "results.jsonl"
+    assert [row.image for row in read_results(rows)] == list(boxes)
 
 
 def test_only_changed_boxes_are_answered_again(finished, scenes, predict, tmp_path):
@@ -283,8 +295,8 @@ def test_scores_that_are_not_finite_are_a_failure(image, predict, tmp_path):
 
 
 def test_nothing_is_written_beside_the_output_folder(image, predict, tmp_path):
-    (tmp_path / "in" / "..x").mkdir(parents=True)
-    names = ["-rf .png", "ü 花 %2e%2e%2f.png", "[red]\x1b[31m\n.png", "..x/..png"]
+    (tmp_path / "in" / "x..").mkdir(parents=True)
+    names = ["-rf .png", "ü 花 %2e%2e%2f.png", "[red]\x1b[31m\n.png", "x../y..png"]
     for name in [*names, "n" * 251 + ".png", b"\xff\xfe.png"]:
         shutil.copy(image, os.path.join(os.fsencode(tmp_path / "in"), os.fsencode(name)))
     everything = "json,coco,csv,label-studio,fiftyone"

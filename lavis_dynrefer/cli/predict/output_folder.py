@@ -5,62 +5,54 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lavis_dynrefer import __version__
-from lavis_dynrefer.errors import InputError, choice_problem
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import FORMATS, ROWS, ResultLog
+from lavis_dynrefer.formats.json_stream import cannot_write, replace_bytes
 
 SETTINGS = "run.json"
 FAILURES = "failures.json"
+_LOCK = ".lock"
+_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)  # of Windows
 _MAX_LENGTH = 60  # characters of a file name; each may take 4 of the 255 bytes allowed
-
-
-def check_formats(formats: Sequence[str], *, to_stdout: bool) -> None:
-    """Refuse formats that do not exist, or cannot be written to standard output.
-
-    Raises:
-        InputError: names them.
-    """
-    for name in formats:
-        problem = choice_problem("--format", name, FORMATS)
-        if problem:
-            raise InputError(problem)
-    if to_stdout and sum(len(FORMATS[name].files) for name in formats) > 1:
-        raise InputError(
-            f"--format {','.join(formats)}: without --output expected one format of one file"
-        )
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A folder with one file per image; written only if `wanted`."""
+    """A folder with one file per image; written only if `wanted`.
+
+    Args:
+        folder: created with the first file.
+        suffix: of the files.
+        wanted: whether to write them.
+        clashing: names of images as of `clashing_names`.
+    """
 
     folder: Path
     suffix: str
     wanted: bool
+    clashing: Container[str] = ()
 
     def path(self, image: str) -> Path:
         """The file of the image of this name."""
-        return self.folder / f"{file_stem(image)}{self.suffix}"
+        return self.folder / f"{file_stem(image, unique=image in self.clashing)}{self.suffix}"
 
     def write(self, image: str, content: bytes) -> None:
         """Write the file of an image; it appears when it is complete."""
-        self.folder.mkdir(exist_ok=True)
-        path = self.path(image)
-        unfinished = path.with_suffix(".part")
-        try:
-            unfinished.write_bytes(content)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        replace_bytes(self.path(image), content)
 
 
-def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> ResultLog:
-    """The answers in a folder, to continue or to start.
+@contextmanager
+def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator[ResultLog]:
+    """The answers in a folder, to continue or to start; no other run may write there meanwhile.
 
     Args:
         folder: new, empty, or of an earlier run.
@@ -68,46 +60,96 @@ def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Resu
         resume: keep existing answers.
 
     Raises:
-        InputError: the folder holds other files, or answers of other settings.
+        InputError: the folder holds other files, or answers of other settings, another run is
+            writing there, or it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: expected a folder, got a file")
     known = folder / SETTINGS
-    if folder.is_dir() and any(folder.iterdir()) and not known.is_file():
+    others = {path.name for path in folder.iterdir()} - {_LOCK} if folder.is_dir() else set()
+    if others and not known.is_file():
         raise InputError(f"--output {folder} holds other files; name a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
     settings = json.loads(json.dumps(settings))
-    if not resume:
-        for name in (name for format in FORMATS.values() for name in format.files):
-            (folder / name).unlink(missing_ok=True)
-    elif (folder / ROWS).is_file() and (folder / ROWS).stat().st_size:
-        _check_settings(folder, _read_settings(known), settings)
     about = {"lavis_dynrefer": __version__, "settings": settings}
-    known.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return ResultLog(folder / ROWS)
+    with _locked(folder):
+        if not resume:
+            for name in (name for format in FORMATS.values() for name in format.files):
+                (folder / name).unlink(missing_ok=True)
+        elif (folder / ROWS).is_file() and (folder / ROWS).stat().st_size:
+            _check_settings(folder, _read_settings(known), settings)
+        replace_bytes(known, (json.dumps(about, indent=1) + "\n").encode())
+        yield ResultLog(folder / ROWS)
+
+
+def is_output_folder(folder: Path) -> bool:
+    """Whether a folder holds the answers of a run."""
+    return (folder / SETTINGS).is_file() and (folder / ROWS).is_file()
 
 
 def keep_failures(failures: Mapping[str, str], folder: Path) -> None:
     """Write image -> reason as json; without failures there is no file."""
     if failures:
-        text = json.dumps(failures, indent=1) + "\n"
-        (folder / FAILURES).write_text(text, encoding="utf-8")
+        replace_bytes(folder / FAILURES, (json.dumps(failures, indent=1) + "\n").encode())
     else:
         (folder / FAILURES).unlink(missing_ok=True)
 
 
-def file_stem(name: str) -> str:
-    """A file name for an image of any name: unique, not too long, without folders.
+def file_stem(name: str, *, unique: bool = False) -> str:
+    """A file name for an image of any name: valid on every system, not too long, without folders.
+
+    Args:
+        name: of the image.
+        unique: also differ from the names of images that differ in case only.
 
     >>> file_stem("my house.png"), file_stem("../a.png").startswith("a.png-")
     ('my house.png', True)
     """
     stem = re.sub(r"[^\w. -]+", "_", name.encode("utf-8", "replace").decode()).strip("._ -")
     stem = stem[:_MAX_LENGTH]
-    if stem == name:
+    if _DEVICES.match(stem):
+        stem = f"_{stem}"
+    if stem == name and not unique:
         return stem
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{stem}-{digest}"
+
+
+def clashing_names(names: Iterable[str]) -> set[str]:
+    """Names whose files would be one where case does not count, as on Windows and macOS.
+
+    >>> sorted(clashing_names(["a.png", "A.png", "b.png"]))
+    ['A.png', 'a.png']
+    """
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        by_stem.setdefault(file_stem(name).casefold(), []).append(name)
+    return {name for group in by_stem.values() if len(group) > 1 for name in group}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the system frees it when this process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    lock = FileLock(str(folder / _LOCK), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"--output {folder}: another run is writing there; wait for its end, or name another "
+            "folder"
+        ) from error
+    except (NotImplementedError, OSError):  # a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            (folder / _LOCK).unlink()
 
 
 def _check_settings(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:

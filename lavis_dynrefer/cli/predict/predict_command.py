@@ -2,37 +2,37 @@
 
 dynrefer predict photo.jpg --box 10,20,110,220
 dynrefer predict photos/ --boxes boxes.json --output answers --format coco,csv --draw
+dynrefer predict photos/ --boxes boxes.json --output answers.json
 dynrefer predict photo.jpg --box 10,20,110,220 --output answers --explain
 dynrefer predict photos/ --whole-image --attributes wet,dry --categories @names.txt --output out
 dynrefer predict photo.jpg --point 60,120 --sam weights/sam-vit-base --tags @tags.txt
 
 Exit code 0: every image is answered. 2: invalid call. 3: some images could not be read or have
-invalid boxes; these are listed, the others answered. 130: stopped by Ctrl-C; the same command
-continues.
+invalid boxes; these are listed, the others answered. 130: stopped by Ctrl-C, 143: by a signal; the
+same command continues.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_dynrefer.cli import EXIT_STOPPED
 from lavis_dynrefer.cli.model_arguments import add_model_arguments, at_least, load_predictor
 from lavis_dynrefer.cli.predict.predict_questions import (
     add_question_arguments,
     read_questions,
     split_at_commas,
 )
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.cli.stopping import exit_code, stop_on_signals
 
 if TYPE_CHECKING:
+    from lavis_dynrefer.cli.predict.output_target import OutputTarget
     from lavis_dynrefer.cli.predict.predict_run import PredictRun
 
 EXIT_SOME_FAILED = 3
@@ -40,19 +40,30 @@ EXIT_SOME_FAILED = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer predict`."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE_OR_FOLDER",
+        help="or a pattern in quotes: 'photos/**/*.jpg'",
+    )
     parser.add_argument("--recursive", action="store_true", help="include subfolders")
     _add_region_arguments(parser)
     add_question_arguments(parser)
     add_model_arguments(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--output", type=Path, metavar="FOLDER", help="new, or of an earlier run")
+    output.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER_OR_FILE",
+        help="folder, new or of an earlier run; or a new .json, .jsonl or .csv file",
+    )
     output.add_argument(
         "--format",
         default="",
         metavar="FORMAT,FORMAT",
-        help="some of jsonl, json, coco, csv, label-studio, fiftyone; without --output one of "
-        "them, to standard output",
+        help="some of jsonl, json, coco, csv, excel-csv, label-studio, fiftyone; without --output "
+        "one of them, to standard output",
     )
     output.add_argument("--draw", action="store_true", help="also write annotated images")
     output.add_argument(
@@ -64,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="skip images that --output has answers for; --no-resume starts over",
+        help="skip images that --output has answers for; --no-resume starts over, and replaces "
+        "a file",
     )
 
 
@@ -115,9 +127,15 @@ def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
+    with stop_on_signals():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     # Imported here, so that --help does not wait for torch.
     from lavis_dynrefer.cli.predict import predict_report as report
-    from lavis_dynrefer.cli.predict.output_folder import ImageFiles, check_formats, open_log
+    from lavis_dynrefer.cli.predict.output_folder import ImageFiles, clashing_names, open_log
+    from lavis_dynrefer.cli.predict.output_target import OutputTarget
     from lavis_dynrefer.cli.predict.predict_images import find_images
     from lavis_dynrefer.cli.predict.predict_regions import (
         check_region_options,
@@ -126,62 +144,55 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from lavis_dynrefer.cli.predict.predict_run import PredictRun, still_to_do
 
-    output, formats = arguments.output, split_at_commas(arguments.format)
-    check_formats(formats, to_stdout=output is None)
-    for option in ("draw", "explain"):
-        if output is None and getattr(arguments, option):
-            raise InputError(f"--{option} needs --output")
+    target = OutputTarget.of(arguments, split_at_commas(arguments.format))
     check_region_options(arguments)
     questions = read_questions(arguments)
-    images: Mapping[str, Path] = find_images(
-        arguments.images, recursive=arguments.recursive, leave_out=output
+    found, passed_over = find_images(
+        arguments.images, recursive=arguments.recursive, leave_out=target.path
     )
-    find, images, notes = region_finder(arguments, images)
+    find, images, notes = region_finder(arguments, found)
     settings = {
         "model": arguments.model,
         "checkpoint": _file_state(arguments.checkpoint),
         **asdict(questions),
         **region_settings(arguments),
     }
-    scratch = tempfile.TemporaryDirectory() if output is None else nullcontext(output)
-    with scratch as place:
-        folder = Path(place)
-        log = open_log(folder, settings, resume=arguments.resume)
-        drawings = ImageFiles(folder / "annotated", ".jpg", arguments.draw)
-        pages = ImageFiles(folder / "explain", ".html", arguments.explain)
+    with target.folder() as folder, open_log(folder, settings, resume=arguments.resume) as log:
+        clashing = clashing_names({*images, *log.names()})
+        drawings = ImageFiles(folder / "annotated", ".jpg", arguments.draw, clashing)
+        pages = ImageFiles(folder / "explain", ".html", arguments.explain, clashing)
         load = cache(lambda: load_predictor(arguments))
         job = PredictRun(load, find, questions, log, drawings, pages)
-        code = _answer(job, still_to_do(images, log, find), formats, keep=output is not None)
-    if code != EXIT_STOPPED:
-        for text in notes:
+        code = _answer(job, still_to_do(images, log, find), target)
+    if code in (0, EXIT_SOME_FAILED):
+        target.clean()
+        for text in (*passed_over, *notes):
             report.note(text)
         report.list_failures(job.failures)
     return code
 
 
-def _answer(
-    job: PredictRun, images: Mapping[str, Path], formats: Sequence[str], *, keep: bool
-) -> int:
-    """Answer, then report on the folder or print the results; returns the exit code."""
+def _answer(job: PredictRun, images: Mapping[str, Path], target: OutputTarget) -> int:
+    """Answer, then report on the files or print the results; returns the exit code."""
     from lavis_dynrefer.cli.predict import predict_report as report
     from lavis_dynrefer.cli.predict.output_folder import keep_failures
-    from lavis_dynrefer.formats import write_results
 
-    folder = job.log.path.parent
     try:
         with redirect_stdout(sys.stderr):  # libraries print, and results may go to stdout
             job.answer(images)
-            written = write_results(job.log, folder, formats)
+            written = target.write(job.log)
             job.complete()
-    except KeyboardInterrupt:
-        cure = "; run the same command again to continue" if keep else ""
+    except KeyboardInterrupt as stop:
+        cure = "; run the same command again to continue" if target.keeps_rows else ""
         report.note(f"stopped: {len(job.log):,} images are answered{cure}")
-        return EXIT_STOPPED
-    if keep:
-        keep_failures(job.failures, folder)
-        report.print_summary(job.log, written + job.folders())
-    else:
+        return exit_code(stop)
+    if target.path is None:
         report.print_results(job.log, written)
+    elif target.is_file:
+        report.print_summary(job.log, target.path.parent, written)
+    else:
+        keep_failures(job.failures, target.path)
+        report.print_summary(job.log, target.path, [job.log.path, *written, *job.folders()])
     return EXIT_SOME_FAILED if job.failures else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -98,19 +99,17 @@ def printable(text: str) -> str:
 def print_results(log: ResultLog, written: Sequence[Path]) -> None:
     """Print the results: the file written, else a table."""
     for path in written:
-        with path.open(encoding="utf-8", newline="") as lines:
-            sys.stdout.writelines(lines)
+        _print_file(path)
     if not written:
         more = _print_table(log) - MAX_ROWS
         if more > 0:
             note(f"{more:,} more regions; --output FOLDER keeps them")
 
 
-def print_summary(log: ResultLog, written: Sequence[Path]) -> None:
-    """Print how many images and regions were answered, and the files written."""
-    folder = log.path.parent
+def print_summary(log: ResultLog, folder: Path, written: Iterable[Path]) -> None:
+    """Print how many images and regions were answered, and the files written in a folder."""
     count = _print_table(log, only_whole=True)
-    names = dict.fromkeys(path.relative_to(folder).as_posix() for path in (log.path, *written))
+    names = dict.fromkeys(path.relative_to(folder).as_posix() for path in written)
     print(f"images: {len(log):,}, regions: {count:,}")
     print(f"in {printable(str(folder))}: {', '.join(names)}")
 
@@ -128,6 +127,18 @@ def list_failures(failures: Mapping[str, str]) -> None:
 def note(text: str) -> None:
     """Print a line to stderr."""
     sys.stderr.write(printable(text) + "\n")
+
+
+def _print_file(path: Path) -> None:
+    """Print a text file as it is, in UTF-8 whatever the encoding of the console."""
+    bytes_out = getattr(sys.stdout, "buffer", None)
+    if bytes_out is None:  # a stream of another program's own
+        sys.stdout.write(path.read_text(encoding="utf-8"))
+        return
+    sys.stdout.flush()
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, bytes_out)
+    bytes_out.flush()
 
 
 def _print_table(log: ResultLog, *, only_whole: bool = False) -> int:

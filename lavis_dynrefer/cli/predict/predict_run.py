@@ -182,6 +182,8 @@ class PredictRun:
         result = job.result()
         try:
             self.log.append(result)
+        except InputError:  # it cannot be written, and neither could the next one
+            raise
         except ValueError as error:  # nan, from a broken checkpoint
             self._fail(job.name, error, "scores are not finite: ")
         else:
