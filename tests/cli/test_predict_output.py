@@ -61,7 +61,7 @@ def test_any_console_can_show_the_answers(image, predict, tmp_path, monkeypatch)
 
 
 def test_answers_about_a_coco_file_are_graded_by_its_ids(scenes, predict, tmp_path):
-    folder, boxes = scenes
+    folder = scenes[0]
     names = ["--tasks", "categories", "--categories", "flower,tree,boat"]
     assert (
         predict(folder, "--boxes", folder / "boxes.json", *names, "--output", tmp_path / "a") == 0

@@ -124,6 +124,25 @@ def test_equal_names_keep_the_id_of_the_region():
     own = OwnCategories({1: "mouse", 2: "mouse", 3: "cat"})
     mouse = RegionPrediction((0, 0, 9, 9), categories=(("mouse", 1.0), ("cat", 0.0)))
     assert [own.of(mouse, number).id for number in (2, 1, 3, None)] == [2, 1, 1, 1]
+    assert own.notes() == []
+
+
+def test_names_that_the_file_lacks_are_told():
+    own = OwnCategories({1: "mouse", 7: "cat"})
+    names = (("wolf", 1.0), ("bear", 0.0), ("cat", 0.0))
+    assert own.of(RegionPrediction((0, 0, 9, 9), categories=names), 7) == Category(9, "wolf")
+    (note,) = own.notes()
+    assert "no category of your file: 1, first wolf" in note
+    assert note.endswith("numbered from 8")
+
+
+def test_ids_have_one_type(tmp_path):
+    (tmp_path / "boxes.csv").write_text(
+        "image,id,x1,y1,x2,y2\na.png,left,1,2,3,4\nb.png,7,1,2,3,4\nc.png,,1,2,3,4\n", "utf-8"
+    )
+    file = read_box_file(tmp_path / "boxes.csv")
+    find = RegionFinder(file.images, file.format)
+    assert [find.ids(name, 1) for name in file.images] == [("left",), ("7",), ("1",)]
 
 
 def test_results_for_two_files_do_not_mix_their_ids(truth, tmp_path):

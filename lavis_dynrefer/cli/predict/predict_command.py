@@ -166,7 +166,7 @@ def _run(arguments: argparse.Namespace) -> int:
         code = _answer(job, still_to_do(images, log, find), target)
     if code in (0, EXIT_SOME_FAILED):
         target.clean()
-        for text in (*passed_over, *notes):
+        for text in (*passed_over, *notes, *find.categories.notes()):
             report.note(text)
         report.list_failures(job.failures)
     return code

@@ -6,6 +6,7 @@ import argparse
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Callable
@@ -16,6 +17,7 @@ from torch import Tensor
 from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.formats import ImageResult, read_box_file
 from lavis_dynrefer.formats.image_names import near_name
+from lavis_dynrefer.formats.image_result import RegionId
 from lavis_dynrefer.formats.reading.box_units import FULL_SIDE, UnitEvidence
 from lavis_dynrefer.formats.reading.records import Size
 from lavis_dynrefer.formats.region_boxes import BoxFile, ImageBoxes
@@ -81,11 +83,20 @@ class RegionFinder:
         masks = [mask if mask and fits_image(mask, size) else None for mask in masks]
         return replace(
             result,
-            ids=tuple(entry.ids),
+            ids=self.ids(result.image, len(result.regions)),
             image_id=entry.image_id,
             categories=categories if any(categories) else (),
             masks=tuple(masks) if any(masks) else (),
         )
+
+    def ids(self, name: str, count: int) -> tuple[RegionId, ...]:
+        """The ids of an image's regions; texts if any image of the file has a text for an id."""
+        own = self.entries[name].ids or range(1, count + 1)
+        return tuple(map(str, own)) if self._has_text_ids else tuple(own)
+
+    @cached_property
+    def _has_text_ids(self) -> bool:
+        return any(isinstance(own, str) for entry in self.entries.values() for own in entry.ids)
 
     def given(self, name: str, size: Sequence[int]) -> Tensor:
         """The boxes that are given for an image of this width and height, checked."""

@@ -20,7 +20,6 @@ from lavis_dynrefer.cli.predict.predict_regions import RegionFinder
 from lavis_dynrefer.cli.predict.predict_report import annotated_jpeg, resize_for_drawing
 from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.formats import ImageResult, ResultLog
-from lavis_dynrefer.formats.image_result import RegionId
 from lavis_dynrefer.images import open_image, pixel_boxes
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
@@ -278,5 +277,7 @@ def _is_done(row: ImageResult, path: Path, log: ResultLog, find: RegionFinder) -
         boxes = find.given(name, (row.width, row.height)).tolist()
     except (OverflowError, ValueError):  # invalid boxes: let them fail again, and be listed
         return False
-    ids: tuple[RegionId, ...] = tuple(find.entries[name].ids) or tuple(range(1, len(boxes) + 1))
-    return row.ids == ids and [list(region.box) for region in row.regions] == boxes
+    return (
+        row.ids == find.ids(name, len(boxes))
+        and [list(region.box) for region in row.regions] == boxes
+    )

@@ -24,6 +24,7 @@ class OwnCategories:
         for number, name in known.items():
             self._by_name.setdefault(_folded(name), Category(number, name))
         self._added = lru_cache(maxsize=8)(self._number)
+        self._lacking: set[Category] = set()
 
     def of(self, region: RegionPrediction, annotated: int | None) -> Category | None:
         """The category of an answer: its best name, or its annotation's if none were asked.
@@ -45,8 +46,21 @@ class OwnCategories:
         best, *others = category_labels(region)
         if own and _folded(own.name) == _folded(best):  # several ids may have one name
             return own
-        names = tuple(sorted([best, *others]))
-        return self._by_name.get(_folded(best)) or self._added(names)[best]
+        if _folded(best) in self._by_name:
+            return self._by_name[_folded(best)]
+        category = self._added(tuple(sorted([best, *others])))[best]
+        self._lacking.add(category)
+        return category
+
+    def notes(self) -> list[str]:
+        """A sentence about answers that the file has no category for."""
+        if not self._lacking:
+            return []
+        first = min(self._lacking)
+        return [
+            f"names among the answers that are no category of your file: {len(self._lacking):,}, "
+            f"first {first.name}; in COCO json they are numbered from {max(self.known) + 1}"
+        ]
 
     def _number(self, names: tuple[str, ...]) -> dict[str, Category]:
         new = [name for name in names if _folded(name) not in self._by_name]
