@@ -185,6 +185,8 @@ def _place(where: str, steps: Sequence[Union[str, int]]) -> str:
 def _names_at(model: Any, steps: Sequence[Union[str, int]]) -> list[str]:
     """Names of the fields at a place below `model`; none where that is not known."""
     for step in steps:
+        if not _field_names(model):
+            return []  # a place that only pydantic names, such as the kind of a mask
         if isinstance(step, str):
             model = get_type_hints(model).get(step)
         # As a value, in `Optional`, or in a list.

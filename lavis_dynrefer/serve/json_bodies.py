@@ -126,9 +126,15 @@ class RegionFields(Body):
         return Questions(**{name: getattr(self, name) for name in names})
 
 
-_EITHER = [  # boxes or masks, of which the other may be null
-    {"required": [one], "properties": {one: {"type": "array"}, other: {"type": "null"}}}
-    for one, other in (("boxes", "masks"), ("masks", "boxes"))
+_NULL = {"type": "null"}
+_ARRAY = {"type": "array"}
+_AS_STORED = {"enum": ["xyxy", None]}
+_EITHER = [  # boxes, or masks without what is about boxes
+    {"required": ["boxes"], "properties": {"boxes": _ARRAY, "masks": _NULL}},
+    {
+        "required": ["masks"],
+        "properties": {"masks": _ARRAY, "boxes": _NULL, "format": _AS_STORED, "normalised": _NULL},
+    },
 ]
 
 

@@ -133,6 +133,11 @@ BAD_FIELDS = {
         422,
         "the mask is 9 x 9 pixels",
     ),
+    "an unknown field of a mask": (
+        {"boxes": None, "masks": [{"size": [20, 40], "counts": "", "count": 1}]},
+        422,
+        "masks[0].rle: unknown ['count']",
+    ),
     "half a vertex": ({"boxes": None, "masks": [[[1, 2, 3]]]}, 422, "a polygon mask needs parts"),
     "a number as mask": (
         {"boxes": None, "masks": [7]},
