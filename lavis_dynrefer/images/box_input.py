@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.images.tensors import as_arrays
 
 BOX_FORMATS = ("xyxy", "xywh")
 _SLACK = 0.05  # fraction of a side by which a valid box may leave its image
@@ -121,10 +122,10 @@ def as_rows(values: Any, what: str, columns: int) -> Tensor:
         InputError: not numbers, or another shape; begins with `what`.
     """
     try:
-        if isinstance(values, Tensor):
-            rows = values.detach().to("cpu", torch.float32)
-        else:
-            rows = torch.as_tensor(np.asarray(values, dtype=np.float32))
+        array = np.asarray(as_arrays(values))
+        if array.dtype.kind in "bc":  # of bool or complex
+            raise TypeError(array.dtype)
+        rows = torch.as_tensor(array.astype(np.float32))
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{what}: expected rows of {columns} numbers, got {values!r:.200}"
@@ -139,10 +140,7 @@ def as_rows(values: Any, what: str, columns: int) -> Tensor:
 
 def _look_normalised(boxes: Any, rows: Tensor) -> bool:
     """Whether all values are fractions; a one-pixel box in whole numbers is a box in pixels."""
-    if isinstance(boxes, Tensor):
-        is_float = boxes.is_floating_point()
-    else:
-        is_float = np.asarray(boxes).dtype.kind == "f"
+    is_float = np.asarray(as_arrays(boxes)).dtype.kind == "f"
     return is_float and bool(((rows >= 0) & (rows <= 1)).all())
 
 

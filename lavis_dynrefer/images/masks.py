@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.opening import MAX_PIXELS
+from lavis_dynrefer.images.tensors import as_arrays
 from lavis_dynrefer.structures import Box
 
 _RULES = ("exact", "official")
@@ -46,7 +47,7 @@ def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
     for row, mask in enumerate(masks):
         try:
             boxes.append(_box_of(mask, image_size))
-        except (OverflowError, TypeError, ValueError) as error:
+        except (OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"masks: row {row}: {error}") from error
     return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
 
@@ -172,16 +173,36 @@ def _box_of(mask: Any, image_size: Sequence[int]) -> Box:
         box = box_from_rle(mask)
         _check_size(mask["size"], image_size)
         return box
-    is_list = isinstance(mask, (list, tuple))
-    if is_list and not any(isinstance(part, (np.ndarray, Tensor)) for part in mask):
-        if not all(isinstance(part, (list, tuple)) for part in mask):
+    mask = as_arrays(mask)
+    if isinstance(mask, (list, tuple)):
+        if not all(isinstance(part, (list, tuple, np.ndarray)) for part in mask):
             raise InputError("expected a list of polygons; one polygon is a list of one")
-        return box_from_polygons(mask)
-    pixels = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+        kinds = {part.dtype.str[1:] for part in mask if isinstance(part, np.ndarray)}
+        if not kinds & {"b1", "u1"}:  # bool and uint8 are the rows of an array
+            return box_from_polygons(mask)
+    pixels = np.asarray(mask)
+    if pixels.ndim == 3 and 1 in (pixels.shape[0], pixels.shape[2]):
+        pixels = pixels.squeeze(0 if pixels.shape[0] == 1 else 2)
     if pixels.ndim != 2:
-        raise InputError(f"expected RLE, polygons or an array (height, width), got {type(mask)}")
+        raise InputError(
+            "expected RLE, polygons or an array (height, width), got "
+            f"{type(mask).__name__} of shape {pixels.shape}"
+        )
     _check_size(pixels.shape, image_size)
+    _check_values(pixels)
     return box_from_array(pixels)
+
+
+def _check_values(pixels: NDArray[Any]) -> None:
+    """Refuse probabilities and logits: most of their pixels are not zero."""
+    if pixels.dtype.kind not in "fc":
+        return
+    highest = pixels.max(initial=0)
+    if not ((pixels == 0) | (pixels == highest)).all():
+        raise InputError(
+            f"expected one value besides 0 in an array of {pixels.dtype}, got values from "
+            f"{pixels.min():.3g} to {highest:.3g}; compare probabilities with 0.5, logits with 0"
+        )
 
 
 def _check_size(size: Sequence[int], image_size: Sequence[int]) -> None:

@@ -21,6 +21,13 @@ BOX = [10.0, 5.0, 30.0, 15.0]
         torch.tensor([BOX], requires_grad=True),
         [[10, 5, 30, 15]],
         [np.array(BOX)],
+        torch.tensor([BOX]).half(),
+        torch.tensor([BOX]).to_sparse(),
+        np.array([BOX], np.float16),
+        [[np.float32(value) for value in BOX]],
+        [torch.tensor(BOX, requires_grad=True)],
+        [torch.tensor(BOX).bfloat16()],
+        [[torch.tensor(value, requires_grad=True) for value in BOX]],
     ],
 )
 def test_lists_arrays_and_tensors_are_equivalent(boxes):
@@ -98,6 +105,8 @@ def test_xyxy_is_rejected_as_xywh():
         ([[1, 2, 3], [1, 2, 3, 4]], "expected rows of 4 numbers"),
         (None, "expected"),
         (torch.empty(1, 4, device="meta"), "expected rows of 4 numbers"),
+        (torch.ones(1, 4, dtype=torch.bool), "expected rows of 4 numbers"),
+        (torch.ones(1, 4, dtype=torch.complex64), "expected rows of 4 numbers"),
         ([[1, 2, float("nan"), 4]], "row 0 .* not finite"),
         ([[1, 2, float("inf"), 4]], "row 0 .* not finite"),
         ([BOX, [50, 5, 60, 10]], "row 1 .* no part inside the 40 x 20 image"),

@@ -28,8 +28,15 @@ def packed(pixels):
         PIXELS,
         torch.from_numpy(PIXELS),
         torch.from_numpy(PIXELS * 0.5).requires_grad_(),
+        torch.from_numpy(PIXELS).bfloat16(),
+        torch.from_numpy(PIXELS).to_sparse(),
+        PIXELS[None],  # as SAM returns them
+        PIXELS[:, :, None],
+        list(PIXELS),
         RUNS,
         [POLYGON],
+        [np.array(POLYGON)],
+        [torch.tensor(POLYGON, dtype=torch.float32, requires_grad=True)],
     ],
 )
 def test_masks_of_every_format_have_their_tight_box(mask):
@@ -57,6 +64,11 @@ def test_no_masks_give_no_boxes():
         (POLYGON, "a list of polygons; one polygon is a list of one"),
         (np.ones((4, 5, 3)), r"RLE, polygons or an array \(height, width\)"),
         ("mask.png", "expected"),
+        (PIXELS * 0.9 + 0.05, "one value besides 0 in an array of float64, got values from 0.05"),
+        (np.where(PIXELS, 4.0, -7.0), "compare probabilities with 0.5, logits with 0"),
+        (np.full((4, 5), np.nan), "one value besides 0"),
+        (list(np.ones((4, 6), bool)), "the mask is 6 x 4 pixels, the image 5 x 4"),
+        (torch.ones(4, 5, device="meta"), "row 1: "),
     ],
 )
 def test_invalid_masks_are_refused(mask, message):
