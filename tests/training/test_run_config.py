@@ -155,3 +155,27 @@ def test_a_file_that_names_too_little_is_refused(tmp_path, content, complaint):
 
     with pytest.raises(LaunchError, match=complaint):
         load_run_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("!!python/object/apply:os.mkdir [ran]", "not a readable yaml file: could not determine"),
+        ("!!python/name:os.system", "not a readable yaml file: could not determine"),
+        ("!run ran", "not a readable yaml file: could not determine"),
+        ("${eval:mkdir}", "Unsupported interpolation type eval"),
+        ("${eval:os.mkdir('ran')}", "run.seed: token recognition error"),
+        ("${oc.exec:mkdir ran}", "Unsupported interpolation type oc.exec"),
+    ],
+)
+def test_code_in_a_yaml_is_not_run(tmp_path, monkeypatch, value, complaint):
+    monkeypatch.chdir(tmp_path)
+    content = Path(find_run_file(QUICKSTART)).read_text(encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(content.replace("seed: 42", f"seed: {value}"), "utf-8")
+
+    with pytest.raises(LaunchError) as raised:
+        load_run_config("run.yaml")
+
+    assert complaint in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "ran").exists()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from toy_plugin import logged, make_runner, model_weight
+
+from lavis_dynrefer.errors import DynReferError
 
 
 def crash(folder, job="crashed", **run):
@@ -67,6 +72,56 @@ def test_resuming_with_other_trained_parts_is_refused(tmp_path):
     runner.model.head.bias.requires_grad_(False)
     with pytest.raises(ValueError, match=r"other parameters were trained.*run\.load_ckpt_path"):
         runner.train()
+
+
+def foreign_safetensors(path):
+    save_file({"head.weight": torch.zeros(1, 4)}, path)
+
+
+def foreign_project(path):
+    torch.save({"model": {}, "optimizer": {}, "epoch": 1, "args": Namespace(lr=1)}, path)
+
+
+def foreign_model(path):
+    state = {"model": {"layer.weight": torch.zeros(2)}, "optimizer": {}, "epoch": 1}
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "message"),
+    [
+        (foreign_safetensors, "model.safetensors", r"lacks .*'optimizer'.*run\.load_ckpt_path"),
+        (foreign_project, "other.pth", "or one that would run code"),
+        (foreign_model, "other.pth", r"1 unexpected \['layer.weight'\].*of this model type"),
+        (lambda path: path.mkdir(), "folder", "it is a folder"),
+        (lambda path: path.write_text("version https://git-lfs"), "lfs.pth", "not a readable file"),
+    ],
+)
+def test_what_is_no_checkpoint_of_the_run_is_refused(tmp_path, write, name, message):
+    make_runner(tmp_path, max_epoch=1).train()
+    last = tmp_path / "job" / "checkpoint_last.pth"
+    before = last.read_bytes()
+    write(tmp_path / name)
+    runner = make_runner(tmp_path, resume_ckpt_path=str(tmp_path / name))
+    weight = model_weight(runner.model)
+
+    with pytest.raises(DynReferError, match=f"{name}.*{message}"):
+        runner.train()
+
+    assert model_weight(runner.model) == weight
+    assert last.read_bytes() == before
+
+
+def test_a_checkpoint_of_an_earlier_version_continues_after_its_epoch(tmp_path):
+    make_runner(tmp_path, max_epoch=1).train()
+    path = tmp_path / "job" / "checkpoint_last.pth"
+    content = torch.load(path)
+    kept = ("model", "optimizer", "scaler", "config", "epoch")
+    torch.save({key: content[key] for key in kept}, path)
+
+    make_runner(tmp_path, "resumed", resume_ckpt_path=str(path)).train()
+
+    assert logged(tmp_path / "resumed", "train_epoch") == [1]
 
 
 # ---- weights only

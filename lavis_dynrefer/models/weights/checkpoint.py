@@ -9,20 +9,20 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lavis  # noqa: F401  first, for threads
 import torch
 from lavis.common.dist_utils import is_main_process
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavis_dynrefer.errors import InputError, MissingFileError
-from lavis_dynrefer.paths import cache_dir
+from lavis_dynrefer.paths import cache_dir, replace_file
 
 OFFICIAL_NAMES = (  # (official prefix, our prefix), first match wins
     ("visual_encoder.", "backbone.vit."),
@@ -57,17 +57,6 @@ _DERIVED = ("qformer.bert.embeddings.position_ids",)
 _LORA = ".lora_"
 _OFFICIAL_MARKS = ("cvem_mlp.0.weight", "cem_memory")
 
-# What torch and safetensors raise for files that are damaged or of another kind.
-_UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    EOFError,
-    RuntimeError,
-    LookupError,
-    AttributeError,
-    TypeError,
-)
-
 logger = logging.getLogger(__name__)
 
 
@@ -89,9 +78,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         MissingFileError: there is no such file.
         CheckpointError: the file does not hold named tensors.
     """
-    content = read_content(path)
-    if is_main_process():
-        logger.info("Read %s (sha256 %s)", path, file_digest(path))
+    content = read_content(path, keep_digest=True)
     content = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
@@ -100,42 +87,89 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def read_content(path: str | Path) -> Any:
-    """Load a .safetensors or torch file; errors as in `read_state_dict`."""
+def read_content(path: str | Path, *, keep_digest: bool = False) -> Any:
+    """Load a .safetensors or torch file without running code from it; its content is on the CPU.
+
+    Args:
+        path: of the file.
+        keep_digest: log its sha256, and keep that for the next time: for files that do not change.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CheckpointError: it is damaged, of another kind, or would run code.
+    """
     path = Path(path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise MissingFileError(f"there is no checkpoint {path}, but {found}")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise MissingFileError(f"there is no checkpoint {path}: it {found}")
     try:
+        if is_main_process() and keep_digest:
+            logger.info("Reading %s (sha256 %s)", path, file_digest(path))
+        elif is_main_process():
+            _check_records(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except (MemoryError, CheckpointError):
+        raise
+    except Exception as error:  # torch raises nearly all kinds for damaged files
+        if isinstance(error, OSError) and error.filename is not None:  # no permission
+            raise
         # Not torch's own words, which advise to load the file unsafely.
         raise CheckpointError(
             f"{path}: not a readable file of tensors, or one that would run code"
         ) from error
 
 
+def _check_records(path: Path) -> None:
+    """Compare torch's records with their checksums, which `torch.load` does not.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not zipfile.is_zipfile(path):  # other files have no checksums
+        return
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            try:
+                with archive.open(record) as file:
+                    # 0: saved without a checksum
+                    while record.CRC and file.read(1 << 20):
+                        pass
+            except zipfile.BadZipFile as error:
+                raise CheckpointError(f"{path} is damaged: {error}; copy it again") from error
+
+
 def file_digest(path: str | Path) -> str:
-    """The sha256 of a file in hex; kept in the cache until the file changes."""
+    """The sha256 of a file in hex; kept in the cache until the file changes.
+
+    Raises:
+        CheckpointError: the checksums in the file say that it is damaged.
+    """
     path = Path(path).resolve()
     stat = path.stat()
     version = f"{stat.st_size} {stat.st_mtime_ns}"
-    known = cache_dir() / "digests" / hashlib.sha256(os.fsencode(path)).hexdigest()
-    if known.is_file():
-        kept, _, digest = known.read_text(encoding="utf-8").rpartition(" ")
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()
+    with suppress(OSError):  # without a cache it is computed each time
+        kept, _, digest = _digests().joinpath(name).read_text(encoding="utf-8").rpartition(" ")
         if kept == version:
             return digest
+    _check_records(path)
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             hasher.update(block)
-    known.parent.mkdir(exist_ok=True)
-    partial = known.with_suffix(f".{os.getpid()}")
-    partial.write_text(f"{version} {hasher.hexdigest()}", encoding="utf-8")
-    os.replace(partial, known)
+    with suppress(OSError):
+        partial = _digests() / f"{name}.{os.getpid()}"
+        partial.write_text(f"{version} {hasher.hexdigest()}", encoding="utf-8")
+        replace_file(partial, _digests() / name)
     return hasher.hexdigest()
+
+
+def _digests() -> Path:
+    folder = cache_dir() / "digests"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def is_official(names: Iterable[str]) -> bool:
