@@ -1,12 +1,17 @@
-"""Regions that a detector proposes."""
+"""Regions that a file gives or a detector proposes."""
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+
+from lavis_dynrefer.cli.predict.predict_command import add_arguments
+from lavis_dynrefer.cli.predict.predict_regions import check_region_options, region_finder
 
 
 def test_proposed_regions_are_answered_once(image, predict, tmp_path):
@@ -49,3 +54,106 @@ def test_errors_of_torch_in_a_detector_end_the_run(image, predict, tmp_path, mon
 
     with pytest.raises(RuntimeError, match="device-side assert"):
         predict(image, *arguments, "--tasks", "tags", "--output", tmp_path / "out", *options)
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Regions of a.png, 480 x 360, as the command finds them: content of a file, options -> boxes.
+
+    Returns the corners and the notes.
+    """
+    Image.new("RGB", (480, 360)).save(tmp_path / "a.png")
+
+    def found(content, *options):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / "boxes").write_text(text, encoding="utf-8")
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        given = ["--boxes", str(tmp_path / "boxes"), *options]
+        arguments = parser.parse_args([str(tmp_path / "a.png"), *given])
+        check_region_options(arguments)
+        finder, images, notes = region_finder(arguments, {"a.png": tmp_path / "a.png"})
+        with Image.open(images["a.png"]) as image:
+            return finder("a.png", image).tolist(), notes
+
+    return found
+
+
+def coco(*boxes, **image):
+    rows = [{"id": n, "image_id": 1, "bbox": list(box)} for n, box in enumerate(boxes)]
+    return {"images": [{"id": 1, "file_name": "a.png", **image}], "annotations": rows}
+
+
+PERCENT = [[12.5, 25, 25, 50], [50, 25, 25, 50]]
+PIXELS = [[60, 90, 180, 270], [240, 90, 360, 270]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "options"),
+    [
+        (PERCENT, ["--box-units", "percent"]),
+        ([[10 * n for n in box] for box in PERCENT], ["--box-units", "thousandths"]),
+        ([[n / 100 for n in box] for box in PERCENT], ["--box-units", "fraction"]),
+        ([[n / 100 for n in box] for box in PERCENT], ["--normalised"]),
+    ],
+)
+def test_boxes_may_be_relative(find, boxes, options):
+    assert find(coco(*boxes, width=960, height=720), *options) == (PIXELS, [])
+
+
+def test_boxes_that_may_be_percent_are_asked_about(find):
+    message = "no number of its boxes is above 100, and a.png is 480 x 360 .* --box-units pixels"
+    with pytest.raises(ValueError, match=message):
+        find(coco(*PERCENT))
+    for options in (["--box-units", "pixels"], ["--no-normalised"]):
+        assert find(coco(*PERCENT), *options)[0][0] == [12.5, 25, 37.5, 75]
+    assert find(coco(PERCENT[0]))[0] == [[12.5, 25, 37.5, 75]]  # one box says too little
+
+
+TABLE = "image,width,height,x1,y1,x2,y2\na.png,{},{},60,90,180,270\n"
+OWN = {"image": "a.png", "path": "/a.png", "width": 960, "height": 720, "image_id": None}
+SHAPES = {"imagePath": "a.png", "imageWidth": 360, "imageHeight": 480}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            coco([60, 90, 120, 180], width=960, height=720),
+            "960 x 720 pixels, it is 480 x 360",
+        ),
+        (coco([60, 90, 120, 180], width=360, height=480), "turned by its EXIF .* save it rotated"),
+        (TABLE.format(960, 720), "960 x 720 pixels, it is 480 x 360; scale the boxes"),
+        ([{**OWN, "regions": [{"id": 1, "box": [60, 90, 180, 270]}]}], "960 x 720"),
+        ({**SHAPES, "shapes": [{"points": [[60, 90], [180, 270]]}]}, "EXIF"),
+    ],
+)
+def test_boxes_of_an_image_of_another_size_are_refused(find, content, message):
+    with pytest.raises(ValueError, match=message):
+        find(content)
+
+
+def test_a_size_that_fits_is_no_problem(find):
+    assert find(TABLE.format(480, 360)) == ([[60, 90, 180, 270]], [])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "options", "message"),
+    [
+        (PIXELS, ["--box-units", "percent"], r"in percent they lie in \[0, 100\], got up to 360"),
+        (PERCENT, ["--box-units", "percent", "--normalised"], "give one of the two"),
+    ],
+)
+def test_units_that_do_not_fit_are_refused(find, boxes, options, message):
+    with pytest.raises(ValueError, match=message):
+        find(coco(*boxes), *options)
+
+
+def test_what_of_a_file_is_not_used_is_told(find):
+    _, notes = find(coco([60, 90, 120, 180], [1, 2, 3]))
+    assert "annotations that cannot be read: 1, first annotations[1]: expected a box" in notes[0]
+
+
+def test_a_near_name_is_shown(find):
+    with pytest.raises(ValueError, match=r"first image is 'a\.png', the file names 'a\.jpg'"):
+        find({"b.png": [PIXELS[0]], "a.jpg": [PIXELS[0]]})

@@ -153,6 +153,66 @@ def test_single_bad_annotations_are_counted(read, row, reason):
     assert found.rejection_counts()[reason] == 1
 
 
+def test_ids_may_be_texts(read):
+    images = [image("img_1", file_name="1.png"), image("2")]
+    rows = [dog("a", image_id="img_1", category_id="d"), dog(7, image_id=2, caption="two")]
+
+    found = read(rows, images=images, categories=[{"id": "d", "name": "dog"}])
+
+    assert [(one.region_id, one.image_id, one.category) for one in found.regions] == [
+        (1, 1, "dog"),
+        (2, 2, None),
+    ]
+
+
+def test_several_captions_of_a_box_are_several_regions(read):
+    found = read([dog(4, caption=["a dog", "an animal"]), dog(7, captions=["it"])])
+
+    assert [(one.region_id, one.caption) for one in found.regions] == [
+        (4, "a dog"),
+        (8, "an animal"),
+        (7, "a dog"),
+    ]
+
+
+def test_a_mask_gives_the_box_that_is_missing(read):
+    row = {**dog(1), "bbox": None, "segmentation": [[10, 20, 40, 20, 40, 60]]}
+
+    assert read([row]).regions[0].box == (10, 20, 40, 60)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"file_name": "IMAGES\\1.PNG"},
+        {"file_name": None, "coco_url": "http://images.cocodataset.org/val2017/1.png"},
+        {"file_name": "../../label-studio/media/upload/4/0a1b2c3d-1.png"},
+    ],
+)
+def test_images_are_found_by_the_rule_of_files_of_boxes(write, tmp_path, keys):
+    folder = tmp_path if "IMAGES" in str(keys) else tmp_path / "images"
+
+    found = read_custom(
+        write([dog(1)], images=[image(1, **keys)]), folder, name="own", split="train"
+    )
+
+    assert found.images[1].path == str(tmp_path / "images/1.png")
+
+
+def test_files_of_annotation_tools_are_read(tmp_path, write):
+    write([])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/1.txt").write_text("0 0.25 0.5 0.3 0.5\n0 9\n", encoding="utf-8")
+    (tmp_path / "labels/2.txt").write_text("", encoding="utf-8")
+
+    found = read_custom(tmp_path / "labels", tmp_path / "images", name="own", split="val")
+
+    (region,) = found.regions
+    assert [round(value, 4) for value in region.box] == [10, 20, 40, 60]
+    assert (region.category, found.noted["no_caption"]) == ("class 0", 1)
+    assert found.rejection_counts() == {"unreadable_record": 1, "no_regions": 1}
+
+
 def test_images_without_annotations_are_counted(read):
     assert read([dog(1)], images=[image(1), image(2)]).rejection_counts() == {"no_regions": 1}
 

@@ -14,6 +14,8 @@ IMAGES = [
     {"id": 6, "file_name": "b.jpg", "width": 100, "height": 80},
 ]
 
+CSV = "image;x1;y1;x2;y2\ncaf\u00e9.jpg;1;2;3;4"
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -103,6 +105,104 @@ def test_csv_columns_determine_the_format(write, text, format):
     assert file.format == format
 
 
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("sep=;\r\nimage;x1;y1;x2;y2\r\na.jpg;1;2;3;4\r\n", [[1, 2, 3, 4]]),
+        ("image,x1,y1,x2,y2\n,,,,\na.jpg,1,2,3,4\n,,,,\n\n", [[1, 2, 3, 4]]),
+        ("image,x1,y1,x2,y2,label\na.jpg,,,,,\n", []),
+        ("image,x1,y1,x2,y2\na.jpg\n", []),
+        ("image,x1,y1,x2,y2\na.jpg,1,2,3,4,,\n./a.jpg,5,6,7,8\n", [[1, 2, 3, 4], [5, 6, 7, 8]]),
+        ("image_id,x1,y1,x2,y2\na,1,2,3,4\n", [[1, 2, 3, 4]]),
+    ],
+)
+def test_habits_of_spreadsheets_are_known(write, text, boxes):
+    file = read_box_file(write(text, "boxes.csv"))
+    assert file.match({"a.jpg": "/a.jpg"})["a.jpg"].boxes == boxes
+
+
+KEYS = ["image", "file_name", "Filename", "img_filename", "img", "image_path", "path", "image_id"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("is_jsonl", [False, True])
+def test_records_are_grouped_by_the_image_that_they_name(write, key, is_jsonl):
+    rows = [
+        {key: "a.jpg", "bbox": [1, 2, 3, 4], "caption": "a dog"},
+        {key: "b.jpg", "bbox_2d": ["1", "2", "3.5", "4"]},
+        {key: "a.jpg", "boxes": [[5, 6, 7, 8]], "width": 9, "height": 8},
+        {key: "c.jpg", "bbox": None},
+        {key: "d.jpg", "xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4},
+    ]
+    file = read_box_file(write("\n".join(map(json.dumps, rows)) if is_jsonl else rows))
+    assert {name: entry.boxes for name, entry in file.images.items()} == {
+        "a.jpg": [[1, 2, 3, 4], [5, 6, 7, 8]],
+        "b.jpg": [[1, 2, 3.5, 4]],
+        "c.jpg": [],
+        "d.jpg": [[1, 2, 3, 4]],
+    }
+    assert file.images["a.jpg"].size == (9, 8)
+
+
+def test_records_without_names_are_of_the_only_image(write):
+    file = read_box_file(write([{"bbox_2d": [1, 2, 3, 4], "label": "a"}, [5, 6, 7, 8]]))
+    assert boxes_of(file, "") == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_keys_may_say_the_format(write):
+    file = read_box_file(write([{"image": "a.jpg", "x": 1, "y": 2, "width": 3, "height": 4}]))
+    assert (file.format, boxes_of(file, "a.jpg")) == ("xywh", [[1, 2, 3, 4]])
+
+
+def test_entries_of_one_file_are_one_image(write):
+    images = [{"id": 0, "file_name": "a.jpg"}, {"id": "x", "file_name": "./a.jpg", "width": 9}]
+    annotations = [
+        {"id": 1, "image_id": 0, "bbox": [1, 2, 3, 4]},
+        {"id": 2, "image_id": "x", "bbox": ["5", "6", "7", "8"]},
+    ]
+    entry = read_box_file(write({"images": images, "annotations": annotations})).images["a.jpg"]
+    assert (entry.boxes, entry.ids, entry.image_id) == ([(1, 2, 3, 4), (5, 6, 7, 8)], [1, 2], None)
+
+
+def test_single_faults_of_coco_are_counted_and_told(write):
+    bad = [
+        {"image_id": 5, "bbox": [1, 2, 3, 4, 15.0]},
+        {"image_id": 5, "bbox": [1, 2, 3, "x"]},
+        {"image_id": 5, "bbox": [1, 2, 3, float("nan")]},
+        {"image_id": 5, "segmentation": []},
+        {"image_id": 5, "segmentation": [[1, 2, 3]]},
+        {"image_id": [5], "bbox": [1, 2, 3, 4]},
+        *(3, None),
+    ]
+    unknown = {"image_id": 99, "bbox": [1, 2, 3, 4]}
+    good = {"id": "7", "image_id": "5", "bbox": [1, 2, 3, 4]}
+    images = [*IMAGES, {"id": 7}, 3]
+    path = write({"images": images, "annotations": [good, *bad, unknown]})
+
+    file = read_box_file(path)
+
+    assert boxes_of(file, "a.jpg") == [[1, 2, 3, 4]]
+    assert file.images["a.jpg"].ids == [7]
+    for note, text in zip(
+        file.notes,
+        [
+            "images that cannot be read: 2, first images[2]: no file_name",
+            "annotations that cannot be read: 8, first annotations[1]: expected a box of x, y, ",
+            "annotations of unknown images: 1, first annotations[9]: image_id 99 is not listed",
+        ],
+    ):
+        assert note.startswith(text)
+    with pytest.raises(ValueError, match=r"nothing in it can be used: .*8, .*\(a rotated box\?\)"):
+        read_box_file(write({"images": IMAGES, "annotations": bad}))
+
+
+def test_lvis_has_addresses_for_names(write):
+    images = [{"id": 5, "coco_url": "http://images.cocodataset.org/val2017/a.jpg"}]
+    path = write({"images": images, "annotations": [{"image_id": 5, "bbox": [1, 2, 3, 4]}]})
+    found = read_box_file(path).match({"a.jpg": "/data/val2017/a.jpg"})
+    assert found["a.jpg"].boxes == [(1, 2, 3, 4)]
+
+
 @pytest.mark.parametrize("format", ["jsonl", "json", "coco", "csv"])
 def test_our_own_results_are_read_as_boxes(tmp_path, format):
     region = RegionPrediction(box=(1.0, 2.0, 30.5, 4.0), caption="a, b", caption_score=0.5)
@@ -142,6 +242,37 @@ def test_old_key_picture_is_read(write):
         ({"a.jpg": "1,2,3,4"}, r"a\.jpg: expected a list of boxes, got 1,2,3,4"),
         ([{"image": "a.jpg", "regions": 3}], "row 1: expected a row .* with image and regions"),
         ({"images": IMAGES, "annotations": 5}, "annotations: expected a list, got 5"),
+        (
+            [{"image": "a.jpg", "bbox": [1, 2, 3, 4]}, {"bbox": [1, 2, 3, 4]}],
+            "record 0 names its image, record 1 names none",
+        ),
+        ({"a.jpg": [{"image": "b.jpg", "bbox": [1, 2, 3, 4]}]}, r"a\.jpg\[0\] names another image"),
+        ([{"image": 5, "bbox": [1, 2, 3, 4]}], "record 0: image: expected the name of an image"),
+        ([{"image": "a.jpg", "caption": "x"}], "record 0: expected four numbers"),
+        (
+            '{"a.jpg": [[1, 2, 3, 4]], "a.jpg": [[5, 6, 7, 8]]}',
+            r"key 'a\.jpg' has two values.*join",
+        ),
+        (
+            {"images": [*IMAGES, {"id": 5, "file_name": "c.jpg"}], "annotations": []},
+            r"image id 5 means 'a\.jpg' and 'c\.jpg'",
+        ),
+        (
+            [
+                {"image": "a.jpg", "x1": 1, "y1": 2, "x2": 3, "y2": 4},
+                {"image": "a.jpg", "x": 1, "y": 2, "w": 3, "h": 4},
+            ],
+            "keys of record 0 say xyxy, those of record 1 xywh",
+        ),
+        (
+            "image,width,height,x1,y1,x2,y2\na.jpg,9,9,1,2,3,4\na.jpg,9,8,1,2,3,4\n",
+            r"line 3: the file gives two sizes for one image, \(9, 9\) and \(9, 8\)",
+        ),
+        ("image;x1;y1;x2;y2\na.jpg;1,5;2;3;4\n", r"line 2: .*got \['1,5'.*with a point"),
+        (
+            "image,x1,y1,x2,y2\na.jpg,1,5,2,0,3,0,4,0\n",
+            r"line 2: expected 5 cells, got 9; .* point",
+        ),
         ("a.jpg,1,2,3,4\n", r"csv with a header line such as image,x1"),
         ("image,x1,y1,x2,y2\na.jpg,1,2,3,4\nb.jpg,1,2,,4\n", r"line 3: expected numbers in x1, y1"),
         ("image,x1,y1,x2,y2\na.jpg,1,2\n", r"line 2: expected numbers in x1, y1, x2, y2"),
@@ -154,9 +285,32 @@ def test_error_names_the_invalid_record(write, content, message):
         read_box_file(write(content))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text", ['{"caf\u00e9.jpg": [[1, 2, 3, 4]]}', "image;x1;y1;x2;y2\ncaf\u00e9.jpg;1;2;3;4"]
+)
+def test_encodings_that_a_file_names_are_read(tmp_path, text, encoding):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "boxes").write_bytes((mark + text).encode(encoding))
+    assert boxes_of(read_box_file(tmp_path / "boxes"), "caf\u00e9.jpg") == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("cp1252", r"in UTF-8, line 2 has the byte 0xe9 .* Windows-1252; save it as UTF-8"),
+        ("utf-16-le", r"not text|zero bytes; if it is UTF-16, save it as UTF-8"),
+    ],
+)
+def test_other_encodings_are_named_with_a_cure(tmp_path, encoding, message):
+    (tmp_path / "boxes.csv").write_bytes(CSV.encode(encoding))
+    with pytest.raises(ValueError, match=message):
+        read_box_file(tmp_path / "boxes.csv")
+
+
 def test_a_binary_file_is_refused(tmp_path):
     (tmp_path / "boxes.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(ValueError, match="expected .*, got an archive or a spreadsheet"):
+    with pytest.raises(ValueError, match="got an archive or a spreadsheet"):
         read_box_file(tmp_path / "boxes.xlsx")
 
 

@@ -21,6 +21,7 @@ READ = (
     "Hugging Face's metadata.jsonl, or a folder of the files of labelme, VOC or YOLO"
 )
 _TOOLS = {".json": labelme.TOOL, ".xml": voc_xml.TOOL, ".txt": yolo_txt.TOOL}
+_YOLO = ".txt"
 _YAML_SUFFIXES = (".yaml", ".yml")
 _UNREADABLE = "files that cannot be read"
 _ONE_FILE = ("coco", "instances")  # in names of files that hold a whole dataset
@@ -78,7 +79,7 @@ def layout_without_text(path: Path) -> Layout | None:
     if not path.is_file():
         raise MissingFileError(f"no file {path}")
     if path.suffix.lower() in _YAML_SUFFIXES:
-        return _read_folder(path.parent, (".txt",))
+        return _read_folder(path.parent, (_YOLO,))
     with path.open("rb") as file:
         start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
     is_xml = path.suffix.lower() == ".xml" or start.startswith(b"<")
@@ -87,7 +88,7 @@ def layout_without_text(path: Path) -> Layout | None:
 
 def layout_of_text(path: Path, text: str) -> Layout | None:
     """Read a single txt of YOLO; None if the text is something else."""
-    if path.suffix.lower() == ".txt" and yolo_txt.is_yolo(text):
+    if path.suffix.lower() == _YOLO and yolo_txt.is_yolo(text):
         return _read_files(yolo_txt.TOOL, path.parent, [path])
     return None
 
@@ -107,20 +108,26 @@ def layout_of_json(document: Any) -> Layout | None:
 
 def _read_folder(folder: Path, suffixes: tuple[str, ...] = tuple(_TOOLS)) -> Layout:
     found: dict[str, list[Path]] = {}
+    others: list[Path] = []
     for path in _walk(folder):
         suffix = path.suffix.lower()
-        if suffix in suffixes and not yolo_txt.is_list_of_classes(path) and _fits(path, suffix):
-            found.setdefault(_TOOLS[suffix], []).append(path)
+        if suffix in suffixes and not yolo_txt.is_list_of_classes(path):
+            (found.setdefault(suffix, []) if _fits(path, suffix) else others).append(path)
+    if len(found) > 1 and not any(path.stat().st_size for path in found.get(_YOLO, ())):
+        found.pop(_YOLO, None)  # empty txt files of something else
     if len(found) > 1:
-        raise InputError(
-            f"the folder has files of {' and '.join(sorted(found))}; name a folder or a file of one"
-        )
+        tools = " and ".join(_TOOLS[suffix] for suffix in found)
+        raise InputError(f"the folder has files of {tools}; name a folder or a file of one")
     if not found:
         whole = next((path for path in _walk(folder) if _may_be_whole(path)), None)
         cure = f"; name the file {whole}" if whole else ""
         raise InputError(f"no annotations in the folder; expected {READ}{cure}")
-    ((tool, paths),) = found.items()
-    return _read_files(tool, folder, paths)
+    ((suffix, paths),) = found.items()
+    layout = _read_files(_TOOLS[suffix], folder, paths)
+    for path in others:
+        if path.suffix.lower() == suffix:
+            layout.faults.add(f"files that are not of {layout.tool}", path.relative_to(folder))
+    return layout
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -142,7 +149,7 @@ def _may_be_whole(path: Path) -> bool:
 def _fits(path: Path, suffix: str) -> bool:
     """Whether a file of a folder may be of the tool with this suffix; damaged ones may."""
     try:
-        if suffix == ".txt":
+        if suffix == _YOLO:
             text = read_text(path)
             return not text.strip() or yolo_txt.is_yolo(text)
         if suffix == ".json":

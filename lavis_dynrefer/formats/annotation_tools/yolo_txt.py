@@ -20,9 +20,9 @@ _YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def is_yolo(text: str) -> bool:
-    """Whether each line has a class and at least four numbers, separated by blanks."""
-    lines = [line.split() for line in text.splitlines() if line.strip()]
-    return bool(lines) and all(_is_row(cells) for cells in lines)
+    """Whether the first line has a class and at least four numbers, separated by blanks."""
+    first = next((line.split() for line in text.splitlines() if line.strip()), [])
+    return bool(first) and _is_row(first)
 
 
 def is_list_of_classes(path: Path) -> bool:
@@ -41,14 +41,16 @@ class Classes:
         self.names: dict[int, str] = {}
         self.has_keypoints = False
         for place in (folder, *list(folder.absolute().parents)[:2]):
-            for path in sorted(place.glob("*")) if place.is_dir() else ():
-                if path.suffix.lower() in _YAML_SUFFIXES:
+            paths = sorted(place.glob("*")) if place.is_dir() else []
+            for path in paths:
+                if path.suffix.lower() in _YAML_SUFFIXES and not self.names:
                     self._read_yaml(path)
-                elif is_list_of_classes(path):
+            for path in filter(is_list_of_classes, paths):
+                if not self.names:
                     lines = read_text(path, "a list of classes").splitlines()
                     self.names = dict(enumerate(line.strip() for line in lines))
-                if self.names:
-                    return
+            if self.names:
+                return
 
     def __getitem__(self, number: int) -> str:
         return self.names.get(number) or f"class {number}"

@@ -9,7 +9,7 @@ from lavis_dynrefer.errors import choice_problem
 
 UNITS = ("pixels", "fraction", "percent", "thousandths")
 FULL_SIDE = {"fraction": 1.0, "percent": 100.0, "thousandths": 1000.0}  # of an image, in that unit
-_CHANCE = 1e-3
+_CHANCE = 0.01  # about the share of files that are in percent
 _SLACK = 0.05  # fraction of a side by which a valid box may leave its image
 
 
@@ -20,9 +20,9 @@ class UnitEvidence:
 
     - No coordinate is above L, and this would hardly be so by chance: if a box lay anywhere in
       its image of W x H pixels, it would lie within the first L x L of them with a chance of at
-      most min(1, L/W) * min(1, L/H). All boxes together have a chance below 1 in 1000. So it
-      takes two boxes in images of 640 x 480 to ask about percent, one in a photograph of 10
-      megapixels, and images smaller than L give no reason to ask.
+      most min(1, L/W) * min(1, L/H). All boxes together have a chance below 1 in 100. So it takes
+      two boxes in images of 480 x 360 to ask about percent, one in an image of a megapixel, and
+      images smaller than L give no reason to ask.
     - No coordinate is above L, some are above a tenth of it, and most boxes leave their images,
       also if x, y, width, height are taken as corners.
     """
