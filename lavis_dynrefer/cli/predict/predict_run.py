@@ -21,6 +21,7 @@ from lavis_dynrefer.cli.predict.predict_report import annotated_jpeg, resize_for
 from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.formats import ImageResult, ResultLog
 from lavis_dynrefer.images import open_image, pixel_boxes
+from lavis_dynrefer.models.device_errors import is_out_of_memory
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:  # a run with nothing left to answer does not load the model
     from lavis_dynrefer.predictor import RegionPredictor
 
 logger = logging.getLogger(__name__)
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 @dataclass
@@ -236,8 +236,7 @@ def _raise_if_torch_failed(error: Exception) -> None:
 
     Too little memory is an error of one image, which may have too many regions.
     """
-    text = str(error).lower()
-    if isinstance(error, RuntimeError) and not any(words in text for words in _OUT_OF_MEMORY):
+    if isinstance(error, RuntimeError) and not is_out_of_memory(error):
         raise error
 
 
