@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from tricky_images import write_tricky_images
 
+FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(os.environ.get("DYNREFER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
@@ -18,6 +22,16 @@ def pytest_addoption(parser):
         metavar="DIR",
         help="folder of numbers made by the official code; tests/golden compares with them",
     )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line for each reason to skip, with the number of tests."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.section("skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:4} {reason}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,12 +47,49 @@ def _own_cache(tmp_path_factory):
         yield
 
 
+NOT_SHIPPED = {  # folder of `SHARED` -> what it holds; none of it is ours to ship
+    "fixtures": "photographs and annotations of COCO, OVAD, RefCOCOg and Visual Genome",
+    "parity": "numbers of the released code",
+}
+
+
+def reason_to_skip(kind: str) -> str | None:
+    """Why tests that need reference material are skipped; None if it is here."""
+    if (SHARED / kind).is_dir():
+        return None
+    return f"needs {NOT_SHIPPED[kind]} in {SHARED / kind}; DYNREFER_SHARED names another folder"
+
+
+def reference(kind: str) -> Path:
+    """A folder of reference material, a key of `NOT_SHIPPED`; skips the test without it."""
+    reason = reason_to_skip(kind)
+    if reason is not None:
+        pytest.skip(reason)
+    return SHARED / kind
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of real samples and golden numbers that are not ours to ship."""
-    if not SHARED.is_dir():
-        pytest.skip(f"reference material not found at {SHARED}; set DYNREFER_SHARED to its folder")
-    return SHARED
+    """Folder of the photographs and annotations in "fixtures"."""
+    return reference("fixtures").parent
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Folder of numbers of the released code."""
+    return reference("parity")
+
+
+@pytest.fixture(scope="session")
+def tricky_images(tmp_path_factory) -> Path:
+    """Folder of odd and damaged image files; not to be written to."""
+    return write_tricky_images(tmp_path_factory.mktemp("tricky"))
+
+
+@pytest.fixture(scope="session")
+def published_keys() -> dict:
+    """Dataset -> part of its files -> the keys that the published files have there."""
+    return json.loads((FIXTURES / "published_keys.json").read_text(encoding="utf-8"))
 
 
 TAGS = ["red", "green", "blue", "house", "tree", "boat", "dog"]

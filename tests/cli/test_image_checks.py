@@ -18,7 +18,7 @@ from lavis_dynrefer.cli.inspect.image_checks import (
 from lavis_dynrefer.datasets.region_dataset import SampleError, read_image
 from lavis_dynrefer.structures import ImageRecord
 
-# file of shared/fixtures/tricky/images -> kinds by its header, kinds when decoded
+# file of `write_tricky_images` -> kinds by its header, kinds when decoded
 TRICKY = {
     "bilevel.png": (["bilevel"], ["bilevel"]),
     "cmyk.jpg": (["cmyk"], ["cmyk"]),
@@ -53,14 +53,13 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 99) + b"IDAT"
 
 
-def test_every_tricky_image_has_expected_kinds(shared):
-    folder = shared / "fixtures/tricky/images"
-    assert {path.name for path in folder.iterdir()} == set(TRICKY)
+def test_every_tricky_image_has_expected_kinds(tricky_images):
+    assert {path.name for path in tricky_images.iterdir()} == set(TRICKY)
 
 
 @pytest.mark.parametrize("name", TRICKY)
-def test_kinds_of_tricky_images(shared, name):
-    image = record(shared / "fixtures/tricky/images" / name, 160, 115)
+def test_kinds_of_tricky_images(tricky_images, name):
+    image = record(tricky_images / name, 160, 115)
     found = [check_image(image, decode=decode) for decode in (False, True)]
     assert tuple(list(finding.kinds) for finding in found) == TRICKY[name]
     # Usable is what the loader reads.

@@ -264,8 +264,8 @@ ODD_IMAGES = {  # name -> size, of the other files 160 x 115
 
 
 @pytest.mark.parametrize("name", ODD_IMAGES)
-def test_odd_images_are_read_as_stored(shared, name):
-    image = read_image(ImageRecord(1, str(shared / "fixtures/tricky/images" / name), 1, 1))
+def test_odd_images_are_read_as_stored(tricky_images, name):
+    image = read_image(ImageRecord(1, str(tricky_images / name), 1, 1))
 
     assert image.mode == "RGB"
     assert image.size == (ODD_IMAGES[name] or (160, 115))
@@ -280,11 +280,11 @@ def test_odd_images_are_read_as_stored(shared, name):
         ("vanished.jpg", "missing_image"),
     ],
 )
-def test_damaged_and_missing_images_are_named(shared, name, reason, monkeypatch):
+def test_damaged_and_missing_images_are_named(tricky_images, name, reason, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing LAVIS leaves it
 
     with pytest.raises(SampleError, match=name) as caught:
-        read_image(ImageRecord(1, str(shared / "fixtures/tricky/images" / name), 160, 115))
+        read_image(ImageRecord(1, str(tricky_images / name), 160, 115))
 
     assert caught.value.reason == reason
     assert ImageFile.LOAD_TRUNCATED_IMAGES

@@ -25,8 +25,8 @@ FLAN_T5_XL = {  # google/flan-t5-xl, config.json
 
 
 @pytest.fixture(scope="module")
-def official(shared):
-    return json.loads((shared / "parity" / "official_shapes.json").read_text())
+def official(parity):
+    return json.loads((parity / "official_shapes.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -38,8 +39,8 @@ TRICKY = {
 
 
 @pytest.fixture(scope="module")
-def tricky(shared):
-    path = shared / "fixtures/tricky/captions.json"
+def tricky():
+    path = Path(__file__).parents[1] / "fixtures/tricky_captions.json"
     return json.loads(path.read_text(encoding="utf-8"))["captions"]
 
 
