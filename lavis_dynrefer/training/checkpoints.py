@@ -21,7 +21,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.checkpoint import CheckpointError, read_content
 from lavis_dynrefer.models.weights.pretrained import fill_trained, trained_weights
 from lavis_dynrefer.paths import replace_file
-from lavis_dynrefer.training.loop.epoch_loop import Progress
+from lavis_dynrefer.training.loop.epoch_loop import Progress, check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,12 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
 def training_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, lr_scheduler: Any
 ) -> dict[str, Any]:
-    """What a checkpoint keeps of the parts of a training; `scaler` may be None."""
+    """What a checkpoint keeps of the parts of a training; `scaler` may be None.
+
+    Raises:
+        NotFiniteError: trained weights are nan or infinite, and must not replace good ones.
+    """
+    check_finite(model)
     return {
         "model": trained_weights(model),
         "optimizer": optimizer.state_dict(),

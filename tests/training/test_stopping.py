@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -65,6 +66,43 @@ def test_a_signal_saves_the_step_under_way(
     resumed = step_runner(tmp_path, "resumed", **{**settings, "num_workers": 0})
     resumed.train()
     assert end_of(resumed) == uninterrupted[accumulated]
+
+
+def test_a_gradient_scaler_continues(tmp_path):
+    if not hasattr(torch.amp, "GradScaler"):
+        pytest.skip("this torch has no scaler for the CPU")
+
+    def scaled(job, stop_at=None):
+        runner = step_runner(tmp_path / job, max_epoch=2)
+        runner._scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+        if stop_at is not None:
+            at_batch(runner, stop_at, lambda: signal.raise_signal(signal.SIGTERM))
+        return runner
+
+    whole = scaled("whole")
+    whole.train()
+    with pytest.raises(TrainingStopped):
+        scaled("stopped", 6).train()
+    resumed = scaled("stopped")
+    resumed.train()
+    assert resumed.scaler.state_dict() == whole.scaler.state_dict()
+    assert whole.scaler.get_scale() == 8.0 * 2**5
+    assert end_of(resumed) == end_of(whole)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals to other processes")
+def test_workers_outlive_the_first_signal(tmp_path, uninterrupted):
+    runner = step_runner(tmp_path, num_workers=2)
+
+    def signal_workers():
+        workers = multiprocessing.active_children()
+        assert len(workers) == 2
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGTERM)
+
+    at_batch(runner, 2, signal_workers)  # both have sent a batch
+    runner.train()
+    assert end_of(runner) == uninterrupted[1]
 
 
 def test_the_second_signal_has_the_effect_that_it_had_before(tmp_path):
@@ -180,7 +218,7 @@ def test_a_step_whose_loss_is_nan_is_named_kept_and_runs_again(tmp_path, capsys,
     kept = torch.load(path)
     listed = ", ".join(map(str, kept["batch"]["region_ids"]))
     assert 4 in kept["batch"]["region_ids"]
-    assert f"regions {listed};" in message
+    assert f"with regions {listed}; lower run.init_lr" in message
     assert str(path) in message
     assert not (tmp_path / "job" / checkpoints.LAST).exists()
     # The same batch without the nan: the replay has the weights and the dropout of the step.
@@ -198,6 +236,25 @@ def test_a_step_whose_loss_is_nan_is_named_kept_and_runs_again(tmp_path, capsys,
     assert capsys.readouterr().out.endswith(f"loss: {expected}\n")
     monkeypatch.setattr(sys, "argv", ["failed_step", str(tmp_path / "job" / "log.txt")])
     assert main() == 2
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path):
+    runner = step_runner(tmp_path, save_freq=1)
+    bias = runner.model.head.bias
+    at_batch(runner, 3, lambda: bias.register_hook(lambda gradient: gradient / 0))
+
+    with pytest.raises(ValueError, match=r"1 weights are not finite, such as head\.bias"):
+        runner.train()
+
+    assert torch.load(tmp_path / "job" / checkpoints.LAST)["progress"]["step"] == 3
+    runner = step_runner(tmp_path / "later")
+    bias = runner.model.head.bias
+    at_batch(runner, 3, lambda: bias.register_hook(lambda gradient: gradient / 0))
+    seen = []
+    runner.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]["region_ids"]))
+    with pytest.raises(ValueError, match="since the step before") as raised:
+        runner.train()
+    assert f"regions {', '.join(map(str, seen[3]))}" in str(raised.value)
 
 
 # ---- disks and folders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,9 +25,11 @@ from lavis_dynrefer.training.run_settings import TaskSettings
 
 logger = logging.getLogger(__name__)
 
+_CURES = "lower run.init_lr, set run.max_grad_norm, or use run.amp_dtype: bf16"
 
-class NonFiniteLossError(InputError):
-    """The loss is nan or infinite, in this process or in another one."""
+
+class NotFiniteError(InputError):
+    """The loss or weights are nan or infinite, in this process or in another one."""
 
 
 @dataclass
@@ -97,7 +99,7 @@ def train_epoch(
         Mean of each loss and of the learning rate over the epoch and all processes, as text.
 
     Raises:
-        NonFiniteLossError: in all processes together.
+        NotFiniteError: in all processes together.
     """
     progress, watch = progress or Progress(), watch or EpochWatch()
     meters = _meters(progress)
@@ -106,6 +108,8 @@ def train_epoch(
     batches = _Batches(loader, left)
     header = f"Train: epoch [{epoch}]" + (f" from {progress.step}" if progress.step else "")
     end = progress.step + left
+    regions: list[str] = []  # of the batches since the last optimiser step
+    before: list[str] = []  # of the last optimiser step
     # Closed at once where the loop is left, as long as its workers listen.
     with closing(_logged(meters, batches, log_freq, header)) as logged:
         for step, batch in enumerate(logged, progress.step):
@@ -117,14 +121,22 @@ def train_epoch(
                     losses = model(samples)
                 values, bad, signum = _read(losses, watch.asked_to_stop())
                 if bad:
-                    _raise_bad_loss(
-                        f"epoch {epoch}, step {step}", values, samples, model, watch, step
-                    )
+                    kept = watch.on_bad_loss(step, samples)
+                    place = f"epoch {epoch}, step {step}"
+                    if math.isfinite(values["loss"]):
+                        raise NotFiniteError(
+                            f"the loss of another process is not finite at {place}; its message "
+                            f"says why{kept}"
+                        )
+                    why = _bad_loss(values, _regions(samples), model, before)
+                    raise NotFiniteError(f"the loss is {values['loss']} at {place}: {why}{kept}")
                 loss = losses["loss"] / accum_grad_iters
                 (loss if scaler is None else scaler.scale(loss)).backward()
+            regions.append(_regions(samples))
             meters.update(lr=optimizer.param_groups[0]["lr"], **values)
             if steps_now:
                 _update(model, optimizer, scaler, settings.max_grad_norm)
+                before, regions = regions, []
                 progress.step = step + 1
                 progress.totals = {
                     name: (meter.total, meter.count) for name, meter in meters.meters.items()
@@ -219,26 +231,40 @@ def _update(
     optimizer.zero_grad()
 
 
-def _raise_bad_loss(
-    place: str,
-    values: Mapping[str, float],
-    samples: Mapping[str, Any],
-    model: nn.Module,
-    watch: EpochWatch,
-    step: int,
-) -> None:
-    kept = watch.on_bad_loss(step, samples)
-    if math.isfinite(values["loss"]):
-        raise NonFiniteLossError(
-            f"the loss of another process is not finite at {place}; its message says why{kept}"
+def check_finite(model: nn.Module) -> None:
+    """Refuse to go on with trained weights that are nan or infinite.
+
+    Raises:
+        NotFiniteError: names some.
+    """
+    broken = _broken(model)
+    if broken:
+        raise NotFiniteError(
+            f"{len(broken)} weights are not finite, such as {broken[0]}, and are not saved; the "
+            f"checkpoint before is unharmed: continue from it, and {_CURES}"
         )
-    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    before = f"{len(broken)} weights were not finite before, {broken[:3]}; " if broken else ""
-    raise NonFiniteLossError(
-        f"the loss is {values['loss']} at {place}: {dict(values)}; {before}"
-        f"{_regions(samples)}lower run.init_lr, set run.max_grad_norm, or use "
-        f"run.amp_dtype: bf16{kept}"
-    )
+
+
+def _broken(model: nn.Module) -> list[str]:
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    if not trained:
+        return []
+    finite = torch.stack([weight.detach().isfinite().all() for _, weight in trained]).tolist()
+    return [name for (name, _), good in zip(trained, finite) if not good]
+
+
+def _bad_loss(
+    values: Mapping[str, float], regions: str, model: nn.Module, before: Sequence[str]
+) -> str:
+    """Why the loss may be bad, and what to do."""
+    broken = _broken(model)
+    if broken:
+        seen = shorten("; ".join(filter(None, before)), 400) or "regions unknown"
+        return (
+            f"{len(broken)} weights are not finite, such as {broken[0]}, since the step before "
+            f"({seen}); continue from the checkpoint before, and {_CURES}"
+        )
+    return f"{dict(values)}{regions and f' with {regions}'}; {_CURES}"
 
 
 def _regions(samples: Mapping[str, Any]) -> str:
@@ -246,6 +272,5 @@ def _regions(samples: Mapping[str, Any]) -> str:
     ids = samples.get("region_ids")
     if not ids:
         return ""
-    names = sorted(set(samples.get("datasets", ())))
-    listed = shorten(", ".join(map(str, ids)), 400)
-    return f"regions {listed}{' of ' if names else ''}{', '.join(names)}; "
+    names = ", ".join(sorted(set(samples.get("datasets", ()))))
+    return f"regions {shorten(', '.join(map(str, ids)), 400)}{names and f' of {names}'}"
