@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lavis_dynrefer.serve import http_server
 
     bound = http_server.bind(arguments.host, arguments.port)
+    predictor = load_predictor(arguments)  # before gradio, whose import takes seconds
     with tempfile.TemporaryDirectory(
         prefix="dynrefer-demo-",
         ignore_cleanup_errors=True,  # Windows keeps files that somebody is still reading
@@ -49,9 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
         examples = Path(folder) / "examples"
-        app = create_app(
-            load_predictor(arguments), folder=examples, name=arguments.model, settings=settings
-        )
+        app = create_app(predictor, folder=examples, name=arguments.model, settings=settings)
         terminal = sys.stdout
 
         def announce(url: str) -> None:
