@@ -111,10 +111,10 @@ def test_lora_on_the_language_model_is_trained_and_saved(scenes, tmp_path):
 
 
 def torchrun(module: str, arguments: list[str], processes: int) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = ["-m", module, "--cfg-path", RUN, "--options", *arguments]
     return subprocess.run(
-        [*command, f"--nproc_per_node={processes}", "-m", module, "--cfg-path", RUN]
-        + ["--options", *arguments],
+        [*torchrun, f"--nproc_per_node={processes}", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -24,6 +24,7 @@ from lavis_dynrefer.lab.bootstrap_estimates import Estimate
 from lavis_dynrefer.synthetic.scene_dataset import described_objects
 
 LOG = "log.txt"  # in the folder of a run
+TRUTH = "truth.jsonl"  # in a folder of scenes
 
 NAMES = {
     "attribute_map": "attribute mAP (text queries)",
@@ -59,12 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Grade and print a table; returns the exit code."""
-    is_run = (arguments.folder / LOG).is_file()
+    folder: Path = arguments.folder
+    is_run = (folder / LOG).is_file()
+    if not is_run and not (folder / TRUTH).is_file():
+        raise InputError(
+            f"{folder} is neither the folder of a run, which has a {LOG}, nor one of synthetic "
+            f"scenes, which has a {TRUTH}"
+        )
     others = ("model", "checkpoint", "views", "images", "output") if is_run else ("options",)
     surplus = [f"--{name}" for name in others if getattr(arguments, name) is not None]
     if surplus:
         kind = "a run" if is_run else "synthetic scenes"
-        raise InputError(f"{arguments.folder} is a folder of {kind}; leave out {surplus}")
+        raise InputError(f"{folder} is a folder of {kind}; leave out {surplus}")
     return _grade_run(arguments) if is_run else _grade_scenes(arguments)
 
 

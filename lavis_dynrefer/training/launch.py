@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from lavis import tasks
-from lavis.common.dist_utils import get_rank
+from lavis.common.dist_utils import get_rank, is_dist_avail_and_initialized
 from lavis.common.logger import setup_logger
 from lavis.common.registry import registry
 from omegaconf import DictConfig
@@ -32,6 +32,7 @@ from lavis_dynrefer.training.checks.run_checks import load_checked_config
 from lavis_dynrefer.training.loop.stop_signals import TrainingStopped
 from lavis_dynrefer.training.process_group import on_main_process, process_group
 from lavis_dynrefer.training.run_config import LaunchError, RunConfig
+from lavis_dynrefer.training.run_failures import explained_failures, is_first_to_say
 from lavis_dynrefer.training.run_settings import OWN_RUNNER
 
 logger = logging.getLogger(__name__)
@@ -74,15 +75,16 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
 
     Raises:
         LaunchError: the configuration, the data or the model's files are not usable.
-        InputError: torchrun's variables are not usable.
+        InputError: torchrun's variables are not usable, or another process has failed.
+        TooLittleMemoryError: a step does not fit.
     """
     config, warnings = load_checked_config(cfg_path, options, evaluate=evaluate)
     # Tokenizers run in the main process while loaders fork; without this they warn each time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     run = config.run_cfg
     run.device = str(choose_device(run.device))
-    formats_on(run.get("dtype", "auto"), torch.device(run.device))  # fails before the first epoch
-    with process_group(run):
+    with process_group(run), explained_failures():
+        formats_on(run.get("dtype", "auto"), torch.device(run.device))  # fails before the data
         setup_logger()
         _seed_everything(run.seed + get_rank())
         for text in warnings if get_rank() == 0 else ():
@@ -90,7 +92,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
         config.pretty_print()
         try:
             runner = _build_runner(config)
-        # Found on every rank alike; OSError: files of LAVIS's own models.
+        # OSError: files of LAVIS's own models.
         except (DynReferError, OSError, OmegaConfBaseException) as error:
             raise LaunchError(str(error)) from error
         metrics = _run(runner, run, evaluate=evaluate) or {}
@@ -149,7 +151,9 @@ def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
         text = text_for_user(error)
         if text is None or arguments.debug or os.environ.get(DEBUG_VARIABLE) == "1":
             raise
-        if os.environ.get("RANK", "0") == "0" or not isinstance(error, LaunchError):
+        # Before the processes meet, each finds the same in the run's configuration.
+        alike = isinstance(error, LaunchError) and not is_dist_avail_and_initialized()
+        if (os.environ.get("RANK", "0") == "0" or not alike) and is_first_to_say(text):
             lines = [f"error: {line}" for line in text.splitlines()]
             lines += [f"warning: {line}" for line in getattr(error, "warnings", ())]
             sys.stderr.write("\n".join([*lines, ""]))

@@ -38,9 +38,6 @@ def process_group(run: DictConfig) -> Iterator[None]:
 
     Without them the run is a single process without a group, on a CPU as on a GPU. SLURM's
     variables are ignored, because an interactive shell has them too.
-
-    Raises:
-        OtherRankError: another process has failed.
     """
     if "RANK" not in os.environ:
         run.distributed, run.world_size = False, 1
@@ -48,12 +45,7 @@ def process_group(run: DictConfig) -> Iterator[None]:
         return
     _join_group(run)
     setup_for_distributed(run.rank == 0)  # LAVIS's meters print
-    try:
-        yield
-    except RuntimeError as error:
-        if _is_lost_connection(error):
-            raise OtherRankError(f"rank {run.rank}: another process has ended") from error
-        raise
+    yield
     _object_groups.clear()
     dist.destroy_process_group()  # not after an error: NCCL would wait for the other processes
 
@@ -79,13 +71,12 @@ def on_main_process(compute: Callable[[], T], *, share: bool = True) -> T:
             result = compute()
         except Exception as error:
             failure = error
-    reason = None if failure is None else f"{type(failure).__name__}: {failure}"
-    sent = [reason, result if share else None]
+    sent = [failure is not None, result if share else None]
     dist.broadcast_object_list(sent, src=0, group=_object_group())
     if failure is not None:
         raise failure
-    if sent[0] is not None:
-        raise OtherRankError(f"rank 0 has failed: {sent[0]}")
+    if sent[0]:
+        raise OtherRankError("rank 0 has failed; its message says why")
     return result if is_main_process() else sent[1]
 
 
@@ -109,11 +100,6 @@ def _object_group() -> Any:
     if everyone not in _object_groups:
         _object_groups[everyone] = dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT)
     return _object_groups[everyone]
-
-
-def _is_lost_connection(error: RuntimeError) -> bool:
-    """Whether gloo says that another process is gone; NCCL does not notice."""
-    return "gloo" in str(error) and not isinstance(error, InputError)
 
 
 def _join_group(run: DictConfig) -> None:

@@ -23,6 +23,7 @@ from lavis_dynrefer.training.process_group import (
     gather_on_main_process,
     on_main_process,
 )
+from lavis_dynrefer.training.run_failures import is_first_to_say
 
 STEPS = 3
 SHARES = {2: [[0, 1, 2], [3, 4]], 4: [[0], [1, 2], [3], [4]]}  # regions of each process
@@ -128,9 +129,10 @@ def one_process(rank, world, folder, config, batch):
     outcome["rows"] = [gathered(rank, counts) for counts in ([2, 1, 3, 2], [0, 2, 0, 1])]
     outcome["items"] = gather_on_main_process({"rank": rank})
     outcome["shared"] = [on_main_process(lambda: rank), on_main_process(lambda: rank, share=False)]
-    with pytest.raises(Exception, match="no space left") as error:
+    with pytest.raises(Exception, match="no space left|rank 0 has failed") as error:
         on_main_process(fails)
     outcome["error"] = error.type
+    outcome["says"] = [is_first_to_say(text) for text in ("of all", f"of rank {rank}")]
     torch.save(outcome, f"{folder}/rank{rank}.pth")
     dist.destroy_process_group()
 
@@ -191,3 +193,8 @@ def test_rank_0_gathers_decides_and_passes_its_errors_on(ranks):
     assert all(rank["shared"] == [0, None] for rank in others)
     assert first["error"] is OSError
     assert all(rank["error"] is OtherRankError for rank in others)
+
+
+def test_what_several_ranks_find_is_said_once(ranks):
+    assert sum(rank["says"][0] for rank in ranks) == 1
+    assert all(rank["says"][1] for rank in ranks)
