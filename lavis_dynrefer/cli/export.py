@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.json_stream import replacing_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Export; returns the exit code."""
     import torch
     from rich.console import Console
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from lavis_dynrefer.models.weights import checkpoint
@@ -50,7 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.official:
         kept = checkpoint.to_official(kept)
     # Aliases of one tensor are written in full: safetensors does not store sharing.
-    save_file({name: value.contiguous().clone() for name, value in kept.items()}, output)
+    with replacing_path(output) as partial:  # it may be the checkpoint itself
+        try:
+            save_file({name: value.contiguous().clone() for name, value in kept.items()}, partial)
+        except SafetensorError as error:
+            raise InputError(f"cannot write {output}: {error}") from error
     size = output.stat().st_size / 2**20
     Console().print(f"{len(kept)} tensors, {size:.1f} MiB: {output}")
     return 0

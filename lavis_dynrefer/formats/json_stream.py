@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
     Raises:
         InputError: it cannot be written; says why.
     """
-    with _replacing(path) as partial, ExitStack() as stack:
+    with replacing_path(path) as partial, ExitStack() as stack:
         file = partial.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         yield stack.enter_context(file)
 
@@ -66,7 +66,7 @@ def replace_bytes(path: Path, content: bytes) -> None:
     Raises:
         InputError: it cannot be written; says why.
     """
-    with _replacing(path) as partial:
+    with replacing_path(path) as partial:
         partial.write_bytes(content)
 
 
@@ -83,7 +83,12 @@ def cannot_write(path: Path, error: OSError) -> InputError:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing_path(path: Path) -> Iterator[Path]:
+    """A path to write to; the file there replaces `path` at the end, without an error.
+
+    Raises:
+        InputError: it cannot be written; says why.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

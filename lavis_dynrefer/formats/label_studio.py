@@ -54,6 +54,9 @@ def write_label_studio(results: Collection[ImageResult], tasks: TextIO, setup: T
     A region is a rectangle labelled with its category, with its caption and tags as texts and its
     outstanding attributes as choices; boxes are clipped to the image. The images are served from a
     document root, which is the folder around theirs.
+
+    Raises:
+        InputError: there is no such folder, for the images are on several drives.
     """
     folders: set[str] = set()
     categories: set[str] = set()
@@ -63,10 +66,20 @@ def write_label_studio(results: Collection[ImageResult], tasks: TextIO, setup: T
         for region in result.regions:
             categories.update(category_labels(region))
             attributes.update(name for name, _ in region.attributes)
+    root = _document_root(folders)
     setup.write(_setup(sorted(categories), sorted(attributes)))
-    root = Path(os.path.commonpath(folders)).parent if folders else Path()
     dump_list((_task(result, root) for result in results), tasks)
     tasks.write("\n")
+
+
+def _document_root(folders: set[str]) -> Path:
+    try:
+        return Path(os.path.commonpath(folders)).parent if folders else Path()
+    except ValueError as error:
+        raise InputError(
+            f"label-studio: expected images on one drive, got {sorted(folders)[0]} and "
+            f"{sorted(folders)[-1]}; Label Studio serves one folder"
+        ) from error
 
 
 def _setup(categories: list[str], attributes: list[str]) -> str:

@@ -46,3 +46,11 @@ def test_an_invalid_call_ends_with_one_line(checkpoint, tmp_path, capsys, argume
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_file_may_be_exported_onto_itself(checkpoint, tmp_path):
+    out = tmp_path / "all.safetensors"
+    assert main(["export", str(checkpoint), str(out)]) == 0
+    assert main(["export", str(out), str(out), "--half"]) == 0
+    assert load_file(out)["contrast.bias"].dtype == torch.float16
+    assert [path.name for path in tmp_path.glob("all*")] == ["all.safetensors"]

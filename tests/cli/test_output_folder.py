@@ -12,6 +12,7 @@ from lavis_dynrefer.cli.predict.output_folder import (
     clashing_names,
     file_stem,
     open_log,
+    outdated,
 )
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import ResultLog, write_results
@@ -123,3 +124,13 @@ def test_a_file_that_cannot_be_replaced_stays(tmp_path):
     with pytest.raises(InputError, match=r"cannot write .*results\.csv"):
         replace_bytes(tmp_path / "results.csv", b"")
     assert [path.name for path in tmp_path.rglob("*")] == ["results.csv", "kept"]
+
+
+def test_files_without_the_newest_answers_are_named(tmp_path):
+    log = ResultLog(tmp_path / "results.jsonl")
+    log.append(result("a.jpg"))
+    written = write_results(log, tmp_path, ["csv", "json"])
+    assert outdated(log, written) == outdated(log, []) == []
+    for path in written:
+        os.utime(path, ns=(1, 1))
+    assert outdated(log, written[:1]) == ["results.json"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from lavis_dynrefer.cli.predict.predict_images import find_images
-from lavis_dynrefer.images import readable_suffixes
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ def test_what_is_passed_over_is_told(make, find, files, found, note):
         assert re.search(note, notes[0])
 
 
-@pytest.mark.skipif(".heic" in readable_suffixes(), reason="pillow-heif is installed")
-def test_a_folder_of_heic_says_what_to_install(make, find):
+def test_a_folder_of_heic_says_what_to_install(make, find, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
     make("IMG_2.HEIC", "IMG_1.heif")
     with pytest.raises(ValueError, match=r"HEIC images \(.*\[heic\]'\): 2, first IMG_1.heif"):
         find()

@@ -86,6 +86,18 @@ def is_output_folder(folder: Path) -> bool:
     return (folder / SETTINGS).is_file() and (folder / ROWS).is_file()
 
 
+def outdated(log: ResultLog, written: Iterable[Path]) -> list[str]:
+    """Names of files of other formats that lack the newest answers; an earlier run wrote them."""
+    folder, current = log.path.parent, {log.path, *written}
+    paths = (folder / name for format in FORMATS.values() for name in format.files)
+    newest = log.path.stat().st_mtime_ns
+    return [
+        path.relative_to(folder).as_posix()
+        for path in paths
+        if path not in current and path.is_file() and path.stat().st_mtime_ns < newest
+    ]
+
+
 def keep_failures(failures: Mapping[str, str], folder: Path) -> None:
     """Write image -> reason as json; without failures there is no file."""
     if failures:

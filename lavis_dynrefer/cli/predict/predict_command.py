@@ -175,7 +175,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _answer(job: PredictRun, images: Mapping[str, Path], target: OutputTarget) -> int:
     """Answer, then report on the files or print the results; returns the exit code."""
     from lavis_dynrefer.cli.predict import predict_report as report
-    from lavis_dynrefer.cli.predict.output_folder import keep_failures
+    from lavis_dynrefer.cli.predict.output_folder import keep_failures, outdated
 
     try:
         with redirect_stdout(sys.stderr):  # libraries print, and results may go to stdout
@@ -192,6 +192,8 @@ def _answer(job: PredictRun, images: Mapping[str, Path], target: OutputTarget) -
         report.print_summary(job.log, target.path.parent, written)
     else:
         keep_failures(job.failures, target.path)
+        if old := outdated(job.log, written):
+            report.note(f"without the newest answers, as --format does not name them: {old[0]}")
         report.print_summary(job.log, target.path, [job.log.path, *written, *job.folders()])
     return EXIT_SOME_FAILED if job.failures else 0
 
