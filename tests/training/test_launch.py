@@ -195,6 +195,7 @@ def run_on_two_processes(folder, *arguments):
     )
 
 
+@pytest.mark.slow  # test_runner.py trains on two processes, test_pipeline.py evaluates by torchrun
 def test_two_processes_on_a_cpu_train_into_one_folder(toy_yaml, tmp_path):
     result = run_on_two_processes(tmp_path, "--cfg-path", toy_yaml)
 
