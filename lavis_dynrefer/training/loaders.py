@@ -20,6 +20,7 @@ from lavis.datasets.datasets.dataloader_utils import PrefetchLoader
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.training.loop.stop_signals import Repetitions
 from lavis_dynrefer.training.run_settings import RunSettings
 from lavis_dynrefer.training.run_splits import TRAIN
 
@@ -187,10 +188,13 @@ def _loader(
 def _outlive_signals(worker: int) -> None:
     """Let the main process end a run; a terminal or a cluster signals its workers, too."""
     del worker
+    repetitions = Repetitions()
+
+    def handle(signum: int, frame: object) -> None:
+        del frame
+        if repetitions.is_second():
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_at_the_second)
-
-
-def _end_at_the_second(signum: int, frame: object) -> None:
-    del frame
-    signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, handle)

@@ -14,7 +14,7 @@ from toy_plugin import Killed, at_batch, kill, logged, make_runner, model_weight
 
 from lavis_dynrefer.training import checkpoints
 from lavis_dynrefer.training.loop.failed_step import main, replay_step
-from lavis_dynrefer.training.loop.stop_signals import TrainingStopped
+from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
 
 
 def end_of(runner):
@@ -59,7 +59,7 @@ def test_a_signal_saves_the_step_under_way(
         runner.train()
 
     assert stopped.value.code == 143
-    assert "a second signal ends it at once" in capfd.readouterr().err
+    assert "a second signal after 3 s ends it at once" in capfd.readouterr().err
     checkpoint = torch.load(tmp_path / "job" / checkpoints.LAST)
     step = (checkpoint.get("progress") or {"step": 0})["step"]
     assert (checkpoint["epoch"] + 1, step) == saved
@@ -105,8 +105,9 @@ def test_workers_outlive_the_first_signal(tmp_path, uninterrupted):
     assert end_of(runner) == uninterrupted[1]
 
 
-def test_the_second_signal_has_the_effect_that_it_had_before(tmp_path):
+def test_a_second_signal_has_the_effect_that_it_had_before(tmp_path):
     runner = step_runner(tmp_path)
+    runner._signals = StopSignals(patience=0.0)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     at_batch(runner, 1, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
 
@@ -114,6 +115,16 @@ def test_the_second_signal_has_the_effect_that_it_had_before(tmp_path):
         runner.train()
 
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_a_signal_may_come_several_times(tmp_path):
+    """As from torchrun, which passes on what its group has got."""
+    runner = step_runner(tmp_path)
+    runner._signals = StopSignals(patience=3600)
+    at_batch(runner, 1, lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(3)])
+    with pytest.raises(TrainingStopped):
+        runner.train()
+    assert torch.load(tmp_path / "job" / checkpoints.LAST)["progress"]["step"] == 2
 
 
 def test_a_task_without_steps_stops_at_once(tmp_path):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,8 +17,9 @@ from lavis.common.dist_utils import is_dist_avail_and_initialized
 
 # Windows has no SIGTERM from outside, but Ctrl-Break.
 NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
+# torchrun and timeout send a signal to a process that has got it with its group, too.
+PATIENCE = 3.0  # seconds in which another signal is taken for the first one
 _STDERR = 2
-_AGAIN = "; a second signal ends it at once\n"
 
 
 class TrainingStopped(SystemExit):
@@ -38,20 +41,49 @@ class TrainingStopped(SystemExit):
         return self.text
 
 
+class Repetitions:
+    """Tells a second signal from a first one that comes several times.
+
+    Args:
+        patience: seconds in which it may.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._first: float | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether there was a signal before."""
+        return self._first is not None
+
+    def is_second(self) -> bool:
+        """To be asked at each signal."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            return False
+        return now - self._first >= self._patience
+
+
 class StopSignals:
     """While `listening`, signals stop the run: at once, or after a step while `deferred`.
 
     Outside of the main thread Python delivers no signals, and nothing changes.
+
+    Args:
+        patience: of `Repetitions`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
         self.received = 0  # number of the signal that waits for the end of a step
         self._deferred = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
+        self._repetitions = Repetitions(patience)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals; the handlers before are back at the end, or after a first signal."""
+        """Handle the signals; the handlers before are back at the end, or at a second signal."""
         if threading.current_thread() is threading.main_thread():
             for name in NAMES:
                 if hasattr(signal, name):
@@ -82,14 +114,21 @@ class StopSignals:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             # None: of another language, which Python cannot set
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         del frame
-        self._restore()
-        if not self._deferred:
+        first = not self._repetitions.asked
+        if self._repetitions.is_second():
+            self._restore()
+            signal.raise_signal(signum)
+        elif first and self._deferred:
+            self.received = signum
+            text = (
+                f"{signal.Signals(signum).name}: the step under way is finished and saved; a "
+                f"second signal after {PATIENCE:.0f} s ends it at once\n"
+            )
+            os.write(_STDERR, text.encode())  # a handler must not use buffered files
+        elif first:
             raise TrainingStopped(signum, "everything up to the last epoch is saved")
-        self.received = signum
-        text = f"{signal.Signals(signum).name}: the step under way is finished and saved{_AGAIN}"
-        os.write(_STDERR, text.encode())  # a handler must not use buffered files
