@@ -366,14 +366,18 @@ def test_threads_share_a_predictor(predictor, scene):
     assert found == expected
 
 
-def test_bfloat16_gives_finite_answers(scene):
-    image, boxes = scene
+def test_bfloat16_answers_nearly_the_same_and_ties_no_scores(predictor, scene):
+    expected = predictor.predict(*scene)
 
-    answers = RegionPredictor("tiny", device="cpu", dtype="bfloat16").predict(image, boxes)
+    answers = RegionPredictor("tiny", device="cpu", dtype="bfloat16").predict(*scene)
 
-    scores = [score for one in answers for _, score in (*one.attributes, *one.categories)]
-    assert np.isfinite(scores).all()
-    assert all(0 <= one.caption_score <= 1 for one in answers)
+    for one, other in zip(answers, expected):
+        for task, tolerance in (("attributes", 0.01), ("categories", 0.05)):
+            scores, exact = dict(getattr(one, task)), dict(getattr(other, task))
+            assert scores == pytest.approx(exact, abs=tolerance)
+            assert scores != exact
+            assert len(set(scores.values())) == len(scores)
+        assert one.caption_score == pytest.approx(other.caption_score, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.precision import choose_device
 from lavis_dynrefer.models.weights.checkpoint import read_state_dict
 
 _PARTS = ("backbone.", "rpn.")  # the classification heads are not needed
@@ -31,11 +32,11 @@ class RegionProposer:
 
     Raises:
         MissingFileError: there is no such file.
-        InputError: weights of another network.
+        InputError: weights of another network, or a device that is not there.
     """
 
     def __init__(self, weights: Path, *, count: int, device: str | torch.device = "cpu") -> None:
-        self._device = torch.device(device)
+        self._device = choose_device(device)
         self._detector = _load(weights).to(self._device)
         self._count = count
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from lavis_dynrefer.errors import InputError, MissingFileError, MissingPackageError
 from lavis_dynrefer.images import boxes_of_masks
 from lavis_dynrefer.images.box_input import as_rows
+from lavis_dynrefer.models.device_errors import in_parts
+from lavis_dynrefer.models.precision import choose_device
 
 _CHUNK = 16  # points segmented at once; each mask is as large as the image
 
@@ -26,6 +28,7 @@ class PointSegmenter:
         device: where SAM runs.
 
     Raises:
+        InputError: a device that is not there.
         MissingPackageError: the installed transformers has no SAM.
         MissingFileError: no such folder or name, or it has no such weights.
     """
@@ -43,7 +46,7 @@ class PointSegmenter:
             ) from error
         try:
             self._processor = SamProcessor.from_pretrained(sam)
-            self._model = SamModel.from_pretrained(sam).eval().to(device)
+            self._model = SamModel.from_pretrained(sam).eval().to(choose_device(device))
         except OSError as error:
             raise MissingFileError(f"sam: no weights of SAM in {sam}: {error}") from error
         self._lock = threading.Lock()
@@ -74,15 +77,16 @@ class PointSegmenter:
         scaled = rows * (sizes[1][0].flip(0) / sizes[0][0].flip(0))
         device = self._model.device
         embeddings = self._model.get_image_embeddings(inputs["pixel_values"].to(device))
-        boxes = []
-        for part, some in zip(scaled.split(_CHUNK), rows.split(_CHUNK)):
-            prompts = part[None, :, None].float().to(device)  # (1, P, 1, 2)
+
+        def boxes(some: slice) -> list[Tensor]:
+            prompts = scaled[None, some, None].float().to(device)  # (1, P, 1, 2)
             found = self._model(image_embeddings=embeddings, input_points=prompts)
             best = found.iou_scores.argmax(dim=-1)[0].cpu()  # of three: part, object, all
             masks = found.pred_masks.cpu()[:, torch.arange(len(best)), best][:, :, None]
             masks = self._processor.image_processor.post_process_masks(masks, *sizes)[0][:, 0]
-            boxes.append(_boxes(masks, some, image.size))
-        return boxes
+            return [_boxes(masks, rows[some], image.size)]
+
+        return in_parts(boxes, len(rows), _CHUNK, lambda row: f"point {rows[row].tolist()}")[0]
 
 
 _LOADING = threading.Lock()

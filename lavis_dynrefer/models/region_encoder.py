@@ -171,15 +171,17 @@ def pool_rois(
     grid = math.isqrt(tokens.shape[1] - 1)
     maps = rearrange(tokens[:, 1:], "m (h w) c -> m c h w", h=grid).contiguous()
     # aligned=False: no half-cell shift, and sides below one cell count as one (official).
+    # Half precision would round the boxes, and the numbers of the views.
+    exact = torch.promote_types(maps.dtype, torch.float32)
     features: Tensor = roi_align(
-        maps,
-        rois.to(maps),
+        maps.to(exact),
+        rois.to(maps.device, exact),
         output_size=roi_size,
         spatial_scale=grid / image_size,
         sampling_ratio=sampling_ratio,
         aligned=False,
     )
-    return features
+    return features.to(maps.dtype)
 
 
 def offset_mask_channels(groups: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +19,6 @@ from torch import nn
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.precision import autocast
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.training.answers.answer_files import (
@@ -102,9 +100,6 @@ class DynReferTask(BaseTask):
         texts = check_texts(self._used_splits, Counters.of_model(model))
         stop_or_warn(texts, quiet=not is_main_process())
         return model
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        return autocast(device, self.settings.amp_dtype if self.settings.amp else "float32")
 
     def train_epoch(
         self,

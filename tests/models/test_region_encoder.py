@@ -30,6 +30,20 @@ def test_region_is_averaged_from_the_cells_it_covers():
     assert features.summary[0, 0].tolist() == [7, 7, 7, 7]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_neither_boxes_nor_numbers_of_views(dtype):
+    # bfloat16 would take 300 for 300 but 301 for 300, and 9.4 for 9.375.
+    tokens = (torch.arange(302.0) % 7)[:, None, None].expand(302, 17, 4).clone()
+    tokens[:, 1:] += torch.arange(4.0).repeat(4)[None, :, None]  # the column
+    boxes = torch.tensor([9.4, 8.0, 17.1, 16.0]).expand(302, 1, 4)
+
+    found = encoder(num_views=1).pool(tokens[:, None].to(dtype), boxes)
+
+    exact = encoder(num_views=1).pool(tokens[:, None], boxes)
+    assert found.maps.dtype == found.summary.dtype == dtype
+    assert torch.equal(found.maps, exact.maps.to(dtype))
+
+
 def test_a_region_without_width_still_gives_one_cell():
     tokens = torch.randn(1, 1, 17, 4)
     features = encoder(num_views=1).pool(tokens, torch.tensor([[[8.0, 8.0, 8.0, 16.0]]]))
