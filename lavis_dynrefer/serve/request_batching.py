@@ -202,7 +202,7 @@ class Batcher:
         started = time.monotonic()
         answers, problem = self._try(batch)
         # Not in an `except`: there the error would keep what the failed try holds on the device.
-        if problem is not None and self.failure is None and len(batch) > 1:
+        if problem is not None and len(batch) > 1:
             for request in batch:
                 self._answer_batch([request])
             return

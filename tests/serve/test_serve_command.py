@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -31,6 +32,11 @@ ContrastDecoder.__init__ = make
 """
 
 
+sends_signals = pytest.mark.skipif(
+    os.name == "nt", reason="on Windows a program can end another, but not ask it to end"
+)
+
+
 @contextmanager
 def running(*options, before=""):
     """The process, and a client for the port that its log names."""
@@ -49,6 +55,7 @@ def running(*options, before=""):
         process.communicate()
 
 
+@sends_signals
 def test_stopping_server_finishes_running_requests_and_refuses_new_ones(scene):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
     asked = {"image": encoded(scene[0]), "boxes": scene[1], "tasks": ["caption"]}
@@ -70,6 +77,7 @@ def test_stopping_server_finishes_running_requests_and_refuses_new_ones(scene):
     assert "Traceback" not in log
 
 
+@sends_signals
 @pytest.mark.parametrize("grace", [0, 600])
 def test_requests_are_cut_off_after_the_grace_or_at_the_second_signal(scene, grace):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
@@ -102,6 +110,7 @@ def test_server_that_has_lost_its_device_ends_with_code_4(scene):
     assert log.count("Traceback") == 1
 
 
+@sends_signals
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_signals_end_the_server_in_order(name):

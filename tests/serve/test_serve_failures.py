@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from serve_client import wait_until
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
@@ -78,18 +78,10 @@ def test_batch_that_does_not_fit_is_answered_in_parts(serving, failing, small_im
     assert max(module.before) == 0
 
 
-@pytest.mark.parametrize("collected", [True, False], ids=["gc", "no gc"])
-def test_request_that_never_fits_is_refused_and_its_tensors_are_gone(
-    serving, failing, small_image, collected
-):
-    gc.collect()
-    try:
-        with serving() as client, failing(out_of_memory_beyond(0)) as module:
-            (gc.enable if collected else gc.disable)()
-            replies = [client.regions(small_image, BOX, **FEW) for _ in range(3)]
-            health = client.get("/health")
-    finally:
-        gc.enable()
+def test_request_that_never_fits_is_refused_and_its_tensors_are_gone(serving, failing, small_image):
+    with serving() as client, failing(out_of_memory_beyond(0)) as module:
+        replies = [client.regions(small_image, BOX, **FEW) for _ in range(3)]
+        health = client.get("/health")
     assert {(reply.status, reply.error) for reply in replies} == {(503, "out_of_memory")}
     assert all("retry-after" in reply.headers for reply in replies)
     assert health.status == 200
@@ -133,11 +125,34 @@ def test_lost_device_makes_the_service_unhealthy(serving, failing, small_image, 
 
 
 def test_batch_of_a_lost_device_is_not_retried(serving, failing, small_image, predictor):
-    with serving(batch_wait=60.0) as client, failing(lambda _: RuntimeError(LOST)) as module:
-        with ThreadPoolExecutor(3) as pool, predictor.using_model():
-            first = pool.submit(client.regions, small_image, [], **FEW)
-            replies = [pool.submit(client.regions, small_image, BOX, **FEW) for _ in range(2)]
-            wait_until(lambda: client.get("/health").json["requests"] == 4)
-        assert {reply.result().error for reply in replies} == {"unhealthy"}
-        assert first.result().status in (200, 503)
-    assert module.sizes in ([2], [1])
+    other = {"tasks": ["categories"], "categories": ["boat"]}
+    with (
+        serving(batch_wait=0.0) as client,
+        failing(lambda regions: RuntimeError(LOST) if regions == 2 else None) as module,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        with predictor.using_model():  # the server's model waits
+            first = pool.submit(client.regions, small_image, BOX, **FEW)
+            client.wait_for(answering=1)
+            both = [pool.submit(client.regions, small_image, BOX, **other) for _ in range(2)]
+            client.wait_for(queue=2)
+        assert first.result().status == 200
+        assert {reply.result().error for reply in both} == {"unhealthy"}
+    assert module.sizes == [1, 2]
+
+
+def test_refused_request_leaves_no_image_in_memory(serving, scene):
+    def images():
+        return sum(isinstance(one, Image.Image) for one in gc.get_objects())
+
+    with serving() as client:
+        client.regions(scene[0], BOX, **FEW)
+        gc.collect()
+        gc.disable()
+        try:
+            before = images()
+            replies = [client.regions(scene[0], [[900, 900, 901, 901]]) for _ in range(3)]
+            assert images() == before
+        finally:
+            gc.enable()
+    assert {reply.status for reply in replies} == {422}
