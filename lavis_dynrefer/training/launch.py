@@ -29,6 +29,7 @@ from lavis_dynrefer.errors import EXIT_BAD_INPUT, DynReferError, text_for_user
 from lavis_dynrefer.metrics.expected import render_comparison
 from lavis_dynrefer.models.precision import choose_device, formats_on
 from lavis_dynrefer.training.checks.run_checks import load_checked_config
+from lavis_dynrefer.training.known_names import registered
 from lavis_dynrefer.training.loop.stop_signals import TrainingStopped
 from lavis_dynrefer.training.process_group import on_main_process, process_group
 from lavis_dynrefer.training.run_config import LaunchError, RunConfig
@@ -110,7 +111,7 @@ def _build_runner(config: RunConfig) -> Any:
     if run.runner != OWN_RUNNER and run.get("load_ckpt_path"):  # ours loads it itself
         paths = run.load_ckpt_path
         model.load_checkpoint(paths if isinstance(paths, str) else paths[0])
-    runner_class = registry.get_runner_class(run.runner)
+    runner_class = registered("runner", run.runner)
     job_id = on_main_process(lambda: datetime.datetime.now().strftime("%Y%m%d%H%M%S"))
     runner = runner_class(cfg=config, job_id=job_id, task=task, model=model, datasets=datasets)
     if run.runner == OWN_RUNNER:

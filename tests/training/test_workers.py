@@ -20,7 +20,6 @@ from lavis_dynrefer.host.registration import MODULES
 from lavis_dynrefer.training.loaders import TrainingLoader
 from lavis_dynrefer.training.run_config import load_run_config
 from lavis_dynrefer.training.run_settings import RunSettings
-from lavis_dynrefer.vocab import TAG_METHODS, build_tagger
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -102,15 +101,6 @@ def test_workers_that_are_started_anew_load_the_same_samples():
     for found, other in zip(batches(1), expected):
         assert found["region_ids"] == other["region_ids"]
         assert torch.equal(found["views"], other["views"])
-
-
-@pytest.mark.parametrize(
-    "method",
-    [TAG_METHODS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in TAG_METHODS[1:])],
-)
-def test_taggers_can_be_sent_to_workers(method):
-    tagger = build_tagger(method, ["red", "square"])
-    assert sorted(pickle.loads(pickle.dumps(tagger))("a red square")) == ["red", "square"]
 
 
 QUICKSTART = ["datasets.synthetic_region.build_info.scenes=20", "run.max_epoch=1"]
