@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import InputError, shorten
 from lavis_dynrefer.structures import AttributeInfo
 
 # Words that OVAD's evaluation adds to an attribute with the word on the left.
@@ -102,10 +102,10 @@ def load_attributes(path: str | Path) -> tuple[AttributeInfo, ...]:
 def _parse_attribute(row: Mapping[str, Any]) -> AttributeInfo:
     missing = {"name", "type", "parent_type", "is_has_att", "freq_set"} - set(row)
     if missing:
-        raise InputError(f"attribute {dict(row)}: missing {sorted(missing)}")
+        raise InputError(f"attribute {_shown(dict(row))}: missing {sorted(missing)}")
     if row["is_has_att"] not in ("is", "has"):
         raise InputError(
-            f"attribute {row['name']!r}: is_has_att is {row['is_has_att']!r}, "
+            f"attribute {_shown(row['name'])}: is_has_att is {_shown(row['is_has_att'])}, "
             "expected 'is' or 'has'"
         )
     return AttributeInfo(
@@ -115,3 +115,7 @@ def _parse_attribute(row: Mapping[str, Any]) -> AttributeInfo:
         is_has=row["is_has_att"],
         frequency=row["freq_set"],
     )
+
+
+def _shown(value: Any) -> str:
+    return shorten(repr(value), 200)
