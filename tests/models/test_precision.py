@@ -173,6 +173,17 @@ def test_a_block_without_float16_is_in_bfloat16_whatever_was_cast_before():
     assert found == [HALF, BRAIN, HALF, FULL]
 
 
+def test_text_decoders_take_float16_where_there_is_no_bfloat16(smallest_model):
+    """On a T4 they run in float32 after a Q-Former in float16."""
+    texts, queries = torch.randn(3, 16), torch.randn(2, 4, 32)
+    exact = smallest_model.eval().contrast(texts, queries)
+
+    found = smallest_model.contrast(texts.half(), queries.half())
+
+    assert found.dtype == FULL
+    torch.testing.assert_close(found, exact, atol=0.01, rtol=0)
+
+
 def test_the_autocast_of_the_caller_is_seen():
     device = torch.device("cpu")
     assert active_autocast(device) is None

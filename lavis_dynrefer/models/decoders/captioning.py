@@ -52,7 +52,7 @@ class CaptionDecoder(nn.Module):
         """
         # In float32: layer by layer, the language model adds to the prefix.
         with without_autocast(queries.device):
-            region = self.prefix.projection(queries.float())
+            region = self.prefix.projection(queries.to(self.prefix.projection.weight.dtype))
         tokens, token_mask = self.llm.embed(controls, max_length=self.max_text_length)
         tokens = tokens.to(region.dtype) + self.prefix.control_embedding
         region_mask = torch.ones(region.shape[:2], dtype=token_mask.dtype, device=region.device)

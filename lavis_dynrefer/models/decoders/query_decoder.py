@@ -58,6 +58,9 @@ class QueryDecoder(nn.Module):
 
     def forward(self, texts: Tensor, queries: Tensor) -> Tensor:
         """Score texts (K, E) against regions (B, Q, D); returns logits (B, K)."""
+        # From float16 outside: without bfloat16 the block below is plain float32.
+        stored = self.classifier.weight.dtype
+        texts, queries = texts.to(stored), queries.to(stored)
         with bf16_instead_of_fp16(queries.device):
             states = repeat(self.text_proj(texts), "k w -> b k w", b=len(queries))
             vision = self.vision_proj(queries)
@@ -65,7 +68,7 @@ class QueryDecoder(nn.Module):
                 states = layer(states, vision)
         # In bfloat16 a third of the scores of a region would be tied.
         with without_autocast(queries.device):
-            states = states.float()
+            states = states.to(stored)
             if self.normalise:
                 states = F.normalize(states, dim=-1)
             return self.classifier(states).squeeze(-1)
