@@ -120,11 +120,11 @@ def damaged_documents(draw, name):
             parent = parent[key]
         key, change = path[-1], draw(st.sampled_from(["odd", "odd", "remove", "repeat", "deep"]))
         if change == "odd":
-            parent[key] = draw(st.sampled_from(ODD))
+            parent[key] = copy.deepcopy(draw(st.sampled_from(ODD)))
         elif change == "remove" and path != (0,):
             del parent[key]
         elif change == "repeat" and isinstance(parent, list) and path != (0,):
-            parent.append(parent[key])
+            parent.append(copy.deepcopy(parent[key]))
         elif change == "deep":
             parent[key] = "DEEP"
     return json.dumps(document[0]).replace('"DEEP"', "[" * DEEP + "]" * DEEP)

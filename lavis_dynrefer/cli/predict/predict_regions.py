@@ -18,8 +18,7 @@ from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.formats import ImageResult, read_box_file
 from lavis_dynrefer.formats.image_names import near_name
 from lavis_dynrefer.formats.image_result import RegionId
-from lavis_dynrefer.formats.reading.box_units import FULL_SIDE, UnitEvidence
-from lavis_dynrefer.formats.reading.records import Size
+from lavis_dynrefer.formats.reading.box_units import FULL_SIDE, UnitEvidence, size_problem
 from lavis_dynrefer.formats.region_boxes import BoxFile, ImageBoxes
 from lavis_dynrefer.formats.result_parts.own_categories import OwnCategories
 from lavis_dynrefer.formats.result_parts.region_masks import fits_image
@@ -102,7 +101,9 @@ class RegionFinder:
         """The boxes that are given for an image of this width and height, checked."""
         entry = self.entries[name]
         if entry.size is not None:
-            _check_size(entry.size, (size[0], size[1]), self.units)
+            problem = size_problem(entry.size, (size[0], size[1]), self.units)
+            if problem is not None:
+                raise InputError(problem)
         boxes, units = entry.boxes, self.units
         if units in ("percent", "thousandths"):
             boxes, units = _as_fractions(boxes, units), "fraction"
@@ -225,26 +226,6 @@ def _units(arguments: argparse.Namespace) -> str | None:
         units: str | None = arguments.box_units
         return units
     return "fraction" if arguments.normalised else "pixels"
-
-
-def _check_size(said: Size, actual: Size, units: str | None) -> None:
-    """Refuse boxes that were made for an image of another size; relative ones only if it is turned.
-
-    Raises:
-        InputError: names both sizes, and the cure.
-    """
-    is_turned = said == actual[::-1]
-    if said == actual or (units not in (None, "pixels") and not is_turned):
-        return
-    cure = "scale the boxes, or use the images that they were made for"
-    if is_turned:
-        cure = (
-            "was it shown turned by its EXIF rotation, which is ignored here? Then save it rotated"
-        )
-    raise InputError(
-        f"the file of boxes says that it is {said[0]} x {said[1]} pixels, it is {actual[0]} x "
-        f"{actual[1]}; {cure}"
-    )
 
 
 def _as_fractions(boxes: Sequence[Sequence[float]], units: str) -> list[list[float]]:

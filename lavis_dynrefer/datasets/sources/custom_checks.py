@@ -26,8 +26,6 @@ MAX_OUTSIDE = 0.5  # fraction of boxes outside that is always an error
 NEARLY_ALL = 0.95
 MAX_REPEATED = 0.05  # fraction of annotations that may repeat an id
 
-ImageSize = tuple[int, int]
-
 
 class UserFile(RawFile):
     """A file written by the user; errors refer to the guide instead of a site."""
@@ -171,33 +169,27 @@ def _doubt(boxes: BoxFit, source: RawFile, unit: str) -> str:
 
 
 class SizeCheck:
-    """Compares image sizes in the json with those of some image files."""
+    """Counts the images whose size is not the one that the file gives."""
 
     def __init__(self) -> None:
         self.total = self.wrong = 0
         self.example = ""
 
-    def add(self, image_id: int, annotated: ImageSize, actual: ImageSize) -> None:
-        """Compare one image; sizes are (width, height) in pixels."""
+    def add(self, image_id: int, problem: str | None) -> None:
+        """Count one image with a size in the file; see `size_problem`."""
         self.total += 1
-        if annotated == actual:
-            return
-        self.wrong += 1
-        rotated = annotated == actual[::-1]
-        self.example = self.example or (
-            f"image {image_id} has {actual[0]} x {actual[1]} pixels, the json says "
-            f"{annotated[0]} x {annotated[1]}"
-            + (" (rotated by an EXIF tag? save it rotated)" if rotated else "")
-        )
+        if problem is not None:
+            self.wrong += 1
+            self.example = self.example or f"image {image_id}: {problem}"
 
     def finish(self, source: RawFile) -> None:
-        """Refuse a file if most sizes differ; a few differences are only logged.
+        """Refuse a file if most sizes differ; the regions of a few images are left out.
 
         Raises:
             DatasetError: most sizes differ.
         """
-        found = f"{source.name}: {self.wrong} of {self.total} images checked have another size "
-        found += f"than the json says: {self.example}; boxes count in pixels of the files"
+        found = f"{source.name}: {self.wrong} of {self.total} images have another size than the "
+        found += f"file gives, for example {self.example}"
         if 2 * self.wrong > self.total:
             raise source.error(found)
         if self.wrong:

@@ -13,7 +13,6 @@ from lavis_dynrefer.datasets.sources.box_fit import BoxFit, in_pixels
 from lavis_dynrefer.datasets.sources.coco_layout import ImageRows
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
-    ImageSize,
     SizeCheck,
     UserFile,
     check_boxes,
@@ -32,12 +31,14 @@ from lavis_dynrefer.datasets.sources.region_collector import (
     in_memory,
 )
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.reading.box_units import size_problem
 from lavis_dynrefer.formats.reading.coco_rows import (
     box_of_annotation,
     brief,
     entry_name,
     entry_size,
 )
+from lavis_dynrefer.formats.reading.records import Size
 from lavis_dynrefer.formats.reading.strict_values import ROW_ERRORS, Row, shown, whole_number
 from lavis_dynrefer.images.boxes import xywh_to_xyxy
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS
@@ -46,7 +47,6 @@ from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 logger = logging.getLogger(__name__)
 
 IMAGES = UserFile("images.storage", "images", GUIDE)
-SIZES_CHECKED = 50  # images whose size is compared with the json
 
 
 def read_custom(
@@ -205,20 +205,21 @@ class _CustomImages(ImageRows):
                 detail = f"no file {Path(self.folder.root, name)}{self.folder.near(name)}"
             raise _ImageProblem("missing_image", f"image {image_id}: {detail}")
         annotated = _annotated_size(row)
-        if annotated and self.sizes.total >= SIZES_CHECKED:
-            return ImageRecord(image_id, path, *annotated)
         try:
             actual = self.turns.measure(image_id, path)
         except IMAGE_ERRORS as error:
             if annotated:  # found again when the image is needed, and `on_error` decides
                 return ImageRecord(image_id, path, *annotated)
             raise _ImageProblem("unreadable_image", f"image {image_id}: {error}") from error
+        problem = size_problem(annotated, actual, self.units) if annotated else None
         if annotated:
-            self.sizes.add(image_id, annotated, actual)
-        return ImageRecord(image_id, path, *(annotated or actual))
+            self.sizes.add(image_id, problem)
+        if problem:
+            raise _ImageProblem("other_size", f"image {image_id}: {problem}")
+        return ImageRecord(image_id, path, *actual)
 
 
-def _annotated_size(row: Row) -> ImageSize | None:
+def _annotated_size(row: Row) -> Size | None:
     """Width and height in pixels, if the json gives both.
 
     Raises:

@@ -1,4 +1,4 @@
-"""In what boxes are counted: pixels, or parts of their image."""
+"""In what boxes are counted: pixels of an image of some size, or parts of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lavis_dynrefer.errors import choice_problem
+from lavis_dynrefer.formats.reading.records import Size
 
 UNITS = ("pixels", "fraction", "percent", "thousandths")
 FULL_SIDE = {"fraction": 1.0, "percent": 100.0, "thousandths": 1000.0}  # of an image, in that unit
@@ -75,3 +76,25 @@ class UnitEvidence:
 def unit_problem(place: str, unit: str) -> str | None:
     """Message about an unknown unit; None if it is known."""
     return choice_problem(place, unit, UNITS)
+
+
+def size_problem(said: Size, actual: Size, units: str | None) -> str | None:
+    """Why the boxes of a file do not fit an image; None if they do.
+
+    Args:
+        said: width and height of the image, as the file gives them.
+        actual: those of the image, in stored pixels.
+        units: of the boxes; parts of an image fit it at any size, unless it is turned.
+    """
+    is_turned = said == actual[::-1]
+    if said == actual or (units in FULL_SIDE and not is_turned):
+        return None
+    cure = "scale the boxes, or use the images that they were made for"
+    if is_turned:
+        cure = (
+            "was it shown turned by its EXIF rotation, which is ignored here? Then save it rotated"
+        )
+    return (
+        f"the file says that it is {said[0]} x {said[1]} pixels, it is {actual[0]} x {actual[1]}; "
+        f"{cure}"
+    )
