@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Union
@@ -59,10 +60,18 @@ def write_checkpoint(path: PathLike, content: Mapping[str, Any]) -> None:
     Raises:
         CheckpointWriteError: a full disk, a folder that may not be written, and the like.
     """
-    target = Path(path)
+    _replace(Path(path), lambda partial: _write(partial, content))
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy a checkpoint; as `write_checkpoint`."""
+    _replace(target, lambda partial: shutil.copyfile(source, partial))
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
     partial = target.with_name(target.name + ".tmp")  # in the same folder renaming is atomic
     try:
-        _write(partial, content)
+        write(partial)
         replace_file(partial, target)
         _sync_folder(target.parent)
     except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -395,5 +394,6 @@ class DynReferRunner(RunnerBase):
         if best is None:
             return
         self.best_metric, self.best_epoch = best
-        if path.parent != self.output_dir and is_main_process():
-            shutil.copyfile(path, self.output_dir / checkpoints.BEST)
+        if path.parent != self.output_dir:
+            target = self.output_dir / checkpoints.BEST
+            on_main_process(lambda: checkpoints.copy_checkpoint(path, target))
