@@ -111,7 +111,8 @@ def _join_group(run: DictConfig) -> None:
     """
     variables = os.environ
     on_cuda = run.device.startswith("cuda")
-    run.dist_backend = "nccl" if on_cuda else "gloo"
+    # torch for Windows has no NCCL; gloo takes the way through main memory.
+    run.dist_backend = "nccl" if on_cuda and dist.is_nccl_available() else "gloo"
     try:
         run.gpu = int(variables.get("LOCAL_RANK", 0))
         if on_cuda:

@@ -53,6 +53,6 @@ def test_stock_runner_trains_to_a_report(gpu, options, monkeypatch, tmp_path):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
 
-    run = launch(QUICKSTART, [*options, f"run.dist_url=file://{tmp_path.as_posix()}/meet"])
+    run = launch(QUICKSTART, [*options, f"run.dist_url={(tmp_path / 'meet').as_uri()}"])
 
     assert reported(run)["acc"] > 50

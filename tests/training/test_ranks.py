@@ -117,7 +117,7 @@ def one_process(rank, world, folder, config, batch):
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{folder}/rendezvous",
+        init_method=Path(folder, "rendezvous").as_uri(),
         rank=rank,
         world_size=world,
         timeout=timedelta(minutes=2),
@@ -129,7 +129,7 @@ def one_process(rank, world, folder, config, batch):
     outcome["rows"] = [gathered(rank, counts) for counts in ([2, 1, 3, 2], [0, 2, 0, 1])]
     outcome["items"] = gather_on_main_process({"rank": rank})
     outcome["shared"] = [on_main_process(lambda: rank), on_main_process(lambda: rank, share=False)]
-    with pytest.raises(Exception, match="no space left|rank 0 has failed") as error:
+    with pytest.raises(Exception, match=r"no space left|rank 0 has failed") as error:
         on_main_process(fails)
     outcome["error"] = error.type
     outcome["says"] = [is_first_to_say(text) for text in ("of all", f"of rank {rank}")]
@@ -143,7 +143,7 @@ def one_process(rank, world, folder, config, batch):
 def ranks(request, tmp_path_factory, smallest_config, region_batch):
     """What each process found."""
     folder, world = tmp_path_factory.mktemp("ranks"), request.param
-    arguments = (world, folder.as_posix(), smallest_config, region_batch)
+    arguments = (world, str(folder), smallest_config, region_batch)
     multiprocessing.spawn(one_process, args=arguments, nprocs=world)
     return [
         torch.load(Path(folder, f"rank{rank}.pth"), weights_only=False) for rank in range(world)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import lavis  # noqa: F401  first, for threads
 from lavis.common.dist_utils import get_rank
 from torch import nn
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import lavis  # noqa: F401  first, for threads
 import torch
 import torch.distributed as dist
 from lavis.common.dist_utils import is_dist_avail_and_initialized
