@@ -29,6 +29,7 @@ class RealGpu:
 
     device = torch.device("cuda", 0)
     many = 384  # regions of the embedded model that fill a noticeable part of the memory
+    workers = 1
 
     @contextmanager
     def counted(self):

@@ -13,6 +13,7 @@ class ImitatedGpu:
 
     device = CUDA
     many = 12
+    workers = 0
 
     def __init__(self, machine):
         self.machine = machine

@@ -125,8 +125,7 @@ class ImitatedCuda(TorchDispatchMode):
 
     def __enter__(self):
         ImitatedCuda.current = self
-        if self.core == CUDA:
-            torch._C._ensureCUDADeviceGuardSet()
+        torch._C._ensureCUDADeviceGuardSet()  # for good; without a GPU it changes nothing else
         _device_constructors()  # torch remembers them: not with ours among them
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) then copies visibly
         self._patch = pytest.MonkeyPatch()

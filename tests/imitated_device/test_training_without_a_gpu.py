@@ -1,0 +1,16 @@
+"""The checks of training of tests/gpu, on a device that is not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gpu.test_gpu_training import (  # noqa: F401
+    test_a_resumed_run_goes_on_with_its_gradient_scaler,
+    test_every_trained_weight_gets_a_finite_gradient,
+    test_gradients_are_those_of_the_cpu,
+    test_loaders_bring_the_same_batches,
+    test_waits_of_a_training_step,
+)
+
+# Two whole runs of the embedded model: 7 s of a core.
+pytest.mark.slow(test_a_resumed_run_goes_on_with_its_gradient_scaler)
