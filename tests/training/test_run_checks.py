@@ -94,10 +94,6 @@ def test_output_in_a_read_only_folder_is_refused(tmp_path, monkeypatch):
         (["run.device=cpu"], "runner_base needs a GPU, run.device is cpu; set run.runner"),
         (["run.device=cuda"], "runner_base trains under torchrun only; start with it, or"),
         (
-            ["run.device=cuda", "run.evaluate=true", "run.resume_ckpt_path=auto"],
-            "runner_base does not know auto; name a file",
-        ),
-        (
             ["run.device=cuda", "run.evaluate=true", "run.load_ckpt_path=[setup.py,setup.py]"],
             "runner_base takes one file",
         ),
@@ -108,6 +104,30 @@ def test_lavis_runners_say_what_they_cannot_do(options, complaint, two_gpus):
     (found,) = stops("run.runner=runner_base", *options)
 
     assert complaint in found
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("run.resume_ckpt_path=auto", "runner_base cannot continue a run, because its checkpoints"),
+        ("run.valid_splits=[test]", "by a split called val alone"),
+    ],
+)
+def test_lavis_runner_is_refused_what_it_would_fail_at(two_gpus, monkeypatch, option, complaint):
+    monkeypatch.setenv("RANK", "0")
+
+    (found,) = stops("run.runner=runner_base", "run.device=cuda", option)
+
+    assert complaint in found
+    assert stops("run.runner=runner_base", "run.device=cuda", option, "run.evaluate=true") == []
+
+
+def test_lavis_runner_is_refused_where_auto_finds_no_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    (found,) = stops("run.runner=runner_base", "run.device=auto")
+
+    assert "runner_base needs a GPU" in found
 
 
 def test_a_lavis_runner_passes_under_torchrun_on_gpus(two_gpus, monkeypatch):

@@ -157,14 +157,30 @@ def _check_stock_runner(run: RunSettings) -> Findings:
         yield Finding(f"run.runner: {name} counts in iterations, task dynrefer in epochs; {cure}")
     if name != "runner_base":
         return
-    if run.device == "cpu":
+    if _is_cpu(run.device):
         yield missing(f"run.runner: {name} needs a GPU, run.device is cpu; {cure}")
     elif not run.evaluate and "RANK" not in os.environ:
         yield missing(f"run.runner: {name} trains under torchrun only; start with it, or {cure}")
     if len(run.load_ckpt_path or ()) > 1:
         yield Finding(f"run.load_ckpt_path: {name} takes one file, not a list; {cure}")
-    if run.resume_ckpt_path == "auto":
-        yield Finding(f"run.resume_ckpt_path: {name} does not know auto; name a file, or {cure}")
+    if run.resume_ckpt_path and not run.evaluate:
+        yield Finding(
+            f"run.resume_ckpt_path: {name} cannot continue a run, because its checkpoints lack the "
+            f"frozen weights that it then asks for; {cure}"
+        )
+    if run.valid_splits and "val" not in run.valid_splits and not run.evaluate:
+        yield Finding(
+            f"run.valid_splits: {name} chooses the best weights by a split called val alone, and "
+            f"fails without them at the end; name it, or {cure}"
+        )
+
+
+def _is_cpu(device: Any) -> bool:
+    if device != "auto":
+        return bool(device == "cpu")
+    from lavis_dynrefer.models.precision import choose_device
+
+    return choose_device("auto").type != "cuda"
 
 
 def _uses(run: Section, evaluators: Mapping[str, str | None]) -> Uses:
