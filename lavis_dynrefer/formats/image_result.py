@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple, Union
 
 from lavis_dynrefer.errors import InputError
@@ -59,9 +60,9 @@ class ImageResult:
         if len(self.ids) != len(self.regions):
             raise InputError(f"expected {len(self.regions)} ids, got {len(self.ids)}")
         for name in ("categories", "masks"):
-            count = len(getattr(self, name))
-            if count not in (0, len(self.regions)):
-                raise InputError(f"expected {len(self.regions)} {name} or none, got {count}")
+            number = len(getattr(self, name))
+            if number not in (0, len(self.regions)):
+                raise InputError(f"expected {len(self.regions)} {name} or none, got {number}")
 
 
 def category_labels(region: RegionPrediction) -> list[str]:
@@ -105,12 +106,15 @@ def relative_box(result: ImageResult, region: RegionPrediction) -> Box:
 
 
 def distinct_ids(ids: Sequence[RegionId | None], *, first: int = 1) -> list[int]:
-    """The ids if they are distinct whole numbers from `first`, else 1, 2, ...
+    """The whole numbers from `first`, and in place of others numbers above them.
 
-    >>> distinct_ids([7, 3]), distinct_ids([7, 7]), distinct_ids(["a", None])
-    ([7, 3], [1, 2], [1, 2])
+    Numbers that repeat cannot be kept; then all are 1, 2, ...
+
+    >>> distinct_ids([7, None, 3]), distinct_ids([7, 7]), distinct_ids(["a", 0])
+    ([7, 8, 3], [1, 2], [1, 2])
     """
-    whole = [number for number in ids if type(number) is int and number >= first]
-    if len(whole) == len(ids) == len(set(whole)):
-        return whole
-    return list(range(1, len(ids) + 1))
+    kept = [number for number in ids if type(number) is int and number >= first]
+    if len(set(kept)) < len(kept):
+        return list(range(1, len(ids) + 1))
+    new = count(max(kept, default=0) + 1)
+    return [number if type(number) is int and number >= first else next(new) for number in ids]

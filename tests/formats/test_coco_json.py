@@ -39,13 +39,15 @@ def test_an_annotation_has_cocos_keys(results, coco_of):
 def test_ids_of_the_users_own_dataset_are_kept(results, coco_of):
     document = coco_of(results)
     assert [row["id"] for row in document["annotations"]] == [7, 3, 9]
-    assert [row["id"] for row in document["images"]] == [1, 2, 3]  # only one has its own
+    assert [row["id"] for row in document["images"]] == [13, 14, 12]  # only one has its own
 
 
-@pytest.mark.parametrize("ids", [(5, 5), (0, 1), ("a", "b")])
-def test_ids_that_coco_cannot_have_are_replaced(regions, coco_of, ids):
+@pytest.mark.parametrize(
+    ("ids", "written"), [((5, 5), [1, 2]), ((0, 1), [2, 1]), (("a", "b"), [1, 2])]
+)
+def test_ids_that_coco_cannot_have_are_replaced(regions, coco_of, ids, written):
     document = coco_of([ImageResult("a.jpg", "/a.jpg", 99, 99, regions, ids)])
-    assert [row["id"] for row in document["annotations"]] == [1, 2]
+    assert [row["id"] for row in document["annotations"]] == written
     assert [row["region_id"] for row in document["annotations"]] == list(ids)
 
 
@@ -59,10 +61,10 @@ def test_without_categories_there_is_one(coco_of):
 def test_pycocotools_reads_the_file(results, tmp_path):
     (path,) = write_results(results, tmp_path, ["coco"])
     coco = COCO(str(path))
-    assert coco.getImgIds() == [1, 2, 3]
-    assert coco.getAnnIds(imgIds=[1]) == [7, 3]
+    assert coco.getImgIds() == [13, 14, 12]
+    assert coco.getAnnIds(imgIds=[13]) == [7, 3]
     assert coco.loadAnns(9)[0]["caption"] == "a tree"
-    assert coco.loadImgs(2)[0]["file_name"] == "empty.png"
+    assert coco.loadImgs(14)[0]["file_name"] == "empty.png"
 
 
 def test_pycocotools_evaluates_the_annotations_as_results(results, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from lavis_dynrefer.cli.predict.output_folder import is_output_folder
@@ -31,9 +32,14 @@ _NEEDS_HEIC = "HEIC images (to read them: pip install 'lavis_dynrefer[heic]')"
 _UNREAD = "images of other kinds (convert them to PNG or TIFF)"
 
 
+@cache
+def _image_suffixes() -> frozenset[str]:
+    return readable_suffixes() | _HEIC | _OTHER
+
+
 def has_image_suffix(path: Path) -> bool:
     """Whether a file calls itself an image, readable or not."""
-    return path.suffix.lower() in readable_suffixes() | _HEIC | _OTHER
+    return path.suffix.lower() in _image_suffixes()
 
 
 class FolderWalk:
