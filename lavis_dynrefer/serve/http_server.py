@@ -51,8 +51,15 @@ class HttpServer:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to serve."""
-        self._bound.listen()  # from here on clients are kept waiting instead of refused
+        """Begin to serve.
+
+        Raises:
+            InputError: another server, started at the same time, listens on the port.
+        """
+        try:
+            self._bound.listen()  # from here on clients are kept waiting instead of refused
+        except OSError as error:
+            raise _cannot_listen(*self._bound.getsockname()[:2], error) from error
         self._thread.start()
 
     def stop(self) -> None:
@@ -135,10 +142,14 @@ def bind(host: str, port: int) -> socket.socket:
             bound.close()
             raise
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that is too long
-        raise InputError(
-            f"cannot listen on {host} port {port}: {error}; choose another --host or --port"
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return bound
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> InputError:
+    return InputError(
+        f"cannot listen on {host} port {port}: {error}; choose another --host or --port"
+    )
 
 
 def warn_if_open(bound: socket.socket) -> None:

@@ -137,6 +137,26 @@ def test_taken_port_is_named(capsys):
     assert "choose another --host or --port" in error
 
 
+def test_port_taken_while_the_model_was_loaded_is_named():
+    """Until one of them listens, Linux lets several programs have the port."""
+    pytest.importorskip("fastapi", reason="needs the extra `serve`")
+    from fastapi import FastAPI
+
+    from lavis_dynrefer.errors import InputError
+    from lavis_dynrefer.serve.http_server import HttpServer, bind
+
+    def listen_twice():
+        with (
+            bind("127.0.0.1", 0) as first,
+            bind("127.0.0.1", first.getsockname()[1]) as second,  # fails on other systems
+        ):
+            first.listen()
+            HttpServer(FastAPI(), second).start()
+
+    with pytest.raises(InputError, match=r"cannot listen on 127\.0\.0\.1 port \d+"):
+        listen_twice()
+
+
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_server_listens_on_ipv6(host):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
