@@ -9,6 +9,7 @@ the losses; `answering` turns queries into answers.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -107,6 +108,7 @@ class DynRefer(BaseModel):
         self.caption_config = caption_config
         self.embed_texts = TextBank(text_encoder)
         self.filled: set[str] = set()  # tensors that came from files of pretrained parts
+        self._fitting = sys.maxsize  # regions at once that fit into the memory, as far as is known
         set_trainable(self, trainable)
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -185,7 +187,8 @@ class DynRefer(BaseModel):
                 (B, V), image_boxes (B, 4) and, where tasks use different views, routes: task ->
                 (B, n) indices into V.
             questions: what to answer; or name the fields of `Questions` as keyword arguments.
-            chunk: regions encoded at once; where the memory does not suffice, half as many.
+            chunk: regions encoded at once; where the memory does not suffice, half as many, then
+                and in later calls.
             dtype: number formats, see `models.precision.NumberFormats`; "auto" leaves them to an
                 autocast that the caller has entered, or else chooses by the device.
 
@@ -203,7 +206,11 @@ class DynRefer(BaseModel):
         if training:
             self.eval()  # dropout would make answers random
         try:
-            return answerer.answer_in_parts(samples, questions, chunk)[0]
+            size = min(chunk, self._fitting)
+            answers, fitting = answerer.answer_in_parts(samples, questions, size)
+            if fitting < size:
+                self._fitting = fitting
+            return answers
         finally:
             if training:
                 self.train()

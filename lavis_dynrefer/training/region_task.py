@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import nn
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.precision import formats_on
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.training.answers.answer_files import (
@@ -40,6 +42,8 @@ from lavis_dynrefer.training.loop.epoch_loop import EpochWatch, Progress, train_
 from lavis_dynrefer.training.process_group import gather_on_main_process, on_main_process
 from lavis_dynrefer.training.run_settings import TASKS_OF, TaskSettings, read_settings
 from lavis_dynrefer.training.run_splits import TRAIN
+
+logger = logging.getLogger(__name__)
 
 
 @registry.register_task("dynrefer")
@@ -149,6 +153,7 @@ class DynReferTask(BaseTask):
         """Answer every batch of this process, which may have none."""
         rows: list[dict[str, Any]] = []
         questions = self._questions(model)
+        logger.info("Answers in %s", formats_on(self.settings.dtype, model.device))
         meters = MetricLogger(delimiter="  ")
         # LAVIS's log divides by the number of batches.
         batches = meters.log_every(data_loader, 10, "Evaluation") if len(data_loader) else ()

@@ -223,6 +223,9 @@ def test_laviss_predict_halves_its_chunk(smallest_model, region_batch):
     found = smallest_model.predict(region_batch, chunk=5)
 
     assert limit.tried == [5, 3, 2, 2, 1]
+    smallest_model.predict(region_batch, chunk=1)
+    smallest_model.predict(region_batch)
+    assert limit.tried[5:] == [1] * 5 + [2, 2, 1]  # what fits is remembered
     assert [one.caption for one in found] == [one.caption for one in expected]
 
 

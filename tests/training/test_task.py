@@ -163,6 +163,23 @@ def test_a_process_without_samples_answers_nothing(graded, smallest_model):
     assert graded.evaluation(smallest_model, data_loader=[], cuda_enabled=False) == []
 
 
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_answers_follow_the_dtype_of_the_run_and_not_its_amp(
+    graded, smallest_model, region_batch, caplog, dtype
+):
+    graded.settings = TaskSettings(dtype=dtype, amp=True, amp_dtype="bf16")
+    batch = {**region_batch, "region_ids": [1, 2, 3, 1, 2]}
+    asked = {"tasks": ["categories"], "categories": ["dog", "cat"]}
+
+    with caplog.at_level("INFO", logger="lavis_dynrefer.training.region_task"):
+        rows = graded.evaluation(smallest_model, data_loader=[batch], cuda_enabled=False)
+
+    found, plain = [row["prediction"] for row in rows], smallest_model.predict(batch, **asked)
+    assert found == smallest_model.predict(batch, dtype=dtype, **asked)
+    assert (found == plain) == (dtype == "auto")
+    assert f"Answers in {'float32' if dtype == 'auto' else dtype}" in caplog.messages
+
+
 def test_a_run_changes_only_the_beam_search_settings_it_names(graded, smallest_model):
     graded.settings = TaskSettings(generation={"num_beams": 5})
     own = smallest_model.caption_config.generation
