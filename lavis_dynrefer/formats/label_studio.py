@@ -20,6 +20,7 @@ from lavis_dynrefer.formats.annotation_tools.layout import (
     Layout,
     LayoutBuilder,
     extent,
+    read_points,
 )
 from lavis_dynrefer.formats.image_result import (
     NO_CATEGORY,
@@ -230,11 +231,11 @@ def _take(part: Row, value: Row, kept: dict[str, Any]) -> None:
     if "is_region" in kept:
         raise InputError("a second shape of the same id")
     kept["is_region"] = True
-    rotation = value.get("rotation") or 0
-    if finite_number(rotation):
-        raise InputError(f"a box that is rotated by {rotation} degrees")
+    for what, turn in (("a box", value.get("rotation")), ("an image", part.get("image_rotation"))):
+        if finite_number(turn or 0):
+            raise InputError(f"{what} that is rotated by {turn} degrees")
     if "points" in value:
-        kept["corners"] = extent(value["points"])
+        kept["corners"] = extent(read_points(value["points"]))
     elif {"x", "y", "width", "height"} <= set(value):
         x, y, width, height = (finite_number(value[key]) for key in ("x", "y", "width", "height"))
         kept["corners"] = x, y, x + width, y + height

@@ -14,10 +14,11 @@ from lavis_dynrefer.structures import RegionPrediction
 LABELME = {
     "version": "5.0.1",
     "shapes": [
-        {"label": "mug", "description": "a red mug", "points": [[160, 270], [60, 90]]},
+        {"label": "mug", "description": "a red mug", "points": [["160", 270], [60, 90]]},
         {"label": "mug", "points": [[60, 90], [160, 90], [110, 270]], "shape_type": "polygon"},
         {"label": "mug", "points": [[110, 180], [110, 230]], "shape_type": "circle"},
         {"label": "mug", "points": [[110, 180]], "shape_type": "point"},
+        {"label": "mug", "points": [[110, 180]], "shape_type": "circle"},
     ],
     "imagePath": "..\\images\\a.jpg",
     "imageHeight": 360,

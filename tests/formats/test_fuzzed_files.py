@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
@@ -12,10 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lavis_dynrefer.cli.predict.predict_regions import RegionFinder
+from lavis_dynrefer.cli.predict.predict_regions import region_finder
 from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.errors import DynReferError
-from lavis_dynrefer.formats import read_box_file
 
 SIZE = (480, 360)
 BOXES = [[60, 90, 100, 180], [250.5, 100, 150, 150]]
@@ -152,18 +152,22 @@ def folder(tmp_path_factory):
 def read(path, folder):
     """Read a file through both doors; returns how many boxes and regions it gave."""
     found = []
-    file = region_set = None
-    with suppress(DynReferError):
-        file = read_box_file(path)
-        count = 2 if "" not in file.images else 1
-        file.match({f"{n}.png": str(folder / f"{n}.png") for n in range(1, count + 1)})
-    if file is not None:
-        finder = RegionFinder(file.images, file.format, file.units)
-        for name in file.images:
+    given = argparse.Namespace(
+        boxes=path, images_json=None, box_format=None, box_units=None, normalised=None
+    )
+    images = {f"{number}.png": folder / f"{number}.png" for number in (1, 2)}
+    for asked in (images, dict([*images.items()][:1])):  # lists without names are of one image
+        finder = region_set = None
+        with suppress(DynReferError):
+            finder, with_boxes, _ = region_finder(given, asked)
+        if finder is None:
+            continue
+        for name in with_boxes:
             with suppress(DynReferError):
                 boxes = finder.given(name, SIZE)
                 assert boxes.isfinite().all()
                 found.append(len(boxes))
+        break
     with suppress(DynReferError):
         region_set = read_custom(path, folder, name="fuzzed", split="val")
     for region in region_set.regions if region_set else ():

@@ -98,7 +98,12 @@ def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X,Y",
         help="in pixels, on an object whose box SAM finds; may be repeated; needs --sam",
     )
-    source.add_argument("--boxes", type=Path, metavar="FILE", help="json, jsonl, COCO json or csv")
+    source.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="json, jsonl or csv, COCO json, or a file or folder of an annotation tool",
+    )
     source.add_argument("--whole-image", action="store_true", help="one region: the whole image")
     source.add_argument("--proposals", choices=("rpn",), help="regions proposed by a detector")
     options = parser.add_argument_group("options of regions")

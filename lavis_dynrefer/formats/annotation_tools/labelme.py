@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats.annotation_tools.layout import UNREADABLE, LayoutBuilder, extent
+from lavis_dynrefer.formats.annotation_tools.layout import (
+    UNREADABLE,
+    LayoutBuilder,
+    extent,
+    read_points,
+)
 from lavis_dynrefer.formats.reading.records import size_of
 from lavis_dynrefer.formats.reading.strict_values import shown, text_of
+from lavis_dynrefer.structures import Box
 
 TOOL = "labelme"
 _NO_AREA = ("point", "points", "line", "linestrip")
@@ -64,13 +70,13 @@ def add_labelme(document: Mapping[str, Any], name: str, where: str, layout: Layo
             layout.faults.add(UNREADABLE, f"{where}: shapes[{number}]: {error}")
 
 
-def _corners(shape: Mapping[str, Any]) -> Any:
-    kind, points = shape.get("shape_type"), shape.get("points", [])
+def _corners(shape: Mapping[str, Any]) -> Box:
+    kind = shape.get("shape_type")
     if kind in _NO_AREA:
         raise InputError(f"a {kind} has no box")
-    x1, y1, x2, y2 = extent(points)
+    points = read_points(shape.get("points"))
     if kind == "circle":  # its centre and a point on it
-        (x, y), (x_on, y_on) = points[0][:2], points[1][:2]
+        (x, y), (x_on, y_on), *_ = points
         radius = math.hypot(x_on - x, y_on - y)
         return x - radius, y - radius, x + radius, y + radius
-    return x1, y1, x2, y2
+    return extent(points)

@@ -11,8 +11,14 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_names import ANY_SUFFIX, fold, name_parts, without_suffix
 from lavis_dynrefer.formats.reading.faults import Faults
 from lavis_dynrefer.formats.reading.records import Size
-from lavis_dynrefer.formats.reading.strict_values import four_numbers, shown, text_of
+from lavis_dynrefer.formats.reading.strict_values import (
+    finite_number,
+    four_numbers,
+    shown,
+    text_of,
+)
 from lavis_dynrefer.images.boxes import xyxy_to_xywh
+from lavis_dynrefer.structures import Box
 
 UNREADABLE = "regions that cannot be read"
 
@@ -116,18 +122,25 @@ class LayoutBuilder:
         return Layout(self.tool, document, self.units, self.faults)
 
 
-def extent(points: Any) -> tuple[float, float, float, float]:
-    """The box around points [[x, y], ...].
+def read_points(values: Any) -> list[tuple[float, float]]:
+    """Points [[x, y], ...].
 
     Raises:
-        InputError: not at least two points.
+        InputError: not at least two points of finite numbers.
     """
     try:
-        xs, ys = zip(*((point[0], point[1]) for point in points))
-        corners = [min(xs), min(ys), max(xs), max(ys)]
+        points = [(finite_number(point[0]), finite_number(point[1])) for point in values]
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"expected points of x and y, got {shown(points)}") from error
-    return four_numbers(corners, "points of x and y")
+        raise InputError(f"expected points of x and y, got {shown(values)}") from error
+    if len(points) < 2:
+        raise InputError(f"expected at least two points, got {shown(values)}")
+    return points
+
+
+def extent(points: Sequence[tuple[float, float]]) -> Box:
+    """The box around points, as two corners."""
+    xs, ys = zip(*points)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def distinct_names(named: Sequence[tuple[str, str]], stems: Sequence[str]) -> list[str]:

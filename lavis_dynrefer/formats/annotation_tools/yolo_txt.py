@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.annotation_tools.layout import UNREADABLE, LayoutBuilder
 from lavis_dynrefer.formats.reading.strict_values import finite_number, shown, whole_number
 from lavis_dynrefer.formats.reading.text_file import read_text
+
+logger = logging.getLogger(__name__)
 
 TOOL = "YOLO"
 _LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt")
@@ -45,11 +48,14 @@ class Classes:
             for path in paths:
                 if path.suffix.lower() in _YAML_SUFFIXES and not self.names:
                     self._read_yaml(path)
+                    source = path
             for path in filter(is_list_of_classes, paths):
                 if not self.names:
                     lines = read_text(path, "a list of classes").splitlines()
                     self.names = dict(enumerate(line.strip() for line in lines))
+                    source = path
             if self.names:
+                logger.info("names of %d classes: %s", len(self.names), source)
                 return
 
     def __getitem__(self, number: int) -> str:
