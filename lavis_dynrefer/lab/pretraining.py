@@ -165,7 +165,7 @@ class RegionPretraining(BaseModel):
 
     def _sample_prompts(self) -> list[str]:
         """A random prompt for each label."""
-        # Seeded by torch's generator, so that one seed determines a training run.
+        # Seeded by torch's generator, so that on a CPU one seed determines a training run.
         rng = random.Random(int(torch.randint(2**31, ())))
         return [rng.choice(prompts) for prompts in self.prompts]
 

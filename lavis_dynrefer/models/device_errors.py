@@ -97,8 +97,8 @@ def in_parts(
         if tried == 1:
             raise TooLittleMemoryError(
                 f"out of memory with a single region ({describe(start)}): free memory on the "
-                "device, or use another device, another number format (dtype), fewer views, or "
-                f"fewer or shorter beams ({shorten(reason, 300, printable=True)})"
+                "device, or use another device, another number format (dtype), or fewer views, "
+                f"words or beams ({shorten(reason, 300, printable=True)})"
             )
         size = (tried + 1) // 2
         logger.warning(
