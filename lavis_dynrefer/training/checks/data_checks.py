@@ -24,6 +24,7 @@ from lavis_dynrefer.training.checks.findings import (
     missing,
     warning,
 )
+from lavis_dynrefer.training.checks.grader_checks import check_graders
 from lavis_dynrefer.training.checks.model_checks import read_model
 from lavis_dynrefer.training.checks.text_checks import (
     Counters,
@@ -183,7 +184,9 @@ def _max_words(section: Section) -> Any:
 
 
 def check_grading(splits: Iterable[UsedSplit]) -> Findings:
-    """Whether the evaluators can grade the splits: found now, not after the evaluation."""
+    """Whether the evaluators can grade the splits here: found now, not after the evaluation."""
+    splits = list(splits)
+    yield from check_graders(split.evaluator for split in splits)
     for split in splits:
         problem = split.evaluator and grading_problem(split.region_set, split.evaluator)
         if problem:

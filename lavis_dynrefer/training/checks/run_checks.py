@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.config import MODELS
-from lavis_dynrefer.errors import InputError, MissingPackageError
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.expected import Expected
-from lavis_dynrefer.metrics.java_tools import find_java
 from lavis_dynrefer.training.checks.dataset_checks import (
     check_dataset,
     check_expected,
@@ -30,6 +28,7 @@ from lavis_dynrefer.training.checks.findings import (
     missing,
     read_checked,
 )
+from lavis_dynrefer.training.checks.grader_checks import check_graders
 from lavis_dynrefer.training.checks.model_checks import check_model
 from lavis_dynrefer.training.checks.processor_checks import (
     Uses,
@@ -88,7 +87,8 @@ def check_run(config: RunConfig) -> Findings:
         yield from check_processors(section, place, model, uses)
         yield from check_presence(section, place, uses)
     if known:
-        yield from _check_graders(run, evaluators)
+        graded = [splits.get(split) for splits in evaluators.values() for split in _evaluated(run)]
+        yield from check_graders(graded)
     if known and run["runner"] == OWN_RUNNER and len(ours) == len(datasets):
         yield from _check_splits(run, evaluators, config.expected)
     family = MODELS.get(model["arch"])
@@ -124,21 +124,6 @@ def _check_device(name: Any) -> Findings:
             choose_device(name)
         except InputError as error:
             yield missing(f"run.{error}")
-
-
-def _check_graders(run: Section, evaluators: Evaluators) -> Findings:
-    """What grading captions needs; found here, not after hours of generation."""
-    graded = {splits.get(split) for splits in evaluators.values() for split in _evaluated(run)}
-    if not any("caption" in TASKS_OF.get(str(name), ()) for name in graded):
-        return
-    if os.environ.get("RANK", "0") != "0":  # rank 0 grades
-        return
-    try:
-        find_java()
-    except MissingPackageError as error:
-        yield missing(str(error))
-    if find_spec("pycocoevalcap") is None:
-        yield missing("grading captions needs pycocoevalcap; pip install pycocoevalcap")
 
 
 def _check_output(output_dir: Path) -> Findings:
