@@ -37,14 +37,6 @@ def test_lists_arrays_and_tensors_are_equivalent(boxes):
     assert (found.dtype, found.requires_grad) == (torch.float32, False)
 
 
-@pytest.mark.gpu
-def test_boxes_on_a_gpu_come_back_on_the_cpu():
-    found = pixel_boxes(torch.tensor([BOX], device="cuda", requires_grad=True), SIZE)
-
-    assert found.device.type == "cpu"
-    assert found.tolist() == [BOX]
-
-
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), torch.zeros(0, 4)])
 def test_no_boxes_have_four_columns(boxes):
     assert pixel_boxes(boxes, SIZE).shape == (0, 4)

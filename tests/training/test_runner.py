@@ -264,12 +264,3 @@ def test_a_loss_that_is_nan_in_one_process_stops_both(reports):
     assert "the loss is nan at epoch 0" in texts[0]
     assert "the loss of another process is not finite at epoch 0" in texts[1]
     assert len(list((folder / "nan" / "job").glob("failed_step_rank*.pth"))) == 2
-
-
-# ---- one GPU
-
-
-@pytest.mark.gpu
-def test_one_gpu_trains_and_tests_without_a_process_group(tmp_path):
-    metrics = make_runner(tmp_path, device="cuda", amp=True, num_workers=1).train()
-    assert metrics["test"]["indices"] == list(range(7))
