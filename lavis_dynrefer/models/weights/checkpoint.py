@@ -15,9 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lavis  # noqa: F401  first, for threads
 import torch
-from lavis.common.dist_utils import is_main_process
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -103,9 +102,10 @@ def read_content(path: str | Path, *, keep_digest: bool = False) -> Any:
         found = "is a folder" if path.is_dir() else "does not exist"
         raise MissingFileError(f"there is no checkpoint {path}: it {found}")
     try:
-        if is_main_process() and keep_digest:
+        first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+        if first and keep_digest:
             logger.info("Reading %s (sha256 %s)", path, file_digest(path))
-        elif is_main_process():
+        elif first:
             _check_records(path)
         if path.suffix == ".safetensors":
             return load_file(path)
