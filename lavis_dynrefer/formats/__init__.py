@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lavis_dynrefer.errors import InputError, choice_problem
-from lavis_dynrefer.formats.box_file import read_box_file
-from lavis_dynrefer.formats.coco_json import write_coco
-from lavis_dynrefer.formats.csv_table import write_csv, write_excel_csv
-from lavis_dynrefer.formats.fiftyone import write_fiftyone
-from lavis_dynrefer.formats.image_result import ImageResult
-from lavis_dynrefer.formats.json_stream import replacing
-from lavis_dynrefer.formats.jsonl import ROWS, ResultLog, read_results, write_json, write_jsonl
-from lavis_dynrefer.formats.label_studio import write_label_studio
+from lavis_dynrefer.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from lavis_dynrefer.formats.box_file import read_box_file
+    from lavis_dynrefer.formats.image_result import ImageResult
+    from lavis_dynrefer.formats.jsonl import ROWS, ResultLog, read_results
 
 __all__ = [
     "FORMATS",
@@ -37,25 +36,38 @@ class Format(NamedTuple):
 
     Args:
         files: names of the files.
-        write: takes the results and one open text file per name; it may iterate over the results
-            several times.
+        writer: module of this package, and its function.
     """
 
     files: tuple[str, ...]
-    write: Callable[..., None]
+    writer: str
+
+    def write(self, results: Iterable[ImageResult], *files: Any) -> None:
+        """Write results, which may be iterated over several times, into one open file per name."""
+        module, _, function = self.writer.partition(".")
+        getattr(import_module(f"{__name__}.{module}"), function)(results, *files)
 
 
 FORMATS: Mapping[str, Format] = {
-    "jsonl": Format((ROWS,), write_jsonl),
-    "json": Format(("results.json",), write_json),
-    "coco": Format(("coco.json",), write_coco),
-    "csv": Format(("results.csv",), write_csv),
-    "excel-csv": Format(("results_excel.csv",), write_excel_csv),
+    "jsonl": Format(("results.jsonl",), "jsonl.write_jsonl"),
+    "json": Format(("results.json",), "jsonl.write_json"),
+    "coco": Format(("coco.json",), "coco_json.write_coco"),
+    "csv": Format(("results.csv",), "csv_table.write_csv"),
+    "excel-csv": Format(("results_excel.csv",), "csv_table.write_excel_csv"),
     "label-studio": Format(
-        ("label_studio/tasks.json", "label_studio/labels.xml"), write_label_studio
+        ("label_studio/tasks.json", "label_studio/labels.xml"), "label_studio.write_label_studio"
     ),
-    "fiftyone": Format(("fiftyone/labels.json", "fiftyone/data.json"), write_fiftyone),
+    "fiftyone": Format(("fiftyone/labels.json", "fiftyone/data.json"), "fiftyone.write_fiftyone"),
 }
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "box_file": ("read_box_file",),
+        "image_result": ("ImageResult",),
+        "jsonl": ("ROWS", "ResultLog", "read_results"),
+    },
+)
 
 
 def write_results(
@@ -74,6 +86,8 @@ def write_results(
     Raises:
         InputError: an unknown format.
     """
+    from lavis_dynrefer.formats.json_stream import replacing
+
     written = []
     for name in formats:
         if problem := choice_problem("format", name, FORMATS):

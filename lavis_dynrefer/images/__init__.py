@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lavis_dynrefer.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from lavis_dynrefer.images.box_input import BOX_FORMATS, as_boxes, check_format, pixel_boxes
@@ -23,17 +24,12 @@ __all__ = [
     "readable_suffixes",
 ]
 
-_MODULES = {  # imported on first use: boxes need torch, images do not
-    **dict.fromkeys(("BOX_FORMATS", "as_boxes", "check_format", "pixel_boxes"), "box_input"),
-    **dict.fromkeys(("MAX_PIXELS", "ImageInput", "open_image"), "opening"),
-    "boxes_of_masks": "masks",
-    "readable_suffixes": "decoding",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    globals()[name] = getattr(module, name)
-    return globals()[name]
+__getattr__ = lazy_names(  # boxes need torch, images do not
+    __name__,
+    {
+        "box_input": ("BOX_FORMATS", "as_boxes", "check_format", "pixel_boxes"),
+        "decoding": ("readable_suffixes",),
+        "masks": ("boxes_of_masks",),
+        "opening": ("MAX_PIXELS", "ImageInput", "open_image"),
+    },
+)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from lavis_dynrefer.metrics.report_table import plain_table, render_table
+from lavis_dynrefer.lazy_names import lazy_names
 from lavis_dynrefer.structures import MetricReport, RegionPrediction, RegionSet
+
+if TYPE_CHECKING:
+    from lavis_dynrefer.metrics.report_table import plain_table, render_table
 
 
 class Evaluator(Protocol):
@@ -64,3 +67,5 @@ class _Evaluators(Mapping[str, Evaluator]):
 EVALUATORS: Mapping[str, Evaluator] = _Evaluators()
 
 __all__ = ["EVALUATORS", "Evaluator", "plain_table", "render_table"]
+
+__getattr__ = lazy_names(__name__, {"report_table": ("plain_table", "render_table")})

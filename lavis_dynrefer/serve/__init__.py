@@ -6,11 +6,17 @@ Only `http_app`, `http_server` and what they import need the libraries of the ex
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 from lavis_dynrefer.errors import MissingPackageError
-from lavis_dynrefer.serve.service_limits import ServeSettings
+from lavis_dynrefer.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from lavis_dynrefer.serve.service_limits import ServeSettings
 
 __all__ = ["ServeSettings", "require_packages"]
+
+__getattr__ = lazy_names(__name__, {"service_limits": ("ServeSettings",)})
 
 # Extra, also the name of its command -> module -> package.
 _PACKAGES = {

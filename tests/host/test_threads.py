@@ -53,6 +53,8 @@ def test_small_modules_are_imported_together(attempt):
         ("training.runner", "predictor", "datasets.builders", ""),
         ("models.dynrefer", "training.launch", "explain", "lavis"),
         ("images", "metrics", "serve.service", "training.region_task"),
+        ("formats", "formats.coco_json", "vocab.pos", "vocab"),
+        ("training.launch", "vocab", "datasets.builders", "synthetic.scene"),
     ],
 )
 def test_modules_are_imported_together(names, attempt):
@@ -80,6 +82,18 @@ def test_lavis_is_imported_before_its_modules():
         not in ([], ["lavis"])
     ]
     assert late == []
+
+
+def test_packages_do_not_import_their_modules():
+    """They are imported on first use, see `lazy_names`; `cli` begins in one thread."""
+    eager = [
+        (package, name)
+        for path in PACKAGE.glob("*/**/__init__.py")
+        for package in [".".join(["lavis_dynrefer", *path.parent.relative_to(PACKAGE).parts])]
+        for name in imported(path)
+        if name.startswith(f"{package}.") and package != "lavis_dynrefer.cli"
+    ]
+    assert eager == []
 
 
 def test_the_package_imports_next_to_nothing_of_itself():

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.llms.llm_options import CausalLMOptions, FlanT5Options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_ADAPTERS = ("beam_search", "llm_options", "lora", "t5_steps")
-_OPTIONS: dict[str, type[Any]] = {"flan_t5": FlanT5Options, "causal_lm": CausalLMOptions}
+# Adapter -> class in `llm_options`, which does without the adapter's libraries.
+_OPTIONS = {"flan_t5": "FlanT5Options", "causal_lm": "CausalLMOptions"}
 
 
 class LanguageModel(Protocol):
@@ -66,7 +66,8 @@ def options_class(name: str) -> type[Any] | None:
         ImportError: the adapter does not import.
     """
     if name in _OPTIONS:
-        return _OPTIONS[name]
+        options = importlib.import_module(f"{__name__}.llm_options")
+        return getattr(options, _OPTIONS[name])
     return getattr(importlib.import_module(f"{__name__}.{name}"), "OPTIONS", None)
 
 
