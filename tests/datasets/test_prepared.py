@@ -3,11 +3,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from vg_rows import NAMES, image, region, write_raw
 
 from lavis_dynrefer.cli import main
+from lavis_dynrefer.datasets import region_source
 from lavis_dynrefer.datasets.prepared import (
     RawDataset,
     open_prepared,
@@ -15,6 +18,7 @@ from lavis_dynrefer.datasets.prepared import (
     read_manifest,
 )
 from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
+from lavis_dynrefer.datasets.region_source import tag_list_of
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.datasets.sources.visual_genome import read_visual_genome
 from lavis_dynrefer.vocab import build_tagger
@@ -379,3 +383,20 @@ def test_a_prepared_dataset_is_named_by_its_folder_alone(shared, tmp_path, capsy
 
     assert code == 0
     assert "104" in capsys.readouterr().out
+
+
+def test_of_several_processes_that_need_a_tag_list_one_makes_it(vg, tmp_path, monkeypatch):
+    train = prepare(raw(vg), ["train"], tmp_path / "out")["train"]
+    made = []
+
+    def count(*args, **options):
+        made.append(args)
+        time.sleep(0.1)  # long enough for the others to come
+        return tag_list_of(*args, **options)
+
+    monkeypatch.setattr(region_source, "tag_list_of", count)
+    with ThreadPoolExecutor(4) as pool:
+        lists = list(pool.map(region_source.frequent_tags, [train] * 4))
+
+    assert lists == [["dog", "big"]] * 4
+    assert len(made) == 1

@@ -34,7 +34,7 @@ LABELS = PRESENT, ABSENT, UNKNOWN = 1, 0, -1
 _TOOL_FIELDS = re.compile(
     r"(is)?(occluded|truncated|difficult|crowd|groupof|depiction|inside|locked|hidden|reviewed)"
     r"|(is)?(ignored?|keyframe)|occlusion|truncation|rotat(ed|ion)|outside|zorder|score|confidence"
-    r"|(track|group|instance|object|annotation|label|frame)id|num(ber)?(of)?keypoints"
+    r"|(track|group|instance|object|annotation|label|frame)?id|num(ber)?(of)?keypoints"
     r"|annotator|(created|updated)(by|at)"
 )
 _SHOWN = 8  # names in a message
