@@ -12,6 +12,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.image_names import ANY_SUFFIX
 from lavis_dynrefer.formats.image_result import ImageResult, RegionId, top_category
 from lavis_dynrefer.formats.reading.records import CORNERS, KeyedRow, image_size, plain_key
+from lavis_dynrefer.formats.reading.strict_values import finite_number
 from lavis_dynrefer.formats.region_boxes import DEFAULT_FORMAT, Grouping, ImageBoxes
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -153,6 +154,9 @@ def _columns(header: Sequence[str]) -> KeyedRow:
             "expected json, or csv with a header line such as "
             f"image,x1,y1,x2,y2 or image,x,y,w,h; got {', '.join(header):.120}"
         )
+    for name in (columns.image, columns.id, *columns.corners):
+        if header.count(name) > 1:
+            raise InputError(f"two columns are called {name}")
     return columns
 
 
@@ -171,16 +175,17 @@ def _add_row(
     if plain_key(columns.image) == "imageid" and "." not in name:
         name += ANY_SUFFIX
     entry = grouping.entry(name, "a line")
-    entry.set_size(image_size(row, columns))
     numbers = [row.get(column, "") for column in columns.corners]
-    if any(numbers):
-        entry.add(_box(numbers, columns.corners), _id(row.get(columns.id)))
+    box = _box(numbers, columns.corners) if any(numbers) else None
+    entry.set_size(image_size(row, columns, box))
+    if box is not None:
+        entry.add(box, _id(row.get(columns.id)))
 
 
 def _box(cells: Sequence[str], corners: Sequence[str]) -> list[float]:
     try:
-        return [float(cell) for cell in cells]
-    except ValueError as error:
+        return [finite_number(cell) for cell in cells]
+    except InputError as error:
         cure = "; write numbers with a point" if any("," in cell for cell in cells) else ""
         raise InputError(
             f"expected numbers in {', '.join(corners)}, got {list(cells)}{cure}"

@@ -169,37 +169,58 @@ def read_records(rows: Any, name: str = "") -> tuple[dict[str, ImageBoxes], str 
     """
     if not isinstance(rows, list):
         raise record_error(name or "the file", "a list of boxes", rows)
-    grouping, formats = Grouping(), dict[str, str]()
+    grouping = Grouping()
+    formats: dict[str | None, str] = {}  # -> the first record of that format; None: it is not said
     for number, row in enumerate(rows):
         where = f"{name}[{number}]" if name else f"record {number}"
-        own_name, keys = None, None
-        if isinstance(row, Mapping):
-            keys = KeyedRow(row)
-            try:
-                own_name, size = image_name(row, keys), image_size(row, keys)
-            except InputError as error:
-                raise InputError(f"{where}: {error}") from error
-        if name and own_name and name_parts(own_name)[-1] != name_parts(name)[-1]:
-            raise InputError(f"{where} names another image, {own_name!r}")
-        entry = grouping.entry(name or own_name, where)
-        boxes: list[tuple[Any, str | None]] = [(row, None)]
-        if keys is not None:
-            boxes = _boxes_in(row, keys, may_be_none=own_name is not None)
-            entry.set_size(size)
-        for box, format in boxes:
-            found = plain_box(box)
-            if found is None:
-                cure = "; one box is a list of one row" if plain_box(rows) else ""
-                raise record_error(where, "four numbers", row, cure)
-            entry.add(found, row.get(keys.id) if keys and keys.id is not None else None)
-            if format:
+        try:
+            for format in _add_record(row, name, where, grouping):
                 formats.setdefault(format, where)
-    if len(formats) > 1:
-        (one, here), (other, there) = formats.items()
-        raise InputError(f"the keys of {here} say {one}, those of {there} {other}")
+        except _NotABox as error:
+            cure = "; one box is a list of one row" if plain_box(rows) else ""
+            raise record_error(where, "four numbers", row, cure) from error
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    if len(formats) > 1 and "xywh" in formats:
+        other = next(format for format in formats if format != "xywh")
+        there, found = formats[other], other or "nothing"
+        raise InputError(f"the keys of {formats['xywh']} say xywh, those of {there} {found}")
     if not rows:
         grouping.entry(name or None, "the file")
-    return grouping.images, next(iter(formats), None)
+    return grouping.images, next(filter(None, formats), None)
+
+
+def _add_record(row: Any, name: str, where: str, grouping: Grouping) -> list[str | None]:
+    """Add the boxes of a record; returns the format of each where the keys say it."""
+    if not isinstance(row, Mapping):
+        entry = grouping.entry(name, where)
+        entry.add(_checked_box(row))
+        return [None]
+    keys = KeyedRow(row)
+    own_name = image_name(row, keys)
+    if name and own_name and name_parts(own_name)[-1] != name_parts(name)[-1]:
+        raise InputError(f"it names another image, {own_name!r}")
+    entry = grouping.entry(name or own_name, where)
+    region_id = None if keys.id is None else row.get(keys.id)
+    formats = []
+    box = None
+    for value, format in _boxes_in(row, keys, may_be_none=own_name is not None):
+        box = _checked_box(value)
+        entry.add(box, region_id)
+        formats.append(format)
+    entry.set_size(image_size(row, keys, box))
+    return formats
+
+
+class _NotABox(InputError):
+    """A value that is not four numbers."""
+
+
+def _checked_box(value: Any) -> list[float]:
+    box = plain_box(value)
+    if box is None:
+        raise _NotABox("expected four numbers")
+    return box
 
 
 def is_record(value: Mapping[str, Any]) -> bool:
@@ -213,9 +234,12 @@ def read_box_list(rows: Any, name: str) -> ImageBoxes:
     """Read a list of boxes of one image, as in `read_records`.
 
     Raises:
-        InputError: a row is not a box; names it.
+        InputError: a row is not a box of two corners; names it.
     """
-    return read_records(rows, name)[0][name]
+    images, format = read_records(rows, name)
+    if format not in (None, DEFAULT_FORMAT):
+        raise InputError(f"{name}: expected boxes of two corners, the keys say {format}")
+    return images[name]
 
 
 def plain_box(value: Any) -> list[float] | None:

@@ -105,6 +105,9 @@ def test_csv_columns_determine_the_format(write, text, format):
     assert file.format == format
 
 
+TWO = [[1, 2, 3, 5], [1, 2, 9, 9]]  # whose own width and height are in the table
+
+
 @pytest.mark.parametrize(
     ("text", "boxes"),
     [
@@ -114,11 +117,13 @@ def test_csv_columns_determine_the_format(write, text, format):
         ("image,x1,y1,x2,y2\na.jpg\n", []),
         ("image,x1,y1,x2,y2\na.jpg,1,2,3,4,,\n./a.jpg,5,6,7,8\n", [[1, 2, 3, 4], [5, 6, 7, 8]]),
         ("image_id,x1,y1,x2,y2\na,1,2,3,4\n", [[1, 2, 3, 4]]),
+        ("image,x1,y1,x2,y2,width,height\na.jpg,1,2,3,5,2,3\na.jpg,1,2,9,9,8,7\n", TWO),
     ],
 )
 def test_habits_of_spreadsheets_are_known(write, text, boxes):
     file = read_box_file(write(text, "boxes.csv"))
-    assert file.match({"a.jpg": "/a.jpg"})["a.jpg"].boxes == boxes
+    found = file.match({"a.jpg": "/a.jpg"})["a.jpg"]
+    assert (found.boxes, found.size) == (boxes, None)
 
 
 KEYS = ["image", "file_name", "Filename", "img_filename", "img", "image_path", "path", "image_id"]
@@ -246,7 +251,10 @@ def test_old_key_picture_is_read(write):
             [{"image": "a.jpg", "bbox": [1, 2, 3, 4]}, {"bbox": [1, 2, 3, 4]}],
             "record 0 names its image, record 1 names none",
         ),
-        ({"a.jpg": [{"image": "b.jpg", "bbox": [1, 2, 3, 4]}]}, r"a\.jpg\[0\] names another image"),
+        (
+            {"a.jpg": [{"image": "b.jpg", "bbox": [1, 2, 3, 4]}]},
+            r"a\.jpg\[0\]: it names another",
+        ),
         ([{"image": 5, "bbox": [1, 2, 3, 4]}], "record 0: image: expected the name of an image"),
         ([{"image": "a.jpg", "caption": "x"}], "record 0: expected four numbers"),
         (
@@ -262,12 +270,19 @@ def test_old_key_picture_is_read(write):
                 {"image": "a.jpg", "x1": 1, "y1": 2, "x2": 3, "y2": 4},
                 {"image": "a.jpg", "x": 1, "y": 2, "w": 3, "h": 4},
             ],
-            "keys of record 0 say xyxy, those of record 1 xywh",
+            "keys of record 1 say xywh, those of record 0 xyxy",
+        ),
+        ([{"x": 1, "y": 2, "w": 3, "h": 4}, [1, 2, 3, 4]], "say xywh, those of record 1 nothing"),
+        (
+            [{"image": "a.jpg", "regions": [{"x": 1, "y": 2, "width": 3, "height": 4}]}],
+            "a.jpg: expected boxes of two corners, the keys say xywh",
         ),
         (
             "image,width,height,x1,y1,x2,y2\na.jpg,9,9,1,2,3,4\na.jpg,9,8,1,2,3,4\n",
             r"line 3: the file gives two sizes for one image, \(9, 9\) and \(9, 8\)",
         ),
+        ("image,x1,y1,x2,y2,x1\na.jpg,1,2,3,4,5\n", "two columns are called x1"),
+        ("image,x1,y1,x2,y2\na.jpg,1,2,3,nan\n", "line 2: expected numbers in x1"),
         ("image;x1;y1;x2;y2\na.jpg;1,5;2;3;4\n", r"line 2: .*got \['1,5'.*with a point"),
         (
             "image,x1,y1,x2,y2\na.jpg,1,5,2,0,3,0,4,0\n",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats.reading.strict_values import shown, side_length
+from lavis_dynrefer.formats.reading.strict_values import finite_number, shown, side_length
 
 Size = tuple[int, int]
 
@@ -91,13 +91,29 @@ def image_name(row: Mapping[Any, Any], keys: KeyedRow) -> str | None:
     return value
 
 
-def image_size(row: Mapping[Any, Any], keys: KeyedRow) -> Size | None:
+def image_size(
+    row: Mapping[Any, Any], keys: KeyedRow, corners: Sequence[float] | None = None
+) -> Size | None:
     """Width and height of the image, if the record gives both.
+
+    Args:
+        row: the record.
+        keys: its keys.
+        corners: the box of the record, x1, y1, x2, y2; a width and height that are those of the
+            box say nothing about the image.
 
     Raises:
         InputError: they are no numbers of pixels.
     """
     sides = [row.get(key) if key is not None else None for key in (keys.width, keys.height)]
+    if corners is not None and keys.format == "xyxy":
+        try:
+            width, height = map(finite_number, sides)
+        except InputError:
+            return size_of(*sides)
+        x1, y1, x2, y2 = corners
+        if abs(x2 - x1 - width) <= 1 and abs(y2 - y1 - height) <= 1:
+            return None
     return size_of(*sides)
 
 
