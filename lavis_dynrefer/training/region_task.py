@@ -216,7 +216,14 @@ class DynReferTask(BaseTask):
         self, rows: Sequence[Mapping[str, Any]], split: str, epoch: Any, path: Path
     ) -> dict[str, Any]:
         mode = self.settings.protocol_mode
-        report = grade_rows(self.dataset, rows, split=split, epoch=epoch, written=[path], mode=mode)
+        try:
+            report = grade_rows(
+                self.dataset, rows, split=split, epoch=epoch, written=[path], mode=mode
+            )
+        except Exception:
+            run = path.parents[1]
+            logger.error("the answers are in %s; `dynrefer grade %s` grades them", path, run)
+            raise
         metrics = {name: float(value) for name, value in report.metrics.items()}
         return {"agg_metrics": metrics[report.primary], **metrics}
 

@@ -133,10 +133,21 @@ def test_answers_are_written_and_graded(graded, tmp_path):
     assert "acc" in (tmp_path / "report_val_epoch0.txt").read_text()
 
 
-def test_answers_survive_a_grader_that_fails(graded, tmp_path):
+def test_answers_survive_a_grader_that_fails(graded, tmp_path, caplog):
     with pytest.raises(ValueError, match="9"):
         graded.after_evaluation([row(9, ("dog", 1.0))], "val", 0)  # no such region
-    assert (tmp_path / "result" / "val_epoch0.jsonl").read_text().count("\n") == 1
+    assert (tmp_path / "result" / "val_epoch0.jsonl").read_text(encoding="utf-8").count("\n") == 1
+    assert f"`dynrefer grade {tmp_path}` grades them" in caplog.text
+
+
+def test_answers_survive_a_model_that_fails(graded, tmp_path, smallest_model, caplog):
+    batch = {"views": [], "failed": [{"region_id": 3, "reason": "image"}]}
+    with pytest.raises(KeyError, match="views"):
+        graded.evaluation(smallest_model, [batch, {}], cuda_enabled=False)
+    (path,) = (tmp_path / "result").iterdir()
+    assert path.name == "val_unfinished.rank0.jsonl"
+    assert json.loads(path.read_text(encoding="utf-8"))["reason"] == "image"
+    assert f"`dynrefer grade {tmp_path}` grades them" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ removed.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Any
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import RegionPrediction, RegionSet
+
+logger = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished"
 # Row: region_id, and the prediction or the reason why there is none.
@@ -38,6 +41,7 @@ class AnswerLog:
     def __init__(self, folder: Path, split: str, rank: int, region_set: RegionSet) -> None:
         self.path = folder / f"{split}_{UNFINISHED}.rank{rank}.jsonl"
         self._images = _images_of(region_set)
+        self._tells = rank == 0
 
     def __enter__(self) -> AnswerLog:
         self._file = self.path.open("w", encoding="utf-8")
@@ -50,6 +54,12 @@ class AnswerLog:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
+        if error is not None and self._tells:
+            logger.warning(
+                "the answers so far are in %s; `dynrefer grade %s` grades them",
+                self.path.parent,
+                self.path.parents[1],
+            )
 
     def add(self, rows: Iterable[Row]) -> None:
         """Write the rows of a batch."""
