@@ -47,13 +47,18 @@ def command(scenes, output):
 
 
 def start(scenes, output):
-    return subprocess.Popen(
-        command(scenes, output),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    with output.with_suffix(".txt").open("wb") as messages:
+        return subprocess.Popen(
+            command(scenes, output),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+            start_new_session=True,
+        )
+
+
+def check(run, output):
+    assert run.returncode == 0, output.with_suffix(".txt").read_text(encoding="utf-8")
 
 
 def end_of(output):
@@ -83,6 +88,15 @@ def same(one, other):
     return one == other
 
 
+def wait_for_a_save(run, output):
+    """Until the run has written a checkpoint or ended."""
+    last = {path: path.stat().st_mtime_ns for path in output.rglob("*_last.pth")}
+    while run.poll() is None:
+        if any(last.get(path) != path.stat().st_mtime_ns for path in output.rglob("*_last.pth")):
+            return
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills a group of processes")
 def test_killed_runs_end_with_the_weights_of_an_uninterrupted_one(tmp_path, capsys):
@@ -91,7 +105,8 @@ def test_killed_runs_end_with_the_weights_of_an_uninterrupted_one(tmp_path, caps
     write_dataset(scenes, scenes=20, seed=3, world="neighbour")
     began = time.monotonic()
     whole = start(scenes, tmp_path / "whole")
-    assert whole.wait() == 0, whole.stderr.read().decode()
+    whole.wait()
+    check(whole, tmp_path / "whole")
     expected = end_of(tmp_path / "whole")
     longest = time.monotonic() - began
     kills = saving = ends = 0
@@ -99,15 +114,17 @@ def test_killed_runs_end_with_the_weights_of_an_uninterrupted_one(tmp_path, caps
         output, finished = tmp_path / f"run{ends}", False
         while not finished:
             run = start(scenes, output)
+            moment = rng.uniform(0, longest)  # one in four anywhere, also while it starts
+            if rng.random() < 0.75:
+                wait_for_a_save(run, output)
+                moment /= 8
             try:
-                _, errors = run.communicate(
-                    timeout=rng.uniform(0.2, 1.0) * longest if kills < KILLS else None
-                )
-                assert run.returncode == 0, errors.decode()
+                run.wait(moment if kills < KILLS else None)
+                check(run, output)
                 finished = True
             except subprocess.TimeoutExpired:
                 os.killpg(run.pid, signal.SIGKILL)
-                run.communicate()
+                run.wait()
                 kills += 1
                 saving += bool(list(output.rglob("*.tmp")))
         assert same(end_of(output), expected)

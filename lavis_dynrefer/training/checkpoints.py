@@ -63,9 +63,9 @@ def write_checkpoint(path: PathLike, content: Mapping[str, Any]) -> None:
     _replace(Path(path), lambda partial: _write(partial, content))
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy a checkpoint; as `write_checkpoint`."""
-    _replace(target, lambda partial: shutil.copyfile(source, partial))
+def copy_checkpoint(source: Path, folder: Path) -> None:
+    """Copy a checkpoint into a folder; as `write_checkpoint`."""
+    _replace(folder / source.name, lambda partial: shutil.copyfile(source, partial))
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:

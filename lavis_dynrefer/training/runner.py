@@ -71,6 +71,8 @@ class DynReferRunner(RunnerBase):
         self.best_epoch: int | None = None
         # Whether the task can begin in the middle of an epoch, and tells of its steps.
         self._by_step = getattr(task, "reports_steps", False)
+        if self.run.save_freq and not self._by_step:
+            logger.warning("run.save_freq: %s is saved after epochs only", type(task).__name__)
         self._resumed = Progress()  # of the epoch to continue
         self._validated = True  # the last finished epoch
         self._signals = StopSignals()
@@ -395,5 +397,4 @@ class DynReferRunner(RunnerBase):
             return
         self.best_metric, self.best_epoch = best
         if path.parent != self.output_dir:
-            target = self.output_dir / checkpoints.BEST
-            on_main_process(lambda: checkpoints.copy_checkpoint(path, target))
+            on_main_process(lambda: checkpoints.copy_checkpoint(path, self.output_dir))

@@ -127,8 +127,9 @@ def test_a_signal_may_come_several_times(tmp_path):
     assert torch.load(tmp_path / "job" / checkpoints.LAST)["progress"]["step"] == 2
 
 
-def test_a_task_without_steps_stops_at_once(tmp_path):
-    runner = make_runner(tmp_path)
+def test_a_task_without_steps_stops_at_once(tmp_path, caplog):
+    runner = make_runner(tmp_path, save_freq=1)
+    assert "run.save_freq: ToyTask is saved after epochs only" in caplog.text
     at_batch(runner, 4, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(TrainingStopped, match="everything up to the last epoch is saved") as stop:
         runner.train()
