@@ -177,9 +177,10 @@ def test_a_run_interrupted_while_writing_a_row_continues(finished, scenes, predi
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
+    ("number", "code", "output"),
+    [(signal.SIGINT, 130, "out"), (signal.SIGTERM, 143, "out.jsonl")],
+    ids=["ctrl-c", "term"],
 )
-@pytest.mark.parametrize("output", ["out", "out.jsonl"])
 def test_a_signal_keeps_the_answers(
     scenes, predict, tmp_path, monkeypatch, capsys, number, code, output
 ):

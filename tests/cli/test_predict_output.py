@@ -34,10 +34,16 @@ def test_a_file_name_is_a_file(image, predict, tmp_path, capsys, name, format, r
     assert f"in {(tmp_path / name).parent}: {name.split('/')[-1]}\n" in capsys.readouterr().out
     assert len(read((tmp_path / name).read_text(encoding="utf-8"))) == 1
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
-    before = (tmp_path / name).read_bytes()
+
+
+def test_a_file_is_replaced_only_when_asked(image, predict, tmp_path, capsys):
+    (tmp_path / "a.json").write_text("mine", encoding="utf-8")
+    arguments = [image, *FEW, "--output", tmp_path / "a.json"]
     assert predict(*arguments) == 2
+    assert "a.json exists; name another file, or replace it: --no-resume" in capsys.readouterr().err
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == "mine"
     assert predict(*arguments, "--no-resume") == 0
-    assert (tmp_path / name).read_bytes() == before
+    assert len(read_results(tmp_path / "a.json")) == 1
 
 
 def test_a_folder_of_that_name_stays_one(image, predict, tmp_path):
@@ -92,7 +98,7 @@ def test_answers_about_a_coco_file_are_graded_by_its_ids(scenes, predict, tmp_pa
     # The rows of the first run are of a file without categories: the ids are added to them.
     again = ["--boxes", tmp_path / "truth.json", *names, "--format", "coco"]
 
-    for output in ("b", "a"):
+    for output in ("b", "a"):  # a new folder, and the one of the first run
         assert predict(folder, *again, "--output", tmp_path / output, "--device", "cpu") == 0
         truth = COCO(str(tmp_path / "truth.json"))
         found = json.loads((tmp_path / output / "coco.json").read_text(encoding="utf-8"))
