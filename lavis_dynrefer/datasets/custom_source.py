@@ -97,11 +97,12 @@ class Custom(RegionSource):
         self._fitting = {split: choice.evaluator for split, choice in choices.items()}
         for split, choice in choices.items():
             is_named = info.evaluator is not None or split in info.evaluators
-            if split != TRAIN and not is_named and known.get(split) != choice.evaluator:
+            is_news = choice.can_grade and known.get(split) != choice.evaluator
+            if split != TRAIN and not is_named and is_news:
                 logger.info(
                     "split '%s' is graded by evaluator %s: %s; to choose another, set "
                     "`evaluators: {%s: NAME}`, one of %s",
-                    *(split, *choice, split, ", ".join(EVALUATORS)),
+                    *(split, choice.evaluator, choice.reason, split, ", ".join(EVALUATORS)),
                 )
 
 

@@ -21,19 +21,26 @@ _DEFAULT = "dense_caption"
 
 
 class Choice(NamedTuple):
-    """An evaluator and why it was chosen."""
+    """An evaluator, why it was chosen, and whether it can grade the split."""
 
     evaluator: str
     reason: str  # "3 of 9 regions have a caption"
+    can_grade: bool = True
 
 
 def fitting_evaluator(region_set: RegionSet) -> Choice:
     """The first of captions, attributes and categories that a split can be graded on."""
-    for evaluator in (_DEFAULT, "attributes", "categories"):
-        counts = _Counts.of(region_set, _GRADED_BY[evaluator])
+    found = [
+        (evaluator, _Counts.of(region_set, _GRADED_BY[evaluator]))
+        for evaluator in (_DEFAULT, "attributes", "categories")
+    ]
+    for evaluator, counts in found:
         if counts.usable:
             return Choice(evaluator, counts.text)
-    return Choice(_DEFAULT, "no region has a caption, an attribute or a category")
+    for evaluator, counts in found:
+        if counts.labelled:  # attributes, none of them present
+            return Choice(evaluator, counts.text, can_grade=False)
+    return Choice(_DEFAULT, "no region has a caption, an attribute or a category", can_grade=False)
 
 
 def grading_problem(region_set: RegionSet, evaluator: str) -> str | None:
@@ -44,16 +51,18 @@ def grading_problem(region_set: RegionSet, evaluator: str) -> str | None:
     counts = _Counts.of(region_set, label)
     if counts.usable:
         return None
-    fitting = fitting_evaluator(region_set)
+    split, fitting = region_set.split, fitting_evaluator(region_set)
     cure = (
-        f"{fitting.evaluator} can: {fitting.reason}"
-        if fitting.evaluator != evaluator and not fitting.reason.startswith("no ")
-        else "so can no other evaluator; leave the split out of the evaluation"
+        f"{fitting.evaluator} can ({fitting.reason}): set `build_info.evaluator`, or of "
+        f"custom_region `build_info.evaluators: {{{split}: {fitting.evaluator}}}`"
+        if fitting.can_grade
+        else "nor can any other; leave it out of run.valid_splits and run.test_splits"
     )
-    return f"evaluator {evaluator} cannot grade split {region_set.split!r}: {counts.text}; {cure}"
+    return f"evaluator {evaluator} cannot grade split {split!r}: {counts.text}; {cure}"
 
 
 class _Counts(NamedTuple):
+    labelled: int  # regions that have the label
     usable: int  # labels that count
     text: str
 
@@ -66,9 +75,9 @@ class _Counts(NamedTuple):
         what = {"caption": "a caption", "category": "a category", "attributes": "attributes"}[label]
         text = f"{labelled or 'none'} of {len(column)} regions have {what}"
         if label != "attributes" or not labelled:
-            return cls(labelled, text)
+            return cls(labelled, labelled, text)
         present = _present(column)
-        return cls(present, f"{text}, {present or 'none'} of their labels is 1")
+        return cls(labelled, present, f"{text}, {present or 'none'} of their labels is 1")
 
 
 def _present(column: pa.ChunkedArray) -> int:

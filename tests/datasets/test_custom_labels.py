@@ -82,9 +82,9 @@ def test_a_field_that_the_file_itself_lists_is_an_attribute(read):
     found = read(labelled(1, occluded=True), attributes=["occluded"], categories=PLAIN)
 
     assert [region.attributes for region in found.regions] == [(1,)]
-    assert fitting_evaluator(found) == (
-        "attributes",
-        "1 of 1 regions have attributes, 1 of their labels is 1",
+    assert fitting_evaluator(found).evaluator == "attributes"
+    assert fitting_evaluator(found).reason == (
+        "1 of 1 regions have attributes, 1 of their labels is 1"
     )
 
 
@@ -137,9 +137,12 @@ def test_two_categories_of_one_id_are_refused(read):
         (
             {"caption": "a dog"},
             "categories",
-            "none of 1 regions have a category; dense_caption can",
+            "none of 1 regions have a category; dense_caption can (1 of 1 regions have a caption): "
+            "set `build_info.evaluator`, or of custom_region `build_info.evaluators: "
+            "{val: dense_caption}`",
         ),
-        ({"category_id": 1}, "reg", "none of 1 regions have a caption; categories can: 1 of 1"),
+        ({"category_id": 1}, "reg", "none of 1 regions have a caption; categories can (1 of 1"),
+        ({"attributes": {"wet": 0}}, "reg", "nor can any other; leave it out of run.valid_splits"),
         ({"category_id": 1}, "their_own", None),
     ],
 )

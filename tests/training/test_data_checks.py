@@ -121,7 +121,7 @@ def test_splits_that_cannot_be_graded_and_turned_images_are_named():
 
     assert bad.stops
     assert "evaluator categories cannot grade split 'val'" in bad.text
-    assert "evaluators: {val: NAME}" in bad.text
+    assert "evaluators: {val: dense_caption}" in bad.text
     assert "3 images have an EXIF rotation" in turned.text
     assert not turned.stops
 

@@ -191,10 +191,7 @@ def check_grading(splits: Iterable[UsedSplit]) -> Findings:
         problem = split.evaluator and grading_problem(split.region_set, split.evaluator)
         if problem:
             place = split.place.partition(",")[0]
-            yield Finding(
-                f"{place}: {problem}; `build_info.evaluators: {{{split.region_set.split}: NAME}}` "
-                "of custom_region, or `build_info.evaluator`, chooses one"
-            )
+            yield Finding(f"{place}: {problem}")
 
 
 def check_notes(splits: Iterable[UsedSplit]) -> Findings:
