@@ -83,18 +83,24 @@ def pytest_terminal_summary(terminalreporter):
     """The table of checks: what each measured, with what it allows in its name."""
     reports = [
         report
-        for outcome in ("passed", "failed")
+        for outcome in ("passed", "failed", "skipped")
         for report in terminalreporter.stats.get(outcome, ())
-        if getattr(report, "when", "") == "call" and FOLDER.name in Path(report.fspath).parts[:-1]
+        if (report.when == "call" or not report.passed)
+        and Path(report.nodeid.split("::")[0]).parent.name == FOLDER.name
     ]
     if not reports:
         return
     terminalreporter.section("checks on a GPU")
+    if all(report.skipped for report in reports):
+        reason = reports[0].longrepr[2].replace("Skipped: ", "")
+        terminalreporter.line(f"{len(reports)} skipped: {reason}")
+        return
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
         terminalreporter.line(f"{name}, torch {torch.__version__}, CUDA {torch.version.cuda}")
     for report in sorted(reports, key=lambda report: report.nodeid):
         check = report.nodeid.rsplit("::", 1)[-1]
         terminalreporter.line(f"{report.outcome:7s} {report.duration:6.1f} s  {check}")
-        for name, value in report.user_properties:
-            terminalreporter.line(f"{'':18s}{name}: {value}")
+        notes = [f"{name}: {value}" for name, value in report.user_properties]
+        for note in [*notes, *([report.longrepr[2]] if report.skipped else [])]:
+            terminalreporter.line(f"{'':18s}{note}")
