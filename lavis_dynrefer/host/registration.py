@@ -116,6 +116,7 @@ def register() -> None:
     Also makes `lavis.train` and `lavis.evaluate` importable, and lets LAVIS's model loaders be
     called without a model type.
     """
+    import lavis  # noqa: F401  first: another thread may be importing it
     from lavis.common.registry import registry
     from lavis.datasets.builders import dataset_zoo
     from lavis.models import model_zoo
