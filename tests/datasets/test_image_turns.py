@@ -70,6 +70,6 @@ def test_other_boxes_are_taken_as_stored(read, boxes, orientation, noted):
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_sizes_as_a_viewer_shows_them_are_refused_with_the_cure(read, suffix):
     with pytest.raises(
-        DatasetError, match=r"60 x 40 pixels, the json says 40 x 60.*save it rotated"
+        DatasetError, match=r"it is 40 x 60 pixels, it is 60 x 40.*save it rotated"
     ):
         read([INSIDE_BOTH], suffix, width=40, height=60)
