@@ -183,33 +183,33 @@ def read_label_studio(document: Sequence[Any]) -> Layout:
 
 def _add_task(name: str, parts: Sequence[Any], where: str, layout: LayoutBuilder) -> None:
     regions: dict[Any, dict[str, Any]] = {}  # id -> what belongs to it
+    told = set()  # ids of shapes that cannot be read
     size = None
     for place, part in enumerate(parts):
+        key: Any = place
         try:
             if not isinstance(part, Mapping):
                 raise InputError(f"expected an object, got {shown(part)}")
             value = part["value"] if isinstance(part.get("value"), Mapping) else part
             size = size or size_of(part.get("original_width"), part.get("original_height"))
-            own_id = part.get("id")
-            key = own_id if isinstance(own_id, str) else place
-            kept = regions.setdefault(key, {"where": f"{where}: result {place}"})
-            _take(part, value, kept)
+            key = part["id"] if isinstance(part.get("id"), str) else place
+            _take(part, value, regions.setdefault(key, {"where": f"{where}: result {place}"}))
         except InputError as error:
             layout.faults.add(UNREADABLE, f"{where}: result {place}: {error}")
+            told.add(key)
     image_id = layout.add_image(name, size)
     for key, kept in regions.items():
         place = kept.pop("where")
-        if "corners" not in kept:
-            if kept.pop("is_region", False) or kept:
-                layout.faults.add(UNREADABLE, f"{place}: no rectangle, ellipse or polygon")
-            continue
         kept.pop("is_region", None)
-        if isinstance(key, str):
-            kept["region_id"] = _own_id(key)
         try:
+            if "corners" not in kept:
+                raise InputError("no rectangle, ellipse or polygon")
+            if isinstance(key, str):
+                kept["region_id"] = _own_id(key)
             layout.add_region(image_id, **kept)
         except InputError as error:
-            layout.faults.add(UNREADABLE, f"{place}: {error}")
+            if key not in told:
+                layout.faults.add(UNREADABLE, f"{place}: {error}")
 
 
 def _take(part: Row, value: Row, kept: dict[str, Any]) -> None:

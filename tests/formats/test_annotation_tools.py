@@ -60,6 +60,8 @@ TASKS = [
                     shape("z7", PERCENT, rectanglelabels=["mug"], rotation=0),
                     {"id": "z7", "from_name": "caption", "value": {"text": ["a red", "mug"]}},
                     shape("turned", PERCENT, rotation=15),
+                    {**shape("sideways", PERCENT), "image_rotation": 90},
+                    {**shape(None, PERCENT), "value": {"x": 1}},
                 ]
             },
             {"result": []},
@@ -108,7 +110,13 @@ BOX, SIZE = [60, 90, 160, 270], (480, 360)
         ("a.xml", VOC.encode("utf-16"), [BOX], SIZE, ["object 2: no bndbox"]),
         ("a.txt", YOLO, [BOX, BOX], None, ["line 4: expected fractions"]),
         ("a.json", METADATA, [BOX], None, [r"row 3: no file_name", r"row 1: object 1: expected"]),
-        ("tasks.json", TASKS, [BOX], SIZE, ["further annotations", "no image", "rotated by 15"]),
+        (
+            "tasks.json",
+            TASKS,
+            [BOX],
+            SIZE,
+            ["further annotations", "no image", "cannot be read: 3"],
+        ),
         ("tasks.json", SHORT_TASKS, [BOX], SIZE, []),
     ],
 )
