@@ -24,8 +24,8 @@ def read_mask(segmentation: Any) -> Mask | None:
     Raises:
         InputError: neither polygons nor run lengths, or damaged.
 
-    >>> read_mask({"size": [4, 5], "counts": "52203"})
-    {'size': [4, 5], 'counts': [5, 2, 2, 2, 9]}
+    >>> read_mask({"size": [4, 4], "counts": "52203"})
+    {'size': [4, 4], 'counts': [5, 2, 2, 2, 5]}
     >>> read_mask([])
     """
     if not segmentation:
