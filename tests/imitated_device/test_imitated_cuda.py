@@ -87,7 +87,7 @@ def result_types(module):
     return types
 
 
-# The released depth (39 layers of the ViT, 24 of T5) takes 10 s of a core.
+# The released depth (39 layers of the ViT, 24 of T5) takes 15 s of a core.
 @pytest.mark.parametrize(
     ("depth", "tags"), [(2, 300), pytest.param(None, TAGS, marks=pytest.mark.slow)]
 )
