@@ -9,6 +9,7 @@ from pathlib import Path
 from lavis_dynrefer.errors import MissingFileError
 
 _PACKAGE = Path(__file__).resolve().parent
+_ON_WINDOWS = os.name == "nt"
 CACHE_VARIABLE = "DYNREFER_CACHE"
 
 
@@ -76,7 +77,7 @@ def replace_file(source: Path, target: Path) -> None:
             os.replace(source, target)
             return
         except PermissionError:
-            if os.name != "nt" or pause is None:
+            if not _ON_WINDOWS or pause is None:
                 raise
             time.sleep(pause)
 

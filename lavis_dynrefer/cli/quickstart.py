@@ -20,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.structures import RegionPrediction, RegionSet
@@ -28,6 +29,8 @@ RUN_FILE = "dynrefer/quickstart.yaml"
 SHOWN = {"test": "map", "synthetic_attributes": "map", "synthetic_categories": "acc"}
 REGIONS_PER_IMAGE = 4
 IMAGES = 6
+# As the shell of the system wants it.
+_QUOTE = subprocess.list2cmdline if os.name == "nt" else shlex.join
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=int,
-        default=max(1, (os.cpu_count() or 1) - 1),  # one core crops views meanwhile
+        default=max(1, available_cores() - 1),  # one core crops views meanwhile
         help="CPU threads of the training",
     )
 
@@ -89,7 +92,8 @@ def _run_lavis(
     run_file = project_path(RUN_FILE)
     command = [sys.executable, "-m", module, "--cfg-path", run_file, "--options", *options]
     command.append(f"run.output_dir={folder}")
-    console.print("$", shlex.join(["python", *command[1:]]), soft_wrap=True, highlight=False)
+    shown = _QUOTE(["python", *command[1:]])
+    console.print("$", shown, soft_wrap=True, highlight=False, markup=False)
     # Unlimited, torch's threads compete with the data loader on small machines.
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     return subprocess.run(command, env=environment, check=False).returncode

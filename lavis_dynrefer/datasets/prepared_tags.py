@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ from lavis_dynrefer.datasets.tables import (
     columns_of,
     read_batches,
 )
+from lavis_dynrefer.paths import replace_file
 from lavis_dynrefer.vocab import build_tagger
 
 PART = 20000  # captions in a part; at most one part per process is lost by an interruption
@@ -118,7 +118,7 @@ def _write_part(job: _Job) -> None:
     with pa.ipc.new_file(str(unfinished), TAGS_SCHEMA) as writer:
         column = pa.array(rows, TAGS_SCHEMA.field("tags").type)
         writer.write_batch(pa.RecordBatch.from_arrays([column], schema=TAGS_SCHEMA))
-    os.replace(unfinished, path)
+    replace_file(unfinished, path)
 
 
 @lru_cache(maxsize=1)
@@ -139,5 +139,5 @@ def _join(paths: Sequence[Path], target: Path) -> dict[str, int]:
                 sizes = batch.column("tags").value_lengths().to_numpy(zero_copy_only=False)
                 total += int(sizes.sum())
                 without += int((sizes == 0).sum())
-    os.replace(unfinished, target)
+    replace_file(unfinished, target)
     return {"tags_given": total, "regions_without_tags": without}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -21,7 +20,7 @@ from lavis_dynrefer.datasets.sources.image_turns import TURNED, turned_images
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, RawFile
 from lavis_dynrefer.datasets.sources.region_collector import LONG_CAPTION, OVER_LONG, TRAIN, Stores
 from lavis_dynrefer.datasets.tables import RegionTable
-from lavis_dynrefer.paths import config_path, resource_path
+from lavis_dynrefer.paths import config_path, replace_file, resource_path
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.vocab import build_vocabulary, load_names
@@ -265,7 +264,7 @@ def frequent_tags(train: RegionSet) -> list[str]:
                 names = tag_list_of(train, size=1000, min_count=1)
                 unfinished = kept.with_name(f"{kept.name}.unfinished")
                 unfinished.write_text("\n".join(names), encoding="utf-8")
-                os.replace(unfinished, kept)
+                replace_file(unfinished, kept)
     return load_names(kept)
 
 

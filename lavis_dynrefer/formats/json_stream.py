@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from lavis_dynrefer.errors import DynReferError, InputError
+from lavis_dynrefer.paths import replace_file
 
 
 def as_json(value: Any) -> str:
@@ -87,17 +87,22 @@ def replacing_path(path: Path) -> Iterator[Path]:
     """A path to write to; the file there replaces `path` at the end, without an error.
 
     Raises:
-        InputError: it cannot be written; says why.
+        InputError: it cannot be written, or cannot replace `path`; says why. In the second case,
+            as where another program of Windows has `path` open, the new file is kept.
     """
     partial = path.with_name(path.name + ".partial")
+    kept = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+        kept = f"; the new file is {partial}"
+        replace_file(partial, path)
     except OSError as error:
         if isinstance(error, DynReferError):
             raise
-        raise cannot_write(path, error) from error
+        raise InputError(f"{cannot_write(path, error)}{kept}") from error

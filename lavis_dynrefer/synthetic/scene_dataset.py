@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.paths import replace_file
 from lavis_dynrefer.synthetic import raw_formats
 from lavis_dynrefer.synthetic.scene_drawing import render
 from lavis_dynrefer.synthetic.scene_layout import make_scene
@@ -98,7 +99,7 @@ def write_dataset(
         raise
     if root.exists():
         root.rmdir()  # empty, see `_is_written`
-    partial.rename(root)
+    replace_file(partial, root)
     logger.info("wrote %d images, %d regions to %s", len(indices), len(rows["truth"]), root)
 
 

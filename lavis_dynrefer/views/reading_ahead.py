@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +11,12 @@ from functools import partial
 from PIL import Image
 from torch import Tensor
 
+from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.views.policies import RandomScales
 from lavis_dynrefer.views.samples import Sample, split_boxes
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-READERS = min(4, _CORES or 1)
+READERS = min(4, available_cores())
 ReadImage = Callable[[], tuple[Image.Image, Tensor]]  # an RGB image and its checked boxes
 
 

@@ -28,7 +28,7 @@ def describe_machine() -> Numbers:
     return {
         "processor": models[0] if models else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # Windows has none
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "pyarrow", "torch", "pillow")},
