@@ -14,7 +14,10 @@ PACKAGE = "lavis_dynrefer"
 
 # Lowest first; a room is a module or a folder right below the package.
 FLOORS = (
-    ("errors", "settings", "config", "structures", "paths", "cores", "lazy_names", "images"),
+    (
+        *("errors", "settings", "config", "structures", "paths", "cores", "lazy_names"),
+        *("ending_signals", "images"),
+    ),
     ("vocab", "views", "metrics", "formats", "pages"),
     ("questions",),
     ("models", "detectors"),

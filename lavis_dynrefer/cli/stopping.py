@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import FrameType
 
-_SIGNALS = ("SIGTERM", "SIGHUP", "SIGBREAK")  # of systems, closed terminals, Ctrl-Break of Windows
+from lavis_dynrefer.ending_signals import handling
+
 _FROM_SIGNAL = 128  # exit codes of commands that a signal ended, as shells report them
 EXIT_STOPPED = _FROM_SIGNAL + signal.SIGINT
 
@@ -26,23 +25,9 @@ def exit_code(stop: KeyboardInterrupt) -> int:
     return stop.exit_code if isinstance(stop, SignalStop) else EXIT_STOPPED
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Raise `SignalStop` on signals; one that is ignored, as under nohup, stays so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    before = {
-        number: signal.signal(number, _stop)
-        for number in known
-        if signal.getsignal(number) not in (signal.SIG_IGN, None)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def stop_on_signals() -> AbstractContextManager[None]:
+    """While entered, raise `SignalStop` on signals; Ctrl-C raises KeyboardInterrupt anyway."""
+    return handling(_stop, but="SIGINT")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

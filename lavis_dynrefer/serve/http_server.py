@@ -13,6 +13,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+from lavis_dynrefer.ending_signals import handling
 from lavis_dynrefer.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -90,32 +91,20 @@ def run(
     warn_if_open(bound)
     server = HttpServer(app, bound)
     received: list[int] = []
-    before = {
-        one: signal.signal(one, lambda sent, _: received.append(sent)) for one in _handled_signals()
-    }
-    server.start()
-    on_start(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-    while not received and server.running and failure() is None:
-        time.sleep(_TICK)
-    if received:
-        logger.info("%s: shutting down", signal.Signals(received[0]).name)
-    elif failure() is None:
-        raise RuntimeError("the server thread exited unexpectedly")
-    else:
-        logger.critical("%s: shutting down", failure())
-    if drain is not None:
-        drain(lambda: len(received) > 1)
-    server.stop()
-    for one, handler in before.items():
-        if handler is not None:  # None: not set by Python, which cannot set it again
-            signal.signal(one, handler)
-
-
-def _handled_signals() -> list[signal.Signals]:
-    """Those that ask a program to end; not a hangup that the caller ignores, as nohup does."""
-    names = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")  # Windows has the third, not the last
-    found = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    return [one for one in found if one.name != "SIGHUP" or signal.getsignal(one) != signal.SIG_IGN]
+    with handling(lambda number, _: received.append(number)):
+        server.start()
+        on_start(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        while not received and server.running and failure() is None:
+            time.sleep(_TICK)
+        if received:
+            logger.info("%s: shutting down", signal.Signals(received[0]).name)
+        elif failure() is None:
+            raise RuntimeError("the server thread exited unexpectedly")
+        else:
+            logger.critical("%s: shutting down", failure())
+        if drain is not None:
+            drain(lambda: len(received) > 1)
+        server.stop()
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,0 +1,37 @@
+"""Signals that ask a program to end, handled for as long as a block runs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Of users, of systems, of Ctrl-Break on Windows, of closed terminals; not every system has all.
+NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+
+
+@contextmanager
+def handling(handler: Callable[[int, Any], Any], *, but: str = "") -> Iterator[None]:
+    """While entered, `handler` gets the signals of `NAMES`.
+
+    A hangup that is ignored, as under nohup, stays so. Outside of the main thread, where Python
+    delivers no signals, nothing changes.
+
+    Args:
+        handler: gets the number of a signal, and the frame that it interrupts.
+        but: a signal that keeps its handler.
+    """
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        known = [getattr(signal, name) for name in NAMES if hasattr(signal, name) and name != but]
+        for one in known:
+            if one.name != "SIGHUP" or signal.getsignal(one) != signal.SIG_IGN:
+                before[one] = signal.signal(one, handler)
+    try:
+        yield
+    finally:
+        for one, former in before.items():
+            if former is not None:  # None: not set by Python, which cannot set it again
+                signal.signal(one, former)
