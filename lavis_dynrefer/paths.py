@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -35,10 +37,19 @@ def cache_dir(*, create: bool = True) -> Path:
     """Folder for downloaded and derived files; created unless only its name is wanted.
 
     Default: ~/.cache/lavis_dynrefer; the environment variable DYNREFER_CACHE overrides it.
+
+    Raises:
+        MissingFileError: it cannot be created.
     """
     folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lavis_dynrefer").expanduser()
     if create:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MissingFileError(
+                f"cannot create the cache {folder}: {error.strerror}; set {CACHE_VARIABLE} to "
+                "a folder in which you may write"
+            ) from error
     return folder
 
 
@@ -64,6 +75,17 @@ def resource_path(name: str | os.PathLike[str], *, key: str) -> Path:
     if path is None:
         raise MissingFileError(f"{key}: no file {str(name)!r}, here or in the package")
     return path
+
+
+def file_name_warning() -> str | None:
+    """A warning where file names are not UTF-8, as in old locales; None elsewhere."""
+    encoding = codecs.lookup(sys.getfilesystemencoding()).name
+    if encoding == "utf-8":
+        return None
+    return (
+        f"this locale reads file names as {encoding}, so that names with other characters do not "
+        "match those in annotation files; set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8"
+    )
 
 
 def replace_file(source: Path, target: Path) -> None:

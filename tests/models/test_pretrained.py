@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lavis_dynrefer.errors import MissingFileError
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.weights.checkpoint import CheckpointError, to_official
 from lavis_dynrefer.models.weights.pretrained import load_sources, locate
@@ -143,7 +144,7 @@ def site():
     class Weights(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            self.send_response(200)
+            self.send_response(404 if "nothing" in self.path else 200)
             self.send_header("Content-Length", "7")
             self.end_headers()
             self.wfile.write(b"weights")
@@ -167,3 +168,17 @@ def test_weights_are_downloaded_once_for_all_threads(site, tmp_path, monkeypatch
     assert paths[0].read_bytes() == b"weights"
     assert asked == ["/a/vit.pth"]
     assert locate(f"{address}/b/vit.pth", key="k") != paths[0]  # another file of that name
+
+
+def test_failed_download_is_named(site, tmp_path, monkeypatch):
+    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path))
+    url = f"{site[0]}/nothing.pth"
+    with pytest.raises(MissingFileError, match=f"^k: cannot download {url} .*404.*name the file$"):
+        locate(url, key="k")
+
+
+def test_cache_that_cannot_be_created_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(MissingFileError, match=r"cannot create the cache .*; set DYNREFER_CACHE"):
+        locate("http://127.0.0.1:1/vit.pth", key="k")

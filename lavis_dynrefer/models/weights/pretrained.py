@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
@@ -19,6 +20,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import PretrainedFiles
+from lavis_dynrefer.errors import MissingFileError
 from lavis_dynrefer.models.weights.checkpoint import (
     CheckpointError,
     LoadReport,
@@ -200,7 +202,7 @@ def locate(name: str, *, key: str) -> Path:
     """A local file, or a download that is kept in the cache; of many processes, one downloads.
 
     Raises:
-        MissingFileError: no such local file; names the config key.
+        MissingFileError: no such local file, or it cannot be downloaded; names the config key.
     """
     url = urlparse(name)
     if url.scheme not in ("http", "https"):
@@ -211,5 +213,11 @@ def locate(name: str, *, key: str) -> Path:
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
             logger.info("Downloading %s to %s", name, path)
-            torch.hub.download_url_to_file(name, str(path))
+            try:
+                torch.hub.download_url_to_file(name, str(path))
+            except (OSError, HTTPException) as error:
+                raise MissingFileError(
+                    f"{key}: cannot download {name} ({error}); download it elsewhere, and name "
+                    "the file"
+                ) from error
     return path
