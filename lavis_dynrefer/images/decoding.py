@@ -50,7 +50,7 @@ _SUFFIXES = frozenset(
     for names in ("bmp gif jfif jp2 jpeg jpg pbm", "pgm png pnm ppm tga tif tiff webp")
     for name in names.split()
 )
-_HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 
 Source = Union[str, "os.PathLike[str]", IO[bytes]]
 
@@ -84,7 +84,7 @@ def open_file(source: Source, **options: Any) -> Image.Image:
 def readable_suffixes() -> frozenset[str]:
     """The suffixes, in lower case, of the image files that can be opened here."""
     avif = (".avif",) if features.check("avif") else ()
-    heif = _HEIF_SUFFIXES if find_spec("pillow_heif") else ()
+    heif = HEIF_SUFFIXES if find_spec("pillow_heif") else ()
     return _SUFFIXES.union(avif, heif)
 
 

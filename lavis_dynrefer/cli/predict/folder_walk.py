@@ -9,9 +9,9 @@ from pathlib import Path
 
 from lavis_dynrefer.cli.predict.output_folder import is_output_folder
 from lavis_dynrefer.images import readable_suffixes
+from lavis_dynrefer.images.decoding import HEIF_SUFFIXES
 
-# Image files that are not looked for, or only with an optional decoder.
-_HEIC = frozenset((".heic", ".heif", ".hif"))
+# Image files that are not looked for.
 _OTHER = frozenset(
     f".{name}"
     for names in (
@@ -34,7 +34,7 @@ _UNREAD = "images of other kinds (convert them to PNG or TIFF)"
 
 @cache
 def _image_suffixes() -> frozenset[str]:
-    return readable_suffixes() | _HEIC | _OTHER
+    return readable_suffixes().union(HEIF_SUFFIXES, _OTHER)
 
 
 def has_image_suffix(path: Path) -> bool:
@@ -110,7 +110,7 @@ class FolderWalk:
             elif path.suffix.lower() in self._suffixes:
                 files.append(path)
             else:
-                what = _NEEDS_HEIC if path.suffix.lower() in _HEIC else _UNREAD
+                what = _NEEDS_HEIC if path.suffix.lower() in HEIF_SUFFIXES else _UNREAD
                 self._pass(what, path, top)
         return files, folders
 

@@ -66,7 +66,8 @@ def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Iter
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: expected a folder, got a file")
     known = folder / SETTINGS
-    others = {path.name for path in folder.iterdir()} - {_LOCK} if folder.is_dir() else set()
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = names - {_LOCK, f"{SETTINGS}.partial"}  # which a killed run leaves
     if others and not known.is_file():
         raise InputError(f"--output {folder} holds other files; name a new or empty folder")
     settings = json.loads(json.dumps(settings))
@@ -159,9 +160,10 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        # While it is held: later it could be another run's. Windows keeps open files.
         with suppress(OSError):
             (folder / _LOCK).unlink()
+        lock.release()
 
 
 def _check_settings(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
