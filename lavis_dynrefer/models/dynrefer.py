@@ -28,7 +28,7 @@ from lavis_dynrefer.config import (
     DynReferConfig,
     LossConfig,
 )
-from lavis_dynrefer.errors import InputError, did_you_mean
+from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.losses import asymmetric_loss
@@ -257,16 +257,16 @@ class DynRefer(BaseModel):
     def default_config_path(cls, model_type: str | None) -> str:
         """Yaml of a model type; None means the embedded model."""
         known = cls.PRETRAINED_MODEL_CONFIG_DICT
-        if (model_type or "default") not in known:
-            hint = did_you_mean(str(model_type), known)
-            raise InputError(f"model type: expected one of {list(known)}, got {model_type!r}{hint}")
+        problem = choice_problem("model type", model_type or "default", known)
+        if problem is not None:
+            raise InputError(problem)
         return known[model_type or "default"]
 
     @classmethod
     def from_config(cls, cfg: Any) -> DynRefer:
         """Build from the `model` section of a LAVIS config and load its weights.
 
-        `pretrained` names the files of parts that come from elsewhere, see `models.sources`;
+        `pretrained` names the files of parts that come from elsewhere, see `weights.pretrained`;
         `finetuned` is a checkpoint of ours or an official one.
 
         Raises:

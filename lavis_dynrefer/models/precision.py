@@ -29,6 +29,14 @@ _ALIASES = {
 }
 
 
+_FORMATS: dict[str, dict[str, torch.dtype]] = {  # parts that are not float32
+    "float32": {},
+    "float16": {"vit": torch.float16},
+    "released": {"vit": torch.float16, "heads": torch.bfloat16, "llm": torch.bfloat16},
+    "bfloat16": dict.fromkeys(PARTS, torch.bfloat16),
+}
+
+
 @dataclass(frozen=True)
 class NumberFormats:
     """Number formats of matrix products when a model answers, part by part.
@@ -90,10 +98,11 @@ def number_formats(
     Raises:
         InputError: another name, or float16 without a CUDA device.
     """
+    if name in _ALIASES:
+        raise InputError(f"dtype: unknown {name!r}; did you mean {_ALIASES[name]}?")
     problem = choice_problem("dtype", name, DTYPES)
     if problem is not None:
-        known = f"; did you mean {_ALIASES[name]}?" if name in _ALIASES else ""
-        raise InputError(problem if not known else f"dtype: unknown {name!r}{known}")
+        raise InputError(problem)
     version = capability or (0, 0)
     if name == "auto":
         fast = kind == "cuda" and version >= _FP16_CAPABILITY
@@ -104,14 +113,9 @@ def number_formats(
         raise InputError(
             f"dtype: {name} needs a CUDA device, got {kind}; use auto, float32 or bfloat16"
         )
-    if name == "float32":
-        return NumberFormats(name)
-    half, bf16 = torch.float16, torch.bfloat16
-    if name == "bfloat16":
-        return NumberFormats(name, vit=bf16, region=bf16, heads=bf16, llm=bf16)
-    if name == "float16" and version < _BF16_CAPABILITY:
-        return NumberFormats(name, vit=half)
-    return NumberFormats(name, vit=half, heads=bf16, llm=bf16)
+    if name == "float16" and version >= _BF16_CAPABILITY:
+        return NumberFormats(name, **_FORMATS["released"])
+    return NumberFormats(name, **_FORMATS[name])
 
 
 def formats_on(name: str, device: torch.device) -> NumberFormats:

@@ -153,21 +153,11 @@ def _read_config(folder: Path, options: Sequence[str]) -> RunConfig:
     if not log.is_file():
         raise InputError(f"{folder} is not the folder of a run: it has no log.txt")
     text = log.read_text(encoding="utf-8")
-    content = None
-    starts = [0, *(place + 1 for place in _places(text, "\n{\n"))]
-    for start in starts:
-        try:
-            content, _ = json.JSONDecoder().raw_decode(text, start)
-        except ValueError as error:
-            raise InputError(f"{log}: the configuration is damaged ({error})") from error
+    try:
+        content, _ = json.JSONDecoder().raw_decode(text, text.rfind("\n{\n") + 1)
+    except ValueError as error:
+        raise InputError(f"{log}: the configuration is damaged ({error})") from error
     config = OmegaConf.merge(OmegaConf.create(content), read_options(options))
     if OmegaConf.select(config, "run.task") != OWN_TASK or "datasets" not in config:
         raise InputError(f"{log}: not a run of the task {OWN_TASK}")
     return RunConfig(config)
-
-
-def _places(text: str, part: str) -> Iterator[int]:
-    place = text.find(part)
-    while place >= 0:
-        yield place
-        place = text.find(part, place + 1)
