@@ -66,7 +66,7 @@ def source_from(arguments: argparse.Namespace) -> RegionSource:
     default = OmegaConf.load(source_class.default_config_path(arguments.type or "default"))
     try:
         config = OmegaConf.merge(default, {"datasets": {name: _overrides(arguments)}})
-    except (yaml.YAMLError, OmegaConfBaseException, TypeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, TypeError, UnicodeError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"--set {' '.join(arguments.settings)}: {problem}") from error
     source: RegionSource = source_class(config.datasets[name])

@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export; returns the exit code."""
     import torch
-    from rich.console import Console
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -58,5 +57,5 @@ def run(arguments: argparse.Namespace) -> int:
         except SafetensorError as error:
             raise InputError(f"cannot write {output}: {error}") from error
     size = output.stat().st_size / 2**20
-    Console().print(f"{len(kept)} tensors, {size:.1f} MiB: {output}")
+    print(f"{len(kept)} tensors, {size:.1f} MiB: {output}")
     return 0

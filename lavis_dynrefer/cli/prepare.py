@@ -23,6 +23,7 @@ from lavis_dynrefer.cli.dataset_arguments import add_dataset_arguments, source_f
 from lavis_dynrefer.cli.model_arguments import at_least
 from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.json_stream import replace_bytes
 from lavis_dynrefer.vocab import TAG_METHODS, build_pos_tagger
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if wants_list and (arguments.output is None or not arguments.output.parent.is_dir()):
         raise InputError("--output: expected the name of the tag list, in an existing folder")
     source = source_from(arguments)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # paths and names may look like either
     with _log_to(console), Progress(console=console) as progress:
         folder, region_sets = _convert(None if wants_list else arguments.output, source, progress)
         if wants_list:
@@ -144,7 +145,7 @@ def _write_tag_list(
         min_count=arguments.min_count,
         pos=build_pos_tagger("textblob"),  # verbs are no tags
     )
-    arguments.output.write_text("\n".join(names) + "\n", encoding="utf-8")
+    replace_bytes(arguments.output, ("\n".join(names) + "\n").encode())
     console.print(f"{len(names)} tags, most frequent first: {arguments.output}", soft_wrap=True)
 
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the quickstart; returns the exit code of the first command that failed, else 0."""
-    console = Console()
+    console = Console(markup=False, emoji=False)  # paths may look like either
     output: Path = arguments.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     start = time.time()
@@ -67,8 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(_comparison(**runs))
     after = runs["after"]
     _draw_answers(after, arguments.options).save(output / "regions.png")
-    console.print(f"regions and answers: {output / 'regions.png'}")
-    console.print(f"reports, predictions, checkpoint: {after}")
+    console.print(f"regions and answers: {output / 'regions.png'}", soft_wrap=True)
+    console.print(f"reports, predictions, checkpoint: {after}", soft_wrap=True)
     console.print(f"{time.time() - start:.0f} s")
     return 0
 
@@ -93,7 +93,7 @@ def _run_lavis(
     command = [sys.executable, "-m", module, "--cfg-path", run_file, "--options", *options]
     command.append(f"run.output_dir={folder}")
     shown = _QUOTE(["python", *command[1:]])
-    console.print("$", shown, soft_wrap=True, highlight=False, markup=False)
+    console.print("$", shown, soft_wrap=True, highlight=False)
     # Unlimited, torch's threads compete with the data loader on small machines.
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     return subprocess.run(command, env=environment, check=False).returncode

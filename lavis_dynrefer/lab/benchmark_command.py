@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.json_stream import replace_bytes
 from lavis_dynrefer.synthetic.scene_world import WORLDS
 
 _FUNCTIONS = {
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     results = measure(arguments.output, **options)
     path = arguments.output / f"benchmark_{arguments.name}.json"
     report = {"machine": machine, "options": options, "results": results}
-    path.write_text(json.dumps(report, indent=2), encoding="utf-8")
+    replace_bytes(path, json.dumps(report, indent=2).encode())
     sys.stdout.write(f"{_table(results)}report: {path}\n")
     return 0
 

@@ -20,6 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.json_stream import replace_bytes
 from lavis_dynrefer.lab.bootstrap_estimates import Estimate
 from lavis_dynrefer.synthetic.scene_dataset import described_objects
 
@@ -112,7 +113,7 @@ def _grade_scenes(arguments: argparse.Namespace) -> int:
                 {"truth": row, "answer": answer.to_dict()} for row, answer in zip(truth, answers)
             ],
         }
-        arguments.output.write_text(json.dumps(document), encoding="utf-8")
+        replace_bytes(arguments.output, json.dumps(document).encode())
     return 0
 
 

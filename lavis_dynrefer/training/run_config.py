@@ -243,7 +243,7 @@ def read_options(options: Sequence[str]) -> DictConfig:
     pairs = _dot_list(options)
     try:
         return OmegaConf.from_dotlist(pairs)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:  # UnicodeError: bytes that are not UTF-8
         raise LaunchError(f"--options {pairs}: not yaml: {_one_line(error)}") from error
 
 

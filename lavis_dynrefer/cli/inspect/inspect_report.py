@@ -23,6 +23,7 @@ from lavis_dynrefer.cli.inspect.inspect_page import (
 from lavis_dynrefer.cli.inspect.inspect_samples import choose_rejected, choose_samples, draw_sheet
 from lavis_dynrefer.cli.inspect.region_statistics import SHARES, SplitStatistics, describe_split
 from lavis_dynrefer.errors import shorten
+from lavis_dynrefer.formats.json_stream import replace_bytes, replacing_path
 from lavis_dynrefer.structures import RegionSet
 
 _FEW_IMAGES = 2000  # are checked before another process has started
@@ -64,7 +65,7 @@ def write_files(
     folder.mkdir(parents=True, exist_ok=True)
     page, sheet = folder / "inspect.html", folder / "regions.png"
     html = render_page(title, facts, views, warnings)
-    page.write_text(html, encoding="utf-8", errors="replace")
+    replace_bytes(page, html.encode(errors="replace"))
     drawn = draw_sheet(
         (f"{view.statistics.name}, {view.statistics.split}{what}", samples)
         for view in views
@@ -73,7 +74,8 @@ def write_files(
     sheet.unlink(missing_ok=True)  # of an earlier run
     if drawn is None:
         return [page]
-    drawn.save(sheet)
+    with replacing_path(sheet) as partial:
+        drawn.save(partial, "PNG")
     return [page, sheet]
 
 
