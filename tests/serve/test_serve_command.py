@@ -78,7 +78,7 @@ def test_stopping_server_finishes_running_requests_and_refuses_new_ones(scene):
 
 
 @sends_signals
-@pytest.mark.parametrize("grace", [0, 600])
+@pytest.mark.parametrize("grace", [pytest.param(0, marks=pytest.mark.slow), 600])
 def test_requests_are_cut_off_after_the_grace_or_at_the_second_signal(scene, grace):
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
     boxes = [[0, 0, 9 + number, 99] for number in range(471)] * 2  # seconds of work

@@ -1,96 +1,60 @@
-"""The same twenty images by API, command line and HTTP."""
+"""The same images by API, command line and HTTP."""
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
-import re
-import signal
-import subprocess
-import sys
 
 import pytest
 
-from lavis_dynrefer import RegionPredictor
+from lavis_dynrefer.cli import main
 from lavis_dynrefer.formats import read_results
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import make_scene, render
 
-IMAGES = 20
+IMAGES = 10
 REGIONS = 2  # per image
 QUESTION = {
     "attributes": ["wet", "striped", "color:red/crimson"],
     "categories": ["flower", "tree", "boat", "house"],
     "controls": ["small"],
 }
-START = [sys.executable, "-W", "ignore", "-m", "lavis_dynrefer.cli"]
 TOLERANCE = 1e-5  # tables print 2 digits; in batches of another size the seventh differs
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    """A folder of images with their boxes.json, and the boxes by name."""
-    folder = tmp_path_factory.mktemp("scenes")
-    boxes = {}
-    for number in range(IMAGES):
-        scene = make_scene(3, 2_000_101 + number)
-        render(scene).save(folder / f"{number:02}.png")
-        boxes[f"{number:02}.png"] = [list(item.box) for item in scene.objects[:REGIONS]]
-    (folder / "boxes.json").write_text(json.dumps(boxes))
-    return folder, boxes
-
-
-@pytest.fixture(scope="module")
-def by_http_and_command(scenes, tmp_path_factory):
-    """Answers of a server's process, then of the command's, by image."""
-    pytest.importorskip("fastapi", reason="needs the extra `serve`")
-    folder, boxes = scenes
-    output = tmp_path_factory.mktemp("answers") / "out"
-    words = [f"--{name}={','.join(given)}" for name, given in QUESTION.items()]
-    files = ["--boxes", str(folder / "boxes.json"), "--output", str(output)]
-    serve = [*START, "serve", "--port", "0", "--device", "cpu"]
-    with (
-        subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as server,
-        subprocess.Popen(
-            [*START, "predict", str(folder), *files, *words, "--device", "cpu"],
-            stdout=subprocess.DEVNULL,
-        ) as command,
-    ):
-        try:
-            port = next(
-                int(found[1])
-                for found in (
-                    re.search(r"http://127\.0\.0\.1:(\d+)", line) for line in server.stderr
-                )
-                if found
-            )
-            sent = {name: asked(port, folder / name, rows) for name, rows in boxes.items()}
-            assert command.wait() == 0
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.stderr.read()
-    rows = {row.image: row.regions for row in read_results(output / "results.jsonl")}
-    return {"http": sent, "command": rows}
-
-
-def asked(port, path, boxes):
-    image = base64.b64encode(path.read_bytes()).decode()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    body = json.dumps({"image": image, "boxes": boxes, **QUESTION})
-    connection.request("POST", "/v1/regions", body, {"content-type": "application/json"})
-    answer = json.loads(connection.getresponse().read())
-    connection.close()
-    return tuple(RegionPrediction.from_dict(row) for row in answer["regions"])
-
-
-@pytest.fixture(scope="module")
-def by_api(scenes):
-    folder, boxes = scenes
-    predictor = RegionPredictor("tiny", device="cpu")
+def scenes():
+    """Name of an image -> the image and its boxes."""
+    made = [make_scene(3, 2_000_101 + number) for number in range(IMAGES)]
     return {
-        name: predictor.predict(folder / name, rows, **QUESTION) for name, rows in boxes.items()
+        f"{number:02}.png": (render(scene), [list(item.box) for item in scene.objects[:REGIONS]])
+        for number, scene in enumerate(made)
     }
+
+
+@pytest.fixture(scope="module")
+def by_api(scenes, predictor):
+    return {name: predictor.predict(*scene, **QUESTION) for name, scene in scenes.items()}
+
+
+def by_http(scenes, client, folder):
+    del folder
+    replies = {name: client.regions(*scene, **QUESTION) for name, scene in scenes.items()}
+    return {
+        name: [RegionPrediction.from_dict(row) for row in reply.json["regions"]]
+        for name, reply in replies.items()
+    }
+
+
+def by_command(scenes, client, folder):
+    del client
+    for name, (image, _) in scenes.items():
+        image.save(folder / name)
+    boxes = folder / "boxes.json"
+    boxes.write_text(json.dumps({name: rows for name, (_, rows) in scenes.items()}))
+    words = [f"--{name}={','.join(given)}" for name, given in QUESTION.items()]
+    files = ["--boxes", str(boxes), "--output", str(folder / "out")]
+    assert main(["predict", str(folder), *files, *words, "--device", "cpu"]) == 0
+    return {row.image: row.regions for row in read_results(folder / "out" / "results.jsonl")}
 
 
 def numbers_and_words(answers):
@@ -107,9 +71,9 @@ def numbers_and_words(answers):
     return numbers, {place: value for place, value in fields.items() if place not in numbers}
 
 
-@pytest.mark.parametrize("door", ["http", "command"])
-def test_answers_equal_those_of_the_api(by_http_and_command, by_api, door):
-    numbers, words = numbers_and_words(by_http_and_command[door])
+@pytest.mark.parametrize("door", [by_http, by_command])
+def test_answers_equal_those_of_the_api(scenes, client, by_api, tmp_path, door):
+    numbers, words = numbers_and_words(door(scenes, client, tmp_path))
     right_numbers, right_words = numbers_and_words(by_api)
     assert words == right_words
     assert numbers == pytest.approx(right_numbers, abs=TOLERANCE)
