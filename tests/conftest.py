@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def pytest_addoption(parser):
         metavar="DIR",
         help="folder of numbers made by the official code; tests/golden compares with them",
     )
+
+
+def pytest_configure(config):
+    """With PYTHONWARNDEFAULTENCODING=1, text of an unnamed encoding is an error, here and in us."""
+    if getattr(sys.flags, "warn_default_encoding", 0):  # from Python 3.10 on
+        tests = {path.stem for path in Path(__file__).parent.rglob("*.py")}
+        config.addinivalue_line("filterwarnings", "ignore::EncodingWarning")
+        for module in ("lavis_dynrefer", f"({'|'.join(sorted(tests))})$"):
+            config.addinivalue_line("filterwarnings", f"error::EncodingWarning:{module}")
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -127,8 +137,8 @@ SMALLEST = {
 def smallest_config(tmp_path_factory) -> dict:
     """The `model` section of the smallest model that has every part; random weights."""
     folder = tmp_path_factory.mktemp("vocabulary")
-    (folder / "tags.txt").write_text("\n".join(TAGS))
-    (folder / "categories.txt").write_text("house\ntree\nboat")
+    (folder / "tags.txt").write_text("\n".join(TAGS), encoding="utf-8")
+    (folder / "categories.txt").write_text("house\ntree\nboat", encoding="utf-8")
     config = copy.deepcopy(SMALLEST)
     config["tagging"]["vocabulary"] = str(folder / "tags.txt")
     config["contrast"]["categories"] = str(folder / "categories.txt")

@@ -23,4 +23,5 @@ def run_python(code, *paths):
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )

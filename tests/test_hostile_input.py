@@ -159,7 +159,9 @@ def command(tmp_path_factory):
     (images / "folder.jpg").mkdir()
     boxes = {f"{name}.jpg": case.boxes for name, case in CASES.items()}
     file = output.parent / "boxes.json"
-    file.write_text(json.dumps({**boxes, "loop.jpg": BOX, "../../../etc/passwd": BOX}))
+    file.write_text(
+        json.dumps({**boxes, "loop.jpg": BOX, "../../../etc/passwd": BOX}), encoding="utf-8"
+    )
     arguments = [images, "--recursive", "--boxes", file, *AS_OPTIONS, "--output", output]
     return main(["predict", *map(str, arguments)]), output, images
 
@@ -205,7 +207,7 @@ def test_every_door_answers_or_says_why_not(predictor, command, ask, tmp_path, n
         )
 
     answered = {row.image: len(row.regions) for row in read_results(output / "results.jsonl")}
-    failures = json.loads((output / "failures.json").read_text())
+    failures = json.loads((output / "failures.json").read_text(encoding="utf-8"))
     assert code == 3
     assert answered.get(path.name) == case.answers
     assert case.message in failures.get(path.name, "")
@@ -220,7 +222,7 @@ def test_every_door_answers_or_says_why_not(predictor, command, ask, tmp_path, n
 
 def test_loops_and_folders_named_like_images_are_harmless(command):
     _, output, _ = command
-    failures = json.loads((output / "failures.json").read_text())
+    failures = json.loads((output / "failures.json").read_text(encoding="utf-8"))
     assert failures["loop.jpg"].startswith("no image ")
     assert not [name for name in failures if "folder" in name or "around" in name]
     assert len(failures) == 1 + sum(case.answers is None for case in CASES.values())
@@ -240,8 +242,11 @@ def test_names_in_results_cannot_leave_the_folder(command, tmp_path, name):
     output = tmp_path / "a" / "b" / "out"
     arguments = ["predict", str(image), "--box", "1,1,9,9", *AS_OPTIONS, "--output", str(output)]
     assert main(arguments) == 0
-    (row,) = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
-    with (output / "results.jsonl").open("a") as file:
+    (row,) = [
+        json.loads(line)
+        for line in (output / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    with (output / "results.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({**row, "image": name}) + "\n")
     everything = "json,coco,csv,label-studio,fiftyone"
     assert main([*arguments, "--draw", "--format", everything]) == 0
@@ -321,7 +326,7 @@ def test_the_largest_image_takes_a_few_times_its_pixels(tmp_path):
     (tmp_path / "bomb.png").write_bytes(bomb)
     (tmp_path / "a.png").write_bytes(PLAIN)
     command = [sys.executable, "-c", BOMB, str(tmp_path / "bomb.png"), str(tmp_path / "a.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
     answers, megabytes = map(int, done.stdout.split()[-2:])
     assert answers == 1
     assert megabytes < 8 * 169  # gray, RGB in 4 bytes, and a part of it once more: 1,114

@@ -135,7 +135,7 @@ def plant(tmp_path):
         for path, code in modules.items():
             file = tmp_path / PACKAGE / f"{path.replace('__', '/')}.py"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(code)
+            file.write_text(code, encoding="utf-8")
         return violations(tmp_path)
 
     return write

@@ -87,7 +87,7 @@ class Environment:
             if not entry.name.startswith(("lavis_dynrefer", "__editable__")) and not link.exists():
                 link.symlink_to(entry)
         # A plain path: the .pth files in that folder are not read.
-        (self.site / "borrowed.pth").write_text(str(borrowed))
+        (self.site / "borrowed.pth").write_text(str(borrowed), encoding="utf-8")
         self.before = self.content()
 
     def content(self):
@@ -191,7 +191,7 @@ def test_start_up_imports_nothing_but_the_hook(installed):
 def test_lavis_survives_a_broken_plugin_with_one_warning(installed, tmp_path):
     for name, code in (("lavis", "alive = True"), ("lavis_dynrefer", "raise RuntimeError('bug')")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text(code)
+        (tmp_path / name / "__init__.py").write_text(code, encoding="utf-8")
 
     result = installed("import lavis; print(lavis.alive)", PYTHONPATH=str(tmp_path))
 

@@ -36,7 +36,7 @@ def test_resource_is_found_in_the_package():
 def test_resource_in_the_current_folder_wins(elsewhere):
     own = elsewhere / "vocab" / "data" / "coco_categories.txt"
     own.parent.mkdir(parents=True)
-    own.write_text("person\n")
+    own.write_text("person\n", encoding="utf-8")
 
     assert paths.find_resource("vocab/data/coco_categories.txt") == own.resolve()
 

@@ -56,7 +56,7 @@ def trained(scenes, tmp_path_factory):
 
 def report(run, split: str) -> dict:
     (path,) = run.output_dir.glob(f"report_{split}_epoch*.json")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -80,11 +80,11 @@ def test_metrics_reach_the_caller_the_report_and_the_table(trained, split):
     assert metrics["agg_metrics"] == primary
     assert isinstance(metrics["agg_metrics"], float)
     (table,) = trained.output_dir.glob(f"report_{split}_epoch*.txt")
-    assert document["protocol"] in table.read_text()
+    assert document["protocol"] in table.read_text(encoding="utf-8")
 
 
 def test_training_lowers_the_loss(trained):
-    log = (trained.output_dir / "log.txt").read_text().splitlines()
+    log = (trained.output_dir / "log.txt").read_text(encoding="utf-8").splitlines()
     losses = [float(json.loads(line)["train_loss"]) for line in log if '"train_loss"' in line]
     assert len(losses) == 2
     assert losses[1] < losses[0]
@@ -195,7 +195,7 @@ def spoil(scenes: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A copy of the scenes whose first test image is cut off."""
     root = tmp_path / "spoilt"
     shutil.copytree(scenes, root)
-    splits = json.loads((root / "vg" / "densecap_splits.json").read_text())
+    splits = json.loads((root / "vg" / "densecap_splits.json").read_text(encoding="utf-8"))
     image = root / "vg" / "images" / "VG_100K" / f"{sorted(splits['test'])[0]}.jpg"
     image.write_bytes(image.read_bytes()[:2000])
     return root, image

@@ -165,7 +165,7 @@ def test_wrong_images_are_named(predictor, image, error, message):
 
 
 def test_html_in_place_of_an_image_is_named(predictor, tmp_path):
-    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    (tmp_path / "page.jpg").write_text("<html>404</html>", encoding="utf-8")
     with pytest.raises(ValueError, match=r"cannot read image .*page\.jpg"):
         predictor.predict(tmp_path / "page.jpg", [[0, 0, 2, 2]])
 

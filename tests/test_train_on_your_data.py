@@ -86,10 +86,10 @@ def test_every_command_succeeds(mine):
 
 def test_every_region_is_answered_and_graded(mine):
     folder, _ = mine
-    asked = json.loads((folder / "val.json").read_text())["annotations"]
+    asked = json.loads((folder / "val.json").read_text(encoding="utf-8"))["annotations"]
 
     (path,) = folder.glob("output/*/report_val_epochevaluate.json")
-    report = json.loads(path.read_text())
+    report = json.loads(path.read_text(encoding="utf-8"))
 
     assert (report["evaluator"], report["protocol"]) == ("dense_caption", "custom-val")
     assert (report["counts"]["asked"], report["counts"]["missing"]) == (len(asked), 0)
@@ -143,8 +143,10 @@ def test_settings_shown_separately_exist(mine, monkeypatch):
 def photographs(shared, tmp_path):
     """Captions of one sample to train on; categories and attributes of another to be graded on."""
     captions, labels = shared / "fixtures/vg_format_e2e", shared / "fixtures/coco_ovad_e2e"
-    described = json.loads((captions / "vg1.2/region_descriptions.json").read_text())
-    urls = json.loads((captions / "vg1.2/image_data.json").read_text())
+    described = json.loads(
+        (captions / "vg1.2/region_descriptions.json").read_text(encoding="utf-8")
+    )
+    urls = json.loads((captions / "vg1.2/image_data.json").read_text(encoding="utf-8"))
     train = {
         "images": [
             {
@@ -164,8 +166,8 @@ def photographs(shared, tmp_path):
             for region in image["regions"]
         ],
     }
-    names = json.loads((labels / "annotations/instances_val2017.json").read_text())
-    ovad = json.loads((labels / "ovad2000.json").read_text())
+    names = json.loads((labels / "annotations/instances_val2017.json").read_text(encoding="utf-8"))
+    ovad = json.loads((labels / "ovad2000.json").read_text(encoding="utf-8"))
     for row in ovad["annotations"]:
         known = zip(ovad["attributes"], row.pop("att_vec"))
         row["attributes"] = {item["name"]: label for item, label in known if label >= 0}
@@ -199,11 +201,11 @@ def test_the_run_file_trains_on_photographs_and_grades_by_the_labels(photographs
         ],
     )
 
-    log = (run.output_dir / "log.txt").read_text().splitlines()
+    log = (run.output_dir / "log.txt").read_text(encoding="utf-8").splitlines()
     losses = [float(json.loads(line)["train_loss"]) for line in log if '"train_loss"' in line]
     assert losses[2] < losses[1] < losses[0]
     reports = [
-        json.loads((run.output_dir / f"report_{split}_epoch2.json").read_text())
+        json.loads((run.output_dir / f"report_{split}_epoch2.json").read_text(encoding="utf-8"))
         for split in ("val", "traits")
     ]
     assert [report["evaluator"] for report in reports] == ["categories", "attributes"]

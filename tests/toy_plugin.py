@@ -211,5 +211,5 @@ def kill():
 
 
 def logged(folder, key):
-    lines = (Path(folder) / "log.txt").read_text().splitlines()
+    lines = (Path(folder) / "log.txt").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)[key] for line in lines if line.startswith(f'{{"{key.split("_")[0]}_')]

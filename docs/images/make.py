@@ -51,7 +51,9 @@ def main() -> None:
         make_demo(tab)
     make_best_and_worst()
     digest = hashlib.sha256(resource_path(MODEL, key="model").read_bytes()).hexdigest()
-    (IMAGES / "made_from.json").write_text(json.dumps({MODEL: digest}, indent=2) + "\n")
+    (IMAGES / "made_from.json").write_text(
+        json.dumps({MODEL: digest}, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def make_tour(folder: Path, tab: Page) -> None:
@@ -78,7 +80,7 @@ def make_why(folder: Path, tab: Page) -> None:
 def make_demo(tab: Page) -> None:
     """The page of `dynrefer demo`, with the boxes of an example and one more."""
     command = [sys.executable, "-m", "lavis_dynrefer.cli", "demo", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as server:
         try:
             lines = iter(server.stdout or ())
             address = next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))

@@ -29,7 +29,7 @@ def scenes(tmp_path_factory):
         scene = make_scene(0, 2_000_001 + number)
         render(scene).save(folder / f"scene {number}.png")
         boxes[f"scene {number}.png"] = [list(item.box) for item in scene.objects[:2]]
-    (folder / "boxes.json").write_text(json.dumps(boxes))
+    (folder / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
     return folder, boxes
 
 

@@ -40,7 +40,9 @@ def test_help_lists_the_commands_and_imports_none():
         "try: main(['--help'])\n"
         f"finally: assert not sys.modules.keys() & {set(HEAVY)}"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8"
+    )
 
     assert (result.returncode, result.stderr) == (0, "")
     for name, (_, summary) in COMMANDS.items():

@@ -118,7 +118,7 @@ def test_max_images_limits_what_is_inspected(coco):
 )
 def test_a_dataset_that_cannot_be_read_leaves_no_folder(tmp_path, capsys, arguments, message):
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "full" / "mine.txt").write_text("mine", encoding="utf-8")
     words = [word.format(full=tmp_path / "full") for word in arguments]
 
     assert main(["inspect", *words, "--output", str(tmp_path / "out")]) == 2

@@ -58,9 +58,11 @@ def test_all_formats_hold_the_same_answers(finished):
         assert [line["caption"] for line in csv.DictReader(file)] == captions
     coco = COCO(str(finished / "coco.json"))
     assert [row["caption"] for row in coco.loadAnns(coco.getAnnIds())] == captions
-    assert len(json.loads((finished / "label_studio" / "tasks.json").read_text())) == len(rows)
+    assert len(
+        json.loads((finished / "label_studio" / "tasks.json").read_text(encoding="utf-8"))
+    ) == len(rows)
     assert len(list((finished / "annotated").glob("scene ?.png.jpg"))) == len(rows)
-    paths = json.loads((finished / "fiftyone" / "data.json").read_text())
+    paths = json.loads((finished / "fiftyone" / "data.json").read_text(encoding="utf-8"))
     assert list(paths.values()) == [row.path for row in rows]
 
 
@@ -143,7 +145,7 @@ def test_ids_of_a_coco_file_are_kept(scenes, predict, tmp_path):
         "images": [{"id": 77, "file_name": "val/scene 1.png"}],
         "annotations": [{"id": 55, "image_id": 77, "bbox": [x1, y1, x2 - x1, y2 - y1]}],
     }
-    (tmp_path / "coco.json").write_text(json.dumps(document))
+    (tmp_path / "coco.json").write_text(json.dumps(document), encoding="utf-8")
     code = predict(
         *(folder / "scene 1.png", "--boxes", tmp_path / "coco.json", *FEW),
         *("--output", tmp_path / "out", "--format", "coco"),
@@ -214,7 +216,7 @@ def test_only_changed_boxes_are_answered_again(finished, scenes, predict, tmp_pa
     named = [{"id": 9 - row, "box": box} for row, box in enumerate(scenes[1]["scene 2.png"])]
     boxes = {**scenes[1], "scene 1.png": [scenes[1]["scene 1.png"][0], [0, 0, 99, 99]]}
     boxes["scene 2.png"] = named
-    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
     before = rows_of(output)
 
     assert predict(scenes[0], "--boxes", tmp_path / "boxes.json", "--output", output) == 0
@@ -260,7 +262,7 @@ def test_another_image_of_the_same_name_is_refused(
 
 def test_bad_images_are_listed_and_the_others_answered(scenes, predict, tmp_path, capsys):
     folder = shutil.copytree(scenes[0], tmp_path / "images")
-    (folder / "a page.jpg").write_text("<html>404</html>")
+    (folder / "a page.jpg").write_text("<html>404</html>", encoding="utf-8")
     (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
     Image.new("RGB", (20, 20)).save(folder / "small.png")
     output = tmp_path / "out"
@@ -269,7 +271,7 @@ def test_bad_images_are_listed_and_the_others_answered(scenes, predict, tmp_path
     assert predict(*arguments) == 3
 
     assert rows_of(output).keys() == scenes[1].keys()
-    failures = json.loads((output / "failures.json").read_text())
+    failures = json.loads((output / "failures.json").read_text(encoding="utf-8"))
     assert failures.keys() == {"a page.jpg", "gone.png", "small.png"}
     assert "no part inside the 20 x 20 image" in failures["small.png"]
     assert "pass --box-format xywh for x, y, width" in failures["small.png"]
@@ -291,7 +293,7 @@ def test_scores_that_are_not_finite_are_a_failure(image, predict, tmp_path):
 
     assert predict(image, *arguments, "--checkpoint", tmp_path / "broken.pth") == 3
 
-    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
+    failures = json.loads((tmp_path / "out" / "failures.json").read_text(encoding="utf-8"))
     assert "not finite" in failures["scene 0.png"]
 
 
@@ -313,7 +315,7 @@ def test_nothing_is_written_beside_the_output_folder(image, predict, tmp_path):
 def test_a_box_file_may_cover_other_images(scenes, predict, tmp_path, capsys):
     folder, boxes = scenes
     some = {"scene 1.png": boxes["scene 1.png"][:1], "other.png": [[1, 2, 3, 4]]}
-    (tmp_path / "boxes.json").write_text(json.dumps(some))
+    (tmp_path / "boxes.json").write_text(json.dumps(some), encoding="utf-8")
 
     assert predict(folder, "--boxes", tmp_path / "boxes.json", *FEW) == 0
 

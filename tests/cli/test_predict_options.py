@@ -63,7 +63,7 @@ IMAGE = ["{image}", "--whole-image"]
 )
 def test_an_invalid_call_ends_with_one_line(image, predict, tmp_path, capsys, arguments, message):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "others.json").write_text('{"x.jpg": [[1, 2, 3, 4]]}')
+    (tmp_path / "others.json").write_text('{"x.jpg": [[1, 2, 3, 4]]}', encoding="utf-8")
     places = {
         "image": image,
         "folder": image.parent,

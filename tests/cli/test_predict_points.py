@@ -21,9 +21,9 @@ def test_points_are_answered_once(tmp_path, capsys):
 
     assert main([*command, "--device", "cpu"]) == 0
 
-    (row,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    (row,) = (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     found = [region["box"] for region in json.loads(row)["regions"]]
     assert found == PointSegmenter(folder)(image, [[10, 10], [40, 20.5]]).tolist()
     capsys.readouterr()
     assert main([*command, "--device", "cpu"]) == 0
-    assert (tmp_path / "out" / "results.jsonl").read_text().splitlines() == [row]
+    assert (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines() == [row]

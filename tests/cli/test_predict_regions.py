@@ -21,11 +21,11 @@ def test_proposed_regions_are_answered_once(image, predict, tmp_path):
     few = ["--proposal-count", "3", "--tasks", "tags", "--output", tmp_path / "out"]
 
     assert predict(image, *arguments, *few) == 0
-    before = (tmp_path / "out" / "results.jsonl").read_text()
+    before = (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8")
     assert len(json.loads(before)["regions"]) == 3
 
     assert predict(image, *arguments, *few) == 0
-    assert (tmp_path / "out" / "results.jsonl").read_text() == before
+    assert (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8") == before
 
 
 def test_detector_and_model_share_the_device(image, predict, tmp_path, monkeypatch):

@@ -56,9 +56,9 @@ def test_batches_span_images(scenes, predict, tmp_path, calls):
 def test_missing_drawing_and_page_are_made_from_the_kept_answers(image, predict, tmp_path, calls):
     arguments = [image, "--box", "98,50,237,180", *FEW, "--output", tmp_path]
     predict(*arguments)
-    row = json.loads((tmp_path / "results.jsonl").read_text())
+    row = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8"))
     row["regions"][0]["categories"][0]["score"] = 77.25  # as no model would answer
-    (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     calls.clear()
 
     assert predict(*arguments, "--draw", "--explain") == 0
@@ -72,11 +72,11 @@ def test_missing_drawing_and_page_are_made_from_the_kept_answers(image, predict,
 def test_existing_pages_stay_and_no_model_is_loaded(image, predict, tmp_path):
     arguments = [image, "--whole-image", *FEW, "--output", tmp_path, "--explain"]
     predict(*arguments)
-    (tmp_path / "explain" / "scene 0.png.html").write_text("mine")
+    (tmp_path / "explain" / "scene 0.png.html").write_text("mine", encoding="utf-8")
 
     assert predict(*arguments, "--device", "nowhere") == 0
 
-    assert (tmp_path / "explain" / "scene 0.png.html").read_text() == "mine"
+    assert (tmp_path / "explain" / "scene 0.png.html").read_text(encoding="utf-8") == "mine"
 
 
 def test_an_image_that_is_gone_cannot_be_drawn_later(scenes, predict, tmp_path):
@@ -90,7 +90,7 @@ def test_an_image_that_is_gone_cannot_be_drawn_later(scenes, predict, tmp_path):
 
     assert predict(tmp_path / "in", *arguments, "--draw") == 3
 
-    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
+    failures = json.loads((tmp_path / "out" / "failures.json").read_text(encoding="utf-8"))
     assert failures["0.png"].startswith("cannot be drawn: no image ")
     assert [path.name for path in (tmp_path / "out" / "annotated").iterdir()] == ["1.png.jpg"]
 
@@ -101,7 +101,7 @@ def test_of_many_regions_some_are_explained_and_all_answered(image, predict, tmp
 
     assert predict(image, *boxes, *FEW, "--output", tmp_path, "--explain") == 0
 
-    assert len(json.loads((tmp_path / "results.jsonl").read_text())["regions"]) == 2
+    assert len(json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8"))["regions"]) == 2
     page = (tmp_path / "explain" / "scene 0.png.html").read_text(encoding="utf-8")
     assert page.count('<section class="region"') == 1
     assert "1 more region is not explained here." in page
@@ -111,7 +111,9 @@ def test_of_many_regions_some_are_explained_and_all_answered(image, predict, tmp
 def fail_on_scene_1(scenes, predict, tmp_path, monkeypatch):
     """Predicts on three scenes while the model fails on the regions of the second."""
     folder, boxes = scenes
-    (tmp_path / "boxes.json").write_text(json.dumps({**boxes, "scene 1.png": [[77, 7, 90, 90]]}))
+    (tmp_path / "boxes.json").write_text(
+        json.dumps({**boxes, "scene 1.png": [[77, 7, 90, 90]]}), encoding="utf-8"
+    )
     encode = Answerer.encode
 
     def run(error, option):
@@ -128,7 +130,10 @@ def fail_on_scene_1(scenes, predict, tmp_path, monkeypatch):
 
 
 def answered(folder):
-    return [json.loads(row)["image"] for row in (folder / "results.jsonl").read_text().splitlines()]
+    return [
+        json.loads(row)["image"]
+        for row in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 @pytest.mark.parametrize("option", ["--draw", "--explain"])
@@ -145,7 +150,7 @@ def test_model_that_fails_on_one_image_answers_the_others(
     assert fail_on_scene_1(error, option) == 3
 
     assert answered(tmp_path / "out") == ["scene 0.png", "scene 2.png"]
-    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
+    failures = json.loads((tmp_path / "out" / "failures.json").read_text(encoding="utf-8"))
     assert list(failures) == ["scene 1.png"]
     assert failures["scene 1.png"].startswith(reason)
 
@@ -171,7 +176,9 @@ def test_answers_with_a_page_are_those_without(image, predict, tmp_path):
     for folder, options in ((tmp_path / "a", []), (tmp_path / "b", ["--explain"])):
         predict(image, *boxes, *FEW, "--output", folder, *options)
 
-    one, other = (json.loads((tmp_path / x / "results.jsonl").read_text()) for x in "ab")
+    one, other = (
+        json.loads((tmp_path / x / "results.jsonl").read_text(encoding="utf-8")) for x in "ab"
+    )
     for pair in zip(one["regions"], other["regions"]):
         logits = [{each["name"]: each["score"] for each in row.pop("categories")} for row in pair]
         assert logits[0] == pytest.approx(logits[1], abs=1e-4)

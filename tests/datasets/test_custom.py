@@ -121,7 +121,7 @@ def test_category_ids_need_a_list_of_categories_and_the_list_needs_ids(read):
 
 def test_sizes_missing_in_the_json_are_measured(read, tmp_path):
     images = [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)]
-    (tmp_path / "images/2.png").write_text("<html>")
+    (tmp_path / "images/2.png").write_text("<html>", encoding="utf-8")
 
     found = read([dog(1), dog(2, image_id=2)], images=images)
 

@@ -35,7 +35,9 @@ def write(tmp_path):
         ]
         image = {"id": 1, "file_name": "1.png", "width": 100, "height": 80}
         path = tmp_path / "own.json"
-        path.write_text(json.dumps({"images": [image], "annotations": rows, **keys}))
+        path.write_text(
+            json.dumps({"images": [image], "annotations": rows, **keys}), encoding="utf-8"
+        )
         return path
 
     return _write

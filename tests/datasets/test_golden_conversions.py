@@ -35,7 +35,9 @@ def case(request, shared, tmp_path):
         images.mkdir()
         for number in range(1, 6):
             (images / f"{number}.jpg").touch()
-        splits.write_text(json.dumps({"train": list(range(1, 6)), "val": [], "test": []}))
+        splits.write_text(
+            json.dumps({"train": list(range(1, 6)), "val": [], "test": []}), encoding="utf-8"
+        )
     else:
         folder, golden = fixtures / "vg_format_e2e" / f"vg{version[1:]}", "vg_format_e2e"
         images, splits = folder.parent / "images", folder.parent / "densecap_splits.json"

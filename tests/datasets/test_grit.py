@@ -214,7 +214,7 @@ def test_detections_are_captioned_and_graded_on_annotated_regions(shared):
 def test_perfect_captions_score_what_the_detected_boxes_allow(shared):
     region_set = build(shared)["test"].region_set
     path = shared / "fixtures/vg_format_e2e/grit/vg_instances_results.json"
-    words = [item["object_descriptions"] for item in json.loads(path.read_text())]
+    words = [item["object_descriptions"] for item in json.loads(path.read_text(encoding="utf-8"))]
 
     report = EVALUATORS["dense_caption"](region_set, answers(region_set, words))
 

@@ -31,7 +31,7 @@ def read(tmp_path):
             images.append({"id": number, "file_name": name, **size})
             rows.append({"id": number, "image_id": number, "bbox": box, "caption": "a dog"})
         path = tmp_path / "own.json"
-        path.write_text(json.dumps({"images": images, "annotations": rows}))
+        path.write_text(json.dumps({"images": images, "annotations": rows}), encoding="utf-8")
         return read_custom(path, tmp_path, name="own", split="train")
 
     return _read
@@ -69,7 +69,5 @@ def test_other_boxes_are_taken_as_stored(read, boxes, orientation, noted):
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_sizes_as_a_viewer_shows_them_are_refused_with_the_cure(read, suffix):
-    with pytest.raises(
-        DatasetError, match=r"it is 40 x 60 pixels, it is 60 x 40.*save it rotated"
-    ):
+    with pytest.raises(DatasetError, match=r"it is 40 x 60 pixels, it is 60 x 40.*save it rotated"):
         read([INSIDE_BOTH], suffix, width=40, height=60)

@@ -104,7 +104,9 @@ def test_every_real_box_is_read(real):
 
 
 def test_attributes_count_as_in_the_statistics_of_the_whole_file(shared, real):
-    stats = json.loads((shared / "fixtures/ovad_full_stats.json").read_text())["per_attribute"]
+    stats = json.loads((shared / "fixtures/ovad_full_stats.json").read_text(encoding="utf-8"))[
+        "per_attribute"
+    ]
     _, found = real
 
     attributes = [(item.name, item.frequency) for item in found.attributes]

@@ -64,7 +64,7 @@ def prepare_val(vg, tmp_path):
 
 def change_descriptions(vg, change):
     path = vg / "region_descriptions.json"
-    path.write_text(change(path.read_text()), encoding="utf-8")
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def content(region_set):
@@ -132,7 +132,7 @@ def test_changed_raw_files_are_converted_again(vg, prepare_val):
 def test_a_folder_of_another_version_is_converted_again(tmp_path, prepare_val, manifest):
     (tmp_path / "out/val").mkdir(parents=True)
     (tmp_path / "out/val/regions.arrow").write_bytes(b"of an older version")
-    (tmp_path / "out/manifest.json").write_text(manifest)
+    (tmp_path / "out/manifest.json").write_text(manifest, encoding="utf-8")
 
     assert len(prepare_val().regions) == 2
 
@@ -294,7 +294,7 @@ def test_tags_account_for_themselves(regions):
     prepare_tags(regions, ["big", "cat"], "match")
 
     path = tags_path(regions, ["big", "cat"], "match").with_suffix(".json")
-    assert json.loads(path.read_text()) == {
+    assert json.loads(path.read_text(encoding="utf-8")) == {
         "method": "match",
         "regions": 2,
         "tags_given": 1,
@@ -353,8 +353,8 @@ def test_the_command_writes_a_tag_list(vg, tmp_path):
 
     given = ["--root", str(vg), "--output", str(path), "--min-count", "2"]
     assert main(["prepare", "tags", "vg", *given]) == 0
-
-    assert path.read_text() == "dog\n"  # "dog" once and "dogs" once; "big" and "two" once
+    # "dog" once and "dogs" once; "big" and "two" once
+    assert path.read_text(encoding="utf-8") == "dog\n"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ def test_docs_list_every_option_with_its_default():
         for action in parser._actions[1:]
     }
 
-    rows = re.findall(r"^\| `(--[a-z-]+)` \| (.*?) ?\|", DOCS.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(--[a-z-]+)` \| (.*?) ?\|", DOCS.read_text(encoding="utf-8"), re.MULTILINE
+    )
 
     assert dict(rows) == defaults
 
@@ -64,6 +66,7 @@ def test_signal_ends_it_quietly_and_leaves_no_files(tmp_path, name):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
+        encoding="utf-8",
     )
     try:
         line = process.stdout.readline()

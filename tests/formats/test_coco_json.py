@@ -20,7 +20,7 @@ def coco_of(tmp_path):
 
     def write(results):
         (path,) = write_results(results, tmp_path, ["coco"])
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
 
     return write
 
@@ -70,7 +70,7 @@ def test_pycocotools_reads_the_file(results, tmp_path):
 def test_pycocotools_evaluates_the_annotations_as_results(results, tmp_path):
     (path,) = write_results(results, tmp_path, ["coco"])
     truth = COCO(str(path))
-    annotations = json.loads(path.read_text())["annotations"]
+    annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
     grader = COCOeval(truth, truth.loadRes(annotations), "bbox")
     grader.evaluate()
     grader.accumulate()

@@ -13,7 +13,7 @@ from lavis_dynrefer.formats import write_results
 def files(results, tmp_path):
     """File name -> content."""
     paths = write_results(results, tmp_path, ["fiftyone"])
-    return {path.name: json.loads(path.read_text()) for path in paths}
+    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def test_boxes_are_fractions_of_the_image(files):

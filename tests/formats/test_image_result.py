@@ -41,13 +41,13 @@ def test_an_unknown_format_is_refused(results, tmp_path):
 
 
 def test_a_file_is_replaced_only_when_complete(results, tmp_path):
-    (tmp_path / "results.json").write_text("earlier")
+    (tmp_path / "results.json").write_text("earlier", encoding="utf-8")
     broken = dataclasses.replace(results[0].regions[0], caption_score=math.inf)
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_results(
             [results[0], dataclasses.replace(results[2], regions=(broken,))], tmp_path, ["json"]
         )
-    assert (tmp_path / "results.json").read_text() == "earlier"
+    assert (tmp_path / "results.json").read_text(encoding="utf-8") == "earlier"
 
 
 class CountedReads(list):

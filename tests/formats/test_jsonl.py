@@ -68,7 +68,9 @@ def test_compact_removes_replaced_rows(log, results):
 
 
 def test_old_key_picture_is_read(log, results):
-    log.path.write_text(log.path.read_text().replace('{"image": ', '{"picture": '))
+    log.path.write_text(
+        log.path.read_text(encoding="utf-8").replace('{"image": ', '{"picture": '), encoding="utf-8"
+    )
     assert list(ResultLog(log.path)) == read_results(log.path) == results
     assert ResultLog(log.path).get("c.png") == results[2]
 
@@ -84,7 +86,7 @@ def test_error_names_the_damaged_row(log):
 
 
 def test_other_rows_are_refused(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"image": 1}\n')
+    (tmp_path / "rows.jsonl").write_text('{"image": 1}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"line 1: expected a row .* with image and regions"):
         ResultLog(tmp_path / "rows.jsonl")
 
@@ -94,7 +96,7 @@ def test_nan_is_refused(log, regions):
     with pytest.raises(ValueError, match="not JSON compliant"):
         log.append(ImageResult("d.png", "/d.png", 9, 9, (broken,)))
     assert log.get("d.png") is None
-    json.loads(log.path.read_text().rstrip("\n").rsplit("\n", 1)[1])
+    json.loads(log.path.read_text(encoding="utf-8").rstrip("\n").rsplit("\n", 1)[1])
 
 
 def test_an_empty_log_is_read(tmp_path):

@@ -16,7 +16,7 @@ def written(tmp_path):
 
     def write(results):
         tasks, setup = write_results(results, tmp_path, ["label-studio"])
-        return json.loads(tasks.read_text()), setup.read_text()
+        return json.loads(tasks.read_text(encoding="utf-8")), setup.read_text(encoding="utf-8")
 
     return write
 

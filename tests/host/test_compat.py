@@ -23,10 +23,10 @@ def pretended_transformers(tmp_path):
         info = tmp_path / f"transformers-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n"
+            f"Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n", encoding="utf-8"
         )
         (tmp_path / "lavis").mkdir()
-        (tmp_path / "lavis" / "__init__.py").write_text("alive = True\n")
+        (tmp_path / "lavis" / "__init__.py").write_text("alive = True\n", encoding="utf-8")
         return tmp_path
 
     return pretend

@@ -16,8 +16,8 @@ def lavis_module(tmp_path, monkeypatch):
     """Imports code as a module of LAVIS, beside a slow package and without a missing one."""
     package = tmp_path / "slow"
     package.mkdir()
-    (package / "__init__.py").write_text("import slow.part\n")
-    (package / "part.py").write_text("def double(x): return 2 * x\n")
+    (package / "__init__.py").write_text("import slow.part\n", encoding="utf-8")
+    (package / "part.py").write_text("def double(x): return 2 * x\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(UNUSED_PACKAGES, "slow", "slow")
     monkeypatch.setitem(UNUSED_PACKAGES, "missing", "missing-headless")

@@ -52,7 +52,8 @@ def pending(tmp_path, monkeypatch):
         "from lavis.common.registry import registry\n"
         "from lavis.models import BaseModel\n"
         "@registry.register_model('late')\n"
-        "class Late(BaseModel): pass\n"
+        "class Late(BaseModel): pass\n",
+        encoding="utf-8",
     )
     mapping = PendingNames({"early": BaseModel}, {"late": "late_module"})
     monkeypatch.setitem(registry.mapping, "model_name_mapping", mapping)
@@ -138,7 +139,7 @@ if __name__ == "__main__":
 
 
 def test_spawned_worker_loads_the_model_by_name(tmp_path):
-    (tmp_path / "program.py").write_text(SPAWN)
+    (tmp_path / "program.py").write_text(SPAWN, encoding="utf-8")
     code = f"import runpy; runpy.run_path({str(tmp_path / 'program.py')!r}, run_name='__main__')"
 
     result = run_python(code)

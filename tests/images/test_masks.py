@@ -196,7 +196,7 @@ def test_unknown_rule_is_refused(function):
 @pytest.fixture
 def coco_objects(shared):
     path = shared / "fixtures/coco_ovad_e2e/annotations/instances_val2017.json"
-    return json.loads(path.read_text())["annotations"]
+    return json.loads(path.read_text(encoding="utf-8"))["annotations"]
 
 
 def xyxy(rows):

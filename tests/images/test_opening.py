@@ -130,7 +130,7 @@ def test_missing_file_error_names_the_path(tmp_path):
 
 
 def test_html_named_jpg_is_refused(tmp_path):
-    (tmp_path / "page.jpg").write_text("<html>not found</html>")
+    (tmp_path / "page.jpg").write_text("<html>not found</html>", encoding="utf-8")
 
     with pytest.raises(ValueError, match=r"cannot read image .*page\.jpg"):
         open_image(tmp_path / "page.jpg")

@@ -25,7 +25,7 @@ def fill(megabytes):
 
 @on_linux
 def test_a_fresh_process_has_no_lavis_and_reports_its_peak(tmp_path, monkeypatch):
-    (tmp_path / "filler.py").write_text(FILLER)
+    (tmp_path / "filler.py").write_text(FILLER, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     fill = importlib.import_module("filler").fill
 
@@ -47,7 +47,7 @@ def test_resident_memory_is_anonymous_or_of_files():
 
 def measured(tmp_path, name, *arguments):
     assert main(["benchmark", name, "--output", str(tmp_path), *arguments]) == 0
-    return json.loads((tmp_path / f"benchmark_{name}.json").read_text())["results"]
+    return json.loads((tmp_path / f"benchmark_{name}.json").read_text(encoding="utf-8"))["results"]
 
 
 @on_linux

@@ -173,7 +173,9 @@ def test_constant_scores_give_the_chance_row_of_ovad(chance, metric, percent):
 
 @pytest.fixture(scope="module")
 def chance(shared):
-    rows = json.loads((shared / "fixtures/ovad_full_stats.json").read_text())["per_attribute"]
+    rows = json.loads((shared / "fixtures/ovad_full_stats.json").read_text(encoding="utf-8"))[
+        "per_attribute"
+    ]
     vocabulary = [AttributeInfo(row["name"], "t", "t", "is", row["freq_set"]) for row in rows]
     columns = [[1] * row["pos"] + [0] * row["neg"] + [-1] * row["unk"] for row in rows]
     labels = np.array(columns).T

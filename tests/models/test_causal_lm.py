@@ -258,7 +258,7 @@ def test_a_kind_of_model_that_transformers_lacks_names_the_cure(monkeypatch, tmp
     monkeypatch.delitem(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "llama", raising=False)
     with pytest.raises(ImportError, match=r"type 'llama' in transformers .*transformers>=4\.28,<5"):
         build_llm("causal_lm", {"tokenizer": TOKENIZER, "config": {"model_type": "llama"}})
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt9"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt9"}), encoding="utf-8")
     with pytest.raises(ImportError, match="no decoder-only model of type 'gpt9'"):
         build_llm("causal_lm", {"tokenizer": TOKENIZER, "pretrained": str(tmp_path)})
 

@@ -42,7 +42,7 @@ def test_official_weights_fill_the_model(smallest_model):
 
 
 def test_every_official_name_has_a_translation(parity):
-    shapes = json.loads((parity / "state_dict_keys.json").read_text())["all_keys"]
+    shapes = json.loads((parity / "state_dict_keys.json").read_text(encoding="utf-8"))["all_keys"]
     state = {name: torch.empty(0) for name in shapes}
     assert len(from_official(state)) == len(set(shapes) - set(OFFICIAL_DERIVED))
 

@@ -26,14 +26,14 @@ FLAN_T5_XL = {  # google/flan-t5-xl, config.json
 
 @pytest.fixture(scope="module")
 def official(parity):
-    return json.loads((parity / "official_shapes.json").read_text())
+    return json.loads((parity / "official_shapes.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def full_model(tmp_path_factory):
     """The whole model without memory for its weights, the ViT cut to the one block of the list."""
     tags = tmp_path_factory.mktemp("full") / "tags.txt"
-    tags.write_text("dog\ncat\n")
+    tags.write_text("dog\ncat\n", encoding="utf-8")
     config = DynReferConfig(
         tagging=TaggingConfig(vocabulary=str(tags)),
         captioning=CaptioningConfig(

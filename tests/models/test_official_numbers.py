@@ -60,7 +60,7 @@ def numbers():
 def model(numbers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("official")
     tags = folder / "tags.txt"
-    tags.write_text("\n".join(f"tag {row}" for row in range(40)))
+    tags.write_text("\n".join(f"tag {row}" for row in range(40)), encoding="utf-8")
     sections = json.loads(json.dumps({**SIZES, "tagging": {"vocabulary": str(tags)}}))
     # The weights know 185 tokens, fewer than the bytes of the embedded tokenizer.
     words = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"w{row}": row for row in range(3, 185)}}

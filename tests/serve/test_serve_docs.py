@@ -40,7 +40,9 @@ def printed(program):
 def test_curl_example_gets_the_answer_shown(here):
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
-    result = subprocess.run(["sh", "-c", here["shell"]], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        ["sh", "-c", here["shell"]], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     answer, shown = json.loads(result.stdout), json.loads(BLOCKS["answer"])
     assert answer.keys() == shown.keys()
     assert answer["regions"][0].keys() == shown["regions"][0].keys()

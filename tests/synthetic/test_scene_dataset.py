@@ -24,7 +24,7 @@ def root(tmp_path_factory):
 
 
 def load(path):
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_sizes_are_four_fifths_and_two_tenths():
@@ -142,10 +142,10 @@ def test_rejects_a_folder_of_another_dataset(root):
 
 
 def test_rejects_a_folder_with_other_files(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match="other files"):
         write_dataset(tmp_path, scenes=3, seed=0)
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_leftovers_of_an_interrupted_run_are_removed(tmp_path):

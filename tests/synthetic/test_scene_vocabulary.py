@@ -40,7 +40,9 @@ def test_the_shipped_vocabulary_is_up_to_date(name, tmp_path):
 def test_the_shipped_tokenizer_is_up_to_date(tmp_path):
     build_tokenizer().save(str(tmp_path / "tokenizer.json"))
     shipped = (PACKAGE / "assets/tiny/tokenizer.json").read_text(encoding="utf-8")
-    assert json.loads(shipped) == json.loads((tmp_path / "tokenizer.json").read_text())
+    assert json.loads(shipped) == json.loads(
+        (tmp_path / "tokenizer.json").read_text(encoding="utf-8")
+    )
 
 
 def test_attributes_have_the_fields_of_ovad(published_keys):

@@ -156,7 +156,7 @@ def run_file(tmp_path):
     def _write(caption="word " * 40, **fields):
         row = {"id": 1, "image_id": 1, "bbox": [9, 9, 9, 9], "caption": caption, **fields}
         document = {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [row]}
-        (tmp_path / "own.json").write_text(json.dumps(document))
+        (tmp_path / "own.json").write_text(json.dumps(document), encoding="utf-8")
         info = {
             "root": str(tmp_path),
             "images": {"storage": "."},

@@ -26,7 +26,7 @@ def prepared(folder, *splits):
         "state": {"sources": {}, "images": []},
         "splits": dict.fromkeys(splits, described),
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return str(folder)
 
 

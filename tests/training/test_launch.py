@@ -181,7 +181,8 @@ def run_on_two_processes(folder, *arguments):
     script.write_text(
         "import sys, toy_plugin\n"
         "from lavis_dynrefer.training.launch import train_main\n"
-        "sys.exit(train_main())\n"
+        "sys.exit(train_main())\n",
+        encoding="utf-8",
     )
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -192,6 +193,7 @@ def run_on_two_processes(folder, *arguments):
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
 
 
@@ -202,7 +204,7 @@ def test_two_processes_on_a_cpu_train_into_one_folder(toy_yaml, tmp_path):
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "output").iterdir()
     assert (folder / "checkpoint_best.pth").is_file()
-    assert "gloo" in (folder / "log.txt").read_text()
+    assert "gloo" in (folder / "log.txt").read_text(encoding="utf-8")
 
 
 def test_two_processes_print_a_mistake_once_and_fail(toy_yaml, tmp_path):

@@ -26,7 +26,7 @@ run: {task: captioning, lr_sched: linear_warmup_cosine_lr, init_lr: 1e-5, max_le
 def other_yaml(tmp_path):
     """A run of a LAVIS model that has nothing to do with this plugin."""
     path = tmp_path / "caption.yaml"
-    path.write_text(OTHER)
+    path.write_text(OTHER, encoding="utf-8")
     return str(path)
 
 
@@ -113,7 +113,7 @@ def test_a_shipped_file_is_found_unless_the_current_folder_has_it(tmp_path, monk
     assert find_run_file(QUICKSTART).is_file()
     own = tmp_path / QUICKSTART
     own.parent.mkdir(parents=True)
-    own.write_text("")
+    own.write_text("", encoding="utf-8")
 
     assert find_run_file(QUICKSTART).resolve() == own
 

@@ -182,7 +182,7 @@ def two_processes(rank, folder):
     small = make_runner(folder, "eval", evaluate=True, **options).train()["val"]
     report = {"metrics": metrics, "weight": weight, "small": small, "start": resumed.start_epoch}
     report.update(train_by_steps(rank, folder))
-    (folder / f"rank{rank}.json").write_text(json.dumps(report))
+    (folder / f"rank{rank}.json").write_text(json.dumps(report), encoding="utf-8")
     dist.destroy_process_group()
 
 
@@ -190,7 +190,9 @@ def two_processes(rank, folder):
 def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_processes")
     multiprocessing.spawn(two_processes, args=(str(folder),), nprocs=2)
-    return folder, *(json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    return folder, *(
+        json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)
+    )
 
 
 def test_two_processes_evaluate_every_sample_once(reports):

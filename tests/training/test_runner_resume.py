@@ -94,7 +94,11 @@ def foreign_model(path):
         (foreign_project, "other.pth", "or one that would run code"),
         (foreign_model, "other.pth", r"1 unexpected \['layer.weight'\].*of this model type"),
         (lambda path: path.mkdir(), "folder", "it is a folder"),
-        (lambda path: path.write_text("version https://git-lfs"), "lfs.pth", "not a readable file"),
+        (
+            lambda path: path.write_text("version https://git-lfs", encoding="utf-8"),
+            "lfs.pth",
+            "not a readable file",
+        ),
     ],
 )
 def test_what_is_no_checkpoint_of_the_run_is_refused(tmp_path, write, name, message):

@@ -125,12 +125,12 @@ def test_answers_are_written_and_graded(graded, tmp_path):
     metrics = graded.after_evaluation([*rows, {"region_id": 3, "reason": "image"}], "val", 0)
 
     assert metrics["agg_metrics"] == metrics["acc"] == pytest.approx(100 / 3)
-    lines = (tmp_path / "result" / "val_epoch0.jsonl").read_text().splitlines()
+    lines = (tmp_path / "result" / "val_epoch0.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["region_id"] for line in lines] == [1, 2, 3]
     assert json.loads(lines[0])["prediction"]["categories"] == [["dog", 1.0], ["cat", 0.0]]
-    report = json.loads((tmp_path / "report_val_epoch0.json").read_text())
+    report = json.loads((tmp_path / "report_val_epoch0.json").read_text(encoding="utf-8"))
     assert report["failed"] == [{"region_id": 3, "reason": "image"}]
-    assert "acc" in (tmp_path / "report_val_epoch0.txt").read_text()
+    assert "acc" in (tmp_path / "report_val_epoch0.txt").read_text(encoding="utf-8")
 
 
 def test_answers_survive_a_grader_that_fails(graded, tmp_path, caplog):
