@@ -14,6 +14,10 @@ from lavis_dynrefer.formats.annotation_tools.tool_files import (
     layout_of_text,
     layout_without_text,
 )
+from lavis_dynrefer.formats.annotation_tools.unread_tools import (
+    refuse_unread,
+    refuse_unread_table,
+)
 from lavis_dynrefer.formats.coco_json import read_coco_boxes, read_coco_categories
 from lavis_dynrefer.formats.csv_table import read_csv_boxes
 from lavis_dynrefer.formats.jsonl import read_own_boxes
@@ -79,9 +83,11 @@ def _box_file(
     if layout is not None:
         return _of_layout(path, layout, format, units)
     if text.lstrip()[:1] not in ("[", "{"):
+        refuse_unread_table(text)
         entries, found = read_csv_boxes(text)
         return BoxFile(path, entries, _agreed(format, found, "its columns"), units)
     document = parse_json(text)
+    refuse_unread(document)
     rows = document if isinstance(document, list) else [document]
     if _first_has("regions", rows):
         if format == "xywh" or units not in (None, "pixels"):

@@ -32,7 +32,7 @@ from lavis_dynrefer.formats.reading.strict_values import Id, shown
 from lavis_dynrefer.formats.region_boxes import Grouping, ImageBoxes, record_error
 from lavis_dynrefer.formats.result_parts.region_masks import Mask, box_polygon, mask_area, read_mask
 from lavis_dynrefer.images.boxes import xyxy_to_xywh
-from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.structures import Box, RegionPrediction
 
 _INFO = {"description": "answers about regions by lavis_dynrefer", "version": "1"}
 _NAMED_SCORES = ("tags", "attributes", "categories")
@@ -129,6 +129,8 @@ def read_coco_boxes(
         InputError: no lists, nothing usable, or an id or a file with two meanings.
     """
     by_id, found = _listed_images(images, faults)
+    seen: dict[tuple[int, Id], Box] = {}  # image and id -> its box
+    shared: dict[int, ImageBoxes] = {}  # images in which an id has two boxes
     usable = 0
     for where, annotation in _placed("annotations", annotations):
         try:
@@ -142,14 +144,25 @@ def read_coco_boxes(
             example = f"{where}: image_id {number!r} is not listed in 'images'"
             faults.add("annotations of unknown images", example)
             continue
+        usable += 1
+        own_id, entry = _id_or_none(annotation, "id"), by_id[number]
+        if own_id is not None:
+            earlier = seen.setdefault((id(entry), own_id), box)
+            if earlier is not box:
+                if earlier == box:
+                    faults.add("annotations that repeat an earlier one", f"{where}: id {own_id}")
+                    continue
+                faults.add("ids that two boxes of an image have", f"{where}: id {own_id}")
+                shared[id(entry)] = entry
         category = annotation.get("category_id")
-        by_id[number].add(
+        entry.add(
             box,
-            _id_or_none(annotation, "id"),
+            own_id,
             category_id=category if type(category) is int else None,
             mask=_mask_of(annotation),
         )
-        usable += 1
+    for entry in shared.values():
+        entry.ids.clear()  # its regions are numbered
     faults.require(usable)
     return found
 

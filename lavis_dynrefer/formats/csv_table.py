@@ -176,7 +176,7 @@ def _add_row(
         name += ANY_SUFFIX
     entry = grouping.entry(name, "a line")
     numbers = [row.get(column, "") for column in columns.corners]
-    box = _box(numbers, columns.corners) if any(numbers) else None
+    box = columns.box_of(_box(numbers, columns.corners)) if any(numbers) else None
     entry.set_size(image_size(row, columns, box))
     if box is not None:
         entry.add(box, _id(row.get(columns.id)))

@@ -71,7 +71,7 @@ class ResultLog(Collection[ImageResult]):
             ValueError: a number is not finite.
             InputError: the file cannot be written, or another program has changed it.
         """
-        row = (as_json(to_row(result)) + "\n").encode("utf-8", "backslashreplace")
+        row = _row_of(result)
         try:
             with self.path.open("r+b", buffering=0) as file:
                 self._write(file, row)
@@ -81,7 +81,7 @@ class ResultLog(Collection[ImageResult]):
         self._end += len(row)
 
     def compact(self) -> None:
-        """Remove the rows that later ones replaced."""
+        """Remove the rows that later ones replaced, and write those of an older version anew."""
         if self._superseded:
             with replacing(self.path) as file:
                 write_jsonl(self, file)
@@ -129,6 +129,7 @@ class ResultLog(Collection[ImageResult]):
                     file.truncate(start)
                     break
                 self._remember(result.image, start)
+                self._superseded |= _row_of(result) != line  # as an older version wrote it
                 start += len(line)
                 if not is_whole:  # as some editors leave it
                     file.seek(start)
@@ -139,6 +140,10 @@ class ResultLog(Collection[ImageResult]):
     def _remember(self, image: str, start: int) -> None:
         self._superseded |= image in self._starts
         self._starts[image] = start
+
+
+def _row_of(result: ImageResult) -> bytes:
+    return (as_json(to_row(result)) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_results(path: str | Path) -> list[ImageResult]:

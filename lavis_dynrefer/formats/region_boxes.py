@@ -272,11 +272,11 @@ def _boxes_in(
         box = row[keys.box]
         if isinstance(box, Mapping):
             inner = KeyedRow(box)
-            return [([box[key] for key in inner.corners], inner.format)]
+            return [(inner.box_of([box[key] for key in inner.corners]), inner.format)]
         return [] if may_be_none and box in (None, []) else [(box, None)]
     if keys.boxes is not None:
         boxes = row[keys.boxes]
         return [(box, None) for box in boxes] if isinstance(boxes, list) else [(boxes, None)]
     if keys.format is not None:
-        return [([row[key] for key in keys.corners], keys.format)]
+        return [(keys.box_of([row[key] for key in keys.corners]), keys.format)]
     return [(row, None)]

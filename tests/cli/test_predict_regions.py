@@ -157,3 +157,20 @@ def test_what_of_a_file_is_not_used_is_told(find):
 def test_a_near_name_is_shown(find):
     with pytest.raises(ValueError, match=r"first image is 'a\.png', the file names 'a\.jpg'"):
         find({"b.png": [PIXELS[0]], "a.jpg": [PIXELS[0]]})
+
+
+def test_corners_in_a_coco_file_are_asked_about(find):
+    corners = [[60, 90, 180, 270], [20, 30, 120, 130], [240, 190, 460, 350]]  # one leaves the image
+    message = "1 of 3 boxes leave their images, as corners they fit; say --box-format xyxy"
+    with pytest.raises(ValueError, match=message):
+        find(coco(*corners))
+
+    assert find(coco(*corners), "--box-format", "xyxy") == (corners, [])
+    assert find(coco(*corners), "--box-format", "xywh")[0][0] == [60, 90, 240, 360]
+
+
+def test_images_without_a_box_are_counted(find):
+    boxes, notes = find(coco())
+    assert (boxes, len(notes)) == ([], 1)
+    assert "images without a box in " in notes[0]
+    assert notes[0].endswith(": 1, first a.png")

@@ -219,7 +219,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotation>&c;</anno
         ("a.xml", BOMB.encode("utf-16"), "declares a document type"),
         ("a.xml", "<annotation>", "damaged xml"),
         ("a.xml", '<?xml version="1.0" encoding="no-such"?><annotation/>', "damaged xml"),
-        ("a.xml", "<annotations/>", "export CVAT's as COCO"),
+        ("a.xml", "<annotations/>", "CVAT's xml is not read; export the task as COCO"),
         ("a.json", {**LABELME, "shapes": 3}, "shapes: expected a list"),
         ("a.json", {**LABELME, "imagePath": ""}, "imagePath is empty"),
         ("a.json", {**LABELME, "imageWidth": "wide"}, "width and height: expected an integer"),

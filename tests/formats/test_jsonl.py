@@ -102,3 +102,20 @@ def test_nan_is_refused(log, regions):
 def test_an_empty_log_is_read(tmp_path):
     ResultLog(tmp_path / "results.jsonl")
     assert read_results(tmp_path / "results.jsonl") == []
+
+
+def test_rows_of_an_older_version_are_written_anew(tmp_path, results):
+    log = ResultLog(tmp_path / "results.jsonl")
+    log.append(results[0])
+    new = log.path.read_bytes()
+    row = json.loads(new)
+    for region in row["regions"]:
+        region["tags"] = [list(pair.values()) for pair in region["tags"]]
+    log.path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+
+    reopened = ResultLog(log.path)
+    reopened.append(results[1])
+    reopened.compact()
+
+    assert log.path.read_bytes().startswith(new)
+    assert list(reopened) == results[:2]

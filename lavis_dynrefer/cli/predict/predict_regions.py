@@ -206,8 +206,11 @@ def _from_file(
     without = [name for name in images if name not in entries]
     others = len(file.images) - len(entries)
     if file.units is None:
-        _check_units(file, entries, images)
+        _check_units(file, entries, images, asks_format=arguments.box_format is None)
     notes = [f"not used of {file.path}: {note}" for note in file.notes]
+    empty = [name for name, entry in entries.items() if not entry.boxes]
+    if empty:
+        notes.append(f"images without a box in {file.path}: {len(empty):,}, first {empty[0]}")
     if without:
         notes.append(
             f"images without an entry in {file.path}: {len(without):,}, first {without[0]}"
@@ -245,9 +248,19 @@ def _as_fractions(boxes: Sequence[Sequence[float]], units: str) -> list[list[flo
 
 
 def _check_units(
-    file: BoxFile, entries: Mapping[str, ImageBoxes], images: Mapping[str, Path]
+    file: BoxFile,
+    entries: Mapping[str, ImageBoxes],
+    images: Mapping[str, Path],
+    *,
+    asks_format: bool,
 ) -> None:
     """Ask for the units of a file whose boxes may be percent or thousandths, see `UnitEvidence`.
+
+    Args:
+        file: boxes whose units nobody says.
+        entries: its entries by the names of images.
+        images: name -> path.
+        asks_format: ask for the format, too, if boxes in "xywh" may be corners.
 
     Raises:
         InputError: names the options that answer.
@@ -258,7 +271,9 @@ def _check_units(
             evidence.see(box)
     example = ""
     with_boxes = (name for name, entry in entries.items() if entry.boxes)
-    for name in islice(with_boxes, _MEASURED) if evidence.may_be_relative else ():
+    asks_format = asks_format and file.format == "xywh"
+    is_measured = asks_format or evidence.may_be_relative
+    for name in islice(with_boxes, _MEASURED) if is_measured else ():
         try:
             size = image_size(images[name])
         except (DynReferError, *IMAGE_ERRORS):  # named when it is its turn
@@ -266,6 +281,12 @@ def _check_units(
         example = example or f"{name} is {size[0]} x {size[1]} pixels"
         for box in entries[name].boxes:
             evidence.add(box, size, file.format)
+    if asks_format and evidence.seem_corners():
+        raise InputError(
+            f"{file.path}: as x, y, width, height {evidence.leaving:,} of {evidence.measured:,} "
+            "boxes leave their images, as corners they fit; say --box-format xyxy if they are "
+            "corners, --box-format xywh if not"
+        )
     unit = evidence.doubt()
     if unit is not None:
         raise InputError(

@@ -14,16 +14,14 @@ from lavis_dynrefer.datasets.sources.raw_files import DatasetError, RawFile
 from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.formats.annotation_tools.layout import Layout
 from lavis_dynrefer.formats.annotation_tools.tool_files import read_layout
-from lavis_dynrefer.formats.reading.box_units import FULL_SIDE
+from lavis_dynrefer.formats.reading.box_units import FULL_SIDE, MANY_OUTSIDE, NEARLY_ALL
 from lavis_dynrefer.formats.reading.coco_rows import entry_name, one_caption_each, whole_ids
 from lavis_dynrefer.formats.reading.strict_values import Row
 
 logger = logging.getLogger(__name__)
 
 GUIDE = "docs/train_on_your_data.md"
-MANY_OUTSIDE = 0.2  # fraction of boxes outside that is an error if they look like corners
 MAX_OUTSIDE = 0.5  # fraction of boxes outside that is always an error
-NEARLY_ALL = 0.95
 MAX_REPEATED = 0.05  # fraction of annotations that may repeat an id
 
 
@@ -58,6 +56,11 @@ def read_annotations(path: str | Path, source: RawFile, units: str | None) -> La
         raise source.error(f"{path} cannot be read: {error}") from error
     if layout.units is not None and units not in (None, layout.units):
         raise source.error(f"{path}: files of {layout.tool} are in {layout.units}, not in {units}")
+    rows = layout.document["annotations"]
+    try:
+        layout.faults.require(len(rows) if isinstance(rows, list) else 1)
+    except InputError as error:
+        raise source.error(f"{path}: {error}") from error
     document = one_caption_each(whole_ids(layout.document))
     return replace(layout, document=document, units=units or layout.units)
 

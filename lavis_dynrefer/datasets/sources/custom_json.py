@@ -198,7 +198,7 @@ class _CustomImages(ImageRows):
             name = entry_name(row)
         except InputError as error:
             raise _ImageProblem("missing_image", f"image {image_id}: {error}") from error
-        path = None if name is None else self.folder.find(name)
+        path = None if name is None else self.folder.find(*_places(row, name))
         if name is None or path is None:
             detail = "no file_name"
             if name is not None:
@@ -217,6 +217,12 @@ class _CustomImages(ImageRows):
         if problem:
             raise _ImageProblem("other_size", f"image {image_id}: {problem}")
         return ImageRecord(image_id, path, *actual)
+
+
+def _places(row: Row, name: str) -> tuple[str, ...]:
+    """Where the file of an image may be, the most likely place first."""
+    folder = row.get("folder")
+    return (f"{folder}/{name}", name) if isinstance(folder, str) and folder else (name,)
 
 
 def _annotated_size(row: Row) -> Size | None:

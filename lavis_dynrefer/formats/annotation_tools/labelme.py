@@ -38,7 +38,9 @@ def image_of(document: Mapping[str, Any]) -> str:
     return name
 
 
-def add_labelme(document: Mapping[str, Any], name: str, where: str, layout: LayoutBuilder) -> None:
+def add_labelme(
+    document: Mapping[str, Any], name: str, where: str, layout: LayoutBuilder, folder: str = ""
+) -> None:
     """Add the shapes of a file: `label` is the category, `description` the caption.
 
     Args:
@@ -46,6 +48,7 @@ def add_labelme(document: Mapping[str, Any], name: str, where: str, layout: Layo
         name: of the image.
         where: name of the file, for messages.
         layout: gets the image and its regions; points and lines are counted as faults.
+        folder: of the image, as far as that of the file tells it.
 
     Raises:
         InputError: `shapes` is no list, or the size is none.
@@ -54,7 +57,7 @@ def add_labelme(document: Mapping[str, Any], name: str, where: str, layout: Layo
     if not isinstance(shapes, list):
         raise InputError(f"shapes: expected a list, got {shown(shapes)}")
     size = size_of(document.get("imageWidth"), document.get("imageHeight"))
-    image_id = layout.add_image(name, size)
+    image_id = layout.add_image(name, size, folder=folder)
     for number, shape in enumerate(shapes):
         try:
             if not isinstance(shape, Mapping):
@@ -79,4 +82,7 @@ def _corners(shape: Mapping[str, Any]) -> Box:
         (x, y), (x_on, y_on), *_ = points
         radius = math.hypot(x_on - x, y_on - y)
         return x - radius, y - radius, x + radius, y + radius
-    return extent(points)
+    x1, y1, x2, y2 = extent(points)
+    if kind == "mask":  # its first and its last pixel
+        return x1, y1, x2 + 1, y2 + 1
+    return x1, y1, x2, y2

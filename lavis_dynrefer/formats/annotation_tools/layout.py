@@ -60,9 +60,20 @@ class LayoutBuilder:
     def __len__(self) -> int:
         return len(self._annotations)
 
-    def add_image(self, name: str, size: Size | None = None) -> int:
-        """Add an image, with or without regions; returns its id."""
+    def add_image(self, name: str, size: Size | None = None, *, folder: str = "") -> int:
+        """Add an image, with or without regions.
+
+        Args:
+            name: of the file, which may be in any folder.
+            size: width and height in pixels, if the file gives them.
+            folder: where it lies if images are in folders as their annotations are.
+
+        Returns:
+            Its id.
+        """
         row: dict[str, Any] = {"id": len(self._images) + 1, "file_name": text_of(name)}
+        if folder:
+            row["folder"] = text_of(folder)
         if size is not None:
             row["width"], row["height"] = size
         self._images.append(row)

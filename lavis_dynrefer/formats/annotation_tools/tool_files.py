@@ -11,6 +11,11 @@ from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.formats.annotation_tools import labelme, voc_xml, yolo_txt
 from lavis_dynrefer.formats.annotation_tools.hf_metadata import is_metadata, read_metadata
 from lavis_dynrefer.formats.annotation_tools.layout import Layout, LayoutBuilder, distinct_names
+from lavis_dynrefer.formats.annotation_tools.unread_tools import (
+    refuse_unread,
+    refuse_unread_table,
+    unread_text,
+)
 from lavis_dynrefer.formats.image_names import ANY_SUFFIX
 from lavis_dynrefer.formats.label_studio import is_label_studio, read_label_studio
 from lavis_dynrefer.formats.reading.json_text import parse_json
@@ -24,6 +29,7 @@ _TOOLS = {".json": labelme.TOOL, ".xml": voc_xml.TOOL, ".txt": yolo_txt.TOOL}
 _YOLO = ".txt"
 _YAML_SUFFIXES = (".yaml", ".yml")
 _UNREADABLE = "files that cannot be read"
+_LOOKED_AT = 20  # files of a folder without any annotations
 _ONE_FILE = ("coco", "instances")  # in names of files that hold a whole dataset
 
 
@@ -49,9 +55,12 @@ def read_layout(path: str | Path) -> Layout:
         return layout
     text = read_text(path, "json")
     layout = layout_of_text(path, text)
+    if layout is None and text.lstrip()[:1] in ("[", "{"):
+        document = parse_json(text)
+        refuse_unread(document)
+        layout = layout_of_json(document)
     if layout is None:
-        layout = layout_of_json(parse_json(text)) if text.lstrip()[:1] in ("[", "{") else None
-    if layout is None:
+        refuse_unread_table(text)
         raise InputError(f"unknown annotations, they begin with {text[:60]!r}; expected {READ}")
     return layout
 
@@ -119,15 +128,48 @@ def _read_folder(folder: Path, suffixes: tuple[str, ...] = tuple(_TOOLS)) -> Lay
         tools = " and ".join(_TOOLS[suffix] for suffix in found)
         raise InputError(f"the folder has files of {tools}; name a folder or a file of one")
     if not found:
-        whole = next((path for path in _walk(folder) if _may_be_whole(path)), None)
-        cure = f"; name the file {whole}" if whole else ""
-        raise InputError(f"no annotations in the folder; expected {READ}{cure}")
+        raise _nothing_found(folder, others)
     ((suffix, paths),) = found.items()
     layout = _read_files(_TOOLS[suffix], folder, paths)
     for path in others:
         if path.suffix.lower() == suffix:
             layout.faults.add(f"files that are not of {layout.tool}", path.relative_to(folder))
     return layout
+
+
+def _nothing_found(folder: Path, others: list[Path]) -> InputError:
+    """The error about a folder without files of a tool; says what its files are, if that is known.
+
+    Args:
+        folder: it.
+        others: files with the suffix of a tool.
+    """
+    whole = next((path for path in _walk(folder) if _may_be_whole(path)), None)
+    what = f"; name the file {whole}" if whole else ""
+    for path in [] if whole else others[:_LOOKED_AT]:
+        try:
+            found = _what_is(path)
+        except InputError as error:
+            what = f": {path}: {error}"
+            break
+        what = what or f"; {path} is none of these{found}"
+    return InputError(f"no annotations in the folder{what}; expected {READ}")
+
+
+def _what_is(path: Path) -> str:
+    """What a file of a folder may be, in brackets; empty if it is not known.
+
+    Raises:
+        InputError: of a known program that is not read, or a file that has to be named.
+    """
+    text = read_text(path)
+    if path.suffix.lower() == _YOLO:
+        return unread_text(text)
+    document = parse_json(text)
+    refuse_unread(document)
+    if is_label_studio(document):
+        raise InputError("it is of all images; name it instead of its folder")
+    return ""
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -171,6 +213,8 @@ def _read_files(tool: str, folder: Path, paths: list[Path]) -> Layout:
         try:
             content, name = _content(tool, path)
         except InputError as error:
+            if len(paths) == 1:
+                raise
             layout.faults.add(_UNREADABLE, f"{where}: {error}")
             continue
         place = os.path.dirname(where)
@@ -179,15 +223,16 @@ def _read_files(tool: str, folder: Path, paths: list[Path]) -> Layout:
         named.append((place, name or path.stem + ANY_SUFFIX))
         contents.append((path, content))
     stems = [path.stem for path, _ in contents]
-    for (path, content), name in zip(contents, distinct_names(named, stems)):
+    names = distinct_names(named, stems)
+    for (path, content), name, (place, _) in zip(contents, names, named):
         where = path.relative_to(folder).as_posix()
         try:
             if tool == labelme.TOOL:
-                labelme.add_labelme(content, name, where, layout)
+                labelme.add_labelme(content, name, where, layout, place)
             elif tool == voc_xml.TOOL:
-                voc_xml.add_voc(content, name, where, layout)
+                voc_xml.add_voc(content, name, where, layout, place)
             elif classes is not None:
-                yolo_txt.add_yolo(content, name, where, classes, layout)
+                yolo_txt.add_yolo(content, name, where, classes, layout, place)
         except InputError as error:
             layout.faults.add(_UNREADABLE, f"{where}: {error}")
     return layout.finish()

@@ -13,6 +13,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.annotation_tools.layout import UNREADABLE, LayoutBuilder
 from lavis_dynrefer.formats.reading.strict_values import finite_number, shown, whole_number
 from lavis_dynrefer.formats.reading.text_file import read_text
+from lavis_dynrefer.structures import Box
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +75,13 @@ class Classes:
             self.has_keypoints = "kpt_shape" in content
 
 
-def add_yolo(text: str, name: str, where: str, classes: Classes, layout: LayoutBuilder) -> None:
+def add_yolo(
+    text: str, name: str, where: str, classes: Classes, layout: LayoutBuilder, folder: str = ""
+) -> None:
     """Add the boxes of a file: class, centre, width and height; or class and corners of a polygon.
+
+    A box may be followed by its confidence, the number of its track or both. Keypoints after it are
+    known by the yaml (`kpt_shape`), or by their visibilities 0, 1 and 2.
 
     Args:
         text: the file; without a line it is an image without regions.
@@ -83,32 +89,62 @@ def add_yolo(text: str, name: str, where: str, classes: Classes, layout: LayoutB
         where: name of the file, for messages.
         classes: names of the classes.
         layout: gets the image and its regions, and the lines that cannot be read as faults.
+        folder: of the image, as far as that of the file tells it.
     """
-    image_id = layout.add_image(name)
+    image_id = layout.add_image(name, folder=folder)
     for number, line in enumerate(text.splitlines(), start=1):
         cells = line.split()
         if not cells:
             continue
         try:
             numbers = [finite_number(cell) for cell in cells[1:]]
-            if numbers and not -_SLACK <= min(numbers[:4]) <= max(numbers[:4]) <= 1 + _SLACK:
+            is_box = _is_box(numbers, classes.has_keypoints)
+            places = numbers[:4] if is_box else numbers
+            if places and not -_SLACK <= min(places) <= max(places) <= 1 + _SLACK:
                 raise InputError(f"expected fractions of the image, got {shown(line)}")
-            corners = _corners(numbers, classes.has_keypoints)
+            corners = _box(places) if is_box else _extent(places)
             category = classes[whole_number(cells[0])]
             layout.add_region(image_id, corners, category=category)
         except InputError as error:
             layout.faults.add(UNREADABLE, f"{where}: line {number}: {error}")
 
 
-def _corners(numbers: Sequence[float], has_keypoints: bool) -> tuple[float, float, float, float]:
+def _is_box(numbers: Sequence[float], has_keypoints: bool) -> bool:
+    """Whether a row begins with a box, rather than being a polygon.
+
+    Raises:
+        InputError: it may be either.
+    """
     count = len(numbers)
-    if count in (4, 5) or (count > 5 and has_keypoints):  # a fifth number is the confidence
-        x, y, width, height = numbers[:4]
-        if width < 0 or height < 0:
-            raise InputError(f"expected a width and a height, got {width} and {height}")
-        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if count in (4, 5) or (count > 5 and has_keypoints):
+        return True
+    if count == 6 and numbers[5].is_integer():
+        if numbers[5] in (0, 1):
+            raise InputError(
+                "a triangle, or a box with a confidence and the number of a track? Remove the last"
+            )
+        return numbers[5] > 1
+    if count < 7 or (count - 4) % 3 or not set(numbers[6::3]) <= {0, 1, 2}:
+        return False
+    x1, y1, x2, y2 = _box(numbers[:4])
+    points = zip(numbers[4::3], numbers[5::3], numbers[6::3])
+    return all(x1 <= x <= x2 and y1 <= y <= y2 for x, y, is_seen in points if is_seen)
+
+
+def _box(numbers: Sequence[float]) -> Box:
+    x, y, width, height = numbers
+    if width < 0 or height < 0:
+        raise InputError(f"expected a width and a height, got {width} and {height}")
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _extent(numbers: Sequence[float]) -> Box:
+    count = len(numbers)
     if count < 6 or count % 2:
-        raise InputError(f"expected a class and 4 numbers, or x and y of corners, got {count}")
+        cure = "; a polygon has no confidence" if count > 6 else ""
+        raise InputError(
+            f"expected a class and 4 numbers, or x and y of corners, got {count} numbers{cure}"
+        )
     return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
 
 

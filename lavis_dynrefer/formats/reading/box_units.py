@@ -12,6 +12,8 @@ UNITS = ("pixels", "fraction", "percent", "thousandths")
 FULL_SIDE = {"fraction": 1.0, "percent": 100.0, "thousandths": 1000.0}  # of an image, in that unit
 _CHANCE = 0.01  # about the share of files that are in percent
 _SLACK = 0.05  # fraction of a side by which a valid box may leave its image
+MANY_OUTSIDE = 0.2  # fraction of boxes that leave their images, for a doubt about their format
+NEARLY_ALL = 0.95  # fraction of boxes that would fit in the other format
 
 
 class UnitEvidence:
@@ -29,7 +31,7 @@ class UnitEvidence:
     """
 
     def __init__(self) -> None:
-        self.total = self.outside = 0
+        self.total = self.outside = self.measured = self.leaving = self.corners = 0
         self.largest = -math.inf
         self._logarithms = dict.fromkeys(FULL_SIDE, 0.0)
 
@@ -48,19 +50,30 @@ class UnitEvidence:
     def add(self, box: Sequence[float], size: Sequence[int], format: str) -> None:
         """Count one box in "xyxy" or "xywh", and the width and height of its image in pixels."""
         self.see(box)
-        if not self.may_be_relative or not all(map(math.isfinite, box)):
+        if not math.isfinite(self.largest) or not all(map(math.isfinite, box)):
             return
         x, y, *rest = box
         right, bottom = (x + rest[0], y + rest[1]) if format == "xywh" else rest
         width, height = size
         limits = width * (1 + _SLACK), height * (1 + _SLACK)
         are_corners = x < rest[0] <= limits[0] and y < rest[1] <= limits[1]
+        leaves = right > limits[0] or bottom > limits[1]
+        self.measured += 1
+        self.corners += are_corners
+        self.leaving += leaves
+        if not self.may_be_relative:
+            return
         self.total += 1
         self.largest = max(self.largest, right, bottom)
-        self.outside += (right > limits[0] or bottom > limits[1]) and not are_corners
+        self.outside += leaves and not are_corners
         for unit, full in FULL_SIDE.items():
             chance = min(1.0, full / width) * min(1.0, full / height)
             self._logarithms[unit] += math.log(chance)
+
+    def seem_corners(self) -> bool:
+        """Whether boxes added as "xywh" are more likely corners: so many leave their images."""
+        many = self.leaving > MANY_OUTSIDE * self.measured
+        return many and self.corners >= NEARLY_ALL * self.measured
 
     def doubt(self) -> str | None:
         """The unit that the boxes may be in, "percent" or "thousandths"; None if all is well."""

@@ -16,11 +16,12 @@ from lavis_dynrefer.formats.reading.strict_values import (
     id_of,
     text_of,
 )
-from lavis_dynrefer.images.boxes import xyxy_to_xywh
+from lavis_dynrefer.images.boxes import xywh_to_xyxy, xyxy_to_xywh
 from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle
 from lavis_dynrefer.structures import Box
 
 # LVIS has no file names, but addresses that end in them.
+_BOX_MODES = {0: "xyxy", 1: "xywh"}  # detectron2's, in pixels
 _NAME_KEYS = ("file_name", "filename", "coco_url", "path", "flickr_url", "url")
 
 
@@ -64,7 +65,8 @@ def box_of_annotation(row: Row, format: str = "xywh") -> Box:
 
     Args:
         row: the annotation.
-        format: of `bbox`, "xywh" or "xyxy"; the box of a segmentation is converted to it.
+        format: of `bbox`, "xywh" or "xyxy", unless the annotation has detectron2's `bbox_mode`;
+            what has another format is converted to it.
 
     Raises:
         InputError: neither, or a damaged one; says what is wrong with it.
@@ -74,13 +76,27 @@ def box_of_annotation(row: Row, format: str = "xywh") -> Box:
         expected = "a box of x, y, width, height" if format == "xywh" else "a box of x1, y1, x2, y2"
         if bbox in (None, []):
             raise InputError("neither bbox nor segmentation")
-        return four_numbers(bbox, expected)
+        box = four_numbers(bbox, expected)
+        own = _box_mode(row.get("bbox_mode"), format)
+        if own == format:
+            return box
+        return xywh_to_xyxy(box) if format == "xyxy" else xyxy_to_xywh(box)
     try:
         box = box_from_rle(mask) if isinstance(mask, Mapping) else box_from_polygons(mask)
         box = four_numbers(box)
     except ROW_ERRORS as error:
         raise InputError(f"segmentation: {error}") from error
     return box if format == "xyxy" else xyxy_to_xywh(box)
+
+
+def _box_mode(mode: Any, otherwise: str) -> str:
+    if mode is None:
+        return otherwise
+    if type(mode) is not int or mode not in _BOX_MODES:
+        raise InputError(
+            f"bbox_mode: expected 0 (corners) or 1 (x, y, width, height), got {mode!r}"
+        )
+    return _BOX_MODES[mode]
 
 
 def brief(row: Any) -> Any:

@@ -31,7 +31,13 @@ BOX_COLUMNS: Mapping[tuple[str, ...], str] = {
     ("x", "y", "w", "h"): "xywh",
     ("x", "y", "width", "height"): "xywh",
     ("left", "top", "width", "height"): "xywh",
+    ("xcenter", "ycenter", "width", "height"): "xywh",
+    ("xcenter", "ycenter", "w", "h"): "xywh",
+    ("cx", "cy", "w", "h"): "xywh",
+    ("cx", "cy", "width", "height"): "xywh",
 }
+_CENTRES = ("xcenter", "cx")
+_ROBOFLOW = ("confidence", "class", "classid")  # beside x and y of the centre
 _NO_LETTER = re.compile(r"[^a-z0-9]")
 
 
@@ -53,6 +59,7 @@ class KeyedRow:
     Attributes:
         corners: keys of a box that is spread over four of them.
         format: of these, "xyxy" or "xywh"; None without them.
+        is_centred: whether x and y are the centre of the box, as Roboflow's predictions have them.
     """
 
     def __init__(self, keys: Iterable[Any]) -> None:
@@ -63,6 +70,8 @@ class KeyedRow:
         names = next((names for names in BOX_COLUMNS if set(names) <= set(plain)), ())
         self.corners = tuple(plain[name] for name in names)
         self.format = BOX_COLUMNS[names] if names else None
+        is_roboflow = names == ("x", "y", "width", "height") and set(_ROBOFLOW) <= set(plain)
+        self.is_centred = is_roboflow or names[:1] in [(name,) for name in _CENTRES]
         sides = [name for name in (*_WIDTH_KEYS, *_HEIGHT_KEYS) if name not in names]
         self.image = self._first(_IMAGE_KEYS)
         self.id = self._first(_ID_KEYS)
@@ -70,6 +79,17 @@ class KeyedRow:
         self.height = self._first(name for name in _HEIGHT_KEYS if name in sides)
         self.box = self._first(_BOX_KEYS)
         self.boxes = self._first(_MANY_KEYS)
+
+    def box_of(self, values: Sequence[Any]) -> list[Any]:
+        """A box from the values under `corners`, in `format`.
+
+        Raises:
+            InputError: values that are no numbers, of a box around its centre.
+        """
+        if not self.is_centred:
+            return list(values)
+        x, y, width, height = map(finite_number, values)
+        return [x - width / 2, y - height / 2, width, height]
 
     def _first(self, names: Iterable[str]) -> Any:
         return next((self._plain[name] for name in names if name in self._plain), None)
