@@ -39,9 +39,14 @@ def cache_dir(*, create: bool = True) -> Path:
     Default: ~/.cache/lavis_dynrefer; the environment variable DYNREFER_CACHE overrides it.
 
     Raises:
-        MissingFileError: it cannot be created.
+        MissingFileError: it cannot be created, or this user has no home.
     """
-    folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lavis_dynrefer").expanduser()
+    folder = expand_home(os.environ.get(CACHE_VARIABLE) or "~/.cache/lavis_dynrefer")
+    if folder.parts[0] == "~":
+        raise MissingFileError(
+            "this user has no home folder for the cache; set HOME, or set "
+            f"{CACHE_VARIABLE} to a folder in which you may write"
+        )
     if create:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -53,12 +58,20 @@ def cache_dir(*, create: bool = True) -> Path:
     return folder
 
 
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """A path with the home folder in place of "~"; unchanged if there is no such user or home.
+
+    "~backup" may also be a folder; `Path.expanduser` raises RuntimeError for it.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def find_resource(name: str | os.PathLike[str]) -> Path | None:
     """A file named in a config: as given (absolute or from the current folder), else shipped.
 
     So "assets/tiny/tokenizer.json" works from any folder. None if neither exists.
     """
-    given = Path(name).expanduser()
+    given = expand_home(name)
     for path in (given, _PACKAGE / given):
         if path.exists():
             return path.resolve()

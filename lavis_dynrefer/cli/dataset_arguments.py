@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis_dynrefer.errors import InputError, choice_problem
+from lavis_dynrefer.paths import expand_home
 
 if TYPE_CHECKING:
     from lavis_dynrefer.datasets.region_source import RegionSource
@@ -100,7 +100,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         info.root = arguments.root
     if arguments.images is not None:
         # On the command line it often means the current folder; in a yaml it never does.
-        here = Path(arguments.images).expanduser().absolute()
+        here = expand_home(arguments.images).absolute()
         info.images = {"storage": str(here) if here.is_dir() else arguments.images}
     if arguments.split:
         info.splits = arguments.split

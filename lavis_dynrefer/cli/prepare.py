@@ -24,6 +24,7 @@ from lavis_dynrefer.cli.model_arguments import at_least
 from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.json_stream import replace_bytes
+from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.vocab import TAG_METHODS, build_pos_tagger
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _convert(
         raise InputError("prepare reads the raw files; leave out --set prepared=...")
     source.make_raw_files(info)
     raw = source.raw(info)
-    folder = (output or raw.default_folder()).expanduser().absolute()
+    folder = expand_home(output or raw.default_folder()).absolute()
 
     def opener(path: Path) -> BinaryIO:
         return progress.open(path, "rb", description=f"reading {path.name}")

@@ -17,6 +17,7 @@ from lavis_dynrefer.datasets.sources.custom_json import read_custom
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener
 from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores
 from lavis_dynrefer.metrics import EVALUATORS
+from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.structures import RegionSet
 
 logger = logging.getLogger(__name__)
@@ -113,4 +114,4 @@ def _named_files(info: CustomInfo) -> dict[str, str]:
 
 def _place(info: CustomInfo, path: str) -> Path:
     """A path of the config: absolute, below `root`, or without a root from the current folder."""
-    return Path(info.root or ".").expanduser() / Path(path).expanduser()
+    return expand_home(info.root or ".") / expand_home(path)

@@ -13,7 +13,7 @@ from lavis_dynrefer.datasets.region_source import RegionSource, default_yaml
 from lavis_dynrefer.datasets.sources import coco_layout, grit, ovad, refcocog, visual_genome
 from lavis_dynrefer.datasets.sources.raw_files import Opener
 from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores, in_memory
-from lavis_dynrefer.paths import cache_dir
+from lavis_dynrefer.paths import cache_dir, expand_home
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.synthetic.scene_dataset import VERSION, read_truth, write_dataset
 from lavis_dynrefer.synthetic.scene_vocabulary import true_labels
@@ -178,7 +178,7 @@ class Synthetic(RegionSource):
     def images(self, info: build_info.SyntheticInfo) -> Path:
         """The folder of the scenes, in which splits have folders of their own."""
         name = f"synthetic-v{VERSION}-{info.world}-{info.scenes}-{info.seed}"
-        return Path(info.root).expanduser() if info.root else cache_dir(create=False) / name
+        return expand_home(info.root) if info.root else cache_dir(create=False) / name
 
     def read(self, info: build_info.SyntheticInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
         """With `labels: truth`, tags are all true facts instead of those in the caption."""

@@ -27,7 +27,7 @@ from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, open
 from lavis_dynrefer.datasets.sources.region_collector import Stores
 from lavis_dynrefer.datasets.table_store import TableStore, read_split
 from lavis_dynrefer.formats.annotation_tools.tool_files import files_of
-from lavis_dynrefer.paths import cache_dir, replace_file
+from lavis_dynrefer.paths import cache_dir, expand_home, replace_file
 from lavis_dynrefer.structures import AttributeInfo, RegionSet
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def open_prepared(
             f"prepared: {folder} has the splits {list(manifest['splits'])}, not {absent}; "
             "run `dynrefer prepare` with them"
         )
-    where = Path(images).expanduser() if images else prepared_images(folder, manifest)
+    where = expand_home(images) if images else prepared_images(folder, manifest)
     if not where.is_dir():
         logger.warning("%s", absent_images(folder, where))
     return {split: _open(Path(folder), manifest, split, where.absolute()) for split in splits}
@@ -194,7 +194,7 @@ def prepared_images(folder: str | Path, manifest: Mapping[str, Any]) -> Path:
     there, way = Path(manifest["images"]), manifest.get("images_from_here")
     if there.is_dir() or not isinstance(way, str):
         return there
-    moved = Path(os.path.normpath(Path(folder).expanduser().absolute() / way))
+    moved = Path(os.path.normpath(expand_home(folder).absolute() / way))
     return moved if moved.is_dir() else there
 
 
@@ -212,7 +212,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     Raises:
         DatasetError: it is missing, damaged or of another version.
     """
-    path = Path(folder).expanduser() / MANIFEST
+    path = expand_home(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -365,7 +365,7 @@ def _open(folder: Path, manifest: Mapping[str, Any], split: str, images: Path) -
     described = manifest["splits"][split]
     try:
         return read_split(
-            folder.expanduser() / split,
+            expand_home(folder) / split,
             images.absolute(),
             name=described["name"],
             split=split,

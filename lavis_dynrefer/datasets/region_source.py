@@ -20,7 +20,7 @@ from lavis_dynrefer.datasets.sources.image_turns import TURNED, turned_images
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError, Opener, RawFile
 from lavis_dynrefer.datasets.sources.region_collector import LONG_CAPTION, OVER_LONG, TRAIN, Stores
 from lavis_dynrefer.datasets.tables import RegionTable
-from lavis_dynrefer.paths import config_path, replace_file, resource_path
+from lavis_dynrefer.paths import config_path, expand_home, replace_file, resource_path
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.vocab import build_vocabulary, load_names
@@ -119,7 +119,7 @@ class RegionSource:
             return prepare(self.raw(info), splits)
         storage = info.images.storage
         # A name below a root that is not set is the default; the manifest knows the folder.
-        is_given = storage and (info.root or Path(storage).expanduser().is_absolute())
+        is_given = storage and (info.root or expand_home(storage).is_absolute())
         return open_prepared(info.prepared, splits, self.images(info) if is_given else None)
 
     def read_prepared(self) -> dict[str, RegionSet]:
@@ -216,13 +216,13 @@ class RegionSource:
 
     def _path(self, info: RegionInfo, file: RawFile, value: str | None) -> Path:
         """The configured path of a raw file, or its usual name below `root`."""
-        path = Path(value or file.name).expanduser()
+        path = expand_home(value or file.name)
         if path.is_absolute():
             return path
         if info.root is None:
             variable = self.root_variable
             raise file.error(f"root is not set: name the folder of {path}, or export {variable}")
-        return Path(info.root).expanduser() / path
+        return expand_home(info.root) / path
 
     def _error(self, problem: str) -> DatasetError:
         where = f"datasets.{self.dataset_name}.build_info"

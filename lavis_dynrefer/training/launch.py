@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import getpass
 import logging
 import os
 import random
@@ -83,6 +84,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
     config, warnings = load_checked_config(cfg_path, options, evaluate=evaluate)
     # Tokenizers run in the main process while loaders fork; without this they warn each time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _give_user_a_name()
     run = config.run_cfg
     run.device = str(choose_device(run.device))
     with process_group(run), explained_failures():
@@ -128,6 +130,14 @@ def _run(runner: Any, run: DictConfig, *, evaluate: bool) -> dict[str, Any] | No
         split: runner.eval_epoch(split_name=split, cur_epoch="evaluate", skip_reload=True)
         for split in [*runner.valid_splits, *runner.test_splits]
     }
+
+
+def _give_user_a_name() -> None:
+    """Optimisers of torch ask for it; a container's user, as of `docker run -u 1234`, has none."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):  # by version and system
+        os.environ["LOGNAME"] = "unknown"
 
 
 def _seed_everything(seed: int) -> None:

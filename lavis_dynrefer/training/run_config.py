@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lavis_dynrefer.config import MODELS
 from lavis_dynrefer.errors import InputError, choice_problem, did_you_mean
 from lavis_dynrefer.metrics.expected import Expected, parse_expected
-from lavis_dynrefer.paths import config_path, project_path
+from lavis_dynrefer.paths import config_path, expand_home, project_path
 from lavis_dynrefer.training.known_names import dataset_class, name_problem, registered
 from lavis_dynrefer.training.run_settings import OWN_TASK, RunSettings, TaskSettings
 
@@ -100,7 +100,7 @@ def find_run_file(cfg_path: str) -> Path:
     Raises:
         LaunchError: neither exists.
     """
-    given = Path(cfg_path).expanduser()
+    given = expand_home(cfg_path)
     root = Path(project_path("."))
     parts = given.parts[1:] if given.parts[:1] == ("projects",) else given.parts
     for path in (given, root.joinpath(*parts)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lavis_dynrefer.cli.predict.folder_walk import FolderWalk, has_image_suffix
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.paths import expand_home
 
 
 def find_images(
@@ -57,7 +58,7 @@ def _expanded(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        path = path if os.path.lexists(path) else _in_home(path)
+        path = path if os.path.lexists(path) else expand_home(path)
         found += _matches(path) or [path]
     if not any(map(os.path.lexists, found)):
         raise InputError(f"no image or folder {', '.join(map(str, paths))}")
@@ -74,10 +75,3 @@ def _matches(path: Path) -> list[Path]:
     if glob.has_magic(path.suffix) or not path.suffix:
         files = [match for match in files if has_image_suffix(match)]
     return files or [match for match in matches if match.is_dir()]
-
-
-def _in_home(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:  # no such user
-        return path

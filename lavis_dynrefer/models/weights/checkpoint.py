@@ -161,8 +161,11 @@ def file_digest(path: str | Path) -> str:
             hasher.update(block)
     with suppress(OSError):
         partial = _digests() / f"{name}.{os.getpid()}"
-        partial.write_text(f"{version} {hasher.hexdigest()}", encoding="utf-8")
-        replace_file(partial, _digests() / name)
+        try:
+            partial.write_text(f"{version} {hasher.hexdigest()}", encoding="utf-8")
+            replace_file(partial, _digests() / name)
+        finally:
+            partial.unlink(missing_ok=True)
     return hasher.hexdigest()
 
 

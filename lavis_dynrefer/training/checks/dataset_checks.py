@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,6 +12,7 @@ from lavis_dynrefer.datasets.region_source import KEYS, RegionSource
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.metrics.expected import METRIC_NAMES, Expected
+from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.training.checks.findings import (
     Finding,
     Findings,
@@ -97,7 +97,7 @@ def _check_raw_files(source: RegionSource, info: Any, place: str) -> Findings:
         hint = f"give it as an option or export {source.root_variable}"
         yield missing(f"{place}.root: not set; {hint}")
         return
-    root = Path(info.root or ".").expanduser()
+    root = expand_home(info.root or ".")
     if not root.is_dir():
         yield warning(f"{place}.root: no folder {str(root)!r}")
         return

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from lavis_dynrefer.config import MODELS
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.metrics.expected import Expected
+from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.training.checks.dataset_checks import (
     check_dataset,
     check_expected,
@@ -127,7 +128,7 @@ def _check_device(name: Any) -> Findings:
 
 
 def _check_output(output_dir: Path) -> Findings:
-    folder = output_dir.expanduser().absolute()
+    folder = expand_home(output_dir).absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir():
         yield missing(f"run.output_dir: {nearest} is not a folder")
