@@ -216,17 +216,16 @@ def deform_conv(value: Tensor, offset_mask: Tensor, *, groups: int) -> Tensor:
     masks = rearrange(packed[..., TAPS * 2 :], "n h w k -> k n 1 h w")
     planes = rearrange(value, "m h w (g c) -> (m g) c h w", g=groups)
 
-    # All of this is computed on the device: a constant copied to it would stop it for a moment.
-    taps = torch.arange(TAPS, device=value.device)
-    columns = torch.arange(width, device=value.device) + (taps // KERNEL - 1)[:, None]  # (k, w)
-    rows = torch.arange(height, device=value.device) + (taps % KERNEL - 1)[:, None]  # (k, h)
-    x = columns[:, None, None, :] + offsets[..., 0]  # (k, (M g), h, w), in cells
-    y = rows[:, None, :, None] + offsets[..., 1]
-    # grid_sample wants -1..1 from edge to edge of the map.
-    grids = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    # Made on the device: a tensor copied to it would stop it for a moment.
+    columns = torch.arange(width, device=value.device)
+    rows = torch.arange(height, device=value.device)[:, None]
     out = torch.zeros_like(planes)
-    for grid, mask in zip(grids, masks):
-        out = out + F.grid_sample(planes, grid, align_corners=False) * mask
+    for tap in range(TAPS):  # one by one: the grids of all take ninefold memory
+        x = columns + (tap // KERNEL - 1) + offsets[tap, ..., 0]  # ((M g), h, w), in cells
+        y = rows + (tap % KERNEL - 1) + offsets[tap, ..., 1]
+        # grid_sample wants -1..1 from edge to edge of the map.
+        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+        out = out + F.grid_sample(planes, grid, align_corners=False) * masks[tap]
     return rearrange(out, "(m g) c h w -> m h w (g c)", g=groups).to(dtype)
 
 
