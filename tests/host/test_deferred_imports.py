@@ -138,6 +138,7 @@ print(lavis.models.vit.checkpoint_wrapper(torch.nn.Linear(2, 2)))
 """
 
 
+@pytest.mark.slow
 def test_torch_torchvision_and_lavis_still_work():
     result = run_python(AFTER_LAVIS)
 

@@ -113,7 +113,9 @@ LOADED = "DynRefer EvalProcessor ['default', 'tiny', 'flant5xl', 'vicuna7b']"
 @pytest.mark.parametrize(
     "first",
     [
-        "import lavis; import lavis_dynrefer; import lavis_dynrefer",
+        pytest.param(
+            "import lavis; import lavis_dynrefer; import lavis_dynrefer", marks=pytest.mark.slow
+        ),
         "from lavis_dynrefer.models.dynrefer import DynRefer; import lavis",
     ],
 )
