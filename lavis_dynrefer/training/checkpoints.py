@@ -1,7 +1,6 @@
 """Checkpoints of a run: written atomically, read safely, checked key by key.
 
 A checkpoint holds plain containers and tensors only, so `torch.load(weights_only=True)` reads it.
-As in LAVIS, its `epoch` is the last finished one; `progress` says how far the next has come.
 """
 
 from __future__ import annotations
@@ -13,16 +12,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.checkpoint import CheckpointError, read_content
-from lavis_dynrefer.models.weights.pretrained import fill_trained, trained_weights
-from lavis_dynrefer.paths import replace_file
-from lavis_dynrefer.training.loop.epoch_loop import Progress, check_finite
+from lavis_dynrefer.paths import expand_home, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +38,7 @@ def find_resumed(setting: str | None, root: PathLike) -> Path | None:
         root: folder of all runs.
     """
     if setting != "auto":
-        return Path(setting).expanduser().absolute() if setting else None
+        return expand_home(setting).absolute() if setting else None
     files = Path(root).rglob(LAST)
     found = max(files, key=lambda path: path.stat().st_mtime, default=None)
     logger.info(
@@ -136,118 +133,6 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
             f"{path} cannot be resumed, it lacks {absent}; use it as run.load_ckpt_path"
         )
     return content
-
-
-def training_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, lr_scheduler: Any
-) -> dict[str, Any]:
-    """What a checkpoint keeps of the parts of a training; `scaler` may be None.
-
-    Raises:
-        NotFiniteError: trained weights are nan or infinite, and must not replace good ones.
-    """
-    check_finite(model)
-    return {
-        "model": trained_weights(model),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict() if scaler else None,
-        # LAVIS's schedules have none, they depend on epoch and step alone.
-        "lr_scheduler": getattr(lr_scheduler, "state_dict", dict)(),
-    }
-
-
-class Resumed(NamedTuple):
-    """Where a run continues.
-
-    Args:
-        epoch: the next epoch.
-        progress: how far it has come.
-        validated: whether the epoch before has been validated.
-        seconds: that the run has taken so far.
-    """
-
-    epoch: int
-    progress: Progress
-    validated: bool
-    seconds: float
-
-
-def resume(
-    path: PathLike,
-    identity: Mapping[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: Any,
-    lr_scheduler: Any,
-) -> Resumed:
-    """Restore the parts of a training, the inverse of `training_state`.
-
-    Args:
-        path: of the checkpoint.
-        identity: of the run that continues, see `loaders.identity`.
-        model: the bare model.
-        optimizer: of the model.
-        scaler: may be None.
-        lr_scheduler: of the run.
-
-    Raises:
-        MissingFileError: there is no such file.
-        CheckpointError: it is no checkpoint of a run, or of another model, optimiser or data.
-    """
-    checkpoint = read_checkpoint(path)
-    _check_same_run(checkpoint, identity, source=path)
-    progress = _progress_in(checkpoint, source=path)
-    fill_trained(model, checkpoint["model"], source=os.fspath(path))
-    load_optimizer(optimizer, checkpoint["optimizer"], source=path)
-    if scaler and checkpoint.get("scaler"):
-        scaler.load_state_dict(checkpoint["scaler"])
-    if checkpoint.get("lr_scheduler"):
-        lr_scheduler.load_state_dict(checkpoint["lr_scheduler"])
-    return Resumed(
-        checkpoint["epoch"] + 1,
-        progress,
-        # Earlier versions said neither.
-        checkpoint.get("validated", True),
-        checkpoint.get("seconds", 0.0),
-    )
-
-
-def best_before(path: Path, epoch: int) -> tuple[float, int] | None:
-    """Metric and epoch of a best checkpoint; None without the file, or if it is not before."""
-    best = read_checkpoint(path) if path.is_file() else {}
-    known = "best_metric" in best and best["epoch"] < epoch
-    return (best["best_metric"], best["epoch"]) if known else None
-
-
-def _progress_in(checkpoint: Mapping[str, Any], *, source: PathLike) -> Progress:
-    kept = checkpoint.get("progress")
-    if kept is None:  # of the end of an epoch
-        return Progress()
-    try:
-        totals = {str(name): (float(total), int(n)) for name, (total, n) in kept["totals"].items()}
-        return Progress(int(kept["step"]), totals)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise CheckpointError(f"{source}: its progress cannot be read ({error})") from error
-
-
-def _check_same_run(
-    checkpoint: Mapping[str, Any], identity: Mapping[str, Any], *, source: PathLike
-) -> None:
-    """The rest of an epoch must be the same samples; between epochs a change is only told."""
-    before = checkpoint.get("identity") or {}
-    changed = [
-        f"{name} was {before[name]!r} and is {value!r}"
-        for name, value in identity.items()
-        if name in before and before[name] != value
-    ]
-    if changed and checkpoint.get("progress") is not None:
-        raise CheckpointError(
-            f"{source} is of the middle of an epoch and continues only with the same samples: "
-            f"{'; '.join(changed)}; set that back, or resume from a checkpoint of an epoch's end "
-            "(run.keep_checkpoints), or use it as run.load_ckpt_path"
-        )
-    if changed:
-        logger.warning("%s continues with changes: %s", source, "; ".join(changed))
 
 
 def load_optimizer(

@@ -8,20 +8,14 @@ the keys `find_unused_parameters`, `load_ckpt_path`, `resume_in_place`, `keep_ch
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lavis  # noqa: F401  first, for threads
 import lavis.common.optims  # noqa: F401  registers the learning rate schedules
 import torch
 import torch.distributed as dist
-from lavis.common.dist_utils import (
-    is_dist_avail_and_initialized,
-    is_main_process,
-)
+from lavis.common.dist_utils import is_dist_avail_and_initialized
 from lavis.common.registry import registry
 from lavis.datasets.datasets.base_dataset import ConcatDataset
 from lavis.runners.runner_base import RunnerBase
@@ -34,11 +28,13 @@ from torch.utils.data import Dataset
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.precision import choose_device
 from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained
+from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.training import checkpoints, loaders
-from lavis_dynrefer.training.loop.epoch_loop import Progress, sum_over_processes
+from lavis_dynrefer.training.loop.epoch_loop import Progress
 from lavis_dynrefer.training.loop.run_watch import RunWatch
 from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
 from lavis_dynrefer.training.process_group import on_main_process
+from lavis_dynrefer.training.run_checkpoints import RunCheckpoints, Training
 from lavis_dynrefer.training.run_settings import RunSettings, read_settings
 from lavis_dynrefer.training.run_splits import TRAIN, select_splits
 
@@ -67,17 +63,15 @@ class DynReferRunner(RunnerBase):
     ) -> None:
         self.run = read_settings(RunSettings, OmegaConf.to_container(cfg.run_cfg, resolve=True))
         super().__init__(cfg, task, model, datasets, job_id)
-        self.best_metric = -math.inf
-        self.best_epoch: int | None = None
+        self._checkpoints = RunCheckpoints(
+            self.output_dir, self.config.to_dict(), keep=self.run.keep_checkpoints
+        )
         # Whether the task can begin in the middle of an epoch, and tells of its steps.
         self._by_step = getattr(task, "reports_steps", False)
         if self.run.save_freq and not self._by_step:
             logger.warning("run.save_freq: %s is saved after epochs only", type(task).__name__)
         self._resumed = Progress()  # of the epoch to continue
-        self._validated = True  # the last finished epoch
         self._signals = StopSignals()
-        self._started = time.monotonic()
-        self._seconds_before = 0.0  # of the runs that this one continues
         if not self.run.evaluate and not any(item.requires_grad for item in model.parameters()):
             raise InputError("no part of the model is trained; name some in model.trainable")
         self._load_initial_weights()
@@ -136,7 +130,7 @@ class DynReferRunner(RunnerBase):
         Raises:
             InputError: the folder cannot be made.
         """
-        root = Path(self.run.output_dir).expanduser().absolute()
+        root = expand_home(self.run.output_dir).absolute()
         self._resume_path = on_main_process(
             lambda: checkpoints.find_resumed(self.run.resume_ckpt_path, root)
         )
@@ -206,9 +200,9 @@ class DynReferRunner(RunnerBase):
             with self._signals.listening():
                 self._fit()
             last_epoch = max(self.start_epoch, self.max_epoch) - 1
-            use_best = bool(self.run.valid_splits) and self._has_best()
+            use_best = bool(self.run.valid_splits) and self._checkpoints.has_best()
             metrics = self.evaluate("best" if use_best else last_epoch)
-        logger.info("finished in %.0f s, resumed runs together", self._seconds())
+        logger.info("finished in %.0f s, resumed runs together", self._checkpoints.seconds)
         return metrics
 
     def evaluate(self, cur_epoch: int | str = "best", skip_reload: bool = False) -> dict[str, Any]:
@@ -260,7 +254,7 @@ class DynReferRunner(RunnerBase):
         loader = self.dataloaders[split_name]
         model = self.unwrap_dist_model(self.model)
         if cur_epoch == "best" and not skip_reload:
-            model = self._reload_best_model(model)
+            self._checkpoints.load_best(model)
         model.eval()
         self.task.before_evaluation(model=model, dataset=self.datasets[split_name])
         results = self.task.evaluation(model, loader, cuda_enabled=self.cuda_enabled)
@@ -273,8 +267,8 @@ class DynReferRunner(RunnerBase):
     def _watch(self, epoch: int) -> RunWatch:
         return RunWatch(
             epoch,
-            Path(self.output_dir),
-            lambda progress: self._save_checkpoint(epoch, progress=progress),
+            self.output_dir,
+            lambda progress: self._save(epoch, progress=progress),
             save_freq=self.run.save_freq,
             signals=self._signals,
             model=self.unwrap_dist_model(self.model),
@@ -283,16 +277,21 @@ class DynReferRunner(RunnerBase):
         )
 
     def _fit(self) -> None:
+        kept = self._checkpoints
         if self._resume_path is not None:
-            self._load_checkpoint(self._resume_path)
-        if not self._validated:
+            self.start_epoch, self._resumed = kept.resume(self._resume_path, self._training())
+            place = f"batch {self._resumed.step} of epoch {self.start_epoch}"
+            logger.info(
+                "resumed from %s; next is %s of %d", self._resume_path, place, self.max_epoch
+            )
+        if not kept.validated:
             self._finish_epoch(self.start_epoch - 1)
         for epoch in range(self.start_epoch, self.max_epoch):
             with self._signals.deferred(self._by_step):
                 stats = self.train_epoch(epoch)
                 self.log_stats({"epoch": epoch, **stats}, TRAIN)
-                self._validated = not self.run.valid_splits
-                self._save_checkpoint(epoch)  # before validation, which may fail
+                kept.validated = not self.run.valid_splits
+                self._save(epoch)  # before validation, which may fail
                 signum = self._signals.received_by_any(self.device)
                 if signum:
                     raise TrainingStopped(signum, f"epoch {epoch} is saved in {self.output_dir}")
@@ -301,9 +300,9 @@ class DynReferRunner(RunnerBase):
     def _finish_epoch(self, epoch: int) -> None:
         """Validate, and note it in the checkpoint."""
         self._validate(epoch)
-        if not self._validated:
-            self._validated = True
-            self._save_checkpoint(epoch)
+        if not self._checkpoints.validated:
+            self._checkpoints.validated = True
+            self._save(epoch)
         if self.use_distributed:
             dist.barrier()
 
@@ -312,8 +311,9 @@ class DynReferRunner(RunnerBase):
             metrics = self.eval_epoch(split, epoch)
             if position == 0:
                 self._keep_if_best(epoch, metrics)
+            best_epoch = self._checkpoints.best_epoch
             if metrics is not None:  # some LAVIS tasks report in the main process only
-                self.log_stats({"epoch": epoch, **metrics, "best_epoch": self.best_epoch}, split)
+                self.log_stats({"epoch": epoch, **metrics, "best_epoch": best_epoch}, split)
 
     def _keep_if_best(self, epoch: int, metrics: Mapping[str, Any] | None) -> None:
         def read() -> float:
@@ -324,10 +324,10 @@ class DynReferRunner(RunnerBase):
                 )
             return float(metrics["agg_metrics"])
 
-        metric = on_main_process(read)
-        if metric > self.best_metric:
-            self.best_metric, self.best_epoch = metric, epoch
-            self._save_checkpoint(epoch, is_best=True)
+        metric, kept = on_main_process(read), self._checkpoints
+        if metric > kept.best_metric:
+            kept.best_metric, kept.best_epoch = metric, epoch
+            self._save(epoch, is_best=True)
 
     def _load_initial_weights(self) -> None:
         paths = list(self.run.load_ckpt_path or ())
@@ -337,64 +337,14 @@ class DynReferRunner(RunnerBase):
             weights = read_trained(paths, key="run.load_ckpt_path")
             fill_trained(self._model, weights, source=", ".join(paths))
 
-    def _parts(self) -> tuple[Any, ...]:
-        model = self.unwrap_dist_model(self.model)
-        return model, self.optimizer, self.scaler, self.lr_scheduler
+    def _save(self, epoch: int, *, progress: Progress | None = None, is_best: bool = False) -> None:
+        self._checkpoints.save(self._training(), epoch, progress=progress, is_best=is_best)
 
-    def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._started
-
-    def _save_checkpoint(
-        self, cur_epoch: int, is_best: bool = False, progress: Progress | None = None
-    ) -> None:
-        """Called by all processes; `progress` if `cur_epoch` is not finished."""
-        content = {
-            **checkpoints.training_state(*self._parts()),
-            "config": self.config.to_dict(),
-            "epoch": cur_epoch,
-            "validated": self._validated,
-            "identity": loaders.identity(self.datasets[TRAIN], self.run),
-            "best_metric": self.best_metric,
-            "seconds": self._seconds(),
-        }
-        paths = [self.output_dir / (checkpoints.BEST if is_best else checkpoints.LAST)]
-        if progress is not None:
-            totals = sum_over_processes(progress.totals, self.device)
-            content["epoch"] = cur_epoch - 1
-            content["progress"] = {"step": progress.step, "totals": totals}
-        elif self.run.keep_checkpoints and self._validated and not is_best:
-            paths.append(self.output_dir / f"checkpoint_{cur_epoch}.pth")
-        on_main_process(lambda: [checkpoints.write_checkpoint(path, content) for path in paths])
-        place = f"batch {progress.step} of epoch" if progress else "epoch"
-        logger.info("%s %d saved to %s", place, cur_epoch, ", ".join(map(str, paths)))
-
-    def _has_best(self) -> bool:
-        return on_main_process((self.output_dir / checkpoints.BEST).is_file)
-
-    def _reload_best_model(self, model: nn.Module) -> nn.Module:
-        path = self.output_dir / checkpoints.BEST
-        if self._has_best():
-            fill_trained(model, checkpoints.read_checkpoint(path)["model"], source=str(path))
-        else:
-            logger.warning("no %s; the weights in memory are evaluated instead", path)
-        return model
-
-    def _load_checkpoint(self, url_or_filename: Path) -> None:
-        path = Path(url_or_filename)
-        identity = loaders.identity(self.datasets[TRAIN], self.run)
-        state = checkpoints.resume(path, identity, *self._parts())
-        self.start_epoch, self._resumed, self._validated, self._seconds_before = state
-        if not is_main_process():  # the sums are those of all processes
-            self._resumed.totals = dict.fromkeys(self._resumed.totals, (0.0, 0))
-        self._restore_best(path.with_name(checkpoints.BEST))
-        place = f"batch {self._resumed.step} of epoch {self.start_epoch}"
-        logger.info("resumed from %s; next is %s of %d", path, place, self.max_epoch)
-
-    def _restore_best(self, path: Path) -> None:
-        """Take over the best epoch so far and its file, unless it is later than the resumed one."""
-        best = on_main_process(lambda: checkpoints.best_before(path, self.start_epoch))
-        if best is None:
-            return
-        self.best_metric, self.best_epoch = best
-        if path.parent != self.output_dir:
-            on_main_process(lambda: checkpoints.copy_checkpoint(path, self.output_dir))
+    def _training(self) -> Training:
+        return Training(
+            self.unwrap_dist_model(self.model),
+            self.optimizer,
+            self.scaler,
+            self.lr_scheduler,
+            loaders.identity(self.datasets[TRAIN], self.run),
+        )

@@ -197,7 +197,7 @@ def run_on_two_processes(folder, *arguments):
     )
 
 
-@pytest.mark.slow  # test_runner.py trains on two processes, test_pipeline.py evaluates by torchrun
+@pytest.mark.slow  # test_ranks.py trains on two processes, test_pipeline.py evaluates by torchrun
 def test_two_processes_on_a_cpu_train_into_one_folder(toy_yaml, tmp_path):
     result = run_on_two_processes(tmp_path, "--cfg-path", toy_yaml)
 
@@ -207,6 +207,7 @@ def test_two_processes_on_a_cpu_train_into_one_folder(toy_yaml, tmp_path):
     assert "gloo" in (folder / "log.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_two_processes_print_a_mistake_once_and_fail(toy_yaml, tmp_path):
     arguments = ["--cfg-path", toy_yaml, "--options", "run.task=toy"]
 

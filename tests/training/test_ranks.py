@@ -1,11 +1,16 @@
-"""Several processes train as one does that holds the batches of all.
+"""Several processes train as one does that holds the batches of all: our model, and our runner.
 
-Not exactly as with one joined batch, because the released losses are not means over regions: what
-each process sees of the others carries no gradient, and gradients are averaged over processes.
+Our model not exactly as with one joined batch, because the released losses are not means over
+regions: what each process sees of the others carries no gradient, and gradients are averaged over
+processes.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+import shutil
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,11 +18,15 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
+from toy_plugin import at_batch, logged, make_runner, model_weight, step_runner
 
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.gather_rows import gather_rows
 from lavis_dynrefer.models.losses import sigmoid_contrastive_loss
+from lavis_dynrefer.training import checkpoints
+from lavis_dynrefer.training.loop.stop_signals import TrainingStopped
 from lavis_dynrefer.training.process_group import (
     OtherRankError,
     gather_on_main_process,
@@ -113,6 +122,66 @@ def fails():
     raise OSError("no space left on device")
 
 
+TOY = {"sizes": {"train": 30}, "accum_grad_iters": 2}
+
+
+def without_dropout(runner):
+    runner.unwrap_dist_model(runner.model).dropout.p = 0.0
+    return runner
+
+
+def train_by_steps(rank, folder):
+    """Two processes count exchanged gradients; are stopped in one of them, resumed; meet a nan."""
+    whole = without_dropout(step_runner(folder / "whole", **TOY))
+    exchanged = []
+
+    def count(state, bucket):
+        exchanged.append(bucket.index())
+        return allreduce_hook(state, bucket)
+
+    whole.model.register_comm_hook(None, count)
+    whole.train()
+    stopped = without_dropout(step_runner(folder / "stopped", **TOY))
+    if rank == 1:
+        at_batch(stopped, 6, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(TrainingStopped) as stop:
+        stopped.train()
+    path = folder / "stopped" / "job" / "checkpoint_last.pth"
+    if rank == 0:
+        shutil.copy(path, folder / "middle.pth")
+    resumed = without_dropout(step_runner(folder / "stopped", **TOY))
+    resumed.train()
+    broken = step_runner(folder / "nan", **TOY)
+    broken.datasets["toy_points"]["train"].points[4] = math.nan
+    with pytest.raises(ValueError, match=r"finite|nan") as error:
+        broken.train()
+    return {
+        "exchanged": len(exchanged),
+        "weights": [
+            model_weight(run.unwrap_dist_model(run.model)) for run in (whole, stopped, resumed)
+        ],
+        "code": stop.value.code,
+        "nan": str(error.value),
+    }
+
+
+def run_toys(rank, folder):
+    """Two processes train, resume and evaluate."""
+    options = {"model": {"num_unused": 3}, "find_unused_parameters": True}
+    runner = make_runner(folder, **options)
+    metrics = runner.train()["test"]
+    weight = model_weight(runner.unwrap_dist_model(runner.model))
+    if rank == 1:
+        checkpoints.find_resumed = lambda *arguments: None  # as a disk that shows files late
+    resumed = make_runner(folder, "resumed", resume_ckpt_path="auto", max_epoch=3, **options)
+    assert resumed._resume_path == folder / "job" / "checkpoint_last.pth"
+    resumed.train()
+    options = {"sizes": {"val": 1}, "test_splits": [], "model": {"frozen": True}}
+    small = make_runner(folder, "eval", evaluate=True, **options).train()["val"]
+    report = {"metrics": metrics, "weight": weight, "small": small, "start": resumed.start_epoch}
+    return {**report, **train_by_steps(rank, folder)}
+
+
 def one_process(rank, world, folder, config, batch):
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -120,7 +189,7 @@ def one_process(rank, world, folder, config, batch):
         init_method=Path(folder, "rendezvous").as_uri(),
         rank=rank,
         world_size=world,
-        timeout=timedelta(minutes=2),
+        timeout=timedelta(minutes=10),
     )
     model = make_model(config)
     wrapped = DistributedDataParallel(model)
@@ -133,21 +202,40 @@ def one_process(rank, world, folder, config, batch):
         on_main_process(fails)
     outcome["error"] = error.type
     outcome["says"] = [is_first_to_say(text) for text in ("of all", f"of rank {rank}")]
+    if world == 2:
+        outcome["toys"] = run_toys(rank, Path(folder))
     torch.save(outcome, f"{folder}/rank{rank}.pth")
     dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory, smallest_config, region_batch):
+    """(number of processes) -> the folder they worked in, and what each found."""
+
+    @functools.lru_cache
+    def outcomes_of(world):
+        folder = tmp_path_factory.mktemp("ranks")
+        arguments = (world, str(folder), smallest_config, region_batch)
+        multiprocessing.spawn(one_process, args=arguments, nprocs=world)
+        files = [folder / f"rank{rank}.pth" for rank in range(world)]
+        return folder, [torch.load(file, weights_only=False) for file in files]
+
+    return outcomes_of
 
 
 @pytest.fixture(
     scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids="{} processes".format
 )
-def ranks(request, tmp_path_factory, smallest_config, region_batch):
+def ranks(request, outcomes):
     """What each process found."""
-    folder, world = tmp_path_factory.mktemp("ranks"), request.param
-    arguments = (world, str(folder), smallest_config, region_batch)
-    multiprocessing.spawn(one_process, args=arguments, nprocs=world)
-    return [
-        torch.load(Path(folder, f"rank{rank}.pth"), weights_only=False) for rank in range(world)
-    ]
+    return outcomes(request.param)[1]
+
+
+@pytest.fixture(scope="module")
+def reports(outcomes):
+    """The folder of the runs of two processes, and what each reported."""
+    folder, found = outcomes(2)
+    return folder, *(one["toys"] for one in found)
 
 
 def test_training_is_that_of_one_process_with_the_batches_of_all(
@@ -198,3 +286,79 @@ def test_rank_0_gathers_decides_and_passes_its_errors_on(ranks):
 def test_what_several_ranks_find_is_said_once(ranks):
     assert sum(rank["says"][0] for rank in ranks) == 1
     assert all(rank["says"][1] for rank in ranks)
+
+
+# ---- our runner
+
+
+def test_two_processes_evaluate_every_sample_once(reports):
+    _, first, _ = reports
+    assert first["metrics"]["indices"] == list(range(7))
+
+
+def test_two_processes_measure_what_one_process_measures(reports, tmp_path):
+    folder, first, _ = reports
+    path = str(folder / "job" / "checkpoint_best.pth")
+    model = {"num_unused": 3}
+    alone = make_runner(tmp_path, evaluate=True, load_ckpt_path=path, model=model).train()
+    # the same numbers in other batches
+    assert alone["test"]["agg_metrics"] == pytest.approx(first["metrics"]["agg_metrics"], rel=1e-6)
+
+
+def test_two_processes_hold_the_same_weights(reports):
+    _, first, second = reports
+    assert first["weight"] == second["weight"]
+
+
+def test_two_processes_share_the_training_samples(reports):
+    folder, _, _ = reports
+    (seen, _) = logged(folder / "job", "train_seen")
+    assert len(set(seen)) == 3  # one full batch of the five samples this process gets
+
+
+def test_two_processes_evaluate_a_single_sample_with_a_frozen_model(reports):
+    _, first, _ = reports
+    assert first["small"]["indices"] == [0]
+
+
+def test_two_processes_resume_from_the_checkpoint_that_rank_0_finds(reports):
+    _, first, second = reports
+    assert (first["start"], second["start"]) == (2, 2)
+
+
+def test_two_processes_train_as_one_with_their_joined_batches(reports, tmp_path):
+    _, first, second = reports
+    alone = without_dropout(step_runner(tmp_path, batch_size_train=6, **TOY))
+    alone.train()
+    assert first["weights"][0] == second["weights"][0]
+    assert first["weights"][0] == pytest.approx(model_weight(alone.model), rel=1e-4)
+
+
+def test_accumulated_gradients_are_exchanged_once(reports):
+    _, first, _ = reports
+    assert first["exchanged"] == 3 * 3  # of 5 batches in pairs, and 3 epochs
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(reports, tmp_path):
+    folder, first, second = reports
+    assert (first["code"], second["code"]) == (143, 143)
+    middle = torch.load(folder / "middle.pth")
+    assert (middle["epoch"], middle["progress"]["step"]) == (0, 2)
+    assert middle["progress"]["totals"]["loss"][1] == 4  # batches of both
+    assert first["weights"][1] == second["weights"][1] != first["weights"][0]
+    assert first["weights"][2] == first["weights"][0]
+    losses = [logged(folder / job / "job", "train_loss") for job in ("whole", "stopped")]
+    assert losses[0] == losses[1]
+    # One process may take over, with a batch as large as theirs.
+    path = str(folder / "middle.pth")
+    alone = step_runner(tmp_path, batch_size_train=6, resume_ckpt_path=path, **TOY)
+    without_dropout(alone).train()
+    assert model_weight(alone.model) == pytest.approx(first["weights"][0], rel=1e-4)
+
+
+def test_a_loss_that_is_nan_in_one_process_stops_both(reports):
+    folder, *both = reports
+    texts = sorted(report["nan"] for report in both)
+    assert "the loss is nan at epoch 0" in texts[0]
+    assert "the loss of another process is not finite at epoch 0" in texts[1]
+    assert len(list((folder / "nan" / "job").glob("failed_step_rank*.pth"))) == 2
