@@ -27,6 +27,7 @@ IMAGE_ERRORS = (  # MemoryError: a header that claims gigabytes; RuntimeError: a
 )
 
 ROTATED = range(2, 9)  # EXIF orientations, mirrored ones included
+SIDEWAYS = range(5, 9)  # those that swap width and height
 _UPRIGHT = 1
 _ORIENTATION = int(ExifTags.Base.Orientation)
 

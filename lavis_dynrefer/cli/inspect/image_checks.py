@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from lavis_dynrefer.images.decoding import (
     IMAGE_ERRORS,
     ROTATED,
+    SIDEWAYS,
     exif_orientation,
     open_file,
     stored_size,
@@ -46,7 +47,6 @@ UNUSUAL = {  # kind -> meaning; an image may have several
     "huge": "so many pixels that Pillow warns",
 }
 SMALL_SIDE = 8  # pixels
-_SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 _SHOWN_BYTES = 24  # of a file that is not an image
 _CHUNK = 64  # images handed to a process at once
 _COLOURS = {"1": "bilevel", "L": "gray", "P": "palette", "CMYK": "cmyk"}  # mode -> kind
@@ -160,7 +160,7 @@ def _check_header(record: ImageRecord) -> tuple[tuple[str, ...], str]:
     detail = f"{size[0]} x {size[1]} pixels, mode {mode}"
     if size != annotated:
         detail += f"; annotated {annotated[0]} x {annotated[1]}"
-        if orientation in _SIDEWAYS and annotated == size[::-1]:
+        if orientation in SIDEWAYS and annotated == size[::-1]:
             detail += ", its size when shown rotated"
     if is_rotated:
         detail += f"; EXIF orientation {orientation}"

@@ -8,13 +8,18 @@ import os
 from lavis_dynrefer.datasets.sources.box_fit import SLACK, BoxFit
 from lavis_dynrefer.datasets.sources.raw_files import RawFile
 from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
-from lavis_dynrefer.images.decoding import ROTATED, exif_orientation, open_file, stored_size
+from lavis_dynrefer.images.decoding import (
+    ROTATED,
+    SIDEWAYS,
+    exif_orientation,
+    open_file,
+    stored_size,
+)
 from lavis_dynrefer.structures import Box, ImageRecord
 
 logger = logging.getLogger(__name__)
 
 TURNED = "exif_rotated"  # noted
-SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 
 
 class ImageTurns:
