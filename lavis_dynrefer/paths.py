@@ -90,15 +90,23 @@ def resource_path(name: str | os.PathLike[str], *, key: str) -> Path:
     return path
 
 
-def file_name_warning() -> str | None:
-    """A warning where file names are not UTF-8, as in old locales; None elsewhere."""
+def warn_of_surroundings() -> None:
+    """To be called by commands: warn on stderr where file names are not UTF-8, as in old locales.
+
+    Raises:
+        MissingFileError: the current folder has been deleted; libraries would end the process.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise MissingFileError("the current folder has been deleted; go to another one") from error
     encoding = codecs.lookup(sys.getfilesystemencoding()).name
-    if encoding == "utf-8":
-        return None
-    return (
-        f"this locale reads file names as {encoding}, so that names with other characters do not "
-        "match those in annotation files; set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8"
-    )
+    if encoding != "utf-8":
+        sys.stderr.write(
+            f"warning: this locale reads file names as {encoding}, so that names with other "
+            "characters do not match those in annotation files; set PYTHONUTF8=1, or a locale "
+            "such as LC_ALL=C.UTF-8\n"
+        )
 
 
 def replace_file(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from lavis_dynrefer.cli.stopping import exit_code
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, did_you_mean, text_for_user
 from lavis_dynrefer.host import compat
-from lavis_dynrefer.paths import file_name_warning
+from lavis_dynrefer.paths import warn_of_surroundings
 
 EXIT_PIPE_CLOSED = 1  # as of every Python program
 
@@ -72,9 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in words if not word.startswith("-")), "")
     try:
         try:
-            warning = file_name_warning()
-            if warning:
-                sys.stderr.write(f"warning: {warning}\n")
+            warn_of_surroundings()
             with compat.needing_lavis(f"dynrefer {command}"):
                 arguments = _parse(words, command)
                 code: int = importlib.import_module(COMMANDS[command][0]).run(arguments)

@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, DynReferError, text_for_user
 from lavis_dynrefer.metrics.expected import render_comparison
 from lavis_dynrefer.models.precision import choose_device, formats_on
-from lavis_dynrefer.paths import file_name_warning
+from lavis_dynrefer.paths import warn_of_surroundings
 from lavis_dynrefer.training.checks.run_checks import load_checked_config
 from lavis_dynrefer.training.known_names import registered
 from lavis_dynrefer.training.loop.stop_signals import TrainingStopped
@@ -150,10 +150,8 @@ def _seed_everything(seed: int) -> None:
 
 def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
     arguments = _parse(argv, evaluate=evaluate)
-    warning = file_name_warning()
-    if warning and os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"warning: {warning}\n")
     try:
+        warn_of_surroundings()
         launch(arguments.cfg_path, arguments.options, evaluate=evaluate)
     except TrainingStopped as stop:
         if os.environ.get("RANK", "0") == "0":
