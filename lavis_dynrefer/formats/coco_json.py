@@ -145,7 +145,8 @@ def read_coco_boxes(
             faults.add("annotations of unknown images", example)
             continue
         usable += 1
-        own_id, entry = _id_or_none(annotation, "id"), by_id[number]
+        key = "region_id" if "region_id" in annotation else "id"  # as `write_coco` keeps it
+        own_id, entry = _id_or_none(annotation, key), by_id[number]
         if own_id is not None:
             earlier = seen.setdefault((id(entry), own_id), box)
             if earlier is not box:

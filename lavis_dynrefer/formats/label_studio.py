@@ -45,7 +45,18 @@ _REGION = "region-"  # begins the ids of our regions
 
 TOOL = "Label Studio"
 _RESULTS = ("annotations", "completions", "predictions")  # completions: before version 1
-_SHAPES = ("rectanglelabels", "polygonlabels", "ellipselabels", "brushlabels", "keypointlabels")
+_SHAPES = (
+    "labels",
+    "rectanglelabels",
+    "polygonlabels",
+    "ellipselabels",
+    "brushlabels",
+    "keypointlabels",
+)
+_OTHER_KINDS = {
+    **{"relation": "relations", "rating": "ratings", "number": "numbers"},
+    **{"taxonomy": "taxonomies", "datetime": "dates", "ranker": "rankings"},
+}
 _LOOKS_LIKE_IMAGE = re.compile(r"\.[A-Za-z]{3,4}($|\?)")
 
 
@@ -146,6 +157,10 @@ def _parts(
         yield part("attributes", "choices", "choices", chosen)
 
 
+class _OtherKind(InputError):
+    """A result that is neither a shape nor a text, a choice or a label of one; its plural."""
+
+
 def is_label_studio(document: Any) -> bool:
     """Whether a json document is a list of tasks, as JSON or JSON-MIN."""
     first = document[0] if isinstance(document, list) and document else None
@@ -193,7 +208,12 @@ def _add_task(name: str, parts: Sequence[Any], where: str, layout: LayoutBuilder
             value = part["value"] if isinstance(part.get("value"), Mapping) else part
             size = size or size_of(part.get("original_width"), part.get("original_height"))
             key = part["id"] if isinstance(part.get("id"), str) else place
+            other_kind = _OTHER_KINDS.get(str(part.get("type")))
+            if other_kind is not None:
+                raise _OtherKind(other_kind)
             _take(part, value, regions.setdefault(key, {"where": f"{where}: result {place}"}))
+        except _OtherKind as other:
+            layout.faults.add(f"{other} of Label Studio", f"{where}: result {place}")
         except InputError as error:
             layout.faults.add(UNREADABLE, f"{where}: result {place}: {error}")
             told.add(key)
@@ -227,6 +247,8 @@ def _take(part: Row, value: Row, kept: dict[str, Any]) -> None:
         return
     if isinstance(value.get("choices"), list):
         kept["attributes"] = [text_of(name) for name in value["choices"]]
+        return
+    if part.get("type") == "labels":  # of the shape with the same id
         return
     if "is_region" in kept:
         raise InputError("a second shape of the same id")

@@ -107,6 +107,36 @@ def test_detectron2_says_what_a_box_is(put, row, box):
         assert found[0] == box
 
 
+def test_regions_of_label_studio_have_parts_of_many_kinds(put):
+    place = {"x": 10, "y": 20, "width": 30, "height": 40}
+    parts = [
+        {"id": "a", "type": "rectangle", "value": place},
+        {"id": "a", "type": "labels", "value": {**place, "labels": ["mug"]}},
+        {"id": "a", "type": "textarea", "from_name": "ocr", "value": {**place, "text": ["a mug"]}},
+        {"id": "a", "type": "rating", "value": {**place, "rating": 4}},
+        {"type": "relation", "from_id": "a", "to_id": "a", "direction": "right"},
+        {"id": "b", "type": "brushlabels", "value": {"format": "rle", "brushlabels": ["cup"]}},
+    ]
+    path = put("tasks.json", [{"data": {"image": "a.jpg"}, "annotations": [{"result": parts}]}])
+
+    layout = read_layout(path)
+
+    (row,) = layout.document["annotations"]
+    assert (row["bbox"], row["caption"]) == ([10, 20, 30, 40], "a mug")
+    assert layout.document["categories"][row["category_id"] - 1]["name"] == "mug"
+    assert [reason for reason, _, _ in layout.faults.items()] == [
+        "ratings of Label Studio",
+        "relations of Label Studio",
+        "regions that cannot be read",
+    ]
+
+
+def test_our_own_coco_json_keeps_ids_that_are_texts(put):
+    rows = [{"id": 1, "image_id": 1, "bbox": [1, 2, 3, 4], "region_id": "r7"}]
+    file = read_box_file(put("coco.json", {"images": IMAGES, "annotations": rows}))
+    assert file.images["a.jpg"].ids == ["r7"]
+
+
 def test_repeated_annotations_are_one_and_shared_ids_none(put):
     rows = [(1, 1, [1, 2, 3, 4]), (1, 1, [1, 2, 3, 4]), (2, 1, [5, 6, 7, 8]), (2, 1, [9, 9, 9, 9])]
     rows += [(1, 2, [1, 2, 3, 4]), (2, 2, [1, 2, 3, 4])]  # other ids, or another image
@@ -161,6 +191,10 @@ UNREAD = [
     ([{"name": "a.jpg", "labels": [{"box2d": {}}]}], "BDD100K's json"),
     ([{"file_name": "a.jpg", "image_id": 0, "annotations": []}], "detectron2's list of records"),
     ({"samples": [{"filepath": "a", "tags": [], "metadata": {}}]}, "FiftyOne's samples"),
+    (
+        {"classes": ["mug"], "labels": {"1": []}},
+        "FiftyOne's labels.json is not read; export a COCO",
+    ),
     ({"a.jpg": {"predictions": [], "image": {"width": 9}}}, "a response of Roboflow .* centre"),
     ({"a.jpg": [{"box_2d": [1, 2, 3, 4]}]}, "Gemini's json .* y1, x1, y2, x2 in thousandths"),
     ({"image": {"0": "a.jpg"}, "x1": {"0": 1}}, 'a table of pandas .* orient="records"'),
@@ -197,6 +231,7 @@ def test_records_with_boxes_are_read_whatever_else_they_have(put, content):
     [
         ("ann/a.jpg.json", UNREAD[4][0], "a.jpg.json: Supervisely's json is not read"),
         ("tasks.json", [{"data": {}, "annotations": []}], "name it instead of its folder"),
+        ("results.jsonl", "", r"dynrefer predict; name the file .*results\.jsonl"),
         ("a.txt", "mug 0.0 0 -1.5 60 90 160 270 1 1 1 1 1 1 0\n", r"a.txt is none .* \(KITTI's\?"),
         ("a.txt", "60 90 160 90 160 270 60 270 mug 0\n", r"\(DOTA's\?\)"),
         ("gt.txt", "1,1,60,90,100,180,1,1,1\n", r"\(MOT's\?\)"),

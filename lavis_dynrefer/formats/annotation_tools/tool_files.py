@@ -17,6 +17,7 @@ from lavis_dynrefer.formats.annotation_tools.unread_tools import (
     unread_text,
 )
 from lavis_dynrefer.formats.image_names import ANY_SUFFIX
+from lavis_dynrefer.formats.jsonl import ROWS
 from lavis_dynrefer.formats.label_studio import is_label_studio, read_label_studio
 from lavis_dynrefer.formats.reading.json_text import parse_json
 from lavis_dynrefer.formats.reading.text_file import read_text
@@ -116,6 +117,8 @@ def layout_of_json(document: Any) -> Layout | None:
 
 
 def _read_folder(folder: Path, suffixes: tuple[str, ...] = tuple(_TOOLS)) -> Layout:
+    if (folder / ROWS).is_file():
+        raise InputError(f"a folder of dynrefer predict; name the file {folder / ROWS}")
     found: dict[str, list[Path]] = {}
     others: list[Path] = []
     for path in _walk(folder):

@@ -13,6 +13,7 @@ from lavis_dynrefer.formats.reading.records import KeyedRow
 _COCO = "export its annotations as COCO json"
 _CONVERT = "convert it to COCO json, or to csv with the columns image,x1,y1,x2,y2"
 _CENTRES = f"x and y are the centre of a box there; {_CONVERT}"
+_FIFTYONE = "export a COCODetectionDataset"
 _PANDAS = 'write the table by to_json(path, orient="records")'
 
 # Keys that a document, or the first row of a list, has; the program; the cure.
@@ -40,9 +41,10 @@ _BY_KEYS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("filepath", "tags", "metadata"),
         "FiftyOne's samples",
-        'export with dataset_type "COCODetectionDataset"',
+        _FIFTYONE,
     ),
     (("box_2d",), "Gemini's json", f"box_2d is y1, x1, y2, x2 in thousandths; {_CONVERT}"),
+    (("classes", "labels"), "FiftyOne's labels.json", f"{_FIFTYONE}; if it is ours, results.jsonl"),
     (("columns", "data"), "a table of pandas", _PANDAS),
     (("schema", "data"), "a table of pandas", _PANDAS),
 )
