@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 EXIT_BAD_INPUT = 2  # of every command that ends with such an error; as argparse
+EXIT_DEVICE_LOST = 4
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SHOWN = 60  # characters before and after one that is wrong
 
 
 class DynReferError(Exception):
@@ -38,7 +40,8 @@ class TooLittleMemoryError(DynReferError, MemoryError):
 def text_for_user(error: BaseException) -> str | None:
     """Message of an error that a user can correct; None for a bug.
 
-    Besides our own errors, these are the system's about files: no permission, disk full.
+    Besides our own errors, these are the system's about files: no permission, disk full, names
+    that are not UTF-8, which few libraries can open.
     """
     if isinstance(error, DynReferError):
         text = str(error)
@@ -47,6 +50,9 @@ def text_for_user(error: BaseException) -> str | None:
         return text
     if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_FULL):
         return str(error)
+    if isinstance(error, UnicodeEncodeError) and "\ud800" <= error.object[error.start] <= "\udfff":
+        found = error.object[max(error.start - _SHOWN, 0) : error.end + _SHOWN]
+        return f"{found!r} holds bytes that are not UTF-8; rename that file or folder"
     return None
 
 

@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor, read_limits
-from lavis_dynrefer.cli.serve import EXIT_DEVICE_LOST, exit_now
+from lavis_dynrefer.cli.serve import exit_now
+from lavis_dynrefer.errors import EXIT_DEVICE_LOST
 from lavis_dynrefer.serve import ServeSettings, require_packages
 
 _PORT = 7860

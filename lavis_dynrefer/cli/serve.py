@@ -18,12 +18,12 @@ import sys
 from typing import NoReturn
 
 from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor, read_limits
+from lavis_dynrefer.errors import EXIT_DEVICE_LOST
 from lavis_dynrefer.serve import ServeSettings, require_packages
 from lavis_dynrefer.serve.other_origins import check_origins
 from lavis_dynrefer.serve.service_limits import DESCRIPTIONS
 
 EXIT_CUT_OFF = 1
-EXIT_DEVICE_LOST = 4  # of dynrefer demo, too
 _PORT = 8008
 
 

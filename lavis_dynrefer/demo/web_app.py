@@ -27,11 +27,10 @@ from lavis_dynrefer.demo.page_guard import PageGuard
 from lavis_dynrefer.errors import DynReferError
 from lavis_dynrefer.explain.explanation import explain
 from lavis_dynrefer.models.answering import EncodedRegions
-from lavis_dynrefer.models.device_errors import forget_frames
+from lavis_dynrefer.models.device_errors import device_loss, forget_frames
 from lavis_dynrefer.pages.html_page import page_template
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.serve import ServeSettings
-from lavis_dynrefer.serve.request_errors import device_loss
 from lavis_dynrefer.views.policies import POLICIES
 
 logger = logging.getLogger(__name__)

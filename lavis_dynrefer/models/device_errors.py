@@ -59,6 +59,13 @@ def is_device_failure(error: BaseException) -> bool:
     )
 
 
+def device_loss(error: BaseException) -> str | None:
+    """Why nothing can be computed any more, if the error means that the device is lost."""
+    if not is_device_failure(error):
+        return None
+    return f"the device is lost ({_reason(str(error))})"
+
+
 def in_parts(
     work: Callable[[slice], list[T]],
     count: int,
@@ -98,7 +105,7 @@ def in_parts(
             raise TooLittleMemoryError(
                 f"out of memory with a single region ({describe(start)}): free memory on the "
                 "device, or use another device, another number format (dtype), or fewer views, "
-                f"words or beams ({shorten(reason, 300, printable=True)})"
+                f"words or beams ({_reason(reason)})"
             )
         size = (tried + 1) // 2
         logger.warning(
@@ -151,3 +158,7 @@ def _causes(error: BaseException, *, context: bool = False) -> Iterator[BaseExce
 def _mentions(error: BaseException, words: tuple[str, ...]) -> bool:
     text = str(error).lower()
     return any(word in text for word in words)
+
+
+def _reason(text: str) -> str:
+    return shorten(text, 300, printable=True)

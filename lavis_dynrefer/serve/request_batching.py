@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from lavis_dynrefer.models.device_errors import forget_frames
+from lavis_dynrefer.models.device_errors import device_loss, forget_frames
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.serve.request_errors import (
     INTERNAL,
     RequestError,
-    device_loss,
     error_of_exception,
 )
 from lavis_dynrefer.serve.service_limits import ServeSettings

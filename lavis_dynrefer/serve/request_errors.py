@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lavis_dynrefer.errors import DynReferError, InputError, TooLittleMemoryError, shorten
-from lavis_dynrefer.models.device_errors import is_device_failure
 from lavis_dynrefer.settings import validation_problems
 
 STATUS = {
@@ -29,7 +28,6 @@ STATUS = {
 RETRY_AFTER = 1  # seconds
 INTERNAL = "internal error; see the server log"
 _MAX_MESSAGE = 1000  # characters
-_MAX_REASON = 300  # characters of the cause of a loss
 _MAX_PROBLEMS = 3  # that are named
 
 
@@ -84,13 +82,6 @@ def error_of_exception(error: BaseException) -> RequestError | None:
     if isinstance(error, TooLittleMemoryError):
         return RequestError("out_of_memory", str(error))
     return None
-
-
-def device_loss(error: BaseException) -> str | None:
-    """Why nothing can be answered any more, if the error means that the device is lost."""
-    if not is_device_failure(error):
-        return None
-    return f"the device is lost ({shorten(str(error), _MAX_REASON, printable=True)})"
 
 
 def error_of_status(status: int, detail: str) -> RequestError:

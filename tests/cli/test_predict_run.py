@@ -156,11 +156,18 @@ def test_model_that_fails_on_one_image_answers_the_others(
 
 
 @pytest.mark.parametrize("option", ["--draw", "--explain"])
-def test_other_errors_of_torch_end_the_run(fail_on_scene_1, tmp_path, option):
-    with pytest.raises(RuntimeError, match="device-side assert"):
-        fail_on_scene_1(RuntimeError("CUDA error: device-side assert triggered"), option)
+def test_a_lost_device_ends_the_run(fail_on_scene_1, tmp_path, option, capsys):
+    assert fail_on_scene_1(RuntimeError("CUDA error: device-side assert triggered"), option) == 4
 
+    told = capsys.readouterr().err
+    assert "error: the device is lost (CUDA error: device-side assert triggered): " in told
+    assert "images are answered; run the same command again to continue" in told
     assert "scene 2.png" not in answered(tmp_path / "out")
+
+
+def test_other_errors_of_torch_end_the_run(fail_on_scene_1):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fail_on_scene_1(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "--draw")
 
 
 def test_views_the_model_cannot_fuse_stop_before_any_image(image, predict, monkeypatch, capsys):

@@ -8,8 +8,8 @@ dynrefer predict photos/ --whole-image --attributes wet,dry --categories @names.
 dynrefer predict photo.jpg --point 60,120 --sam weights/sam-vit-base --tags @tags.txt
 
 Exit code 0: every image is answered. 2: invalid call. 3: some images could not be read or have
-invalid boxes; these are listed, the others answered. 130: stopped by Ctrl-C, 143: by a signal; the
-same command continues.
+invalid boxes; these are listed, the others answered. 4: the GPU is lost. 130: stopped by Ctrl-C,
+143: by a signal. After 4, 130 and 143 the same command continues.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from lavis_dynrefer.cli.predict.predict_questions import (
     split_at_commas,
 )
 from lavis_dynrefer.cli.stopping import exit_code, stop_on_signals
+from lavis_dynrefer.errors import EXIT_DEVICE_LOST
 
 if TYPE_CHECKING:
     from lavis_dynrefer.cli.predict.output_target import OutputTarget
@@ -168,7 +169,7 @@ def _run(arguments: argparse.Namespace) -> int:
         pages = ImageFiles(folder / "explain", ".html", arguments.explain, clashing)
         load = cache(lambda: load_predictor(arguments))
         job = PredictRun(load, find, questions, log, drawings, pages)
-        code = _answer(job, still_to_do(images, log, find), target)
+        code = _answer(job, still_to_do(images, log, find), target, debug=arguments.debug)
     if code in (0, EXIT_SOME_FAILED):
         target.clean()
         for text in (*passed_over, *notes, *find.categories.notes()):
@@ -177,20 +178,29 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _answer(job: PredictRun, images: Mapping[str, Path], target: OutputTarget) -> int:
+def _answer(
+    job: PredictRun, images: Mapping[str, Path], target: OutputTarget, *, debug: bool
+) -> int:
     """Answer, then report on the files or print the results; returns the exit code."""
     from lavis_dynrefer.cli.predict import predict_report as report
     from lavis_dynrefer.cli.predict.output_folder import keep_failures, outdated
+    from lavis_dynrefer.models.device_errors import device_loss
 
+    cure = "; run the same command again to continue" if target.keeps_rows else ""
     try:
         with redirect_stdout(sys.stderr):  # libraries print, and results may go to stdout
             job.answer(images)
             written = target.write(job.log)
             job.complete()
     except KeyboardInterrupt as stop:
-        cure = "; run the same command again to continue" if target.keeps_rows else ""
         report.note(f"stopped: {len(job.log):,} images are answered{cure}")
         return exit_code(stop)
+    except RuntimeError as error:
+        loss = device_loss(error)
+        if loss is None or debug:
+            raise
+        report.note(f"error: {loss}: {len(job.log):,} images are answered{cure}")
+        return EXIT_DEVICE_LOST
     if target.path is None:
         report.print_results(job.log, written)
     elif target.is_file:
