@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from lavis_dynrefer import paths
 from lavis_dynrefer.cli import main
+from lavis_dynrefer.cli.predict.predict_images import find_images
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.json_stream import replace_bytes, replacing
 from lavis_dynrefer.lab.benchmarks.resource_usage import describe_machine
@@ -123,6 +124,34 @@ def test_arguments_that_are_no_text_are_named(capsys):
     assert "error: --set annotations.train=caf" in capsys.readouterr().err
     with pytest.raises(LaunchError, match=r"run\.output_dir=caf"):
         read_options(["run.output_dir=caf\udcc3\udca9"])
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names are always UTF-8")
+def test_a_folder_whose_name_is_not_utf8_is_named(tmp_path, capsys):
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    root.mkdir()
+    Image.new("RGB", (9, 9)).save(root / "1.png")
+    content = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "bbox": [1, 1, 5, 5], "caption": "a dog"}],
+    }
+    (root / "a.json").write_text(json.dumps(content), encoding="utf-8")
+    words = ["--root", str(root), "--images", str(root), "--set", "annotations.train=a.json"]
+    assert main(["prepare", "custom", *words, "--output", str(root / "out")]) == 2
+    assert "caf\\udce9/out" in capsys.readouterr().err.rpartition("error: ")[2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="drives that Windows has")
+def test_images_on_two_drives_have_their_paths_as_names(tmp_path, monkeypatch):
+    def two_drives(folders):
+        raise ValueError("Paths don't have the same drive")
+
+    for folder in ("c", "d"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(b"")
+    monkeypatch.setattr(os.path, "commonpath", two_drives)
+    images, _ = find_images([tmp_path / "c", tmp_path / "d"], recursive=False)
+    assert list(images) == [(tmp_path / name / "1.png").as_posix() for name in "cd"]
 
 
 @pytest.mark.parametrize(("encoding", "warned"), [("utf-8", 0), ("UTF8", 0), ("ascii", 1)])

@@ -45,8 +45,12 @@ def find_images(
         for file in inside:
             names.setdefault(file, file.relative_to(path).as_posix())
     if len(set(names.values())) < len(names):  # two folders have a 1.jpg
-        top = os.path.commonpath([path.parent for path in names])
-        names = {path: path.relative_to(top).as_posix() for path in names}
+        try:
+            top = os.path.commonpath([path.parent for path in names])
+        except ValueError:  # several drives of Windows
+            names = {path: path.as_posix() for path in names}
+        else:
+            names = {path: path.relative_to(top).as_posix() for path in names}
     return {name: path for path, name in names.items()}, walk.notes()
 
 
