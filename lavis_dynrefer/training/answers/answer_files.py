@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.json_stream import replacing
 from lavis_dynrefer.structures import RegionPrediction, RegionSet
 
 logger = logging.getLogger(__name__)
@@ -80,9 +81,9 @@ def remove_unfinished(folder: Path, split: str) -> None:
 
 
 def write_answers(path: Path, rows: Iterable[Row], region_set: RegionSet) -> None:
-    """Write all answers of a split, by region id."""
+    """Write all answers of a split, by region id; the file appears when it is complete."""
     images = _images_of(region_set)
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as file:
         ordered = sorted(rows, key=lambda row: row["region_id"])
         file.writelines(_line(row, images) for row in ordered)
 

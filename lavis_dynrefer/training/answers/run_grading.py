@@ -13,6 +13,7 @@ from lavis import tasks
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.errors import InputError, choice_problem
+from lavis_dynrefer.formats.json_stream import replace_bytes
 from lavis_dynrefer.metrics import EVALUATORS, render_table
 from lavis_dynrefer.structures import MetricReport
 from lavis_dynrefer.training.answers.answer_files import AnswerFiles, Row, find_answers
@@ -58,8 +59,8 @@ def grade_rows(
     }
     table, stem = render_table([report]), _report_stem(written[0], split, epoch)
     document = json.dumps({**report.to_dict(), **details}, indent=2)
-    Path(f"{stem}.json").write_text(document, encoding="utf-8")
-    Path(f"{stem}.txt").write_text(table, encoding="utf-8")
+    replace_bytes(Path(f"{stem}.txt"), table.encode())
+    replace_bytes(Path(f"{stem}.json"), document.encode())  # last: it says that all is graded
     logger.info("%s, epoch %s\n%s", split, epoch, table)
     return report
 
