@@ -23,17 +23,28 @@ def put(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("images", ["train", "train/images", "all"])
+@pytest.mark.parametrize("images", ["set", "set/images", "set/images/val", "all"])
 def test_images_lie_in_folders_as_their_annotations_do_or_in_one(put, tmp_path, images):
-    put("train/labels/a.txt", "0 .5 .5 .2 .4\n")
-    put("train/images/a.png")
+    put("set/labels/val/a.txt", "0 .5 .5 .2 .4\n")
+    put("set/images/val/a.png")
     put("all/a.png")
 
-    found = read_custom(tmp_path / "train", tmp_path / images, name="own", split="val")
+    found = read_custom(tmp_path / "set", tmp_path / images, name="own", split="val")
 
-    place = "train/images" if images == "train" else images
+    place = "all" if images == "all" else "set/images/val"
     assert found.images[1].path == str(tmp_path / place / "a.png")
     assert found.regions[0].box == pytest.approx((40, 24, 60, 56))
+
+
+@pytest.mark.parametrize("name", [r"D:\\me\\set\\sub\\a.png", "../images/sub/a.png"])
+def test_the_folders_that_a_file_names_count_too(put, tmp_path, name):
+    shape = '{"label": "mug", "points": [[10, 20], [30, 60]]}'
+    put("labels/7.json", f'{{"imagePath": "{name}", "shapes": [{shape}]}}')
+    put("images/sub/a.png")
+
+    found = read_custom(tmp_path / "labels", tmp_path / "images", name="own", split="val")
+
+    assert found.images[1].path == str(tmp_path / "images/sub/a.png")
 
 
 def test_a_folder_without_a_readable_region_says_what_is_wrong_with_them(put, tmp_path):
@@ -42,3 +53,18 @@ def test_a_folder_without_a_readable_region_says_what_is_wrong_with_them(put, tm
 
     with pytest.raises(ValueError, match=r"a\.txt: line 1: expected fractions of the image"):
         read_custom(tmp_path / "labels", tmp_path / "images", name="own", split="val")
+
+
+def test_equal_names_are_never_one_image(put, tmp_path):
+    for part, box in (("train", ".5 .5 .2 .4"), ("val", ".5 .5 .4 .2")):
+        put(f"{part}/labels/a.txt", f"0 {box}\n")
+        put(f"{part}/images/a.png")
+    put("all/a.png")
+
+    found = read_custom(tmp_path, tmp_path, name="own", split="val")
+
+    assert [found.images[number].path for number in (1, 2)] == [
+        str(tmp_path / part / "images/a.png") for part in ("train", "val")
+    ]
+    with pytest.raises(ValueError, match="end alike"):
+        read_custom(tmp_path, tmp_path / "all", name="own", split="val")

@@ -23,7 +23,7 @@ from lavis_dynrefer.datasets.sources.custom_checks import (
 )
 from lavis_dynrefer.datasets.sources.custom_labels import Labels
 from lavis_dynrefer.datasets.sources.image_turns import ImageTurns
-from lavis_dynrefer.datasets.sources.raw_files import ImageFolder
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError, ImageFolder
 from lavis_dynrefer.datasets.sources.region_collector import (
     TRAIN,
     RegionCollector,
@@ -31,6 +31,7 @@ from lavis_dynrefer.datasets.sources.region_collector import (
     in_memory,
 )
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.image_names import name_parts
 from lavis_dynrefer.formats.reading.box_units import size_problem
 from lavis_dynrefer.formats.reading.coco_rows import (
     box_of_annotation,
@@ -129,6 +130,8 @@ def _collect(
     except _ImageProblem as problem:
         collector.reject(problem.reason, str(problem), region)
         return
+    except DatasetError:  # about the folder of images, such as a file that could be two
+        raise
     except ROW_ERRORS as error:
         detail = f"annotation {shown(brief(row))}: {error}"
         collector.leave_out("unreadable_record", detail, None)
@@ -219,10 +222,19 @@ class _CustomImages(ImageRows):
         return ImageRecord(image_id, path, *actual)
 
 
-def _places(row: Row, name: str) -> tuple[str, ...]:
-    """Where the file of an image may be, the most likely place first."""
-    folder = row.get("folder")
-    return (f"{folder}/{name}", name) if isinstance(folder, str) and folder else (name,)
+def _places(row: Row, name: str) -> list[str]:
+    """Where the file of an image may be, in the folder of images; the most likely place first.
+
+    Of the folder that a layout notes, the end is enough. A name that has folders itself needs none.
+    Last comes the whole name of which the layout kept the end.
+    """
+    folder, given = row.get("folder"), row.get("given_name")
+    parts = folder.split("/") if isinstance(folder, str) and not name.startswith("/") else []
+    places = ["/".join([*parts[start:], name]) for start in range(len(parts) + 1)]
+    if isinstance(given, str):
+        above = "/".join(name_parts(given)).rpartition("../")[2]
+        places.append(f"/{above}" if ".." in name_parts(given) else given)
+    return places
 
 
 def _annotated_size(row: Row) -> Size | None:

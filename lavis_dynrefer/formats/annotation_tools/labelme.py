@@ -57,7 +57,7 @@ def add_labelme(
     if not isinstance(shapes, list):
         raise InputError(f"shapes: expected a list, got {shown(shapes)}")
     size = size_of(document.get("imageWidth"), document.get("imageHeight"))
-    image_id = layout.add_image(name, size, folder=folder)
+    image_id = layout.add_image(name, size, folder=folder, given_name=image_of(document))
     for number, shape in enumerate(shapes):
         try:
             if not isinstance(shape, Mapping):

@@ -60,13 +60,16 @@ class LayoutBuilder:
     def __len__(self) -> int:
         return len(self._annotations)
 
-    def add_image(self, name: str, size: Size | None = None, *, folder: str = "") -> int:
+    def add_image(
+        self, name: str, size: Size | None = None, *, folder: str = "", given_name: str = ""
+    ) -> int:
         """Add an image, with or without regions.
 
         Args:
             name: of the file, which may be in any folder.
             size: width and height in pixels, if the file gives them.
             folder: where it lies if images are in folders as their annotations are.
+            given_name: the whole name, with folders of any machine, of which `name` is the end.
 
         Returns:
             Its id.
@@ -74,6 +77,8 @@ class LayoutBuilder:
         row: dict[str, Any] = {"id": len(self._images) + 1, "file_name": text_of(name)}
         if folder:
             row["folder"] = text_of(folder)
+        if given_name not in ("", name):
+            row["given_name"] = text_of(given_name)
         if size is not None:
             row["width"], row["height"] = size
         self._images.append(row)

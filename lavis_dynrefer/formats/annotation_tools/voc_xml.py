@@ -67,7 +67,7 @@ def add_voc(
         InputError: an invalid size.
     """
     size = size_of(_text(root, "size/width"), _text(root, "size/height"))
-    image_id = layout.add_image(name, size, folder=folder)
+    image_id = layout.add_image(name, size, folder=folder, given_name=image_of(root) or "")
     offset = _first_pixel(root)
     for number, item in enumerate(root.iter("object"), start=1):
         corners = [_text(item, f"bndbox/{name}") for name in _CORNERS]
