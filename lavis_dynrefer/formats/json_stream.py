@@ -91,18 +91,19 @@ def replacing_path(path: Path) -> Iterator[Path]:
             as where another program of Windows has `path` open, the new file is kept.
     """
     partial = path.with_name(path.name + ".partial")
-    kept = ""
+    is_complete = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield partial
-        except BaseException:
+        yield partial
+        is_complete = True
+        replace_file(partial, path)
+    except BaseException as error:
+        kept = ""
+        if is_complete and isinstance(error, PermissionError) and path.exists():
+            kept = f"; the new file is {partial}"
+        else:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise
-        kept = f"; the new file is {partial}"
-        replace_file(partial, path)
-    except OSError as error:
-        if isinstance(error, DynReferError):
-            raise
-        raise InputError(f"{cannot_write(path, error)}{kept}") from error
+        if isinstance(error, OSError) and not isinstance(error, DynReferError):
+            raise InputError(f"{cannot_write(path, error)}{kept}") from error
+        raise

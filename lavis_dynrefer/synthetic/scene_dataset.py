@@ -83,8 +83,14 @@ def write_dataset(
         return
     partial = root.with_name(root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
-    for folder in ("vg/images/VG_100K", "ovad", "coco/annotations", "coco/val2017"):
-        (partial / folder).mkdir(parents=True)
+    try:
+        for folder in ("vg/images/VG_100K", "ovad", "coco/annotations", "coco/val2017"):
+            (partial / folder).mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"{root} cannot be written ({error.strerror}); choose another `root`, or set "
+            "DYNREFER_CACHE to a folder of your own"
+        ) from error
     indices = [SPLIT_START[split] + i for split, size in sizes.items() for i in range(size)]
     try:
         rows: Rows = defaultdict(list)

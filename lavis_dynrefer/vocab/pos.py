@@ -52,4 +52,6 @@ def _load_textblob() -> Any:
         raise MissingPackageError(
             "part-of-speech tagger 'textblob': pip install textblob"
         ) from error
+    except ValueError as error:  # nltk, on import
+        raise InputError(f"textblob needs a home folder of this user: {error}; set HOME") from error
     return PatternTagger()
