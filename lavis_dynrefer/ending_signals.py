@@ -10,6 +10,7 @@ from typing import Any
 
 # Of users, of systems, of Ctrl-Break on Windows, of closed terminals; not every system has all.
 NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+EXIT_SIGNAL = 128  # plus its number: exit code of a program that a signal ended, as in a shell
 
 
 @contextmanager

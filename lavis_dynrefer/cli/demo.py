@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = load_predictor(arguments)  # before gradio, whose import takes seconds
     with tempfile.TemporaryDirectory(
         prefix="dynrefer-demo-",
-        ignore_cleanup_errors=True,  # Windows keeps files that somebody is still reading
+        # Of Python 3.10, as gradio; Windows keeps files that somebody is still reading.
+        ignore_cleanup_errors=True,
     ) as folder:
         # Before gradio is imported; uploaded images go there and are deleted with it.
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -6,10 +6,9 @@ import signal
 from contextlib import AbstractContextManager
 from types import FrameType
 
-from lavis_dynrefer.ending_signals import handling
+from lavis_dynrefer.ending_signals import EXIT_SIGNAL, handling
 
-_FROM_SIGNAL = 128  # exit codes of commands that a signal ended, as shells report them
-EXIT_STOPPED = _FROM_SIGNAL + signal.SIGINT
+EXIT_STOPPED = EXIT_SIGNAL + signal.SIGINT
 
 
 class SignalStop(KeyboardInterrupt):
@@ -17,7 +16,7 @@ class SignalStop(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
-        self.exit_code = _FROM_SIGNAL + number
+        self.exit_code = EXIT_SIGNAL + number
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:

@@ -11,6 +11,7 @@ import getpass
 import logging
 import os
 import random
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from lavis.common.registry import registry
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from lavis_dynrefer.ending_signals import EXIT_SIGNAL
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, DynReferError, text_for_user
 from lavis_dynrefer.metrics.expected import render_comparison
 from lavis_dynrefer.models.precision import choose_device, formats_on
@@ -40,7 +42,6 @@ from lavis_dynrefer.training.run_settings import OWN_RUNNER
 
 logger = logging.getLogger(__name__)
 
-EXIT_INTERRUPTED = 130  # as a shell
 DEBUG_VARIABLE = "DYNREFER_DEBUG"
 
 
@@ -159,7 +160,7 @@ def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
         return int(stop.code or 0)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run.resume_ckpt_path=auto continues from the last save\n")
-        return EXIT_INTERRUPTED
+        return EXIT_SIGNAL + signal.SIGINT
     except Exception as error:
         text = text_for_user(error)
         if text is None or arguments.debug or os.environ.get(DEBUG_VARIABLE) == "1":
