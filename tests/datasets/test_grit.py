@@ -211,6 +211,7 @@ def test_detections_are_captioned_and_graded_on_annotated_regions(shared):
     assert dataset[0]["views"].shape == (5, 3, 3, 224, 224)
 
 
+@pytest.mark.slow  # starts Java
 def test_perfect_captions_score_what_the_detected_boxes_allow(shared):
     region_set = build(shared)["test"].region_set
     path = shared / "fixtures/vg_format_e2e/grit/vg_instances_results.json"

@@ -78,6 +78,7 @@ def test_benchmark_predict_measures_every_batch_size(tmp_path, capsys, monkeypat
     assert "cpu_ms" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_benchmark_policies_grades_the_embedded_model(tmp_path, capsys):
     arguments = ("--train", "--views", "fixed:0,0.5", "--scenes", "4", "--images", "1")
 

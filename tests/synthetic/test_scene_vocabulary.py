@@ -37,6 +37,7 @@ def test_the_shipped_vocabulary_is_up_to_date(name, tmp_path):
     assert shipped.read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # draws 500 scenes
 def test_the_shipped_tokenizer_is_up_to_date(tmp_path):
     build_tokenizer().save(str(tmp_path / "tokenizer.json"))
     shipped = (PACKAGE / "assets/tiny/tokenizer.json").read_text(encoding="utf-8")

@@ -97,7 +97,7 @@ def test_one_failing_process_ends_all_with_its_reason(tmp_path, place, failure, 
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert result.returncode != 0

@@ -63,7 +63,7 @@ def test_the_log_shows_the_time_spent_waiting_for_batches(caplog, capsys):
     train([1, 1], slow=0.05)
     waited = re.findall(r"data: (\d+\.\d+)", capsys.readouterr().out + caplog.text)
     assert waited
-    assert float(waited[0]) >= 0.05
+    assert float(waited[0]) >= 0.04  # a clock may be coarse
 
 
 def test_accumulated_losses_are_averaged():

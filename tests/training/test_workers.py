@@ -78,29 +78,49 @@ def datasets():
 
 
 @pytest.fixture
+def training(folder):
+    """The dataset to train on, and a function that makes its loader."""
+    split = datasets()["train"]
+
+    def loader(workers=0):
+        run = RunSettings(evaluate=True, batch_size_train=2, num_workers=workers)
+        loader = TrainingLoader(split, run, cuda=False)
+        loader.start_epoch(0)
+        return loader
+
+    return loader
+
+
+def check_same(found, expected):
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected):
+        assert one["region_ids"] == other["region_ids"]
+        assert torch.equal(one["views"], other["views"])
+
+
+def test_what_workers_are_sent_loads_the_same_samples(training):
+    loader = training()._loader
+    sent = loader.dataset, loader.collate_fn, loader.worker_init_fn
+    dataset, collate, _ = pickle.loads(pickle.dumps(sent))
+
+    found = [collate([dataset[drawn] for drawn in batch]) for batch in loader.batch_sampler]
+
+    check_same(found, list(training()))
+
+
+@pytest.fixture
 def _own_start_method():
     before = multiprocessing.get_start_method()
     yield
     multiprocessing.set_start_method(before, force=True)
 
 
-@pytest.mark.usefixtures("folder", "_own_start_method")
-def test_workers_that_are_started_anew_load_the_same_samples():
-    """Pickles a dataset, its processors and what the loader adds, once for all methods."""
-    train, val = datasets()["train"], datasets()["val"]
-    pickle.dumps(val)
-
-    def batches(workers):
-        run = RunSettings(evaluate=True, batch_size_train=2, num_workers=workers)
-        loader = TrainingLoader(train, run, cuda=False)
-        loader.start_epoch(0)
-        return list(loader)
-
-    expected = batches(0)
+@pytest.mark.slow
+@pytest.mark.usefixtures("_own_start_method")
+def test_workers_that_are_started_anew_load_the_same_samples(training):
+    expected = list(training())
     multiprocessing.set_start_method("spawn", force=True)
-    for found, other in zip(batches(1), expected):
-        assert found["region_ids"] == other["region_ids"]
-        assert torch.equal(found["views"], other["views"])
+    check_same(list(training(workers=1)), expected)
 
 
 QUICKSTART = ["datasets.synthetic_region.build_info.scenes=20", "run.max_epoch=1"]
