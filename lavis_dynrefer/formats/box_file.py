@@ -20,8 +20,10 @@ from lavis_dynrefer.formats.annotation_tools.unread_tools import (
 )
 from lavis_dynrefer.formats.coco_json import read_coco_boxes, read_coco_categories
 from lavis_dynrefer.formats.csv_table import read_csv_boxes
+from lavis_dynrefer.formats.image_names import ANY_SUFFIX
 from lavis_dynrefer.formats.jsonl import read_own_boxes
 from lavis_dynrefer.formats.reading.box_units import unit_problem
+from lavis_dynrefer.formats.reading.coco_rows import entry_name, row_id
 from lavis_dynrefer.formats.reading.json_text import parse_json
 from lavis_dynrefer.formats.reading.strict_values import whole_number
 from lavis_dynrefer.formats.reading.text_file import decode_text, read_text
@@ -122,7 +124,10 @@ def _agreed(asked: str | None, said: str | None, what: str) -> str:
 
 
 def _coco_results(document: Any, images: str | Path | None) -> Layout | None:
-    """COCO's list of results, with its images; None if the document is something else."""
+    """COCO's list of results, with its images; None if the document is something else.
+
+    Some programs write names of images as their ids, or a `file_name` beside them.
+    """
     if not _first_has("image_id", document):
         return None
     if images is not None:
@@ -131,11 +136,32 @@ def _coco_results(document: Any, images: str | Path | None) -> Layout | None:
         if not isinstance(listed, Mapping) or "images" not in listed:
             raise InputError(f"{path}: expected COCO json with a list of images")
         return Layout("COCO", {**listed, "annotations": document})
-    try:
-        whole_number(document[0]["image_id"])
-    except InputError:
-        return None  # names, which need no list
-    raise InputError(
+    if not _first_has("category_id", document):
+        try:
+            whole_number(document[0]["image_id"])
+        except InputError:
+            return None  # records of ours, with names
+        raise _without_images()
+    names: dict[Any, str] = {}
+    for number, row in enumerate(document):
+        try:
+            key, name = row_id(row, "image_id"), entry_name(row)
+        except InputError as error:
+            raise InputError(f"record {number}: {error}") from error
+        if name is None and isinstance(key, int):
+            raise _without_images()
+        if names.setdefault(key, name or _with_suffix(str(key))) != (name or names[key]):
+            raise InputError(f"record {number}: image_id {key!r} means {names[key]!r} and {name!r}")
+    listed = [{"id": key, "file_name": name} for key, name in names.items()]
+    return Layout("COCO", {"images": listed, "annotations": document})
+
+
+def _with_suffix(name: str) -> str:
+    return name if "." in name else name + ANY_SUFFIX
+
+
+def _without_images() -> InputError:
+    return InputError(
         "a COCO list of results has ids of images and no names; "
         "name the COCO json with those images (--images-json)"
     )

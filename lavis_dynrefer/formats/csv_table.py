@@ -150,9 +150,10 @@ def _columns(header: Sequence[str]) -> KeyedRow:
     """The columns of image, box, size and id, as the file spells them."""
     columns = KeyedRow(header)
     if columns.image is None or columns.format is None:
+        cure = f"; write the numbers of {columns.box} in four columns" if columns.box else ""
         raise InputError(
             "expected json, or csv with a header line such as "
-            f"image,x1,y1,x2,y2 or image,x,y,w,h; got {', '.join(header):.120}"
+            f"image,x1,y1,x2,y2 or image,x,y,w,h; got {', '.join(header):.120}{cure}"
         )
     for name in (columns.image, columns.id, *columns.corners):
         if header.count(name) > 1:

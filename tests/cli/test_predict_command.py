@@ -322,3 +322,17 @@ def test_a_box_file_may_cover_other_images(scenes, predict, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "images without an entry in" in err
     assert "for other images: 1" in err
+
+
+@pytest.mark.parametrize("format", ["csv", "coco"])
+def test_new_numbers_of_categories_are_told_where_they_are_written(
+    image, predict, tmp_path, capsys, format
+):
+    listed = [{"id": 1, "file_name": image.name}]
+    rows = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [98, 50, 139, 130]}]
+    boxes = {"images": listed, "annotations": rows, "categories": [{"id": 1, "name": "wolf"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(boxes), encoding="utf-8")
+
+    assert predict(image, "--boxes", tmp_path / "coco.json", *FEW, "--format", format) == 0
+
+    assert ("no category of your file" in capsys.readouterr().err) == (format == "coco")

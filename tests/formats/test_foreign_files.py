@@ -137,6 +137,48 @@ def test_our_own_coco_json_keeps_ids_that_are_texts(put):
     assert file.images["a.jpg"].ids == ["r7"]
 
 
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"image_id": "a"}, "a.*"),
+        ({"image_id": "a.jpg"}, "a.jpg"),
+        ({"image_id": 7, "file_name": "a.jpg"}, "a.jpg"),
+    ],
+)
+def test_results_in_cocos_form_that_name_their_images_need_no_list(put, row, name):
+    result = {**row, "category_id": 1, "bbox": [10, 20, 30, 40], "score": 0.9}
+
+    file = read_box_file(put("predictions.json", [result]))
+
+    assert (file.format, list(file.images)) == ("xywh", [name])
+    record = put("records.json", [{"image_id": "a.jpg", "bbox": [10, 20, 30, 40]}])
+    assert read_box_file(record).format == "xyxy"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.json",
+            [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+            "ids of images and no names",
+        ),
+        (
+            "a.json",
+            [
+                {"image_id": 7, "category_id": 1, "file_name": name, "bbox": [1, 2, 3, 4]}
+                for name in ("a.jpg", "b.jpg")
+            ],
+            "record 1: image_id 7 means 'a.jpg' and 'b.jpg'",
+        ),
+        ("a.csv", 'image,bbox\na,"[1, 2, 3, 4]"\n', "write the numbers of bbox in four columns"),
+    ],
+)
+def test_files_with_a_doubt_say_what_to_do(put, name, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_box_file(put(name, content))
+
+
 def test_repeated_annotations_are_one_and_shared_ids_none(put):
     rows = [(1, 1, [1, 2, 3, 4]), (1, 1, [1, 2, 3, 4]), (2, 1, [5, 6, 7, 8]), (2, 1, [9, 9, 9, 9])]
     rows += [(1, 2, [1, 2, 3, 4]), (2, 2, [1, 2, 3, 4])]  # other ids, or another image

@@ -172,7 +172,9 @@ def _run(arguments: argparse.Namespace) -> int:
         code = _answer(job, still_to_do(images, log, find), target, debug=arguments.debug)
     if code in (0, EXIT_SOME_FAILED):
         target.clean()
-        for text in (*passed_over, *notes, *find.categories.notes()):
+        if "coco" in target.formats:  # the only one with numbers of categories
+            notes += find.categories.notes()
+        for text in (*passed_over, *notes):
             report.note(text)
         report.list_failures(job.failures)
     return code
