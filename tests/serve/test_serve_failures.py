@@ -63,7 +63,7 @@ def failing(predictor):
 
 def out_of_memory_beyond(limit):
     def fails(regions):
-        return torch.OutOfMemoryError("CUDA out of memory.") if regions > limit else None
+        return torch.cuda.OutOfMemoryError("CUDA out of memory.") if regions > limit else None
 
     return fails
 
