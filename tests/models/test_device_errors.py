@@ -15,7 +15,7 @@ from lavis_dynrefer.errors import TooLittleMemoryError
 from lavis_dynrefer.models.device_errors import in_parts, is_device_failure, is_out_of_memory
 from lavis_dynrefer.synthetic import make_scene, render
 
-OutOfMemory = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # torch >= 2.5
+OutOfMemory = torch.cuda.OutOfMemoryError
 
 
 def too_large():

@@ -32,7 +32,7 @@ def in_a_group(tmp_path):
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (torch.cuda.OutOfMemoryError("CUDA out of memory."), TooLittleMemoryError, "batch_size_train"),
+        (torch.cuda.OutOfMemoryError("out of memory"), TooLittleMemoryError, "batch_size_train"),
         (MemoryError(), TooLittleMemoryError, "out of memory on rank 0"),
         (RuntimeError(WORKER), InputError, "shm-size.*8809, 8810"),
         (RuntimeError(GLOO), OtherRankError, "another process of the run has ended"),
