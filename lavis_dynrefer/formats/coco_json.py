@@ -25,6 +25,7 @@ from lavis_dynrefer.formats.reading.coco_rows import (
     brief,
     entry_name,
     entry_size,
+    rle_size,
     row_id,
 )
 from lavis_dynrefer.formats.reading.faults import Faults
@@ -136,6 +137,8 @@ def read_coco_boxes(
         try:
             number = row_id(annotation, "image_id")
             box = box_of_annotation(annotation, format)
+            if number in by_id:
+                by_id[number].set_size(rle_size(annotation))
         except InputError as error:
             example = f"{where}: {error} in {shown(brief(annotation))}"
             faults.add("annotations that cannot be read", example)

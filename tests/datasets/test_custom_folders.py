@@ -1,6 +1,8 @@
-"""Folders of a tool's files as a dataset."""
+"""Folders of a tool's files as a dataset, and masks of another size."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 from PIL import Image
@@ -68,3 +70,19 @@ def test_equal_names_are_never_one_image(put, tmp_path):
     ]
     with pytest.raises(ValueError, match="end alike"):
         read_custom(tmp_path, tmp_path / "all", name="own", split="val")
+
+
+def test_the_box_of_a_mask_of_another_size_is_left_out(put, tmp_path):
+    put("a.png")
+    masks = [{"size": [80, 100], "counts": [85, 9, 7906]}, {"size": [8, 10], "counts": [9, 3, 68]}]
+    rows = [
+        {"id": number, "image_id": 1, "caption": "a mug", "segmentation": mask}
+        for number, mask in enumerate(masks)
+    ]
+    images = [{"id": 1, "file_name": "a.png"}]
+    put("coco.json", json.dumps({"images": images, "annotations": rows}))
+
+    found = read_custom(tmp_path / "coco.json", tmp_path, name="own", split="val")
+
+    assert [region.box for region in found.regions] == [(1, 5, 2, 14)]
+    assert "RLE of (10, 8), image of (100, 80) pixels" in found.rejected[0].detail

@@ -74,7 +74,8 @@ def test_a_segmentation_gives_its_tight_box(write, format, expected):
 
 def test_a_run_length_mask_gives_its_tight_box(write):
     mask = {"size": [4, 5], "counts": [5, 2, 2, 2, 9]}  # rows 1-2 of columns 1-2
-    document = {"images": IMAGES, "annotations": [{"image_id": 5, "segmentation": mask}]}
+    images = [{"id": 5, "file_name": "a.jpg"}]
+    document = {"images": images, "annotations": [{"image_id": 5, "segmentation": mask}]}
     assert boxes_of(read_box_file(write(document)), "a.jpg") == [[1, 1, 2, 2]]
 
 

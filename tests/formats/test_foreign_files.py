@@ -179,6 +179,16 @@ def test_files_with_a_doubt_say_what_to_do(put, name, content, message):
         read_box_file(put(name, content))
 
 
+def test_a_box_of_an_rle_of_another_size_is_not_used(put):
+    masks = [{"size": [20, 30], "counts": [22, 3, 575]}, {"size": [10, 15], "counts": [22, 3, 125]}]
+    rows = [{"id": n, "image_id": 1, "segmentation": mask} for n, mask in enumerate(masks)]
+
+    file = read_box_file(put("coco.json", {"images": IMAGES, "annotations": rows}))
+
+    assert (len(file.images["a.jpg"].boxes), file.images["a.jpg"].size) == (1, (30, 20))
+    assert "two sizes for one image, (30, 20) and (15, 10)" in file.notes[0]
+
+
 def test_repeated_annotations_are_one_and_shared_ids_none(put):
     rows = [(1, 1, [1, 2, 3, 4]), (1, 1, [1, 2, 3, 4]), (2, 1, [5, 6, 7, 8]), (2, 1, [9, 9, 9, 9])]
     rows += [(1, 2, [1, 2, 3, 4]), (2, 2, [1, 2, 3, 4])]  # other ids, or another image

@@ -38,6 +38,7 @@ from lavis_dynrefer.formats.reading.coco_rows import (
     brief,
     entry_name,
     entry_size,
+    rle_size,
 )
 from lavis_dynrefer.formats.reading.records import Size
 from lavis_dynrefer.formats.reading.strict_values import ROW_ERRORS, Row, shown, whole_number
@@ -126,6 +127,9 @@ def _collect(
         box = xywh_to_xyxy(box_of_annotation(row))
         region = RegionRecord(_id_of(row, "id"), image_id, box, **fields)
         image = images.get(image_id)
+        drawn_on = rle_size(row)
+        if drawn_on not in (None, (image.width, image.height)):
+            raise InputError(f"RLE of {drawn_on}, image of {(image.width, image.height)} pixels")
         region = replace(region, box=in_pixels(region.box, image, images.units))
     except _ImageProblem as problem:
         collector.reject(problem.reason, str(problem), region)

@@ -89,6 +89,18 @@ def box_of_annotation(row: Row, format: str = "xywh") -> Box:
     return box if format == "xyxy" else xyxy_to_xywh(box)
 
 
+def rle_size(row: Row) -> Size | None:
+    """The size of the image that the box of an annotation was drawn on, if its RLE gives the box.
+
+    Call it for annotations whose box can be read.
+    """
+    mask = row.get("segmentation")
+    if row.get("bbox") or not isinstance(mask, Mapping):
+        return None
+    height, width = mask["size"]
+    return size_of(width, height)
+
+
 def _box_mode(mode: Any, otherwise: str) -> str:
     if mode is None:
         return otherwise
