@@ -21,7 +21,7 @@ from lavis_dynrefer.cli import main
 from lavis_dynrefer.cli.predict.predict_images import find_images
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.json_stream import replace_bytes, replacing
-from lavis_dynrefer.lab.benchmarks.resource_usage import describe_machine
+from lavis_dynrefer.lab.benchmarks import resource_usage
 from lavis_dynrefer.models.precision import choose_device
 from lavis_dynrefer.models.weights.checkpoint import file_digest
 from lavis_dynrefer.training import launch
@@ -203,9 +203,14 @@ def test_paths_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     assert f"1 tensors, 0.0 MiB: {output}\n" in capsys.readouterr().out
 
 
-def test_machines_without_a_load(monkeypatch):
+def test_machines_without_a_load_and_proc(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "getloadavg", raising=False)
-    assert describe_machine()["load"] is None
+    monkeypatch.setattr(resource_usage, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(resource_usage, "_CPUS", tmp_path / "cpuinfo")
+    machine = resource_usage.describe_machine()
+    assert machine["load"] is None
+    assert machine["processor"]
+    assert resource_usage.resident_memory() == {}
 
 
 def test_the_gpu_of_a_mac_is_not_chosen_unasked(monkeypatch):

@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.errors import InputError
-
 _STATUS, _CPUS = Path("/proc/self/status"), Path("/proc/cpuinfo")
 _FIELDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "file", "VmHWM": "peak"}
 
@@ -49,7 +47,10 @@ def resident_memory() -> dict[str, int]:
     """Bytes in memory: "resident", its parts "anonymous" and "file", and the "peak" so far.
 
     Pages of files are shared by all processes that map them, and freed when memory is short.
+    Empty where there is no /proc.
     """
+    if not _STATUS.exists():
+        return {}
     pairs = (
         line.split(":", 1)
         for line in _STATUS.read_text(encoding="utf-8").splitlines()
@@ -67,12 +68,7 @@ def in_fresh_process(function: Callable[..., Numbers], **arguments: Any) -> Numb
 
     Returns:
         Its result, with `memory`: bytes at the end and the peak.
-
-    Raises:
-        InputError: this is not Linux.
     """
-    if not _STATUS.exists():
-        raise InputError("memory is read from /proc, which is missing here; measure on Linux")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(_with_memory, function, arguments).result()
