@@ -162,8 +162,9 @@ def test_a_near_name_is_shown(find):
 def test_corners_in_a_coco_file_are_asked_about(find):
     corners = [[60, 90, 180, 270], [20, 30, 120, 130], [240, 190, 460, 350]]  # one leaves the image
     message = "1 of 3 boxes leave their images, as corners they fit; say --box-format xyxy"
-    with pytest.raises(ValueError, match=message):
-        find(coco(*corners))
+    for content in (coco(*corners), {"file_name": "a.png", "objects": {"bbox": corners}}):
+        with pytest.raises(ValueError, match=message):
+            find(content)
 
     assert find(coco(*corners), "--box-format", "xyxy") == (corners, [])
     assert find(coco(*corners), "--box-format", "xywh")[0][0] == [60, 90, 240, 360]

@@ -81,7 +81,7 @@ def first(path):
     """Boxes of the first image as corners in pixels, its size, and the notes."""
     file = read_box_file(path)
     boxes = next(iter(file.images.values()))
-    full = {"pixels": None, "fraction": 1, "percent": 100}[file.units]
+    full = {"fraction": 1, "percent": 100}.get(file.units)
     across, down = (1, 1) if full is None else (480 / full, 360 / full)
     found = [[x * across, y * down, (x + w) * across, (y + h) * down] for x, y, w, h in boxes.boxes]
     return [[round(value, 2) for value in box] for box in found], boxes.size, file.notes

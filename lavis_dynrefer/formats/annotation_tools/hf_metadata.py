@@ -32,7 +32,7 @@ def read_metadata(document: Any) -> Layout:
     Raises:
         InputError: nothing in it can be used.
     """
-    layout = LayoutBuilder(TOOL, "pixels")
+    layout = LayoutBuilder(TOOL)  # some write corners or fractions, which is asked about
     for number, row in enumerate(document if isinstance(document, list) else [document], start=1):
         where = f"row {number}"
         try:

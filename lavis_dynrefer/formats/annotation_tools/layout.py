@@ -46,10 +46,10 @@ class LayoutBuilder:
 
     Args:
         tool: what wrote the file, for messages.
-        units: of the boxes that are added.
+        units: of the boxes that are added; None if the file does not say.
     """
 
-    def __init__(self, tool: str, units: str) -> None:
+    def __init__(self, tool: str, units: str | None = None) -> None:
         self.tool = tool
         self.units = units
         self.faults = Faults()
