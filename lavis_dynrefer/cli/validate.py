@@ -3,7 +3,8 @@
 dynrefer validate projects/dynrefer/evaluate/ovad.yaml --options run.seed=1
 dynrefer validate run.yaml --data
 
-Exit code 0: all is well. 2: something is wrong. Files that are not here are warnings.
+Exit code 0: all is well. 2: something is wrong, or data that --data should read cannot be read.
+Other files that are not here are warnings.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--options", nargs="+", default=[], help="settings that override the yaml: a.b=1, or a.b 1"
     )
-
     parser.add_argument(
         "--data",
         action="store_true",

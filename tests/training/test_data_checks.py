@@ -189,6 +189,15 @@ def test_validate_looks_at_what_is_prepared_and_reads_the_rest_on_request(run_fi
     assert after[0] in told
 
 
+def test_data_that_cannot_be_read_is_an_error_only_when_it_is_read(run_file, tmp_path, capsys):
+    path = run_file()
+    (tmp_path / "own.json").write_text('[{"picture": "1.png"}]', encoding="utf-8")
+
+    assert main(["validate", path]) == 0
+    assert main(["validate", path, "--data"]) == 2
+    assert "error: datasets.custom_region.build_info: " in capsys.readouterr().out
+
+
 def test_validate_refuses_what_cannot_be_graded(run_file):
     path = run_file("a dog")
     options = ["datasets.custom_region.build_info.evaluators.val=categories"]

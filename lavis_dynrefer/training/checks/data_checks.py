@@ -21,7 +21,6 @@ from lavis_dynrefer.training.checks.findings import (
     Finding,
     Findings,
     Section,
-    missing,
     warning,
 )
 from lavis_dynrefer.training.checks.grader_checks import check_graders
@@ -94,7 +93,7 @@ def check_data(config: RunConfig) -> Findings:
             try:
                 datasets[name] = registry.get_builder_class(name)(section).build_datasets()
             except (DynReferError, OSError) as error:
-                yield missing(str(error))
+                yield Finding(str(error))
     used = used_splits(
         datasets, evaluated=[*run.valid_splits, *run.test_splits], training=not run.evaluate
     )
