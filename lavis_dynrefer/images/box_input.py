@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.images.boxes import SLACK
 from lavis_dynrefer.images.tensors import as_arrays
 
 BOX_FORMATS = ("xyxy", "xywh")
-_SLACK = 0.05  # fraction of a side by which a valid box may leave its image
 
 
 def pixel_boxes(
@@ -50,7 +50,7 @@ def pixel_boxes(
     if not len(rows):
         return rows
     if normalised:
-        if (rows > 1 + _SLACK).any():
+        if (rows > 1 + SLACK).any():
             raise InputError(
                 f"boxes: normalised boxes lie in [0, 1], got up to {float(rows.max()):g}; "
                 "leave out normalised=True for pixels"
@@ -151,7 +151,7 @@ def _corners(rows: Tensor, image_size: Sequence[int]) -> Tensor:
     if negative.any():
         raise InputError(f"boxes: {_first(rows, negative)} has a negative width or height")
     corners = torch.cat([start, start + sides], dim=1)
-    limit = torch.tensor(image_size) * (1 + _SLACK)
+    limit = torch.tensor(image_size) * (1 + SLACK)
     leaves = (corners[:, 2:] > limit).any(dim=1)
     fits_as_corners = ((sides <= limit) & (sides > start)).all(dim=1)
     suspect = leaves & fits_as_corners

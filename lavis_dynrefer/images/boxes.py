@@ -9,6 +9,8 @@ from lavis_dynrefer.structures import Box
 if TYPE_CHECKING:
     from torch import Tensor
 
+SLACK = 0.05  # fraction of a side by which a valid box may leave its image
+
 
 def area(boxes: Tensor) -> Tensor:
     """Width times height; 0 if a side is 0 or negative.

@@ -23,6 +23,7 @@ from lavis_dynrefer.formats.region_boxes import BoxFile, ImageBoxes
 from lavis_dynrefer.formats.result_parts.own_categories import OwnCategories
 from lavis_dynrefer.formats.result_parts.region_masks import fits_image
 from lavis_dynrefer.images import pixel_boxes
+from lavis_dynrefer.images.boxes import SLACK
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS, image_size
 
 Detector = Callable[[Image.Image], Tensor]  # boxes (R, 4), xyxy in pixels
@@ -239,7 +240,7 @@ def _as_fractions(boxes: Sequence[Sequence[float]], units: str) -> list[list[flo
     """
     full = FULL_SIDE[units]
     largest = max((number for box in boxes for number in box), default=0)
-    if largest > full * 1.05:
+    if largest > full * (1 + SLACK):
         raise InputError(
             f"boxes: in {units} they lie in [0, {full:g}], got up to {largest:.6g}; "
             "--box-units says what they are"

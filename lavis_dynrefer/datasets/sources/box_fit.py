@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from lavis_dynrefer.formats.reading.box_units import FULL_SIDE, UnitEvidence
+from lavis_dynrefer.images.boxes import SLACK
 from lavis_dynrefer.structures import Box, ImageRecord
-
-SLACK = 0.05  # fraction of a side by which a good box may leave its image
 
 
 class BoxFit:

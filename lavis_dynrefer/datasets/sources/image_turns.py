@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from lavis_dynrefer.datasets.sources.box_fit import SLACK, BoxFit
+from lavis_dynrefer.datasets.sources.box_fit import BoxFit
 from lavis_dynrefer.datasets.sources.raw_files import RawFile
 from lavis_dynrefer.datasets.sources.region_collector import RegionCollector
 from lavis_dynrefer.images.decoding import (
@@ -20,6 +20,7 @@ from lavis_dynrefer.structures import Box, ImageRecord
 logger = logging.getLogger(__name__)
 
 TURNED = "exif_rotated"  # noted
+_MANY_OUTSIDE = 0.05  # fraction of boxes that leave their images; a few always do
 
 
 class ImageTurns:
@@ -61,11 +62,11 @@ class ImageTurns:
             return
         found = (
             f"{self.turned} of {self.total} images measured have an EXIF rotation, which is not "
-            f"applied: boxes count in the stored pixels; for example {self._example}"
+            f"applied: boxes refer to the stored pixels; for example {self._example}"
         )
         cure = "Save the images rotated (exiftran, or PIL.ImageOps.exif_transpose)"
         stored, shown = self._stored, self._shown
-        if stored.outside > SLACK * stored.total and not shown.outside:
+        if stored.outside > _MANY_OUTSIDE * stored.total and not shown.outside:
             raise source.error(
                 f"{source.name}: {stored.outside} of {stored.total} boxes leave images that a "
                 f"viewer shows turned, and all fit them as shown. {found}. {cure}"
@@ -77,6 +78,6 @@ class ImageTurns:
 def turned_images(number: int) -> str:
     """A warning about images that were noted when a split was read."""
     return (
-        f"{number:,} images have an EXIF rotation, which is not applied: boxes count in the stored "
+        f"{number:,} images have an EXIF rotation, which is not applied: boxes refer to the stored "
         "pixels; save the images rotated if the boxes were drawn in a viewer"
     )

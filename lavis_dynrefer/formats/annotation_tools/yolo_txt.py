@@ -13,13 +13,13 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.annotation_tools.layout import UNREADABLE, LayoutBuilder
 from lavis_dynrefer.formats.reading.strict_values import finite_number, shown, whole_number
 from lavis_dynrefer.formats.reading.text_file import read_text
+from lavis_dynrefer.images.boxes import SLACK
 from lavis_dynrefer.structures import Box
 
 logger = logging.getLogger(__name__)
 
 TOOL = "YOLO"
 _LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt")
-_SLACK = 0.05  # by which a box may leave its image
 _YAML_SUFFIXES = (".yaml", ".yml")
 
 
@@ -100,7 +100,7 @@ def add_yolo(
             numbers = [finite_number(cell) for cell in cells[1:]]
             is_box = _is_box(numbers, classes.has_keypoints)
             places = numbers[:4] if is_box else numbers
-            if places and not -_SLACK <= min(places) <= max(places) <= 1 + _SLACK:
+            if places and not -SLACK <= min(places) <= max(places) <= 1 + SLACK:
                 raise InputError(f"expected fractions of the image, got {shown(line)}")
             corners = _box(places) if is_box else _extent(places)
             category = classes[whole_number(cells[0])]

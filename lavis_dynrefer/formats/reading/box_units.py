@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.formats.reading.records import Size
+from lavis_dynrefer.images.boxes import SLACK
 
 UNITS = ("pixels", "fraction", "percent", "thousandths")
 FULL_SIDE = {"fraction": 1.0, "percent": 100.0, "thousandths": 1000.0}  # of an image, in that unit
 _CHANCE = 0.01  # about the share of files that are in percent
-_SLACK = 0.05  # fraction of a side by which a valid box may leave its image
 MANY_OUTSIDE = 0.2  # fraction of boxes that leave their images, for a doubt about their format
 NEARLY_ALL = 0.95  # fraction of boxes that would fit in the other format
 
@@ -55,7 +55,7 @@ class UnitEvidence:
         x, y, *rest = box
         right, bottom = (x + rest[0], y + rest[1]) if format == "xywh" else rest
         width, height = size
-        limits = width * (1 + _SLACK), height * (1 + _SLACK)
+        limits = width * (1 + SLACK), height * (1 + SLACK)
         are_corners = x < rest[0] <= limits[0] and y < rest[1] <= limits[1]
         leaves = right > limits[0] or bottom > limits[1]
         self.measured += 1
