@@ -57,6 +57,14 @@ def _own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _children_do_not_warn():
+    """Other packages do not name encodings; what a child prints there is not asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONWARNDEFAULTENCODING", raising=False)
+        yield
+
+
 NOT_SHIPPED = {  # folder of `SHARED` -> what it holds; none of it is ours to ship
     "fixtures": "photographs and annotations of COCO, OVAD, RefCOCOg and Visual Genome",
     "parity": "numbers of the released code",
