@@ -92,7 +92,7 @@ class Custom(RegionSource):
         return found
 
     def choose_evaluators(self, region_sets: Mapping[str, RegionSet]) -> None:
-        """The evaluator that fits each split, told once where the config names none."""
+        """Choose the evaluator that fits each split; logged once where the config names none."""
         info, known = self.info(), self._fitting
         choices = {split: fitting_evaluator(part) for split, part in region_sets.items()}
         self._fitting = {split: choice.evaluator for split, choice in choices.items()}

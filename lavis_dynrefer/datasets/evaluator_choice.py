@@ -77,7 +77,7 @@ class _Counts(NamedTuple):
         if label != "attributes" or not labelled:
             return cls(labelled, labelled, text)
         present = _present(column)
-        return cls(labelled, present, f"{text}, {present or 'none'} of their labels is 1")
+        return cls(labelled, present, f"{text}; labels that are 1: {present or 'none'}")
 
 
 def _present(column: pa.ChunkedArray) -> int:

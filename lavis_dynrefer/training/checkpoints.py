@@ -48,7 +48,7 @@ def find_resumed(setting: str | None, root: PathLike) -> Path | None:
 
 
 class CheckpointWriteError(InputError):
-    """A checkpoint cannot be written; the file before it is unharmed."""
+    """A checkpoint cannot be written; the previous file is intact."""
 
 
 def write_checkpoint(path: PathLike, content: Mapping[str, Any]) -> None:
@@ -73,8 +73,8 @@ def _replace(target: Path, write: Callable[[Path], object]) -> None:
         _sync_folder(target.parent)
     except OSError as error:
         raise CheckpointWriteError(
-            f"{target} cannot be written: {error.strerror or error}; what was there before is "
-            "unharmed; free space or correct the folder, then continue with "
+            f"{target} cannot be written: {error.strerror or error}; the previous checkpoint is "
+            "intact: free space or correct the folder, then continue with "
             "run.resume_ckpt_path=auto"
         ) from error
     finally:

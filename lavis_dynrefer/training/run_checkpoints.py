@@ -199,9 +199,9 @@ def _check_same_run(
     ]
     if changed and checkpoint.get("progress") is not None:
         raise CheckpointError(
-            f"{source} is of the middle of an epoch and continues only with the same samples: "
-            f"{'; '.join(changed)}; set that back, or resume from a checkpoint of an epoch's end "
-            "(run.keep_checkpoints), or use it as run.load_ckpt_path"
+            f"{source} was saved in the middle of an epoch, which continues only with the same "
+            f"samples: {'; '.join(changed)}; set that back, resume from the end of an epoch "
+            "(run.keep_checkpoints), or use the file as run.load_ckpt_path"
         )
     if changed:
         logger.warning("%s continues with changes: %s", source, "; ".join(changed))

@@ -66,7 +66,7 @@ def labelled(number, **attributes):
         ([{"category_id": 1, "attributes": ["truncated"]}], (), "categories"),
         # attributes of the user beside them
         ([labelled(1, occluded=False, wet=1)], ("wet",), "attributes"),
-        ([labelled(1, rotation=1.5, wet=True), labelled(2)], ("wet",), "attributes"),
+        ([labelled(1, rotation=0.0, wet=True), labelled(2)], ("wet",), "attributes"),
         # none is present: no average precision, so categories are graded
         ([labelled(1, wet=0), labelled(2, wet=False)], ("wet",), "categories"),
     ],
@@ -86,7 +86,7 @@ def test_a_field_that_the_file_itself_lists_is_an_attribute(read):
     assert [region.attributes for region in found.regions] == [(1,)]
     assert fitting_evaluator(found).evaluator == "attributes"
     assert fitting_evaluator(found).reason == (
-        "1 of 1 regions have attributes, 1 of their labels is 1"
+        "1 of 1 regions have attributes; labels that are 1: 1"
     )
 
 
@@ -135,7 +135,7 @@ def test_two_categories_of_one_id_are_refused(read):
 @pytest.mark.parametrize(
     ("fields", "evaluator", "problem"),
     [
-        ({"attributes": {"wet": 0}}, "attributes", "1 of 1 regions have attributes, none of their"),
+        ({"attributes": {"wet": 0}}, "attributes", "have attributes; labels that are 1: none"),
         (
             {"caption": "a dog"},
             "categories",

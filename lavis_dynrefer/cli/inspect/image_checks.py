@@ -35,7 +35,7 @@ UNUSABLE = {  # kind -> meaning; an image has at most one of these
 }
 UNUSUAL = {  # kind -> meaning; an image may have several
     "size_differs": "not the annotated size: boxes may not fit",
-    "exif_rotated": "viewers show it rotated; boxes are taken in the pixels as stored",
+    "exif_rotated": "viewers show it rotated; boxes refer to the stored pixels",
     "gray": "shades of gray",
     "bilevel": "black and white",
     "palette": "colour palette",

@@ -82,7 +82,7 @@ def check_captions(place: str, region_set: RegionSet, max_words: Any, count: Cou
         if dropped:
             yield warning(
                 f"{place}: {_share(dropped, len(captions))} of {of} have more than {max_words} "
-                "words, and the text processor drops the others; set text_processor.train.max_words"
+                "words, and the text processor drops the rest; set text_processor.train.max_words"
             )
         captions = [" ".join(caption.split()[:max_words]) for caption in captions]
     lost = count(captions)

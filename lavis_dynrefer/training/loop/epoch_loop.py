@@ -241,7 +241,7 @@ def check_finite(model: nn.Module) -> None:
     if broken:
         raise NotFiniteError(
             f"{len(broken)} weights are not finite, such as {broken[0]}, and are not saved; the "
-            f"checkpoint before is unharmed: continue from it, and {_CURES}"
+            f"previous checkpoint is intact: continue from it, and {_CURES}"
         )
 
 

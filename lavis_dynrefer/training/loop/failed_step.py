@@ -72,7 +72,7 @@ def replay_step(path: str | Path, *, device: str | None = None) -> dict[str, flo
     """
     content = read_content(path)
     if not isinstance(content, Mapping) or any(key not in content for key in _KEYS):
-        raise InputError(f"{path} is no kept step; expected failed_step_rank0.pth of a run")
+        raise InputError(f"{path} is not a kept step; expected failed_step_rank0.pth of a run")
     config = RunConfig(OmegaConf.create(content["config"]))
     registry.register("configuration", config)
     task = tasks.setup_task(config)

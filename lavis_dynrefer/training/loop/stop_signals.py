@@ -127,7 +127,7 @@ class StopSignals:
         elif first and self._deferred:
             self.received = signum
             text = (
-                f"{signal.Signals(signum).name}: the step under way is finished and saved; a "
+                f"{signal.Signals(signum).name}: the current step is being finished and saved; a "
                 f"second signal after {PATIENCE:.0f} s ends it at once\n"
             )
             os.write(_STDERR, text.encode())  # a handler must not use buffered files
