@@ -46,7 +46,8 @@ print(json.dumps({
 
 
 def run(command, **settings):
-    result = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+    streams = {"capture_output": True, "text": True, "encoding": "utf-8"}
+    result = subprocess.run(command, check=False, **streams, **settings)
     assert result.returncode == 0, result.stdout + result.stderr
     return result
 

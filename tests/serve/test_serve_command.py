@@ -42,7 +42,7 @@ def running(*options, before=""):
     """The process, and a client for the port that its log names."""
     command = [sys.executable, "-W", "ignore", "-c", before + START, "serve", "--port", "0"]
     command += options
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         found = None
         while found is None:
