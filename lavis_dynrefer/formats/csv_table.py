@@ -177,6 +177,7 @@ def _add_row(
         name += ANY_SUFFIX
     entry = grouping.entry(name, "a line")
     numbers = [row.get(column, "") for column in columns.corners]
+    columns.check_turn(row)
     box = columns.box_of(_box(numbers, columns.corners)) if any(numbers) else None
     entry.set_size(image_size(row, columns, box))
     if box is not None:

@@ -201,6 +201,7 @@ def _add_record(row: Any, name: str, where: str, grouping: Grouping) -> list[str
     if name and own_name and name_parts(own_name)[-1] != name_parts(name)[-1]:
         raise InputError(f"it names another image, {own_name!r}")
     entry = grouping.entry(name or own_name, where)
+    keys.check_turn(row)
     region_id = None if keys.id is None else row.get(keys.id)
     formats = []
     box = None
@@ -273,10 +274,11 @@ def _boxes_in(
         if isinstance(box, Mapping):
             inner = KeyedRow(box)
             return [(inner.box_of([box[key] for key in inner.corners]), inner.format)]
-        return [] if may_be_none and box in (None, []) else [(box, None)]
+        return [] if may_be_none and box in (None, []) else [(box, keys.said(row))]
     if keys.boxes is not None:
         boxes = row[keys.boxes]
-        return [(box, None) for box in boxes] if isinstance(boxes, list) else [(boxes, None)]
+        boxes = boxes if isinstance(boxes, list) else [boxes]
+        return [(box, keys.said(row)) for box in boxes]
     if keys.format is not None:
         return [(keys.box_of([row[key] for key in keys.corners]), keys.format)]
     return [(row, None)]

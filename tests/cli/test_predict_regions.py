@@ -175,3 +175,12 @@ def test_images_without_a_box_are_counted(find):
     assert (boxes, len(notes)) == ([], 1)
     assert "images without a box in " in notes[0]
     assert notes[0].endswith(": 1, first a.png")
+
+
+def test_sizes_in_a_list_of_corners_are_asked_about(find):
+    boxes = [[60, 90, 120, 180], [240, 90, 120, 180]]  # the first one could be corners
+    message = "as two corners 1 of 2 boxes have .* say --box-format xywh"
+    with pytest.raises(ValueError, match=message):
+        find({"a.png": boxes})
+
+    assert find({"a.png": boxes}, "--box-format", "xywh") == (PIXELS, [])

@@ -171,6 +171,32 @@ def test_results_in_cocos_form_that_name_their_images_need_no_list(put, row, nam
             ],
             "record 1: image_id 7 means 'a.jpg' and 'b.jpg'",
         ),
+        (
+            "a.json",
+            [{"image": "a", "bbox": [1, 2, 3, 4], "bbox_mode": 4}],
+            "bbox_mode: expected xyxy",
+        ),
+        ("a.json", [{"image": "a", "bbox": [1, 2, 3, 4], "angle": 30}], "rotated by 30"),
+        ("a.csv", "image,x,y,w,h,rotation\na,1,2,3,4,30\n", "line 2: a box that is rotated by 30"),
+        (
+            "a.json",
+            {
+                "images": IMAGES,
+                "annotations": [
+                    {"image_id": 1, "bbox": [1, 2, 3, 4], "attributes": {"rotation": 30.0}}
+                ],
+            },
+            "rotated by 30",
+        ),
+        (
+            "a.xml",
+            VOC.format("x", 10).replace(
+                "<object>",
+                "<object><attributes><attribute><name>rotation</name><value>30.0</value>"
+                "</attribute></attributes>",
+            ),
+            "rotated by 30",
+        ),
         ("a.csv", 'image,bbox\na,"[1, 2, 3, 4]"\n', "write the numbers of bbox in four columns"),
     ],
 )
@@ -216,6 +242,15 @@ def test_repeated_annotations_are_one_and_shared_ids_none(put):
             [60, 90, 160, 270],
         ),
         ("a.csv", "image,x_center,y_center,width,height\na,110,180,100,180\n", [60, 90, 160, 270]),
+        ("a.json", [{"image": "a", "bbox": [6, 9, 1, 2], "bbox_format": "coco"}], [6, 9, 7, 11]),
+        ("a.json", [{"image": "a", "bbox": [6, 9, 8, 10], "bbox_mode": 0}], [6, 9, 8, 10]),
+        ("a.json", {"image": "a", "boxes": [[6, 9, 1, 2]], "format": "xywh"}, [6, 9, 7, 11]),
+        ("a.json", [{"image": "a", "x": 6, "y": 9, "w": 1, "h": 2, "angle": 0.0}], [6, 9, 7, 11]),
+        (
+            "a.json",
+            [{"bbox": [6, 9, 1, 2], "predicted_iou": 0.9, "stability_score": 0.9}],
+            [6, 9, 7, 11],
+        ),
         ("a.csv", ABOUT, [60, 90, 160, 270]),
     ],
 )
@@ -238,6 +273,7 @@ UNREAD = [
     ([{"source-ref": "s3://a", "bounding-box": {"annotations": []}}], "SageMaker's manifest"),
     ([{"imageGcsUri": "gs://a", "boundingBoxAnnotations": []}], "Vertex AI's jsonl"),
     ([{"id": "x", "originalImageUri": "u", "regions": []}], "Custom Vision's json"),
+    ([{"id": 1, "regions": [{"x": 1}]}], "Visual Genome's json is not read; .dynrefer prepare vg"),
     ([{"filename": "a.jpg", "ann": {"bboxes": []}}], "MMDetection's json"),
     ([{"filename": "a.jpg", "detection": {"instances": []}}], "ODVG's jsonl"),
     ([{"name": "a.jpg", "labels": [{"box2d": {}}]}], "BDD100K's json"),

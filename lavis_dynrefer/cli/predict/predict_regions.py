@@ -18,7 +18,12 @@ from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.formats import ImageResult, read_box_file
 from lavis_dynrefer.formats.image_names import near_name
 from lavis_dynrefer.formats.image_result import RegionId
-from lavis_dynrefer.formats.reading.box_units import FULL_SIDE, UnitEvidence, size_problem
+from lavis_dynrefer.formats.reading.box_units import (
+    FULL_SIDE,
+    MANY_OUTSIDE,
+    UnitEvidence,
+    size_problem,
+)
 from lavis_dynrefer.formats.region_boxes import BoxFile, ImageBoxes
 from lavis_dynrefer.formats.result_parts.own_categories import OwnCategories
 from lavis_dynrefer.formats.result_parts.region_masks import fits_image
@@ -248,6 +253,22 @@ def _as_fractions(boxes: Sequence[Sequence[float]], units: str) -> list[list[flo
     return [[number / full for number in box] for box in boxes]
 
 
+def _check_order(file: BoxFile) -> None:
+    """Ask for the format of a file of corners in which many come in the wrong order.
+
+    Raises:
+        InputError: names the options that answer.
+    """
+    boxes = [box for entry in file.images.values() for box in entry.boxes]
+    turned = sum(x2 < x1 or y2 < y1 for x1, y1, x2, y2 in boxes)
+    if turned > MANY_OUTSIDE * len(boxes):
+        raise InputError(
+            f"{file.path}: as two corners {turned:,} of {len(boxes):,} boxes have the second one "
+            "above or left of the first; say --box-format xywh if they are x, y, width, height, "
+            "--box-format xyxy if not"
+        )
+
+
 def _check_units(
     file: BoxFile,
     entries: Mapping[str, ImageBoxes],
@@ -272,6 +293,8 @@ def _check_units(
             evidence.see(box)
     example = ""
     with_boxes = (name for name, entry in entries.items() if entry.boxes)
+    if asks_format and file.format == "xyxy":
+        _check_order(file)
     asks_format = asks_format and file.format == "xywh"
     is_measured = asks_format or evidence.may_be_relative
     for name in islice(with_boxes, _MEASURED) if is_measured else ():

@@ -11,7 +11,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.annotation_tools.layout import UNREADABLE, LayoutBuilder
 from lavis_dynrefer.formats.image_names import ANY_SUFFIX
 from lavis_dynrefer.formats.reading.records import size_of
-from lavis_dynrefer.formats.reading.strict_values import finite_number
+from lavis_dynrefer.formats.reading.strict_values import finite_number, refuse_turned
 
 TOOL = "VOC"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -74,6 +74,9 @@ def add_voc(
         try:
             if None in corners:
                 raise InputError(_without_box(item))
+            for noted in item.iter("attribute"):  # of CVAT
+                if _text(noted, "name") == "rotation":
+                    refuse_turned(_text(noted, "value"))
             x1, y1, x2, y2 = map(finite_number, corners)
             category = _text(item, "name")
             layout.add_region(

@@ -14,6 +14,7 @@ from lavis_dynrefer.formats.reading.strict_values import (
     Row,
     four_numbers,
     id_of,
+    refuse_turned,
     text_of,
 )
 from lavis_dynrefer.images.boxes import xywh_to_xyxy, xyxy_to_xywh
@@ -76,6 +77,8 @@ def box_of_annotation(row: Row, format: str = "xywh") -> Box:
         expected = "a box of x, y, width, height" if format == "xywh" else "a box of x1, y1, x2, y2"
         if bbox in (None, []):
             raise InputError("neither bbox nor segmentation")
+        noted = row.get("attributes")
+        refuse_turned(noted.get("rotation") if isinstance(noted, Mapping) else None)  # of CVAT
         box = four_numbers(bbox, expected)
         own = _box_mode(row.get("bbox_mode"), format)
         if own == format:

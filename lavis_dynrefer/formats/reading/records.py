@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats.reading.strict_values import finite_number, shown, side_length
+from lavis_dynrefer.formats.reading.strict_values import (
+    finite_number,
+    refuse_turned,
+    shown,
+    side_length,
+)
 
 Size = tuple[int, int]
 
@@ -36,6 +41,13 @@ BOX_COLUMNS: Mapping[tuple[str, ...], str] = {
     ("cx", "cy", "w", "h"): "xywh",
     ("cx", "cy", "width", "height"): "xywh",
 }
+_SAYING_KEYS = ("bboxmode", "bboxformat", "boxmode", "boxformat")
+_SAID = {
+    **{"0": "xyxy", "xyxy": "xyxy", "xyxyabs": "xyxy", "pascalvoc": "xyxy", "voc": "xyxy"},
+    **{"1": "xywh", "xywh": "xywh", "xywhabs": "xywh", "coco": "xywh"},
+}
+_SAM = {"predictediou", "stabilityscore"}  # beside x, y, width, height of SAM's masks
+_TURN_KEYS = ("angle", "rotation", "theta")
 _CENTRES = ("xcenter", "cx")
 _ROBOFLOW = ("confidence", "class", "classid")  # beside x and y of the centre
 _NO_LETTER = re.compile(r"[^a-z0-9]")
@@ -79,6 +91,32 @@ class KeyedRow:
         self.height = self._first(name for name in _HEIGHT_KEYS if name in sides)
         self.box = self._first(_BOX_KEYS)
         self.boxes = self._first(_MANY_KEYS)
+
+    def said(self, row: Mapping[Any, Any]) -> str | None:
+        """The format of a `box` that is a list, "xyxy" or "xywh"; None if nothing says it.
+
+        Raises:
+            InputError: a key for it has another value.
+        """
+        key = self._first(_SAYING_KEYS)
+        if key is None:
+            plain = plain_key(row[self._plain["format"]]) if "format" in self._plain else ""
+            return "xywh" if set(self._plain) >= _SAM else _SAID.get(plain)
+        plain = plain_key(row[key])
+        found = _SAID.get(plain[len("boxmode") :] if plain.startswith("boxmode") else plain)
+        if found is None:
+            raise InputError(f"{key}: expected xyxy or xywh, got {shown(row[key])}")
+        return found
+
+    def check_turn(self, row: Mapping[Any, Any]) -> None:
+        """Refuse a box that is rotated.
+
+        Raises:
+            InputError: the record has an angle that is not 0.
+        """
+        key = self._first(_TURN_KEYS)
+        if key is not None:
+            refuse_turned(row.get(key))
 
     def box_of(self, values: Sequence[Any]) -> list[Any]:
         """A box from the values under `corners`, in `format`.

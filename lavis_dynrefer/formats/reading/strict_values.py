@@ -10,6 +10,7 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Union
 
 from lavis_dynrefer.errors import InputError
@@ -94,6 +95,18 @@ def finite_number(value: Any) -> float:
         if math.isfinite(number):
             return number
     raise InputError(f"expected a finite number, got {shown(value)}")
+
+
+def refuse_turned(degrees: Any) -> None:
+    """Refuse a box that is rotated; what is no number says nothing.
+
+    Raises:
+        InputError: the angle is not 0.
+    """
+    with suppress(InputError):
+        degrees = finite_number(degrees)
+    if isinstance(degrees, float) and degrees:
+        raise InputError(f"a box that is rotated by {degrees:g}; expected an upright one")
 
 
 def side_length(value: Any) -> int:
