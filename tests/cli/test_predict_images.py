@@ -130,5 +130,6 @@ def test_a_pattern_without_a_match_names_itself(make, find):
 
 def test_the_home_folder_may_be_short(make, find, tmp_path, monkeypatch):
     make("a.jpg")
-    monkeypatch.setattr(Path, "expanduser", lambda path: tmp_path / path.relative_to("~"))
+    for variable in ("HOME", "USERPROFILE"):  # of Windows
+        monkeypatch.setenv(variable, str(tmp_path))
     assert list(find_images([Path("~/*.jpg")], recursive=False)[0]) == ["a.jpg"]
