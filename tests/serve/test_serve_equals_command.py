@@ -50,7 +50,9 @@ def by_command(scenes, client, folder):
     for name, (image, _) in scenes.items():
         image.save(folder / name)
     boxes = folder / "boxes.json"
-    boxes.write_text(json.dumps({name: rows for name, (_, rows) in scenes.items()}))
+    boxes.write_text(
+        json.dumps({name: rows for name, (_, rows) in scenes.items()}), encoding="utf-8"
+    )
     words = [f"--{name}={','.join(given)}" for name, given in QUESTION.items()]
     files = ["--boxes", str(boxes), "--output", str(folder / "out")]
     assert main(["predict", str(folder), *files, *words, "--device", "cpu"]) == 0
