@@ -266,6 +266,7 @@ UNREAD = [
     ("filename,region_shape_attributes\na.jpg,{}\n", "VIA's csv is not read; " + COCO_CURE),
     ({"description": "", "tags": [], "size": {}, "objects": []}, "Supervisely's json"),
     ({"version": "2.0", "item": {"name": "a.jpg"}, "annotations": []}, "Darwin's json"),
+    ({"image": {"image_id": 1}, "annotations": [{"bbox": [1, 2, 3, 4]}]}, "SA-1B's json"),
     ([{"data_row": {"id": "c"}, "projects": {}}], "Labelbox's export"),
     ([{"task_id": "1", "response": {"annotations": []}}], "Scale's export"),
     ({"dm_format_version": "1.0", "items": []}, "Datumaro's json .* as coco_instances"),
