@@ -50,7 +50,7 @@ def measured(tmp_path, name, *arguments):
     return json.loads((tmp_path / f"benchmark_{name}.json").read_text(encoding="utf-8"))["results"]
 
 
-@pytest.mark.slow  # three fresh processes
+@pytest.mark.slow  # fresh processes
 @on_linux
 def test_benchmark_data_prepares_and_reads_every_region(tmp_path, capsys):
     results = measured(tmp_path, "data", "--images", "30", "--regions-per-image", "20")
