@@ -14,7 +14,7 @@ EXIT_SIGNAL = 128  # plus its number: exit code of a program that a signal ended
 
 
 @contextmanager
-def handling(handler: Callable[[int, Any], Any], *, but: str = "") -> Iterator[None]:
+def handling(handler: Callable[[int, Any], Any], *, but: str = "") -> Iterator[Callable[[], None]]:
     """While entered, `handler` gets the signals of `NAMES`.
 
     A hangup that is ignored, as under nohup, stays so. Outside of the main thread, where Python
@@ -23,6 +23,9 @@ def handling(handler: Callable[[int, Any], Any], *, but: str = "") -> Iterator[N
     Args:
         handler: gets the number of a signal, and the frame that it interrupts.
         but: a signal that keeps its handler.
+
+    Yields:
+        A function that puts the handlers before back; it is also called at the end.
     """
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -30,9 +33,13 @@ def handling(handler: Callable[[int, Any], Any], *, but: str = "") -> Iterator[N
         for one in known:
             if one.name != "SIGHUP" or signal.getsignal(one) != signal.SIG_IGN:
                 before[one] = signal.signal(one, handler)
-    try:
-        yield
-    finally:
+
+    def put_back() -> None:
         for one, former in before.items():
             if former is not None:  # None: not set by Python, which cannot set it again
                 signal.signal(one, former)
+
+    try:
+        yield put_back
+    finally:
+        put_back()

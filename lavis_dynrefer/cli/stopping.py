@@ -24,7 +24,7 @@ def exit_code(stop: KeyboardInterrupt) -> int:
     return stop.exit_code if isinstance(stop, SignalStop) else EXIT_STOPPED
 
 
-def stop_on_signals() -> AbstractContextManager[None]:
+def stop_on_signals() -> AbstractContextManager[object]:
     """While entered, raise `SignalStop` on signals; Ctrl-C raises KeyboardInterrupt anyway."""
     return handling(_stop, but="SIGINT")
 

@@ -19,7 +19,13 @@ from lavis_dynrefer.formats.json_stream import (
 from lavis_dynrefer.formats.reading.json_text import parse_json, parse_value
 from lavis_dynrefer.formats.reading.records import Size, size_of
 from lavis_dynrefer.formats.region_boxes import ImageBoxes, read_box_list
-from lavis_dynrefer.formats.result_parts.result_rows import from_row, own_fields, own_row, to_row
+from lavis_dynrefer.formats.result_parts.result_rows import (
+    from_row,
+    is_old_row,
+    own_fields,
+    own_row,
+    to_row,
+)
 
 _Row = TypeVar("_Row")
 
@@ -119,7 +125,8 @@ class ResultLog(Collection[ImageResult]):
                     start += len(line)
                     continue
                 try:
-                    result = from_row(parse_value(line))
+                    row = parse_value(line)
+                    result = from_row(row)
                 except InputError as error:
                     if is_whole:
                         raise InputError(
@@ -129,7 +136,7 @@ class ResultLog(Collection[ImageResult]):
                     file.truncate(start)
                     break
                 self._remember(result.image, start)
-                self._superseded |= _row_of(result) != line  # as an older version wrote it
+                self._superseded |= is_old_row(row)
                 start += len(line)
                 if not is_whole:  # as some editors leave it
                     file.seek(start)

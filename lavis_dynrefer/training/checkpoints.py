@@ -138,7 +138,7 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
 def load_optimizer(
     optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, source: PathLike
 ) -> None:
-    """Restore the state of an optimiser.
+    """Restore the state of an optimiser; its settings stay those of this run.
 
     Args:
         optimizer: of this run.
@@ -158,7 +158,10 @@ def load_optimizer(
         absent = sorted(kind.difference(*state["param_groups"]))
         if absent:
             raise InputError(f"the optimiser had no {absent}")
+        own = [{**group, "params": None} for group in optimizer.param_groups]
         optimizer.load_state_dict(dict(state))
+        for group, settings in zip(optimizer.param_groups, own):
+            group.update(settings, params=group["params"])
         for weight, values in optimizer.state.items():
             for name, value in values.items():  # torch does not compare the shapes
                 if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:

@@ -197,4 +197,6 @@ def _outlive_signals(worker: int) -> None:
             signal.raise_signal(signum)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # Windows has none
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, handle)

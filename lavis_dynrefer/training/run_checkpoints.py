@@ -45,6 +45,7 @@ class Training(NamedTuple):
         scaler: gradient scaler, or None.
         lr_scheduler: LAVIS's have no state, they depend on epoch and step alone.
         identity: see `loaders.identity`.
+        settings: of the run that a continued one may change, such as its learning rate.
     """
 
     model: nn.Module
@@ -52,6 +53,7 @@ class Training(NamedTuple):
     scaler: Any
     lr_scheduler: Any
     identity: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
 
 class RunCheckpoints:
@@ -71,11 +73,17 @@ class RunCheckpoints:
         self._config = config
         self._keep = keep
         self._started = time.monotonic()
+        self._seconds_before = 0.0  # of the runs that this one continues
 
     @property
     def seconds(self) -> float:
         """How long the run has taken, with those that it continues."""
-        return time.monotonic() - self._started
+        return time.monotonic() - self._started + self._seconds_before
+
+    def time_taken(self) -> str:
+        """How long the run has taken, for the log."""
+        own = f"{time.monotonic() - self._started:.0f} s"
+        return f"{own}, {self.seconds:.0f} s in all" if self._seconds_before else own
 
     def save(
         self,
@@ -97,7 +105,7 @@ class RunCheckpoints:
             NotFiniteError: trained weights are nan or infinite, and must not replace good ones.
             CheckpointWriteError: a full disk and the like.
         """
-        model, optimizer, scaler, lr_scheduler, identity = training
+        model, optimizer, scaler, lr_scheduler, identity, settings = training
         check_finite(model)
         content = {
             "model": trained_weights(model),
@@ -108,6 +116,7 @@ class RunCheckpoints:
             "epoch": epoch,
             "validated": self.validated,
             "identity": identity,
+            "settings": settings,
             "best_metric": self.best_metric,
             "seconds": self.seconds,
         }
@@ -129,9 +138,9 @@ class RunCheckpoints:
             MissingFileError: there is no such file.
             CheckpointError: it is no checkpoint of a run, or of another model, optimiser or data.
         """
-        model, optimizer, scaler, lr_scheduler, identity = training
+        model, optimizer, scaler, lr_scheduler, identity, settings = training
         content = read_checkpoint(path)
-        _check_same_run(content, identity, source=path)
+        _check_same_run(content, identity, settings, source=path)
         progress = _progress_in(content, source=path)
         fill_trained(model, content["model"], source=os.fspath(path))
         load_optimizer(optimizer, content["optimizer"], source=path)
@@ -141,7 +150,7 @@ class RunCheckpoints:
             lr_scheduler.load_state_dict(content["lr_scheduler"])
         # Earlier versions said neither.
         self.validated = content.get("validated", True)
-        self._started -= content.get("seconds", 0.0)
+        self._seconds_before = content.get("seconds", 0.0)
         if not is_main_process():  # the sums are those of all processes
             progress.totals = dict.fromkeys(progress.totals, (0.0, 0))
         epoch = content["epoch"] + 1
@@ -188,20 +197,29 @@ def _progress_in(checkpoint: Mapping[str, Any], *, source: PathLike) -> Progress
 
 
 def _check_same_run(
-    checkpoint: Mapping[str, Any], identity: Mapping[str, Any], *, source: PathLike
+    checkpoint: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    source: PathLike,
 ) -> None:
-    """The rest of an epoch must be the same samples; between epochs a change is only logged."""
-    before = checkpoint.get("identity") or {}
-    changed = [
-        f"{name} was {before[name]!r} and is {value!r}"
-        for name, value in identity.items()
-        if name in before and before[name] != value
-    ]
+    """The rest of an epoch must be the same samples; any other change is only logged."""
+    changed = _changes(checkpoint.get("identity"), identity)
     if changed and checkpoint.get("progress") is not None:
         raise CheckpointError(
             f"{source} was saved in the middle of an epoch, which continues only with the same "
             f"samples: {'; '.join(changed)}; set that back, resume from the end of an epoch "
             "(run.keep_checkpoints), or use the file as run.load_ckpt_path"
         )
+    changed += _changes(checkpoint.get("settings"), settings)
     if changed:
         logger.warning("%s continues with changes: %s", source, "; ".join(changed))
+
+
+def _changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    before = before or {}  # earlier versions kept none
+    return [
+        f"{name} was {before[name]!r} and is {value!r}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]

@@ -19,6 +19,11 @@ TASKS_OF = {  # evaluator -> the tasks that it grades
     "categories": ("categories",),
 }
 
+MAY_CHANGE = (  # between a run and the one that continues it; the log says so
+    *("max_epoch", "init_lr", "min_lr", "warmup_lr", "warmup_steps", "lr_sched", "lr_decay_rate"),
+    *("weight_decay", "beta2", "max_grad_norm", "amp", "amp_dtype"),
+)
+
 
 @settings
 class TaskSettings:

@@ -35,7 +35,7 @@ from lavis_dynrefer.training.loop.run_watch import RunWatch
 from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
 from lavis_dynrefer.training.process_group import on_main_process
 from lavis_dynrefer.training.run_checkpoints import RunCheckpoints, Training
-from lavis_dynrefer.training.run_settings import RunSettings, read_settings
+from lavis_dynrefer.training.run_settings import MAY_CHANGE, RunSettings, read_settings
 from lavis_dynrefer.training.run_splits import TRAIN, select_splits
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class DynReferRunner(RunnerBase):
             last_epoch = max(self.start_epoch, self.max_epoch) - 1
             use_best = bool(self.run.valid_splits) and self._checkpoints.has_best()
             metrics = self.evaluate("best" if use_best else last_epoch)
-        logger.info("finished in %.0f s, resumed runs together", self._checkpoints.seconds)
+        logger.info("finished in %s", self._checkpoints.time_taken())
         return metrics
 
     def evaluate(self, cur_epoch: int | str = "best", skip_reload: bool = False) -> dict[str, Any]:
@@ -347,4 +347,5 @@ class DynReferRunner(RunnerBase):
             self.scaler,
             self.lr_scheduler,
             loaders.identity(self.datasets[TRAIN], self.run),
+            {f"run.{name}": getattr(self.run, name) for name in MAY_CHANGE},
         )

@@ -48,11 +48,11 @@ def optimizer_of(model, kind=torch.optim.AdamW, **options):
     return optimizer
 
 
-def test_the_state_of_an_optimiser_is_restored():
+def test_the_state_of_an_optimiser_is_restored_and_its_settings_are_the_new_ones():
     saved = optimizer_of(nn.Linear(2, 1)).state_dict()
     fresh = torch.optim.AdamW(nn.Linear(2, 1).parameters(), lr=0.5)
     checkpoints.load_optimizer(fresh, saved, source="run.pth")
-    assert fresh.param_groups[0]["lr"] == 0.1
+    assert fresh.param_groups[0]["lr"] == 0.5
     assert fresh.state_dict()["state"][0]["step"] == 1
 
 

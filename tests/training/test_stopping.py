@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import sys
 
@@ -205,13 +206,27 @@ def test_the_rest_of_an_epoch_needs_the_same_samples(tmp_path, changes, differen
     assert difference in caplog.text
 
 
+def test_settings_may_change_within_an_epoch_and_the_log_says_so(tmp_path, caplog):
+    runner = step_runner(tmp_path, save_freq=2, weight_decay=0.1)
+    at_batch(runner, 8, kill)
+    with pytest.raises(Killed):
+        runner.train()
+
+    runner = step_runner(tmp_path, init_lr=0.02, weight_decay=0.2)
+    runner.train()
+
+    assert "run.weight_decay was 0.1 and is 0.2" in caplog.text
+    assert re.search(r"run.init_lr was \S+ and is 0.02", caplog.text)
+    assert {group["weight_decay"] for group in runner.optimizer.param_groups} <= {0.0, 0.2}
+
+
 def test_a_run_counts_the_time_of_those_that_it_continues(tmp_path, caplog):
     step_runner(tmp_path, max_epoch=1).train()
     path = tmp_path / "job" / checkpoints.LAST
     checkpoints.write_checkpoint(path, {**torch.load(path), "seconds": 5000.0})
     caplog.set_level("INFO")
     step_runner(tmp_path, max_epoch=2).train()
-    assert "finished in 500" in caplog.text
+    assert re.search(r"finished in \d+ s, 500\d s in all", caplog.text)
 
 
 # ---- losses that are not finite

@@ -70,6 +70,12 @@ def from_row(row: Any) -> ImageResult:
     )
 
 
+def is_old_row(row: Mapping[str, Any]) -> bool:
+    """Whether an earlier version wrote a row that `from_row` has read."""
+    scores = (region[key] for region in row["regions"] for key in _NAMED_SCORES)
+    return _OLD_IMAGE in row or any(named and isinstance(named[0], list) for named in scores)
+
+
 def own_row(row: Any) -> Mapping[str, Any]:
     """Check that a value is a row of ours, with an image and regions.
 

@@ -1,23 +1,21 @@
-"""Signals that ask a run to stop: Ctrl-C, and SIGTERM of a cluster."""
+"""Signals that ask a run to stop: Ctrl-C, SIGTERM of a cluster, a closed terminal."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import lavis  # noqa: F401  first, for threads
 import torch
 import torch.distributed as dist
 from lavis.common.dist_utils import is_dist_avail_and_initialized
 
-# Windows has no SIGTERM from outside, but Ctrl-Break.
-NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
+from lavis_dynrefer.ending_signals import EXIT_SIGNAL, handling
+
 # torchrun and timeout send a signal to a process that has got it with its group, too.
 PATIENCE = 3.0  # seconds in which another signal is taken for the first one
 _STDERR = 2
@@ -32,7 +30,7 @@ class TrainingStopped(SystemExit):
     """
 
     def __init__(self, signum: int, done: str) -> None:
-        super().__init__(128 + signum)
+        super().__init__(EXIT_SIGNAL + signum)
         self.text = (
             f"stopped by {signal.Signals(signum).name}; {done}; the same command with "
             "run.resume_ckpt_path=auto continues"
@@ -79,21 +77,13 @@ class StopSignals:
     def __init__(self, patience: float = PATIENCE) -> None:
         self.received = 0  # number of the signal that waits for the end of a step
         self._deferred = False
-        self._before: dict[int, Any] = {}
         self._repetitions = Repetitions(patience)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals; the handlers before are back at the end, or at a second signal."""
-        if threading.current_thread() is threading.main_thread():
-            for name in NAMES:
-                if hasattr(signal, name):
-                    number = getattr(signal, name)
-                    self._before[number] = signal.signal(number, self._handle)
-        try:
+        with handling(self._handle) as self._put_back:
             yield
-        finally:
-            self._restore()
 
     @contextmanager
     def deferred(self, yes: bool = True) -> Iterator[None]:
@@ -112,17 +102,11 @@ class StopSignals:
         dist.all_reduce(highest, dist.ReduceOp.MAX)
         return int(highest)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            # None: of another language, which Python cannot set
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before.clear()
-
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         del frame
         first = not self._repetitions.asked
         if self._repetitions.is_second():
-            self._restore()
+            self._put_back()
             signal.raise_signal(signum)
         elif first and self._deferred:
             self.received = signum
