@@ -45,7 +45,7 @@ class RegionPredictor:
         dtype: "auto", "released", "float32", "bfloat16" or "float16": the number formats of
             `models.precision.NumberFormats`.
         checkpoint: weights instead of the type's own, such as those of a run.
-        chunk: most regions encoded at once; halved, for good, where the memory does not suffice.
+        chunk: most regions encoded at once; fewer where the memory does not suffice.
 
     Raises:
         InputError: an unknown type, or a device, dtype or checkpoint that cannot be used.
@@ -250,8 +250,7 @@ class RegionPredictor:
         parts: list[tuple[Sample, ViewFeatures]] = []
         with self.using_model():
             for sample in self.crop(image, boxes, views):
-                found, self.chunk = self.answerer.encode_in_parts(sample, self.chunk)
-                parts += found
+                parts += self.answerer.encode_in_parts(sample, self.chunk)
         samples, features = zip(*parts) if parts else ((), ())
         policy = self._own_policy if views is None else views
         return EncodedRegions(image.size, samples, features, policy, self.model)
@@ -274,10 +273,7 @@ class RegionPredictor:
         answers: list[RegionPrediction] = []
         with self.using_model():
             for sample, features in zip(encoded.samples, encoded.features):
-                found, self.chunk = self.answerer.answer_in_parts(
-                    sample, questions, self.chunk, features
-                )
-                answers += found
+                answers += self.answerer.answer_in_parts(sample, questions, self.chunk, features)
         return answers
 
     def read(
@@ -347,8 +343,7 @@ class RegionPredictor:
         answers: list[RegionPrediction] = []
         with self.using_model():
             for batch in batches(samples, self.chunk):
-                found, self.chunk = self.answerer.answer_in_parts(batch, questions, self.chunk)
-                answers += found
+                answers += self.answerer.answer_in_parts(batch, questions, self.chunk)
         return answers
 
     def check(self, questions: Questions) -> Questions:

@@ -16,7 +16,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
-from lavis_dynrefer.models.device_errors import in_parts
+from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.precision import NumberFormats
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
@@ -93,11 +93,18 @@ class Answerer:
     Args:
         model: in eval mode; the caller decides about gradients.
         formats: number formats of its parts; None: those of the caller's autocast, if any.
+        fitting: how many regions at once are known to fit into the memory.
     """
 
-    def __init__(self, model: RegionModel, formats: NumberFormats | None = None) -> None:
+    def __init__(
+        self,
+        model: RegionModel,
+        formats: NumberFormats | None = None,
+        fitting: FittingSize | None = None,
+    ) -> None:
         self.model = model
         self.formats = formats
+        self._fitting = fitting or FittingSize()
 
     def _computing(self, part: str) -> AbstractContextManager[object]:
         """Compute in the number format of a part of the model."""
@@ -111,11 +118,11 @@ class Answerer:
 
     def encode_in_parts(
         self, sample: Mapping[str, Any], size: int
-    ) -> tuple[list[tuple[Sample, ViewFeatures]], int]:
+    ) -> list[tuple[Sample, ViewFeatures]]:
         """Encode `size` regions at once, or as many as fit into the memory.
 
         Returns:
-            The parts of the sample with their features, and a number of regions that fits.
+            The parts of the sample with their features.
 
         Raises:
             TooLittleMemoryError: the memory does not suffice for one region.
@@ -125,7 +132,8 @@ class Answerer:
             part = rows_of(sample, rows)
             return [(part, self.encode(part))]
 
-        return in_parts(encode, len(sample["views"]), size, partial(_describe, sample))
+        name = partial(_describe, sample)
+        return self._fitting.in_parts(encode, len(sample["views"]), size, name)
 
     def answer_in_parts(
         self,
@@ -133,7 +141,7 @@ class Answerer:
         questions: Questions,
         size: int,
         features: ViewFeatures | None = None,
-    ) -> tuple[list[RegionPrediction], int]:
+    ) -> list[RegionPrediction]:
         """Answer about `size` regions at once, or as many as fit into the memory.
 
         Args:
@@ -143,7 +151,7 @@ class Answerer:
             features: of the sample, if it is encoded already.
 
         Returns:
-            One prediction per region, and a number of regions that fits.
+            One prediction per region.
 
         Raises:
             TooLittleMemoryError: the memory does not suffice for one region.
@@ -154,7 +162,8 @@ class Answerer:
             encoded = self.encode(part) if features is None else features.rows(rows)
             return self.answer(part, encoded, questions)
 
-        return in_parts(answer, len(sample["views"]), size, partial(_describe, sample))
+        name = partial(_describe, sample)
+        return self._fitting.in_parts(answer, len(sample["views"]), size, name)
 
     def answer(
         self, sample: Mapping[str, Any], features: ViewFeatures, questions: Questions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -14,6 +15,8 @@ from lavis_dynrefer.errors import TooLittleMemoryError, shorten
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+RETRY_AFTER = 64  # calls; a try in vain then costs little
 
 _OUT_OF_MEMORY = (  # in the texts of torch and of the libraries under it, in lower case
     "out of memory",  # CUDA, HIP, MPS
@@ -115,6 +118,38 @@ def in_parts(
             size,
         )
     return results, size
+
+
+class FittingSize:
+    """Remembers how many rows fit into the memory, for calls of `in_parts`.
+
+    After a failed try it is the smaller number, and after `RETRY_AFTER` calls that fit it is
+    doubled again: one large request must not slow a service down for ever.
+
+    Attributes:
+        known: the number; without a failed try it is huge.
+    """
+
+    def __init__(self) -> None:
+        self.known = sys.maxsize
+        self._calls = 0  # that fitted since the last change
+
+    def in_parts(
+        self,
+        work: Callable[[slice], list[T]],
+        count: int,
+        most: int,
+        name: Callable[[int], str],
+    ) -> list[T]:
+        """As the function; `most` rows at once, or as many as are known to fit."""
+        size = min(most, self.known)
+        results, fitting = in_parts(work, count, size, name)
+        self._calls += 1
+        if fitting < size:
+            self.known, self._calls = fitting, 0
+        elif self._calls >= RETRY_AFTER and self.known < most:
+            self.known, self._calls = 2 * self.known, 0
+        return results
 
 
 def _try(work: Callable[[slice], list[T]], rows: slice) -> tuple[list[T] | None, str]:

@@ -9,7 +9,6 @@ the losses; `answering` turns queries into answers.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -31,6 +30,7 @@ from lavis_dynrefer.config import (
 from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.decoders.tagging import multi_hot
+from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.model_parts import build_parts, set_trainable
 from lavis_dynrefer.models.precision import (
@@ -108,7 +108,7 @@ class DynRefer(BaseModel):
         self.caption_config = caption_config
         self.embed_texts = TextBank(text_encoder)
         self.filled: set[str] = set()  # tensors that came from files of pretrained parts
-        self._fitting = sys.maxsize  # regions at once that fit into the memory, as far as is known
+        self._fitting = FittingSize()
         set_trainable(self, trainable)
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -187,8 +187,7 @@ class DynRefer(BaseModel):
                 (B, V), image_boxes (B, 4) and, where tasks use different views, routes: task ->
                 (B, n) indices into V.
             questions: what to answer; or name the fields of `Questions` as keyword arguments.
-            chunk: regions encoded at once; where the memory does not suffice, half as many, then
-                and in later calls.
+            chunk: regions encoded at once; half as many where the memory does not suffice.
             dtype: number formats, see `models.precision.NumberFormats`; "auto" leaves them to an
                 autocast that the caller has entered, or else chooses by the device.
 
@@ -201,16 +200,12 @@ class DynRefer(BaseModel):
         """
         questions = Questions.from_arguments(questions, **asked)
         own = dtype != "auto" or active_autocast(self.device) is None
-        answerer = Answerer(self, formats_on(dtype, self.device) if own else None)
+        answerer = Answerer(self, formats_on(dtype, self.device) if own else None, self._fitting)
         training = self.training
         if training:
             self.eval()  # dropout would make answers random
         try:
-            size = min(chunk, self._fitting)
-            answers, fitting = answerer.answer_in_parts(samples, questions, size)
-            if fitting < size:
-                self._fitting = fitting
-            return answers
+            return answerer.answer_in_parts(samples, questions, chunk)
         finally:
             if training:
                 self.train()

@@ -12,6 +12,7 @@ from lavis_dynrefer import RegionPredictor
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.explain.explanation import explain
 from lavis_dynrefer.models.answering import Answerer
+from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.llms import build_llm
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.synthetic import make_scene, render
@@ -149,15 +150,18 @@ def test_a_chunk_that_does_not_fit_is_halved(gpu, predictor, scene, record_prope
     sample = predictor.processor.crop(image, torch.tensor(boxes * (gpu.many // len(boxes))))
     part = rows_of(sample, slice(0, gpu.many // 4))
 
+    fitting = FittingSize()
+
     def answer(sample):
         questions = Questions(tasks=["attributes"])
         with torch.no_grad():
-            return Answerer(predictor.model).answer_in_parts(sample, questions, gpu.many)
+            answerer = Answerer(predictor.model, fitting=fitting)
+            return answerer.answer_in_parts(sample, questions, gpu.many)
 
-    expected, _ = answer(part)
+    expected = answer(part)
     with gpu.short_of_memory(lambda: answer(part)):
-        answers, fits = answer(sample)
+        answers = answer(sample)
 
-    record_property("regions asked at once, and at once in the end", (gpu.many, fits))
-    assert fits < gpu.many
+    record_property("regions asked at once, and at once in the end", (gpu.many, fitting.known))
+    assert fitting.known < gpu.many
     assert difference(answers, expected * 4) <= ALLOWED["float32"]

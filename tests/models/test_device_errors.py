@@ -12,7 +12,14 @@ import torch
 
 from lavis_dynrefer import RegionPredictor
 from lavis_dynrefer.errors import TooLittleMemoryError
-from lavis_dynrefer.models.device_errors import in_parts, is_device_failure, is_out_of_memory
+from lavis_dynrefer.models.answering import Answerer
+from lavis_dynrefer.models.device_errors import (
+    RETRY_AFTER,
+    FittingSize,
+    in_parts,
+    is_device_failure,
+    is_out_of_memory,
+)
 from lavis_dynrefer.synthetic import make_scene, render
 
 OutOfMemory = torch.cuda.OutOfMemoryError
@@ -140,6 +147,27 @@ def test_a_failed_try_leaves_no_tensor_behind():
     assert found == [0] * 6
 
 
+def test_a_number_of_rows_that_fits_is_remembered_and_in_time_doubled():
+    memory, tried = 3, []
+
+    def work(rows):
+        tried.append(rows.stop - rows.start)
+        if tried[-1] > memory:
+            raise MemoryError
+        return list(range(rows.start, rows.stop))
+
+    fitting = FittingSize()
+    assert fitting.in_parts(work, 4, 4, str) == [0, 1, 2, 3]
+    assert tried == [4, 2, 2]
+    for _ in range(RETRY_AFTER):
+        fitting.in_parts(work, 2, 4, str)
+    assert set(tried[3:]) == {2}
+    memory = 8
+    assert fitting.in_parts(work, 5, 8, str) == [0, 1, 2, 3, 4]
+    assert tried[-2:] == [4, 1]
+    assert FittingSize().in_parts(work, 8, 8, str) == list(range(8))
+
+
 class Limit:
     """Makes a model run out of memory from some number of regions, as a small GPU would."""
 
@@ -171,8 +199,14 @@ def scene():
 
 
 @pytest.fixture(scope="module")
-def predictor():
+def loaded():
     return RegionPredictor("tiny", device="cpu")
+
+
+@pytest.fixture
+def predictor(loaded):
+    loaded.answerer = Answerer(loaded.model, loaded.formats)  # remembers nothing
+    return loaded
 
 
 @pytest.fixture
@@ -181,7 +215,6 @@ def small(predictor):
     limit = Limit(predictor.model, 3)
     yield predictor, limit
     limit.lift()
-    predictor.chunk = 64  # halved for good
 
 
 def check_same(found, expected):
@@ -200,7 +233,6 @@ def test_answers_in_parts_are_those_of_the_whole(small, scene):
     encoded = predictor.encode(*scene)
     decoded = predictor.answer(encoded)
     limit.lift()
-    predictor.chunk = 64
     expected = predictor.predict(*scene)
 
     assert len(scene[1]) == 7
@@ -245,5 +277,7 @@ def test_a_region_that_does_not_fit_alone_is_named(small, scene):
         r"pixels\): free memory.*dtype.*\(CUDA out of memory",
     ):
         predictor.predict(*scene)
-
-    assert predictor.chunk == 64  # a smaller one would not help
+    tries = len(limit.tried)
+    limit.lift()
+    predictor.predict(*scene)
+    assert limit.tried[tries:] == []

@@ -14,6 +14,8 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 import torch
 
+from lavis_dynrefer.models.answering import Answerer
+
 BOX = [[1, 2, 3, 4]]
 FEW = {"tasks": ["categories"], "categories": ["flower", "tree"]}
 LOST = "CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA"
@@ -46,7 +48,7 @@ def failing(predictor):
 
     @contextmanager
     def put(fails):
-        module, chunk = Failing(fails), predictor.chunk
+        module = Failing(fails)
 
         def before(decoder, texts_and_queries):
             module(texts_and_queries[1])
@@ -56,7 +58,7 @@ def failing(predictor):
             yield module
         finally:
             hook.remove()
-            predictor.chunk = chunk  # halved for good
+            predictor.answerer = Answerer(predictor.model, predictor.formats)  # remembers nothing
 
     return put
 
