@@ -125,7 +125,8 @@ def as_rows(values: Any, what: str, columns: int) -> Tensor:
         array = np.asarray(as_arrays(values))
         if array.dtype.kind in "bc":  # of bool or complex
             raise TypeError(array.dtype)
-        rows = torch.as_tensor(array.astype(np.float32))
+        with np.errstate(over="ignore"):  # too large for float32: infinite, and refused as such
+            rows = torch.as_tensor(array.astype(np.float32))
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{what}: expected rows of {columns} numbers, got {values!r:.200}"
