@@ -384,10 +384,8 @@ def test_tags_missing_in_the_list_are_refused(write, build, tmp_path, max_images
 )
 def test_a_wrong_setting_is_named_once(write, build, info, message):
     write([dog(1)])
-
     with pytest.raises(ValueError, match=message) as caught:
         build(**info)
-
     assert str(caught.value).count("datasets.custom_region.build_info") == 1
 
 
@@ -398,6 +396,5 @@ def test_a_prepared_folder_is_enough(write, builder, build, tmp_path):
     path.unlink()
 
     datasets = build(prepared=str(tmp_path / "prepared"))
-
     assert list(datasets) == ["val"]
     assert datasets["val"][0]["captions"] == ["a dog"]
