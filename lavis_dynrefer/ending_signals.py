@@ -13,6 +13,13 @@ NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
 EXIT_SIGNAL = 128  # plus its number: exit code of a program that a signal ended, as in a shell
 
 
+def ignore_terminal() -> None:
+    """Ignore what a terminal sends to all of its processes: Ctrl-C, and that it is closed."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 @contextmanager
 def handling(handler: Callable[[int, Any], Any], *, but: str = "") -> Iterator[Callable[[], None]]:
     """While entered, `handler` gets the signals of `NAMES`.

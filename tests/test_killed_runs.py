@@ -62,8 +62,11 @@ def check(run, output):
 
 
 def end_of(output):
-    """The last checkpoint and the mean losses by epoch of a finished run."""
-    (folder,) = output.iterdir()
+    """The last checkpoint and the mean losses by epoch of a finished run.
+
+    One that was killed before its first checkpoint has left a folder without any.
+    """
+    (folder,) = (path.parent for path in output.rglob("checkpoint_last.pth"))
     last = torch.load(folder / "checkpoint_last.pth")
     rows = [
         json.loads(line)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from PIL import Image
-from starlette.datastructures import UploadFile
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import FormData, UploadFile
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.predictor import RegionPredictor
@@ -258,18 +259,26 @@ async def _json_and_image(request: Request, max_body: int) -> tuple[bytes, bytes
     """The json, and the image file unless it is in the json; names of files are not read."""
     if _check_content(request, _JSON, _FORM) == _JSON:
         return await request.body(), None
-    async with request.form(max_files=2, max_fields=2, max_part_size=max_body) as form:
-        parts = dict(form.multi_items())
-        image, written = parts.get("image"), parts.get("request")
-        complete = isinstance(image, UploadFile) and written is not None
-        if not complete or len(form.multi_items()) != len(parts) or len(parts) != len(_PARTS):
-            raise InputError(
-                f"expected a multipart form with the file `image` and the json `request`, got "
-                f"{', '.join(name for name, _ in form.multi_items())!r:.100}"
-            )
-        # curl -F request=@file sends the json as a file, too.
-        data = await written.read() if isinstance(written, UploadFile) else written.encode()
-        return data, await image.read()
+    try:
+        async with request.form(max_files=2, max_fields=2, max_part_size=max_body) as form:
+            return await _parts(form)
+    except FormParserError as error:  # newer versions of starlette answer it themselves
+        raise InputError(f"damaged multipart form: {error}") from error
+
+
+async def _parts(form: FormData) -> tuple[bytes, bytes]:
+    """The json and the image file of a form."""
+    parts = dict(form.multi_items())
+    image, written = parts.get("image"), parts.get("request")
+    complete = isinstance(image, UploadFile) and written is not None
+    if not complete or len(form.multi_items()) != len(parts) or len(parts) != len(_PARTS):
+        raise InputError(
+            f"expected a multipart form with the file `image` and the json `request`, got "
+            f"{', '.join(name for name, _ in form.multi_items())!r:.100}"
+        )
+    # curl -F request=@file sends the json as a file, too.
+    data = await written.read() if isinstance(written, UploadFile) else written.encode()
+    return data, await image.read()
 
 
 async def _while_connected(request: Request, work: Future[Value]) -> Value:

@@ -19,6 +19,7 @@ from lavis.common.dist_utils import get_rank, get_world_size
 from lavis.datasets.datasets.dataloader_utils import PrefetchLoader
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lavis_dynrefer.ending_signals import ignore_terminal
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.training.loop.stop_signals import Repetitions
 from lavis_dynrefer.training.run_settings import RunSettings
@@ -196,7 +197,5 @@ def _outlive_signals(worker: int) -> None:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):  # Windows has none
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ignore_terminal()
     signal.signal(signal.SIGTERM, handle)

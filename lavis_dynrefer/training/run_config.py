@@ -215,7 +215,8 @@ def _merge(parts: Sequence[Any], place: str) -> DictConfig:
     try:
         return OmegaConf.merge(*parts)
     except TypeError as error:  # OmegaConf's, without the place
-        raise LaunchError(f"{place}: cannot merge a list with a mapping ({error})") from error
+        reason = str(error).partition("\n")[0]
+        raise LaunchError(f"{place}: cannot merge a list with a mapping ({reason})") from error
 
 
 def _raise_if(problem: str | None) -> None:

@@ -57,6 +57,8 @@ def test_invalid_options_are_refused(command, options, message, capsys):
 def test_a_device_that_is_not_there_is_one_sentence_before_the_model_is_built(
     command, options, message, image, monkeypatch, capsys
 ):
+    if command == "demo":
+        pytest.importorskip("gradio", reason="needs the extra `demo`")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(DynRefer, "from_pretrained", None)
     own = [str(image), "--whole-image"] if command == "predict" else ["--port", "0"]

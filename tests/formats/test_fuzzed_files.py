@@ -215,7 +215,7 @@ def test_undamaged_files_are_read(kind, folder):
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_are_read_or_refused(kind, folder):
     usable, total = check(kind, folder, 25, True)
-    assert 0 < usable < total
+    assert 0 <= usable < total  # which files are made depends on the version of hypothesis
 
 
 @pytest.mark.slow
