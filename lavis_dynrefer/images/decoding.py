@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import IO, Any, Union
 
@@ -45,6 +44,8 @@ _STORED = {
 _DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners store in 16
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_MAXIMUM = 256, 257, 258, 281
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+_told: set[str] = set()  # guesses that this process has logged
 
 _SUFFIXES = frozenset(
     f".{name}"
@@ -134,7 +135,7 @@ def to_rgb(image: Image.Image, name: str = "an image") -> Image.Image:
     Args:
         image: gray images of more than 8 bits are scaled by their range: what the file says, else
             the smallest of 8, 10, 12, 14 and 16 bits that holds their values; 0 to 1 for
-            floating point. A guess is logged.
+            floating point. Each kind of guess is logged once.
         name: of the image, for the log.
 
     Raises:
@@ -167,7 +168,7 @@ def _from_deep(image: Image.Image, name: str) -> Image.Image:
                 "floating point; scale them and save the image with 8 bits"
             )
         if said is None and top < 2**16 - 1:
-            _tell_range(name, f"{(top + 1).bit_length() - 1}-bit values, their maximum is {high:g}")
+            _tell_range(name, f"{(top + 1).bit_length() - 1}-bit values")
         gray = values.astype(np.float64) * 256 // (top + 1)
     return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
 
@@ -187,9 +188,15 @@ def _depth_in_file(image: Image.Image) -> int | None:
     return int(maximum) if 255 < maximum < 2**16 - 1 else None
 
 
-@lru_cache(maxsize=1024)  # an image is opened more than once, for example to draw it
 def _tell_range(name: str, found: str) -> None:
-    logger.warning("%s has deep gray values, taken as %s", name, found)
+    """Log a guess once: a dataset may be full of such images, and be read in every epoch."""
+    if found not in _told:
+        _told.add(found)
+        logger.warning(
+            "%s has deep gray values, taken as %s; further images like it are not named",
+            name,
+            found,
+        )
 
 
 def _is_heif(source: Source) -> bool:

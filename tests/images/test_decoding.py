@@ -61,6 +61,11 @@ def test_a_pil_image_is_taken_as_pillow_gives_it(tmp_path, caplog):
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_told(monkeypatch):
+    monkeypatch.setattr(decoding, "_told", set())
+
+
 def deep_file(path, values, **options):
     Image.fromarray(values).save(path, **options)
     return path
@@ -92,6 +97,14 @@ def test_deep_gray_values_are_scaled_by_their_range(tmp_path, caplog, name, top,
     assert found.max() == 255
     assert np.abs(found[..., 0] - RAMP * 255).max() <= 1.001
     assert ("deep gray values" in caplog.text) == (top < 65535)
+
+
+def test_many_images_of_one_range_are_told_once(tmp_path, caplog):
+    for number in range(3):
+        decode_image(deep_file(tmp_path / f"{number}.png", (RAMP * 4095).astype(np.uint16)))
+
+    (record,) = caplog.records
+    assert "0.png has deep gray values, taken as 12-bit values" in record.getMessage()
 
 
 def test_16_bit_values_keep_their_high_byte(tmp_path):
