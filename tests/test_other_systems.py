@@ -257,7 +257,7 @@ def test_predict_as_on_windows_with_names_of_a_mac(tmp_path):
     result = run_python(f"import sys\nsys.argv[1:] = {words!r}\n{IMITATION}")
     assert result.returncode == 0, result.stderr
     assert "images: 2, regions: 2" in result.stdout
-    assert "passed over hidden files and folders, and those of the system: 1" in result.stderr
+    assert "skipped hidden and system files and folders: 1" in result.stderr
     rows = (output / "results.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 2
     assert {json.loads(row)["regions"][0]["categories"][0]["name"] for row in rows} <= {

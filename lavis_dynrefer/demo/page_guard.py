@@ -160,7 +160,7 @@ class PageGuard:
         except (ValueError, RecursionError):
             raise Refusal(403, "expected json") from None
         if not all(map(self._is_uploaded, _paths_in(document))):
-            raise Refusal(403, "this page reads and fetches nothing but what is uploaded to it")
+            raise Refusal(403, "this page reads only what is uploaded to it")
         return document
 
     def _question(self, document: Any) -> dict[str, Any]:

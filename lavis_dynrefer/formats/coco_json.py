@@ -156,7 +156,7 @@ def read_coco_boxes(
                 if earlier == box:
                     faults.add("annotations that repeat an earlier one", f"{where}: id {own_id}")
                     continue
-                faults.add("ids that two boxes of an image have", f"{where}: id {own_id}")
+                faults.add("ids shared by two boxes of an image", f"{where}: id {own_id}")
                 shared[id(entry)] = entry
         category = annotation.get("category_id")
         entry.add(

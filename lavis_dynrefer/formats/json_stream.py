@@ -74,8 +74,8 @@ def cannot_write(path: Path, error: OSError) -> InputError:
     """The error about a file of results that cannot be written."""
     cures = {
         errno.ENOSPC: "; the disk is full: make room",
-        errno.EDQUOT: "; your share of the disk is full: make room",
-        errno.ENOENT: "; was its folder removed meanwhile?",
+        errno.EDQUOT: "; your disk quota is used up: make room",
+        errno.ENOENT: "; was its folder removed?",
         errno.EACCES: "; if it is open in another program, close it there",
     }
     cure = cures.get(error.errno or 0, "")

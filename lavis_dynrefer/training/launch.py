@@ -159,7 +159,9 @@ def _main(argv: Sequence[str] | None, *, evaluate: bool) -> int:
             sys.stderr.write(f"{stop}\n")
         return int(stop.code or 0)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run.resume_ckpt_path=auto continues from the last save\n")
+        sys.stderr.write(
+            "interrupted; run.resume_ckpt_path=auto continues from the last checkpoint\n"
+        )
         return EXIT_SIGNAL + signal.SIGINT
     except Exception as error:
         text = text_for_user(error)

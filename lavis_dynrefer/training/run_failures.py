@@ -60,7 +60,7 @@ def _explanation(error: Exception) -> Exception | None:
     worker = _WORKER_ENDED.search(text)
     if worker is not None:
         return InputError(
-            "the system has ended a loader process, mostly for lack of memory: lower "
+            "the system has killed a loader worker, usually because memory ran out: lower "
             "run.num_workers or the batch size; in a container give more shared memory "
             f"(docker run --shm-size=8g) ({shorten(worker[0], 200, printable=True)})"
         )

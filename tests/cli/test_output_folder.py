@@ -74,7 +74,7 @@ def test_a_log_that_is_gone_is_noticed(tmp_path):
     log = ResultLog(tmp_path / "results.jsonl")
     log.append(result("a.jpg"))
     log.path.unlink()
-    with pytest.raises(InputError, match=r"cannot write .*; was its folder removed meanwhile"):
+    with pytest.raises(InputError, match=r"cannot write .*; was its folder removed"):
         log.append(result("b.jpg"))
     assert not log.path.exists()
 

@@ -335,4 +335,4 @@ def test_new_numbers_of_categories_are_told_where_they_are_written(
 
     assert predict(image, "--boxes", tmp_path / "coco.json", *FEW, "--format", format) == 0
 
-    assert ("no category of your file" in capsys.readouterr().err) == (format == "coco")
+    assert ("not categories of your file" in capsys.readouterr().err) == (format == "coco")

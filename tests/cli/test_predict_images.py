@@ -1,4 +1,4 @@
-"""The images of a command line, their names, and what is passed over."""
+"""The images of a command line, their names, and what is skipped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_images_are_named_relative_to_their_folder(make, find):
     make("b.PNG", "a.jpg", "notes.txt", "deeper/c.webp")
     assert find() == (
         ["a.jpg", "b.PNG"],
-        ["passed over subfolders (--recursive includes them): 1, first deeper"],
+        ["skipped subfolders (--recursive includes them): 1, first deeper"],
     )
     assert find(recursive=True) == (["a.jpg", "b.PNG", "deeper/c.webp"], [])
 
@@ -59,15 +59,19 @@ def test_output_folders_are_no_images(make, find, tmp_path):
     make("a.jpg", "new/annotated/a.jpg.jpg")
     make("old/run.json", "old/results.jsonl", "old/annotated/a.jpg.jpg")
     found = find(recursive=True, leave_out=tmp_path / "new")
-    assert found == (["a.jpg"], ["passed over folders with answers of dynrefer: 1, first old"])
+    assert found == (["a.jpg"], ["skipped folders with answers of dynrefer: 1, first old"])
 
 
 @pytest.mark.parametrize(
     ("files", "found", "note"),
     [
         ("a.jpg b.dng c.CR2 d.jxl", "a.jpg", "images of other kinds .*: 3, first b.dng"),
-        ("a.jpg ._a.jpg", "a.jpg", r"hidden files and folders, .*: 1, first \._a\.jpg"),
-        ("a.jpg __MACOSX/._a.jpg @eaDir/a.jpg/S_M.jpg", "a.jpg", "of the system: 2, first @eaDir"),
+        ("a.jpg ._a.jpg", "a.jpg", r"hidden and system files and folders: 1, first \._a\.jpg"),
+        (
+            "a.jpg __MACOSX/._a.jpg @eaDir/a.jpg/S_M.jpg",
+            "a.jpg",
+            "folders: 2, first @eaDir",
+        ),
         (".git/x.png a.jpg .ipynb_checkpoints/a-checkpoint.jpg", "a.jpg", r": 2, first \.git"),
         (".hidden.txt a.jpg b.xmp", "a.jpg", None),
     ],
@@ -100,7 +104,7 @@ def test_linked_folders_are_searched_once(make, find, tmp_path):
         os.symlink(tmp_path / target, tmp_path / link, target_is_directory=True)
     assert find("in", recursive=True) == (
         ["a.jpg", "b/b.jpg", "b/deep/c.jpg", "z/real.jpg"],
-        ["passed over links to folders that are searched anyway: 4, first c"],
+        ["skipped links to folders that are searched anyway: 4, first c"],
     )
 
 

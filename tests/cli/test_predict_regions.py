@@ -102,7 +102,7 @@ def test_boxes_may_be_relative(find, boxes, options):
 
 
 def test_boxes_that_may_be_percent_are_asked_about(find):
-    message = "no number of its boxes is above 100, and a.png is 480 x 360 .* --box-units pixels"
+    message = "no box coordinate exceeds 100, but a.png is 480 x 360 .* --box-units pixels"
     with pytest.raises(ValueError, match=message):
         find(coco(*PERCENT))
     for options in (["--box-units", "pixels"], ["--no-normalised"]):
@@ -161,7 +161,7 @@ def test_a_near_name_is_shown(find):
 
 def test_corners_in_a_coco_file_are_asked_about(find):
     corners = [[60, 90, 180, 270], [20, 30, 120, 130], [240, 190, 460, 350]]  # one leaves the image
-    message = "1 of 3 boxes leave their images, as corners they fit; say --box-format xyxy"
+    message = "1 of 3 boxes extend beyond their images; read as corners, they fit. Pass --box-"
     for content in (coco(*corners), {"file_name": "a.png", "objects": {"bbox": corners}}):
         with pytest.raises(ValueError, match=message):
             find(content)
@@ -179,7 +179,7 @@ def test_images_without_a_box_are_counted(find):
 
 def test_sizes_in_a_list_of_corners_are_asked_about(find):
     boxes = [[60, 90, 120, 180], [240, 90, 120, 180]]  # the first one could be corners
-    message = "as two corners 1 of 2 boxes have .* say --box-format xywh"
+    message = "read as two corners, 1 of 2 boxes have .* pass --box-format xywh"
     with pytest.raises(ValueError, match=message):
         find({"a.png": boxes})
 

@@ -68,7 +68,7 @@ def test_equal_names_are_never_one_image(put, tmp_path):
     assert [found.images[number].path for number in (1, 2)] == [
         str(tmp_path / part / "images/a.png") for part in ("train", "val")
     ]
-    with pytest.raises(ValueError, match="end alike"):
+    with pytest.raises(ValueError, match="could both be"):
         read_custom(tmp_path, tmp_path / "all", name="own", split="val")
 
 

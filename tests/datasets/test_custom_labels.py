@@ -101,7 +101,7 @@ def test_the_root_of_an_exporter_is_no_candidate(read, caplog):
     found = read({"category_id": 1}, {"category_id": 1}, categories=TREE)
 
     assert found.category_names == ("square", "disc")
-    assert "['balloon'] have no annotation and are only above other categories" in caplog.text
+    assert "['balloon'] have no annotations and are only parents of other categories" in caplog.text
     assert "2 names of categories; 1 have no region: ['disc']" in caplog.text
 
 

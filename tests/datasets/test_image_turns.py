@@ -52,7 +52,7 @@ def test_turned_images_are_noted_and_named_with_their_stored_size(
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_boxes_that_fit_only_what_a_viewer_shows_are_refused(read, suffix):
-    with pytest.raises(DatasetError, match="1 of 3 boxes leave images that a viewer shows turned"):
+    with pytest.raises(DatasetError, match="1 of 3 boxes extend beyond images with an EXIF"):
         read([SHOWN_ONLY, INSIDE_BOTH, INSIDE_BOTH], suffix)
 
 

@@ -154,7 +154,7 @@ def test_two_names_with_the_same_end_are_refused(tmp_path):
     folder = ImageFolder(tmp_path, SOURCE)
 
     assert folder.find("/cats/1.jpg") == folder.find("/CATS/1.jpg") == str(tmp_path / "1.jpg")
-    with pytest.raises(DatasetError, match=r"'/cats/1\.jpg' and '/dogs/1\.jpg' end alike"):
+    with pytest.raises(DatasetError, match=r"'/cats/1\.jpg' and '/dogs/1\.jpg' could both be"):
         folder.find("/dogs/1.jpg")
 
 

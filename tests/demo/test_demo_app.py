@@ -89,14 +89,14 @@ def test_files_that_nobody_uploaded_are_not_read(page, path):
         path = path.replace("{uploads}", os.environ["GRADIO_TEMP_DIR"])
     drawing = {"image": {"path": path, "meta": FILE}, "boxes": [BOX]}
 
-    assert "nothing but what is uploaded" in page.ask(drawing)
+    assert "only what is uploaded" in page.ask(drawing)
 
 
 def test_no_other_field_takes_a_url(page):
     url = {"path": "http://example.com/a.png", "meta": FILE}
 
-    assert "nothing but what is uploaded" in page.ask(None, attributes=url)
-    assert "nothing but what is uploaded" in page.ask(None, attributes=[[{"x": url}]])
+    assert "only what is uploaded" in page.ask(None, attributes=url)
+    assert "only what is uploaded" in page.ask(None, attributes=[[{"x": url}]])
 
 
 @pytest.mark.parametrize("body", [b"", b"path=/etc/hostname", b"[" * 100_000, b"\xff"])

@@ -260,7 +260,7 @@ def test_old_key_picture_is_read(write):
         ([{"image": "a.jpg", "caption": "x"}], "record 0: expected four numbers"),
         (
             '{"a.jpg": [[1, 2, 3, 4]], "a.jpg": [[5, 6, 7, 8]]}',
-            r"key 'a\.jpg' has two values.*join",
+            r"key 'a\.jpg' has two values.*merge",
         ),
         (
             {"images": [*IMAGES, {"id": 5, "file_name": "c.jpg"}], "annotations": []},

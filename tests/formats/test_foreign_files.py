@@ -227,7 +227,7 @@ def test_repeated_annotations_are_one_and_shared_ids_none(put):
     assert [entry.ids for entry in file.images.values()] == [[], [1, 2]]
     assert file.notes == [
         "annotations that repeat an earlier one: 1, first annotations[1]: id 1",
-        "ids that two boxes of an image have: 1, first annotations[3]: id 2",
+        "ids shared by two boxes of an image: 1, first annotations[3]: id 2",
     ]
 
 
@@ -319,7 +319,7 @@ def test_records_with_boxes_are_read_whatever_else_they_have(put, content):
     ("name", "content", "message"),
     [
         ("ann/a.jpg.json", UNREAD[4][0], "a.jpg.json: Supervisely's json is not read"),
-        ("tasks.json", [{"data": {}, "annotations": []}], "name it instead of its folder"),
+        ("tasks.json", [{"data": {}, "annotations": []}], "name the file instead of its folder"),
         ("results.jsonl", "", r"dynrefer predict; name the file .*results\.jsonl"),
         ("a.txt", "mug 0.0 0 -1.5 60 90 160 270 1 1 1 1 1 1 0\n", r"a.txt is none .* \(KITTI's\?"),
         ("a.txt", "60 90 160 90 160 270 60 270 mug 0\n", r"\(DOTA's\?\)"),

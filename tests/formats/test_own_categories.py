@@ -132,7 +132,7 @@ def test_names_that_the_file_lacks_are_told():
     names = (("wolf", 1.0), ("bear", 0.0), ("cat", 0.0))
     assert own.of(RegionPrediction((0, 0, 9, 9), categories=names), 7) == Category(9, "wolf")
     (note,) = own.notes()
-    assert "no category of your file: 1, first wolf" in note
+    assert "not categories of your file: 1, first wolf" in note
     assert note.endswith("numbered from 8")
 
 

@@ -218,5 +218,5 @@ class Local(Dataset):
 def test_what_cannot_be_handed_to_workers_is_named():
     (found,) = check_workers("datasets.x", {"train": Local(), "val": [1, 2]})
 
-    assert found.text.startswith("datasets.x, split 'train': cannot be handed to loader workers")
+    assert found.text.startswith("datasets.x, split 'train': cannot be pickled, which spawned")
     assert not found.stops

@@ -110,7 +110,7 @@ def test_lavis_runners_say_what_they_cannot_do(options, complaint, two_gpus):
     ("option", "complaint"),
     [
         ("run.resume_ckpt_path=auto", "runner_base cannot continue a run, because its checkpoints"),
-        ("run.valid_splits=[test]", "by a split called val alone"),
+        ("run.valid_splits=[test]", "by a split named val only"),
     ],
 )
 def test_lavis_runner_is_refused_what_it_would_fail_at(two_gpus, monkeypatch, option, complaint):

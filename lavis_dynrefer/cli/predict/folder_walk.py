@@ -1,4 +1,4 @@
-"""Walks through folders of images; what is passed over is counted, with its first name."""
+"""Walks through folders of images; what is skipped is counted, with its first name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OTHER = frozenset(
 # Folders in which systems keep copies and previews.
 _SYSTEM = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"))
 
-_HIDDEN = "hidden files and folders, and those of the system"
+_HIDDEN = "hidden and system files and folders"
 _SUBFOLDERS = "subfolders (--recursive includes them)"
 _LOOPS = "links to folders that are searched anyway"
 _OUTPUTS = "folders with answers of dynrefer"
@@ -77,9 +77,9 @@ class FolderWalk:
         return sorted(found, key=lambda path: _files_first(path.relative_to(top)))
 
     def notes(self) -> list[str]:
-        """A sentence for each kind of what was passed over."""
+        """A sentence for each kind of what was skipped."""
         return [
-            f"passed over {what}: {len(names):,}, first {names[0]}"
+            f"skipped {what}: {len(names):,}, first {names[0]}"
             for what, names in self._passed.items()
         ]
 

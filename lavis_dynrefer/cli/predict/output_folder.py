@@ -151,7 +151,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"--output {folder}: another run is writing there; wait for its end, or name another "
+            f"--output {folder}: another run is writing there; wait until it ends, or name another "
             "folder"
         ) from error
     except (NotImplementedError, OSError):  # a file system without locks

@@ -263,9 +263,9 @@ def _check_order(file: BoxFile) -> None:
     turned = sum(x2 < x1 or y2 < y1 for x1, y1, x2, y2 in boxes)
     if turned > MANY_OUTSIDE * len(boxes):
         raise InputError(
-            f"{file.path}: as two corners {turned:,} of {len(boxes):,} boxes have the second one "
-            "above or left of the first; say --box-format xywh if they are x, y, width, height, "
-            "--box-format xyxy if not"
+            f"{file.path}: read as two corners, {turned:,} of {len(boxes):,} boxes have the second "
+            "above or to the left of the first; pass --box-format xywh if they are x, y, width, "
+            "height, --box-format xyxy if not"
         )
 
 
@@ -307,13 +307,13 @@ def _check_units(
             evidence.add(box, size, file.format)
     if asks_format and evidence.seem_corners():
         raise InputError(
-            f"{file.path}: as x, y, width, height {evidence.leaving:,} of {evidence.measured:,} "
-            "boxes leave their images, as corners they fit; say --box-format xyxy if they are "
-            "corners, --box-format xywh if not"
+            f"{file.path}: read as x, y, width, height, {evidence.leaving:,} of "
+            f"{evidence.measured:,} boxes extend beyond their images; read as corners, they fit. "
+            "Pass --box-format xyxy if they are corners, --box-format xywh if not"
         )
     unit = evidence.doubt()
     if unit is not None:
         raise InputError(
-            f"{file.path}: no number of its boxes is above {FULL_SIDE[unit]:g}, and {example}; say "
+            f"{file.path}: no box coordinate exceeds {FULL_SIDE[unit]:g}, but {example}; pass "
             f"--box-units {unit} if they are {unit} of the image, --box-units pixels if not"
         )

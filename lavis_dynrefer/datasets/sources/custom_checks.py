@@ -165,7 +165,7 @@ def check_boxes(boxes: BoxFit, source: RawFile, units: str | None = None) -> Non
 def _doubt(boxes: BoxFit, source: RawFile, unit: str) -> str:
     many = "fractions" if unit == "fraction" else unit
     return (
-        f"{source.name}: no number of its {boxes.total} boxes is above {FULL_SIDE[unit]:.0f}; "
+        f"{source.name}: no coordinate of its {boxes.total} boxes exceeds {FULL_SIDE[unit]:.0f}; "
         f"they seem to be {many} of the image, expected pixels. Set `build_info.box_units: {unit}` "
         "if they are, `box_units: pixels` if not"
     )

@@ -190,15 +190,15 @@ def _read_categories(document: Row, source: RawFile) -> dict[int, str]:
     names = {number: name for number, name, _ in rows if number not in roots}
     if roots:
         logger.info(
-            "%s: %s have no annotation and are only above other categories: not among the names "
-            "that regions are graded on",
+            "%s: %s have no annotations and are only parents of other categories: not "
+            "among the names that regions are graded on",
             *(source.name, shown(list(roots.values())[:_SHOWN])),
         )
     shared = repeated_names(list(names.values()))
     if shared:
         logger.warning(
             "%s: several 'categories' are called %s and count as one; to tell them apart, "
-            "write other names",
+            "rename them",
             *(source.name, shown(shared[:_SHOWN])),
         )
     seen = {name for number, name in names.items() if number in used}

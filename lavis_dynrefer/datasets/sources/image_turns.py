@@ -68,8 +68,8 @@ class ImageTurns:
         stored, shown = self._stored, self._shown
         if stored.outside > _MANY_OUTSIDE * stored.total and not shown.outside:
             raise source.error(
-                f"{source.name}: {stored.outside} of {stored.total} boxes leave images that a "
-                f"viewer shows turned, and all fit them as shown. {found}. {cure}"
+                f"{source.name}: {stored.outside} of {stored.total} boxes extend beyond images "
+                f"with an EXIF rotation, and all fit them when rotated. {found}. {cure}"
             )
         collector.note(TURNED, self.turned)
         logger.warning("%s: %s. %s if the boxes were drawn in a viewer", source.name, found, cure)

@@ -271,8 +271,8 @@ class ImageFolder:
         other = self._spellings.setdefault(path, name)
         if folded_parts(other) != folded_parts(name):
             raise self._source.error(
-                f"{self._source.setting}: {other!r} and {name!r} end alike, and {path} could be "
-                "both; write the names of the files as they are in this folder"
+                f"{self._source.setting}: {other!r} and {name!r} could both be {path}; "
+                "write the names as they are in this folder"
             )
         return path
 

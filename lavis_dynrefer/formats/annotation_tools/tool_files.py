@@ -28,7 +28,6 @@ READ = (
 )
 _TOOLS = {".json": labelme.TOOL, ".xml": voc_xml.TOOL, ".txt": yolo_txt.TOOL}
 _YOLO = ".txt"
-_YAML_SUFFIXES = (".yaml", ".yml")
 _UNREADABLE = "files that cannot be read"
 _LOOKED_AT = 20  # files of a folder without any annotations
 _ONE_FILE = ("coco", "instances")  # in names of files that hold a whole dataset
@@ -62,13 +61,15 @@ def read_layout(path: str | Path) -> Layout:
         layout = layout_of_json(document)
     if layout is None:
         refuse_unread_table(text)
-        raise InputError(f"unknown annotations, they begin with {text[:60]!r}; expected {READ}")
+        raise InputError(
+            f"unknown annotation format, the file begins with {text[:60]!r}; expected {READ}"
+        )
     return layout
 
 
 def files_of(path: Path) -> list[Path]:
     """The files that `read_layout` reads, or may read: a folder changes when one of them does."""
-    is_yaml = path.suffix.lower() in _YAML_SUFFIXES
+    is_yaml = path.suffix.lower() in yolo_txt.YAML_SUFFIXES
     if not path.is_dir() and not is_yaml:
         return [path]
     folder = path if path.is_dir() else path.parent
@@ -88,7 +89,7 @@ def layout_without_text(path: Path) -> Layout | None:
         return _read_folder(path)
     if not path.is_file():
         raise MissingFileError(f"no file {path}")
-    if path.suffix.lower() in _YAML_SUFFIXES:
+    if path.suffix.lower() in yolo_txt.YAML_SUFFIXES:
         return _read_folder(path.parent, (_YOLO,))
     with path.open("rb") as file:
         start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
@@ -171,7 +172,7 @@ def _what_is(path: Path) -> str:
     document = parse_json(text)
     refuse_unread(document)
     if is_label_studio(document):
-        raise InputError("it is of all images; name it instead of its folder")
+        raise InputError("it covers all images; name the file instead of its folder")
     return ""
 
 

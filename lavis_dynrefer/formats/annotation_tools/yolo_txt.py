@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 TOOL = "YOLO"
 _LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt")
-_YAML_SUFFIXES = (".yaml", ".yml")
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def is_yolo(text: str) -> bool:
@@ -47,7 +47,7 @@ class Classes:
         for place in (folder, *list(folder.absolute().parents)[:2]):
             paths = sorted(place.glob("*")) if place.is_dir() else []
             for path in paths:
-                if path.suffix.lower() in _YAML_SUFFIXES and not self.names:
+                if path.suffix.lower() in YAML_SUFFIXES and not self.names:
                     self._read_yaml(path)
                     source = path
             for path in filter(is_list_of_classes, paths):
@@ -58,6 +58,11 @@ class Classes:
             if self.names:
                 logger.info("names of %d classes: %s", len(self.names), source)
                 return
+        logger.warning(
+            "%s: no names of classes (data.yaml, classes.txt) here or in two folders above; they "
+            "are called 'class 0', 'class 1', ...",
+            folder,
+        )
 
     def __getitem__(self, number: int) -> str:
         return self.names.get(number) or f"class {number}"
@@ -121,7 +126,7 @@ def _is_box(numbers: Sequence[float], has_keypoints: bool) -> bool:
     if count == 6 and numbers[5].is_integer():
         if numbers[5] in (0, 1):
             raise InputError(
-                "a triangle, or a box with a confidence and the number of a track? Remove the last"
+                "a triangle, or a box with a confidence and a track id? Remove the track id"
             )
         return numbers[5] > 1
     if count < 7 or (count - 4) % 3 or not set(numbers[6::3]) <= {0, 1, 2}:

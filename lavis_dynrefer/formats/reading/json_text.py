@@ -52,6 +52,6 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             if found[key] is not value and found[key] != value:
                 raise InputError(
                     f"the key {shown(key)} has two values, {shown(value)} and {shown(found[key])}; "
-                    "join them"
+                    "merge them"
                 )
     return found

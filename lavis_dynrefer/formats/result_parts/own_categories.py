@@ -58,7 +58,7 @@ class OwnCategories:
             return []
         first = min(self._lacking)
         return [
-            f"names among the answers that are no category of your file: {len(self._lacking):,}, "
+            f"names in the answers that are not categories of your file: {len(self._lacking):,}, "
             f"first {first.name}; in COCO json they are numbered from {max(self.known) + 1}"
         ]
 

@@ -129,7 +129,7 @@ class _Fields:
         return value
 
     def error(self, key: str, value: Any) -> InputError:
-        return InputError(f"{self.place}{key}: got {_shown(value)}, which is never written there")
+        return InputError(f"{self.place}{key}: unexpected value {_shown(value)}")
 
     def whole(self, key: str) -> int:
         number: int = self.get(key, int)

@@ -116,9 +116,9 @@ def check_workers(place: str, splits: Mapping[str, Any]) -> Findings:
             pickle.dumps(dataset)
         except Exception as error:  # anything that a class of the user raises
             yield warning(
-                f"{place}, split '{split}': cannot be handed to loader workers where these are "
-                f"spawned, as on macOS and Windows ({error}); a lambda or a local class in its "
-                "processors? Until it is one of a module, set run.num_workers: 0"
+                f"{place}, split '{split}': cannot be pickled, which spawned loader workers "
+                f"need, as on macOS and Windows ({error}); is there a lambda or a local class in "
+                "its processors? Move it to a module, or set run.num_workers: 0"
             )
 
 

@@ -156,8 +156,8 @@ def _check_stock_runner(run: RunSettings) -> Findings:
         )
     if run.valid_splits and "val" not in run.valid_splits and not run.evaluate:
         yield Finding(
-            f"run.valid_splits: {name} chooses the best weights by a split called val alone, and "
-            f"fails without them at the end; name it, or {cure}"
+            f"run.valid_splits: {name} picks the best weights by a split named val only, and "
+            f"fails at the end without one; name a split val, or {cure}"
         )
 
 
