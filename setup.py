@@ -99,7 +99,7 @@ setup(
         'salesforce-lavis==1.0.2; python_version < "3.12"',
         'numpy<2; python_version < "3.12"',  # opencv 4.5.5, pinned by LAVIS, is built for numpy 1
         'spacy<3.8; python_version < "3.10"',  # for LAVIS; the last with wheels for all its parts
-        "torch>=2.0",
+        "torch>=2.1",
         "torchvision>=0.15",
         "transformers>=4.26,<5",
         "einops>=0.4.1",
