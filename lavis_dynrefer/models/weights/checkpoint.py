@@ -71,13 +71,16 @@ class LoadReport(NamedTuple):
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read tensors from a .safetensors or torch file without running code from it.
+    """Tensors of a .safetensors or torch file, without running code from it.
+
+    They are mapped where the format allows: what is not used is not read, and what is written to
+    them never reaches the file. Copy what outlives a change of the file.
 
     Raises:
         MissingFileError: there is no such file.
         CheckpointError: the file does not hold named tensors.
     """
-    content = read_content(path, keep_digest=True)
+    content = read_content(path, keep_digest=True, mapped=True)
     content = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
@@ -86,11 +89,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def read_content(path: str | Path, *, keep_digest: bool = False) -> Any:
+def read_content(path: str | Path, *, keep_digest: bool = False, mapped: bool = False) -> Any:
     """Load a .safetensors or torch file without running code from it; its content is on the CPU.
 
     Args:
         path: of the file.
+        mapped: map a torch file if it is a zip archive; on Windows it cannot be replaced then.
         keep_digest: log its sha256, and keep that for the next time: for files that do not change.
 
     Raises:
@@ -109,7 +113,8 @@ def read_content(path: str | Path, *, keep_digest: bool = False) -> Any:
             _check_records(path)
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        archive = mapped and zipfile.is_zipfile(path)  # the older format cannot be mapped
+        return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=archive)
     except (MemoryError, CheckpointError):
         raise
     except Exception as error:  # torch raises nearly all kinds for damaged files
