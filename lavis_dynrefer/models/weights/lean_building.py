@@ -1,0 +1,76 @@
+"""Modules without start values, which are then filled from mapped files without a second copy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Parameters of modules that this thread builds meanwhile get no memory and no values.
+
+    They are on the meta device; buffers are as usual.
+    """
+    thread = threading.get_ident()
+
+    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if parameter.is_meta or threading.get_ident() != thread:
+            return None
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(to_meta)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Give values to parameters and buffers, under any of their names; shapes are checked before.
+
+    What is trained gets a copy in float32. What is frozen and has no values yet takes the tensor as
+    it is, mapped or not. Where there are values, they are overwritten in their own format.
+    """
+    entries = model.state_dict(keep_vars=True)  # the same object under each name of a tied tensor
+    places = _places(model)
+    filled: dict[int, nn.Parameter] = {}
+    with torch.no_grad():
+        for name, value in values.items():
+            entry = filled.get(id(entries[name]), entries[name])
+            if not entry.is_meta:
+                _overwrite(entry, value)
+                continue
+            if entry.requires_grad:
+                value = value.to(torch.float32, copy=True)
+            new = nn.Parameter(value, requires_grad=entry.requires_grad)
+            filled[id(entry)] = new
+            for parameters, own_name in places[id(entry)]:
+                parameters[own_name] = new
+
+
+def _places(model: nn.Module) -> dict[int, list[tuple[dict[str, Any], str]]]:
+    """Where each parameter is kept: a tied one in several modules."""
+    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                places.setdefault(id(parameter), []).append((module._parameters, name))
+    return places
+
+
+def _overwrite(entry: Tensor, value: Tensor) -> None:
+    narrowed = value.to(entry.device, entry.dtype)
+    if torch.equal(entry, narrowed):
+        return  # writing would copy the pages of a mapped file
+    exact = narrowed.dtype != torch.float16 or torch.equal(narrowed.to(value.dtype), value)
+    if exact or entry.requires_grad:
+        entry.copy_(narrowed)
+    else:  # float16 is what published files are stored in; this one has more digits
+        entry.data = value.to(entry.device, copy=True)
