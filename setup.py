@@ -116,6 +116,7 @@ setup(
         "pycocotools>=2.0.2",
         "pydantic>=2.8",
         "pyyaml",
+        "requests",
         "rich",
         "safetensors",
         "scikit-learn",
