@@ -50,12 +50,20 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
         )
 
 
+def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (B, T, tokens) against labels (B, T), some `IGNORED`.
+
+    In float32 whatever the logits are in: in bfloat16 it would move in steps of 1/16.
+    """
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+
+
 def losses_by_row(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy (B,) of logits (B, T, tokens) against labels (B, T), some `IGNORED`."""
+    """As `mean_loss`, for each row by itself: (B,)."""
     losses = F.cross_entropy(
-        logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    return losses.sum(dim=1) / (labels != IGNORED).sum(dim=1)
+    return losses.unflatten(0, labels.shape).sum(dim=1) / (labels != IGNORED).sum(dim=1)
 
 
 def decode(tokenizer: Any, tokens: Tensor) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lavis.models import load_model
 from torch import nn
+from transformers.activations import GELUActivation
 
 from lavis_dynrefer.config import DTYPES, VisionConfig
 from lavis_dynrefer.errors import InputError
@@ -82,7 +83,7 @@ def test_formats_that_a_device_lacks_are_refused(name, kind, message):
 
 @pytest.fixture
 def computed(smallest_model):
-    """Part of the model -> the formats that its linear layers gave."""
+    """Part of the model -> the formats that its linear layers, in T5 its activations, gave."""
     found = defaultdict(set)
     parts = {
         "vit": smallest_model.backbone,
@@ -99,7 +100,8 @@ def computed(smallest_model):
     }
     for part, module in parts.items():
         for layer in module.modules():
-            if isinstance(layer, nn.Linear):
+            # T5's linear layers are not called as modules.
+            if isinstance(layer, GELUActivation if part == "llm" else nn.Linear):
                 layer.register_forward_hook(
                     lambda _module, _given, output, part=part: found[part].add(output.dtype)
                 )

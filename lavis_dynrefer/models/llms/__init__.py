@@ -19,7 +19,15 @@ from lavis_dynrefer.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NO_ADAPTERS = ("beam_search", "llm_options", "lora", "t5_layers", "t5_steps")
+_NO_ADAPTERS = (
+    "beam_search",
+    "llm_options",
+    "lora",
+    "stored_weights",
+    "t5_layers",
+    "t5_stacks",
+    "t5_steps",
+)
 # Adapter -> class in `llm_options`, which does without the adapter's libraries.
 _OPTIONS = {"flan_t5": "FlanT5Options", "causal_lm": "CausalLMOptions"}
 

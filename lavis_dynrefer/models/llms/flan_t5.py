@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -17,12 +18,18 @@ from lavis_dynrefer.models.hugging_face import (
     decode,
     loading,
     losses_by_row,
+    mean_loss,
 )
 from lavis_dynrefer.models.llms.beam_search import beam_search
 from lavis_dynrefer.models.llms.llm_options import FlanT5Options
-from lavis_dynrefer.models.llms.lora import add_lora
+from lavis_dynrefer.models.llms.lora import add_lora, lora_parameters
+from lavis_dynrefer.models.llms.t5_stacks import encode, teacher_forced
 from lavis_dynrefer.models.llms.t5_steps import T5Steps
-from lavis_dynrefer.models.precision import bf16_instead_of_fp16
+from lavis_dynrefer.models.precision import (
+    bf16_instead_of_fp16,
+    product_format,
+    without_autocast,
+)
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 from lavis_dynrefer.settings import from_mapping
 
@@ -36,6 +43,7 @@ class FlanT5(nn.Module):
         model: encoder-decoder with untied lm_head.
         tokenizer: its tokenizer; pads on the right and appends </s>.
         pretrained: whether its weights come from a published checkpoint.
+        recompute: as in `llm_options`.
     """
 
     def __init__(
@@ -44,11 +52,14 @@ class FlanT5(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         *,
         pretrained: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.pretrained = pretrained
+        self.recompute = recompute
+        self._adapted = bool(lora_parameters(model))
         self.width = model.config.d_model
 
     def _tokens(self, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
@@ -73,30 +84,33 @@ class FlanT5(nn.Module):
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
     ) -> Tensor:
         """See `LanguageModel.loss`."""
-        return self._score(prefix, mask, targets, max_length)[0].loss
+        return mean_loss(*self._score(prefix, mask, targets, max_length))
 
     def losses(
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
     ) -> Tensor:
         """See `LanguageModel.losses`."""
-        output, labels = self._score(prefix, mask, targets, max_length)
-        return losses_by_row(output.logits, labels)
+        return losses_by_row(*self._score(prefix, mask, targets, max_length))
 
     def _score(
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], max_length: int
-    ) -> tuple[Any, Tensor]:
-        """What the model returns for the targets, and their labels (B, T)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, tokens) of the targets, and their labels (B, T)."""
         ids, target_mask = self._tokens(targets, max_length)
-        labels = ids.masked_fill(ids == self.tokenizer.pad_token_id, IGNORED)
-        with bf16_instead_of_fp16(prefix.device):
-            output = self.model(
-                inputs_embeds=prefix,
-                attention_mask=mask,
-                decoder_attention_mask=target_mask,
-                labels=labels,
-                return_dict=True,
-            )
-        return output, labels
+        with self.products() as dtype:
+            encoded = encode(self.model, prefix, mask, dtype, recompute=self.recompute)
+            logits = teacher_forced(self.model, encoded, mask, ids, recompute=self.recompute)
+        return logits, ids.masked_fill(target_mask == 0, IGNORED)
+
+    @contextmanager
+    def products(self) -> Iterator[torch.dtype]:
+        """The number format of products, decided once: no autocast looks at every layer again."""
+        device = self.model.device
+        with bf16_instead_of_fp16(device):
+            dtype = product_format(self.model.get_input_embeddings().weight.dtype, device)
+            # LoRA's added products are left to the autocast.
+            with nullcontext() if self._adapted else without_autocast(device):
+                yield dtype
 
     @torch.no_grad()
     def generate(
@@ -142,4 +156,4 @@ def build(options: Mapping[str, Any]) -> FlanT5:
     check_vocabulary(model, tokenizer)
     if choice.lora is not None:
         model = add_lora(model, choice.lora, targets=LORA_TARGETS)
-    return FlanT5(model, tokenizer, pretrained=bool(choice.pretrained))
+    return FlanT5(model, tokenizer, pretrained=bool(choice.pretrained), recompute=choice.recompute)

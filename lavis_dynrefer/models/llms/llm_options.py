@@ -64,6 +64,8 @@ class FlanT5Options(LLMOptions):
     """Flan-T5 of any size."""
 
     config: T5Sizes = field(default_factory=T5Sizes)
+    # Training: keep the input of each block and compute the rest of it again on the way back
+    recompute: bool = False
 
 
 @settings

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lavis_dynrefer.models.attention import attend, join_heads, split_heads
+from lavis_dynrefer.models.llms.stored_weights import Int8Linear, frozen_product
+
 
 def normed(layer: nn.Module, states: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """T5's norm: states (..., W) over the root of their mean square, times the layer's weight.
@@ -39,11 +42,18 @@ rms_norm = getattr(F, "rms_norm", _rms_norm)  # torch >= 2.4
 def product(layer: nn.Module, states: Tensor) -> Tensor:
     """What a linear layer makes of states (..., W), in their number format.
 
-    A plain layer's weights may be stored in another format. A layer that a library put in place of
-    it, such as LoRA's, computes as it likes.
+    The weights may be stored in another format. A layer that a library put in place of a plain one,
+    such as LoRA's, computes as it likes.
     """
-    if type(layer) is nn.Linear:
-        return F.linear(states, layer.weight.to(states.dtype))  # T5 has no bias
+    if type(layer) is nn.Linear:  # T5 has no bias
+        weight = layer.weight
+        if weight.dtype == states.dtype:
+            return F.linear(states, weight)
+        if weight.requires_grad:
+            return F.linear(states, weight.to(states.dtype))
+        return frozen_product(states, weight)
+    if isinstance(layer, Int8Linear):
+        return layer(states)
     weight = getattr(layer, "weight", None)
     own = weight.dtype if weight is not None and weight.is_floating_point() else states.dtype
     return layer(states.to(own)).to(states.dtype)
@@ -68,3 +78,29 @@ def position_bias(stack: nn.Module, queries: int, keys: int) -> Tensor:
         keys: number of tokens that are looked at, from the same first token.
     """
     return stack.block[0].layer[0].SelfAttention.compute_bias(queries, keys)
+
+
+def self_attention(layer: nn.Module, states: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """Add what a `T5LayerSelfAttention` makes of states (B, n, W); bias (1 or B, h, n, n)."""
+    inputs = normed(layer.layer_norm, states, dtype)
+    return states + layer.dropout(_attention(layer.SelfAttention, inputs, inputs, bias))
+
+
+def cross_attention(
+    layer: nn.Module, states: Tensor, encoded: Tensor, bias: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Add what a `T5LayerCrossAttention` reads from encoded (B, P, W); bias (B, 1, 1, P)."""
+    inputs = normed(layer.layer_norm, states, dtype)
+    return states + layer.dropout(_attention(layer.EncDecAttention, inputs, encoded, bias))
+
+
+def _attention(layer: nn.Module, inputs: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+    mixed = attend(
+        split_heads(product(layer.q, inputs), layer.n_heads),
+        split_heads(product(layer.k, memory), layer.n_heads),
+        split_heads(product(layer.v, memory), layer.n_heads),
+        bias=bias,
+        scale=1.0,
+        dropout=layer.dropout if layer.training else 0.0,
+    )
+    return product(layer.o, join_heads(mixed))
