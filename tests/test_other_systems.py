@@ -23,7 +23,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.json_stream import replace_bytes, replacing
 from lavis_dynrefer.lab.benchmarks import resource_usage
 from lavis_dynrefer.models.precision import choose_device
-from lavis_dynrefer.models.weights.checkpoint import file_digest
+from lavis_dynrefer.models.weights.tensor_reading import file_digest
 from lavis_dynrefer.training import launch
 from lavis_dynrefer.training.checkpoints import read_checkpoint, write_checkpoint
 from lavis_dynrefer.training.run_config import LaunchError, read_options

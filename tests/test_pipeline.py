@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lavis_dynrefer.datasets.region_dataset import SampleError
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.models.weights.checkpoint import read_state_dict
+from lavis_dynrefer.models.weights.tensor_reading import read_state_dict
 from lavis_dynrefer.synthetic import write_dataset
 from lavis_dynrefer.training.answers.run_grading import grade_run
 from lavis_dynrefer.training.launch import launch, train_main

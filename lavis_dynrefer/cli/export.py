@@ -28,13 +28,14 @@ def run(arguments: argparse.Namespace) -> int:
     from safetensors.torch import save_file
 
     from lavis_dynrefer.models.weights import checkpoint
+    from lavis_dynrefer.models.weights.tensor_reading import read_state_dict
 
     output: Path = arguments.output
     if output.suffix != ".safetensors" or output.is_dir() or not output.parent.is_dir():
         raise InputError(
             f"{output}: expected the name of a .safetensors file in an existing folder"
         )
-    state = checkpoint.read_state_dict(arguments.checkpoint)
+    state = read_state_dict(arguments.checkpoint)
     if checkpoint.is_official(state):
         state = checkpoint.from_official(state)
     kept = {name: value for name, value in state.items() if name.startswith(tuple(arguments.only))}

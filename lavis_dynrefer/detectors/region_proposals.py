@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.precision import choose_device
-from lavis_dynrefer.models.weights.checkpoint import read_state_dict
+from lavis_dynrefer.models.weights.tensor_reading import read_state_dict
 
 _PARTS = ("backbone.", "rpn.")  # the classification heads are not needed
 # A name that only this architecture has -> its builder in torchvision.models.detection.

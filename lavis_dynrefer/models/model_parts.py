@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -15,11 +16,12 @@ from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
-from lavis_dynrefer.models.llms import build_llm
+from lavis_dynrefer.models.llms import LanguageModel, build_llm
 from lavis_dynrefer.models.llms.lora import lora_parameters
 from lavis_dynrefer.models.qformer import QFormer
 from lavis_dynrefer.models.region_encoder import build_region_encoder
 from lavis_dynrefer.models.texts.text_encoder import TextEncoder
+from lavis_dynrefer.models.weights.lean_building import fill, without_values
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.vocab import load_attributes, load_names
 
@@ -31,8 +33,12 @@ def _read(load: Callable[[Path], T], name: str | None, key: str) -> T | tuple[()
     return load(resource_path(name, key=key)) if name else ()
 
 
-def build_parts(config: DynReferConfig) -> dict[str, object]:
-    """Every part of the model with random weights, as keyword arguments of `DynRefer`.
+def build_parts(config: DynReferConfig, *, empty: bool = False) -> dict[str, Any]:
+    """Every part of the model, as keyword arguments of `DynRefer`.
+
+    Args:
+        config: its numbers.
+        empty: without values, all but the language model, which takes those of its own files.
 
     Raises:
         InputError: options of the language model that it cannot use, or no vocabulary.
@@ -40,29 +46,59 @@ def build_parts(config: DynReferConfig) -> dict[str, object]:
     """
     if config.tagging.vocabulary is None:
         raise InputError("tagging.vocabulary: name a file with one tag per line")
-    text_encoder = TextEncoder(config.text)
-    qformer = QFormer(config.qformer, region_width=config.vision.width)
-    widths = {"text_dim": text_encoder.embed_dim, "region_dim": qformer.width}
     attributes, categories = config.contrast.attributes, config.contrast.categories
+    builders, parts = _builders(config), {}
+    for name, build in builders.items():
+        with without_values() if empty else nullcontext():
+            parts[name] = build()
+    llm = build_llm(config.captioning.llm, config.captioning.llm_options)
+    with without_values() if empty else nullcontext():
+        parts["captioning"] = _captioning(config, llm)
     return {
-        "backbone": Backbone(config.vision),
-        "region_encoder": build_region_encoder(config.region, config.vision),
-        "qformer": qformer,
-        "text_encoder": text_encoder,
-        "tagging": TagDecoder(
-            QueryDecoder(config.tagging.decoder, normalise=False, **widths),
-            tags=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
-            threshold=config.tagging.threshold,
-        ),
-        "contrast": ContrastDecoder(config.contrast.decoder, **widths),
-        "captioning": CaptionDecoder(
-            build_llm(config.captioning.llm, config.captioning.llm_options),
-            region_dim=qformer.width,
-            max_text_length=config.captioning.max_text_length,
-        ),
+        **parts,
         "attributes": _read(load_attributes, attributes, "contrast.attributes"),
         "categories": _read(load_names, categories, "contrast.categories"),
     }
+
+
+def _builders(config: DynReferConfig) -> dict[str, Callable[[], nn.Module]]:
+    """What builds each part but the captioning, with random weights."""
+    widths = {"text_dim": config.text.embed_dim, "region_dim": config.qformer.width}
+    tagging, contrast = config.tagging, config.contrast
+    return {
+        "text_encoder": lambda: TextEncoder(config.text),
+        "qformer": lambda: QFormer(config.qformer, region_width=config.vision.width),
+        "backbone": lambda: Backbone(config.vision),
+        "region_encoder": lambda: build_region_encoder(config.region, config.vision),
+        "tagging": lambda: TagDecoder(
+            QueryDecoder(tagging.decoder, normalise=False, **widths),
+            tags=load_names(resource_path(str(tagging.vocabulary), key="tagging.vocabulary")),
+            threshold=tagging.threshold,
+        ),
+        "contrast": lambda: ContrastDecoder(contrast.decoder, **widths),
+    }
+
+
+def _captioning(config: DynReferConfig, llm: LanguageModel) -> CaptionDecoder:
+    return CaptionDecoder(
+        llm,
+        region_dim=config.qformer.width,
+        max_text_length=config.captioning.max_text_length,
+    )
+
+
+def fill_at_random(model: nn.Module, config: DynReferConfig) -> None:
+    """Give random values to whatever no file has filled, and to nothing else."""
+    builders = {
+        **_builders(config),
+        "captioning": lambda: _captioning(config, model.captioning.llm),
+    }
+    for part, build in builders.items():
+        own = getattr(model, part)
+        empty = {name for name, value in own.named_parameters() if value.is_meta}
+        if empty:
+            drawn = dict(build().named_parameters())
+            fill(own, {name: drawn[name].detach() for name in empty}, copy=False)
 
 
 def set_trainable(model: nn.Module, names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.weights.checkpoint import CheckpointError, read_content
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, read_content
 from lavis_dynrefer.paths import expand_home, replace_file
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ import torch
 from lavis.common.dist_utils import is_main_process
 from torch import nn
 
-from lavis_dynrefer.models.weights.checkpoint import CheckpointError
 from lavis_dynrefer.models.weights.pretrained import fill_trained, trained_weights
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError
 from lavis_dynrefer.training.checkpoints import (
     BEST,
     LAST,

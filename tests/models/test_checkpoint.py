@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from lavis_dynrefer.models.weights.checkpoint import (
     OFFICIAL_DERIVED,
-    CheckpointError,
-    file_digest,
     from_official,
     is_official,
     load_weights,
-    read_state_dict,
     to_official,
 )
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError
 
 
 def test_names_survive_translation_both_ways(smallest_model):
@@ -74,78 +69,3 @@ def test_named_parts_may_be_missing(smallest_model):
     report = load_weights(smallest_model, state, may_miss=["backbone."])
     assert all(name.startswith("backbone.") for name in report.missing)
     assert report.missing
-
-
-def test_files_of_both_kinds_are_read(tmp_path):
-    tensors = {"a": torch.arange(3.0)}
-    save_file(tensors, tmp_path / "a.safetensors")
-    torch.save({"model": tensors, "epoch": 1}, tmp_path / "a.pth")
-    for name in ("a.safetensors", "a.pth"):
-        assert torch.equal(read_state_dict(tmp_path / name)["a"], tensors["a"])
-
-
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (os.mkdir, (str(tmp_path / "run"),))
-
-    for new in (True, False):
-        torch.save({"model": Payload()}, tmp_path / "bad.pth", _use_new_zipfile_serialization=new)
-        with pytest.raises(CheckpointError, match="would run code"):
-            read_state_dict(tmp_path / "bad.pth")
-    assert not (tmp_path / "run").exists()
-
-
-def flip(data):
-    """One bit of the tensor is another: `torch.load` does not see it."""
-    place = data.index(torch.full((9,), 7.0).numpy().tobytes()) + 3
-    return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
-
-
-@pytest.mark.parametrize(
-    ("name", "spoil"),
-    [
-        ("a.pth", flip),
-        ("a.pth", lambda data: data[: len(data) // 2]),
-        ("a.pth", lambda data: data[:-30]),
-        ("a.pth", lambda data: b""),
-        ("a.pth", lambda data: b"\x80\x02 no tensors here"),
-        ("a.pth", lambda data: data.replace(b"ctorch", b"c\xfforch")),
-        ("legacy.pth", lambda data: data[:319]),
-        ("legacy.pth", lambda data: data[:-9]),
-        ("a.safetensors", lambda data: data[:-9]),
-        ("a.safetensors", lambda data: b"\xff" * 16 + data),
-        ("a.safetensors", lambda data: b"\x80\x02 no tensors here"),
-    ],
-)
-def test_a_damaged_checkpoint_is_named(tmp_path, name, spoil):
-    tensors = {"a": torch.full((9,), 7.0)}
-    path = tmp_path / name
-    with pytest.raises(FileNotFoundError, match=f"{name}: it does not exist"):
-        read_state_dict(path)
-    if name == "a.safetensors":
-        save_file(tensors, path)
-    else:
-        torch.save(tensors, path, _use_new_zipfile_serialization=name == "a.pth")
-    read_state_dict(path)
-    path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(CheckpointError, match=name) as error:
-        read_state_dict(path)
-    assert "\n" not in str(error.value)
-
-
-def test_digests_are_computed_once_for_each_version_of_a_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"abc")
-    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of FIPS 180-2
-    assert file_digest(path) == known
-    (kept,) = (tmp_path / "cache" / "digests").iterdir()
-    kept.write_text(kept.read_text(encoding="utf-8").replace(known, "kept"), encoding="utf-8")
-    assert file_digest(path) == "kept"
-    path.write_bytes(b"abcd")
-    assert file_digest(path) == hashlib.sha256(b"abcd").hexdigest()
-    (tmp_path / "taken").touch()  # a folder that cannot be made
-    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path / "taken"))
-    path.write_bytes(b"abc")
-    assert file_digest(path) == known

@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lavis_dynrefer.models.weights.checkpoint import CheckpointError
 from lavis_dynrefer.models.weights.conversion import convert
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError
 
 half, bf16, single = torch.float16, torch.bfloat16, torch.float32
 FILES = {  # part -> name -> (type in the file, type that is kept; None: dropped)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from lavis_dynrefer.models.weights.checkpoint import CheckpointError
 from lavis_dynrefer.models.weights.pretrained import (
     fill_trained,
     load_sources,
     read_trained,
     trained_weights,
 )
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError
 
 
 class Net(nn.Module):

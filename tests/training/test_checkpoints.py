@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavis_dynrefer.models.weights.checkpoint import CheckpointError
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError
 from lavis_dynrefer.training import checkpoints
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
 from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.models.weights.hugging_face_folder import fill_from_folder, model_folder
+from lavis_dynrefer.models.weights.lean_building import without_values
 from lavis_dynrefer.settings import from_mapping
 
 LORA_TARGETS = ("q_proj", "v_proj", "lm_head")  # what the released code adapts in its T5
@@ -209,25 +212,30 @@ def build(options: Mapping[str, Any]) -> CausalLM:
         MissingPackageError: the installed transformers does not know this kind of model.
     """
     choice = from_mapping(CausalLMOptions, options, where="captioning.llm_options")
-    tokenizer = load_t5_tokenizer(str(choice.tokenizer or choice.pretrained))
+    key = "captioning.llm_options.pretrained"
+    folder = model_folder(choice.pretrained, key=key) if choice.pretrained else None
+    tokenizer = load_t5_tokenizer(str(choice.tokenizer or folder))
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise InputError(
             "captioning.llm_options.tokenizer: it lacks a start or an end token (bos_token, "
             "eos_token); add them to its tokenizer_config.json"
         )
-    model = _load(choice) if choice.pretrained else _random(choice, tokenizer)
+    model = _random(choice, tokenizer) if folder is None else _load(folder, choice, key)
     if choice.lora is not None:
         model = add_lora(model, choice.lora, targets=LORA_TARGETS)
     return CausalLM(model, tokenizer, pretrained=bool(choice.pretrained))
 
 
-def _load(choice: CausalLMOptions) -> PreTrainedModel:
-    with loading(choice.pretrained, key="captioning.llm_options.pretrained"):
-        settings, _ = PretrainedConfig.get_config_dict(choice.pretrained)
+def _load(folder: Path, choice: CausalLMOptions, key: str) -> PreTrainedModel:
+    with loading(str(choice.pretrained), key=key):
+        settings, _ = PretrainedConfig.get_config_dict(folder)
         _check_known(settings.get("model_type"))
-        return AutoModelForCausalLM.from_pretrained(
-            choice.pretrained, torch_dtype=getattr(torch, choice.dtype)
-        )
+        with without_values():
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        if (folder / "generation_config.json").is_file():
+            model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    fill_from_folder(model, folder, getattr(torch, choice.dtype), key=key)
+    return model.eval()
 
 
 def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

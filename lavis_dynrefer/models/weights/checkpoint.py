@@ -1,4 +1,4 @@
-"""Weights in and out: safe reading, strict key checks, and the official names.
+"""Weights into a model: the official names, and strict checks of names and shapes.
 
 The released DynRefer stores only the tensors that it trained, under names of its own. The table
 below is the complete translation.
@@ -6,22 +6,17 @@ below is the complete translation.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-import torch.distributed as dist
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lavis_dynrefer.errors import InputError, MissingFileError
-from lavis_dynrefer.paths import cache_dir, replace_file
+from lavis_dynrefer.models.weights.lean_building import fill
+from lavis_dynrefer.models.weights.tensor_reading import (  # noqa: F401  until all callers moved
+    CheckpointError,
+    read_state_dict,
+)
 
 OFFICIAL_NAMES = (  # (official prefix, our prefix), first match wins
     ("visual_encoder.", "backbone.vit."),
@@ -59,125 +54,11 @@ _OFFICIAL_MARKS = ("cvem_mlp.0.weight", "cem_memory")
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(InputError):
-    """A checkpoint does not fit the model."""
-
-
 class LoadReport(NamedTuple):
     """Names of the tensors that a checkpoint filled, and of those that it lacks."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or torch file, without running code from it.
-
-    They are mapped where the format allows: what is not used is not read, and what is written to
-    them never reaches the file. Copy what outlives a change of the file.
-
-    Raises:
-        MissingFileError: there is no such file.
-        CheckpointError: the file does not hold named tensors.
-    """
-    content = read_content(path, keep_digest=True, mapped=True)
-    content = content.get("model", content) if isinstance(content, Mapping) else content
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise CheckpointError(f"{path}: expected a mapping of names to tensors under 'model'")
-    return dict(content)
-
-
-def read_content(path: str | Path, *, keep_digest: bool = False, mapped: bool = False) -> Any:
-    """Load a .safetensors or torch file without running code from it; its content is on the CPU.
-
-    Args:
-        path: of the file.
-        mapped: map a torch file if it is a zip archive; on Windows it cannot be replaced then.
-        keep_digest: log its sha256, and keep that for the next time: for files that do not change.
-
-    Raises:
-        MissingFileError: there is no such file.
-        CheckpointError: it is damaged, of another kind, or would run code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise MissingFileError(f"there is no checkpoint {path}: it {found}")
-    try:
-        first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-        if first and keep_digest:
-            logger.info("Reading %s (sha256 %s)", path, file_digest(path))
-        elif first:
-            _check_records(path)
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        archive = mapped and zipfile.is_zipfile(path)  # the older format cannot be mapped
-        return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=archive)
-    except (MemoryError, CheckpointError):
-        raise
-    except Exception as error:  # torch raises nearly all kinds for damaged files
-        if isinstance(error, OSError) and error.filename is not None:  # no permission
-            raise
-        # Not torch's own words, which advise to load the file unsafely.
-        raise CheckpointError(
-            f"{path}: not a readable file of tensors, or one that would run code"
-        ) from error
-
-
-def _check_records(path: Path) -> None:
-    """Compare torch's records with their checksums, which `torch.load` does not.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    if not zipfile.is_zipfile(path):  # other files have no checksums
-        return
-    with zipfile.ZipFile(path) as archive:
-        for record in archive.infolist():
-            try:
-                with archive.open(record) as file:
-                    # 0: saved without a checksum
-                    while record.CRC and file.read(1 << 20):
-                        pass
-            except zipfile.BadZipFile as error:
-                raise CheckpointError(f"{path} is damaged: {error}; copy it again") from error
-
-
-def file_digest(path: str | Path) -> str:
-    """The sha256 of a file in hex; kept in the cache until the file changes.
-
-    Raises:
-        CheckpointError: the checksums in the file say that it is damaged.
-    """
-    path = Path(path).resolve()
-    stat = path.stat()
-    version = f"{stat.st_size} {stat.st_mtime_ns}"
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()
-    with suppress(OSError):  # without a cache it is computed each time
-        kept, _, digest = _digests().joinpath(name).read_text(encoding="utf-8").rpartition(" ")
-        if kept == version:
-            return digest
-    _check_records(path)
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            hasher.update(block)
-    with suppress(OSError):
-        partial = _digests() / f"{name}.{os.getpid()}"
-        try:
-            partial.write_text(f"{version} {hasher.hexdigest()}", encoding="utf-8")
-            replace_file(partial, _digests() / name)
-        finally:
-            partial.unlink(missing_ok=True)
-    return hasher.hexdigest()
-
-
-def _digests() -> Path:
-    folder = cache_dir() / "digests"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def is_official(names: Iterable[str]) -> bool:
@@ -228,15 +109,20 @@ def _with_lora_names(state: Mapping[str, Tensor], model_names: Iterable[str]) ->
 
 
 def load_weights(
-    model: nn.Module, state: Mapping[str, Tensor], *, may_miss: Sequence[str] = ()
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    may_miss: Sequence[str] = (),
+    copy: bool = True,
 ) -> LoadReport:
-    """Copy tensors into `model` after checking every name and shape.
+    """Fill `model` with tensors after checking every name and shape; see `lean_building.fill`.
 
     Args:
         model: target.
         state: tensors under our names or the official ones.
         may_miss: names that the file may lack, e.g. of frozen parts; those that end with a dot,
             and the empty one, are prefixes. It may also lack all names but one of a tied tensor.
+        copy: see `lean_building.fill`.
 
     Raises:
         CheckpointError: unexpected names, other names missing than `may_miss`, or other shapes.
@@ -268,6 +154,6 @@ def load_weights(
             f"{len(shapes)} of another shape {shapes[:5]}; "
             "is it a checkpoint of this model type?"
         )
-    model.load_state_dict(dict(state), strict=False)
+    fill(model, state, copy=copy)
     logger.info("Loaded %d tensors, %d stay unchanged", len(state), len(missing))
     return LoadReport(loaded=tuple(sorted(state)), missing=tuple(missing))

@@ -5,7 +5,6 @@ Starts read less then: of 16.3 GB that are published for the full model they map
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -16,13 +15,12 @@ import torch
 from torch import Tensor
 
 from lavis_dynrefer.config import VisionConfig
-from lavis_dynrefer.models.weights.checkpoint import CheckpointError, read_state_dict
+from lavis_dynrefer.models.weights.hugging_face_folder import INDEX, read_folder
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, open_tensors
 from lavis_dynrefer.models.weights.tensor_writing import TensorPlan, write_tensors
 
 FORMAT_VERSION = "1"  # in the header of what `convert` writes; grows when the rules below change
-INDEX = "model.safetensors.index.json"  # which shard has which tensor
 _LAST_BLOCK = VisionConfig().depth
-_TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +96,7 @@ def convert(part: str, source: Path, target: Path, *, digest: str | None = None)
         MissingFileError: there is no source.
     """
     rule, folder = RULES[part], part == "flan_t5"
-    tensors = read_folder(source) if folder else read_state_dict(source)
+    tensors = read_folder(source) if folder else open_tensors(source)
     kept = {name: tensor for name, tensor in tensors.items() if rule.keeps(name)}
     if not kept:
         raise CheckpointError(
@@ -129,43 +127,6 @@ def convert(part: str, source: Path, target: Path, *, digest: str | None = None)
 def _copy_small_files(source: Path, target: Path) -> None:
     """Config and tokenizer of a Hugging Face folder."""
     for path in source.iterdir():
-        if path.suffix in (".json", ".model", ".txt") and path.name != INDEX and path.is_file():
+        is_index = path.name.endswith(INDEX)
+        if path.suffix in (".json", ".model", ".txt") and path.is_file() and not is_index:
             shutil.copyfile(path, target / path.name)
-
-
-def shard_paths(folder: Path) -> list[Path]:
-    """The files of weights of a Hugging Face folder, .safetensors before .bin.
-
-    Raises:
-        CheckpointError: there are none, or the index is not readable.
-    """
-    for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
-        if (folder / f"{stem}{suffix}").is_file():
-            return [folder / f"{stem}{suffix}"]
-        index = folder / f"{stem}{suffix}.index.json"
-        if index.is_file():
-            try:
-                places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-                return [folder / name for name in sorted(set(places.values()))]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CheckpointError(
-                    f"{index}: expected which file has which tensor under 'weight_map' ({error})"
-                ) from error
-    found = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else "no folder"
-    raise CheckpointError(
-        f"{folder}: expected model.safetensors or pytorch_model.bin, whole or in shards with their "
-        f"index, found {found}"
-    )
-
-
-def read_folder(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a Hugging Face folder, mapped where the format allows.
-
-    Raises:
-        CheckpointError: a file is damaged.
-        MissingFileError: a shard is not there.
-    """
-    tensors: dict[str, Tensor] = {}
-    for path in shard_paths(folder):
-        tensors.update(read_state_dict(path))
-    return tensors

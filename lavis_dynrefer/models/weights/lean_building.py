@@ -32,11 +32,16 @@ def without_values() -> Iterator[None]:
         handle.remove()
 
 
-def fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+def fill(model: nn.Module, values: Mapping[str, Tensor], *, copy: bool = True) -> None:
     """Give values to parameters and buffers, under any of their names; shapes are checked before.
 
-    What is trained gets a copy in float32. What is frozen and has no values yet takes the tensor as
-    it is, mapped or not. Where there are values, they are overwritten in their own format.
+    Where there are values, they are overwritten in their own format. Elsewhere a parameter gets a
+    copy in float32.
+
+    Args:
+        model: target.
+        values: by name.
+        copy: False: a frozen parameter without values takes the tensor as it is, mapped or not.
     """
     entries = model.state_dict(keep_vars=True)  # the same object under each name of a tied tensor
     places = _places(model)
@@ -47,7 +52,7 @@ def fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
             if not entry.is_meta:
                 _overwrite(entry, value)
                 continue
-            if entry.requires_grad:
+            if copy or entry.requires_grad:
                 value = value.to(torch.float32, copy=True)
             new = nn.Parameter(value, requires_grad=entry.requires_grad)
             filled[id(entry)] = new

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.errors import EXIT_BAD_INPUT, InputError, text_for_user
 from lavis_dynrefer.models.precision import autocast, choose_device
-from lavis_dynrefer.models.weights.checkpoint import read_content
 from lavis_dynrefer.models.weights.pretrained import fill_trained, trained_weights
+from lavis_dynrefer.models.weights.tensor_reading import read_content
 from lavis_dynrefer.training import checkpoints
 from lavis_dynrefer.training.loaders import seed_step
 from lavis_dynrefer.training.run_config import RunConfig

@@ -1,0 +1,153 @@
+"""Folders of weights as Hugging Face publishes them: one file or shards with an index."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavis_dynrefer.errors import InputError, MissingFileError
+from lavis_dynrefer.models.weights.lean_building import fill
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, open_tensors
+from lavis_dynrefer.paths import find_resource
+
+INDEX = ".index.json"  # end of the name of the file that says which shard has which tensor
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# What a folder is downloaded for, .bin only where there is nothing else.
+_WANTED = ("*.json", "*.model", "*.txt", "*.safetensors")
+
+
+def model_folder(source: str, *, key: str) -> Path:
+    """The folder of a model: a path, or a name on the hub, whose files are fetched once.
+
+    Raises:
+        MissingFileError: there is no such folder; names the config key.
+        InputError: the hub cannot be reached, or has no such model.
+    """
+    path = find_resource(source)
+    if path is not None and path.is_dir():
+        return path
+    if path is not None:
+        raise InputError(f"{key}: expected a folder of Hugging Face files, {source!r} is a file")
+    if not is_hub_name(source):
+        raise MissingFileError(f"{key}: no folder {source!r}")
+    # Imported here: rarely needed.
+    from huggingface_hub import snapshot_download
+
+    for patterns in (_WANTED, ("*.bin",)):
+        try:
+            path = Path(snapshot_download(source, allow_patterns=list(patterns)))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{key}: cannot load {source!r}; expected a folder of Hugging Face files or a name "
+                f"on huggingface.co ({reason:.200})"
+            ) from error
+        if any(path.glob("model*.safetensors")):
+            break
+    return path
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether something that is no path may be a name on the hub: OWNER/MODEL."""
+    return _HUB_NAME.fullmatch(source) is not None
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The files of weights of a folder, .safetensors before .bin.
+
+    Raises:
+        CheckpointError: there are none, or the index is not readable.
+    """
+    for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
+        if (folder / f"{stem}{suffix}").is_file():
+            return [folder / f"{stem}{suffix}"]
+        index = folder / f"{stem}{suffix}{INDEX}"
+        if index.is_file():
+            try:
+                places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+                return [folder / name for name in sorted(set(places.values()))]
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise CheckpointError(
+                    f"{index}: expected which file has which tensor under 'weight_map' ({error})"
+                ) from error
+    found = sorted(path.name for path in folder.iterdir())[:5]
+    raise CheckpointError(
+        f"{folder}: expected model.safetensors or pytorch_model.bin, whole or in shards with their "
+        f"index, found {found}"
+    )
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder, see `open_tensors`.
+
+    Raises:
+        CheckpointError: a file is damaged.
+        MissingFileError: a shard is not there.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in shard_paths(folder):
+        tensors.update(open_tensors(path))
+    return tensors
+
+
+def fill_from_folder(model: nn.Module, folder: Path, dtype: torch.dtype, *, key: str) -> None:
+    """Fill a model of Hugging Face, built `without_values`, from its folder.
+
+    Weights in the format `dtype` stay mapped; others are converted one by one.
+
+    Args:
+        model: target; nothing of it may be on another device than meta.
+        folder: see `model_folder`.
+        dtype: in which it is stored.
+        key: config key that names the folder, for messages.
+
+    Raises:
+        CheckpointError: the folder lacks tensors, or they have other shapes.
+        MissingFileError: a shard is not there.
+    """
+    entries = model.state_dict(keep_vars=True)
+    tensors = _under_names_of(entries, read_folder(folder), getattr(model, "base_model_prefix", ""))
+    shapes = [
+        f"{name}: file {tuple(tensor.shape)}, config.json {tuple(entries[name].shape)}"
+        for name, tensor in tensors.items()
+        if tensor.shape != entries[name].shape
+    ]
+    given = {id(entries[name]) for name in tensors}
+    absent = [
+        name
+        for name, value in entries.items()
+        if isinstance(value, nn.Parameter) and id(value) not in given
+    ]
+    if absent or shapes:
+        raise CheckpointError(
+            f"{key}: {folder} does not fit its own config.json: it lacks {len(absent)} tensors "
+            f"{absent[:3]}, {len(shapes)} have another shape {shapes[:3]}"
+        )
+    once = {id(entries[name]): name for name in tensors}  # of the names of a tied tensor one
+    fill(
+        model.requires_grad_(False),  # nothing is trained unless the caller says so later
+        {
+            name: tensors[name].to(dtype) if tensors[name].is_floating_point() else tensors[name]
+            for name in once.values()
+        },
+        copy=False,
+    )
+
+
+def _under_names_of(
+    entries: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str
+) -> dict[str, Tensor]:
+    """The tensors that a model has; some files lack the name of the model below the head."""
+    named = {}
+    for name, tensor in tensors.items():
+        for known in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")):
+            if known in entries:
+                named[known] = tensor
+                break
+    return named
