@@ -31,6 +31,8 @@ from lavis_dynrefer.models.precision import (
     without_autocast,
 )
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.models.weights.hugging_face_folder import fill_from_folder, model_folder
+from lavis_dynrefer.models.weights.lean_building import without_values
 from lavis_dynrefer.settings import from_mapping
 
 LORA_TARGETS = ("q", "v", "lm_head")  # official; it also names embed_tokens, which peft skips
@@ -139,15 +141,18 @@ def build(options: Mapping[str, Any]) -> FlanT5:
             of that name.
     """
     choice = from_mapping(FlanT5Options, options, where="captioning.llm_options")
-    tokenizer = load_t5_tokenizer(str(choice.tokenizer or choice.pretrained))
     dtype = getattr(torch, choice.dtype)
-    if choice.pretrained:
-        with loading(choice.pretrained, key="captioning.llm_options.pretrained"):
-            config = T5Config.from_pretrained(choice.pretrained)
+    key = "captioning.llm_options.pretrained"
+    folder = model_folder(choice.pretrained, key=key) if choice.pretrained else None
+    tokenizer = load_t5_tokenizer(str(choice.tokenizer or folder))
+    if folder is not None:
+        with loading(str(choice.pretrained), key=key):
+            config = T5Config.from_pretrained(folder)
             config.dense_act_fn = "gelu"
-            model = T5ForConditionalGeneration.from_pretrained(
-                choice.pretrained, config=config, torch_dtype=dtype
-            )
+            with without_values():
+                model = T5ForConditionalGeneration(config)
+        fill_from_folder(model, folder, dtype, key=key)
+        model.eval()
     else:
         sizes = {name: value for name, value in asdict(choice.config).items() if value is not None}
         config = T5Config(**{"feed_forward_proj": "gated-gelu", **sizes})
