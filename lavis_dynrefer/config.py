@@ -214,8 +214,35 @@ class PretrainedFiles:
 
 
 @settings
+class PublishedFile:
+    """A file that can be downloaded."""
+
+    name: str
+    size: Optional[int] = None  # bytes; a file of another size is refused
+    about: Optional[int] = None  # bytes, where the exact size is not known
+    sha256: Optional[str] = None  # hex
+
+    @property
+    def bytes(self) -> int:
+        """What to expect."""
+        return self.size or self.about or 0
+
+
+@settings
+class PublishedPart:
+    """Where a part of the model is published, for `dynrefer download`."""
+
+    variable: str  # environment variable that names a file instead
+    kept: str = ""  # name of what is kept of the files: a file, or a folder
+    about: int = 0  # bytes of that
+    at: str = ""  # address of the files, without their names; none: it cannot be downloaded
+    files: tuple[PublishedFile, ...] = ()
+    page: Optional[str] = None  # where a person finds it
+
+
+@settings
 class ModelFiles:
-    """Keys of a `model` section that LAVIS defines; the others are numbers of the model."""
+    """Keys of a `model` section about files; the others are numbers of the model."""
 
     arch: str = "dynrefer"
     model_type: Optional[str] = None
@@ -223,6 +250,8 @@ class ModelFiles:
     finetuned: Optional[str] = None  # a DynRefer checkpoint, with load_finetuned: true
     load_pretrained: bool = True
     pretrained: Optional[PretrainedFiles] = None
+    random_parts: bool = False  # parts without a file get random weights instead of an error
+    published: Mapping[str, PublishedPart] = field(default_factory=dict)  # part -> its place
 
 
 LAVIS_KEYS = tuple(item.name for item in fields(ModelFiles))

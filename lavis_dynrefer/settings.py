@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
+from types import GenericAlias
 from typing import (
     Annotated,
     Any,
@@ -40,14 +41,18 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def _from_yaml(hint: Any) -> Any:
-    """The annotation, also for what yaml has instead of a tuple or of settings."""
+    """The annotation, also for what yaml has instead of a tuple or of settings, at any depth."""
     if is_dataclass(hint):
         return Annotated[hint, _FromMapping()]
-    if get_origin(hint) is tuple:
-        return Annotated[hint, Strict(False)]
-    if get_origin(hint) is Union:
-        return Union[tuple(_from_yaml(kind) for kind in get_args(hint))]
-    return hint
+    origin = get_origin(hint)
+    if origin not in (tuple, Union, Mapping):
+        return hint
+    kinds = tuple(_from_yaml(kind) for kind in get_args(hint))
+    if origin is Union:
+        return Union[kinds]
+    if origin is Mapping:
+        return GenericAlias(Mapping, kinds)
+    return Annotated[GenericAlias(tuple, kinds), Strict(False)]
 
 
 class _FromMapping:

@@ -44,6 +44,14 @@ COMMANDS = {
         "lavis_dynrefer.cli.export",
         "write the weights of a checkpoint as safetensors",
     ),
+    "download": (
+        "lavis_dynrefer.cli.download",
+        "fetch the public parts of the full model, once for all later calls",
+    ),
+    "weights": (
+        "lavis_dynrefer.cli.weights",
+        "list the files of the full model, and tell where yours are",
+    ),
     "serve": (
         "lavis_dynrefer.cli.serve",
         "answer over HTTP: regions of images in, json out",

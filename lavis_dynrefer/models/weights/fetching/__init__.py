@@ -1,0 +1,1 @@
+"""Published files: downloaded, reduced, kept, and where they lie on this machine."""

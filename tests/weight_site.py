@@ -1,0 +1,104 @@
+"""A server of weight files on this machine, as good or as bad as a test asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+class Site:
+    """Files by path, and how the next requests for each are answered.
+
+    Attributes:
+        files: path -> content.
+        moods: path -> what happens to its next requests, one after the other: a status code, or
+            ("break", bytes sent before the connection ends), ("slow", seconds before each byte),
+            ("elsewhere", address to go to), "whole" (ranges are ignored), "page" (html),
+            "nameless" (no tag, no date, no ranges).
+        asked: the path and the range of each request.
+        large: paths whose sha256 is told, as the Hugging Face hub does for large files.
+    """
+
+    def __init__(self):
+        self.files, self.moods, self.asked, self.large = {}, {}, [], set()
+        self.address = ""
+
+    def put(self, path, content, *moods):
+        """Serve a file; returns its address."""
+        self.files[path] = content
+        self.moods[path] = list(moods)
+        return self.address + path
+
+
+class _Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self):
+        path = "/" + self.path.split("://", 1)[-1].partition("/")[2] if "://" in self.path else None
+        path = path or self.path  # a proxy is asked for the whole address
+        wanted = self.headers.get("Range")
+        self.site.asked.append((path, wanted))
+        moods = self.site.moods.get(path) or [None]
+        mood = moods.pop(0)
+        content = self.site.files.get(path)
+        if content is None or isinstance(mood, int):
+            self._head(mood or 404, 0)
+            return
+        if isinstance(mood, tuple) and mood[0] == "elsewhere":
+            self._head(302, 0, {"Location": mood[1]})
+            return
+        tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
+        headers = {"Content-Type": "text/html" if mood == "page" else "application/octet-stream"}
+        if path in self.site.large:
+            headers["X-Linked-ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+        start = 0
+        if mood != "nameless":
+            headers["ETag"] = tag
+            if wanted and mood != "whole" and self.headers.get("If-Range", tag) == tag:
+                start = int(wanted.partition("=")[2].rstrip("-"))
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if start >= len(content) > 0 and start:
+            self._head(416, 0, {"Content-Range": f"bytes */{len(content)}"})
+            return
+        self._head(206 if start else 200, len(content) - start, headers)
+        self._send(content[start:], mood)
+
+    def _send(self, body, mood):
+        kind, number = mood if isinstance(mood, tuple) else (mood, 0)
+        if kind == "break":
+            body = body[:number]
+        if kind == "slow":
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(number)
+            return
+        self.wfile.write(body)
+        if kind == "break":
+            self.close_connection = True
+
+    def _head(self, status, length, headers=()):
+        self.send_response(status)
+        for name, value in dict(headers).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *words):
+        """Say nothing."""
+
+
+@contextmanager
+def serve_weights():
+    """A running `Site`."""
+    site = Site()
+    handler = type("Handler", (_Handler,), {"site": site})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        site.address = f"http://127.0.0.1:{server.server_port}"
+        yield site
+        server.shutdown()
