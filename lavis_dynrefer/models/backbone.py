@@ -30,6 +30,18 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
 
+    def store_for(self, dtype: torch.dtype) -> None:
+        """Cast the weights once, if the device is a GPU and nothing of the ViT is trained.
+
+        A CPU computes from weights as their file has them: mapped, they cost no memory of ours.
+
+        Args:
+            dtype: in which the ViT will compute.
+        """
+        weights = list(self.vit.parameters())
+        if weights[0].device.type != "cpu" and not any(weight.requires_grad for weight in weights):
+            self.vit.store_in(dtype)
+
     def forward(self, views: Tensor) -> Tensor:
         """Encode views.
 

@@ -34,6 +34,7 @@ from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.model_parts import build_parts, set_trainable
 from lavis_dynrefer.models.precision import (
+    HALVES,
     active_autocast,
     choose_device,
     formats_on,
@@ -211,7 +212,7 @@ class DynRefer(BaseModel):
                 self.train()
 
     def to(self, *args: Any, **kwargs: Any) -> DynRefer:
-        """As any module, but the weights stay in float32.
+        """As any module, but not to half precision.
 
         Raises:
             InputError: a device that is not there, or float16 or bfloat16.
@@ -221,6 +222,19 @@ class DynRefer(BaseModel):
         if isinstance(device, (str, int, torch.device)) and str(device) != "meta":
             choose_device(device)
         return super().to(*args, **kwargs)
+
+    def float(self) -> DynRefer:
+        """To float32, but for frozen weights that are stored in half precision.
+
+        Their products are computed in float32 all the same. LAVIS calls this on a CPU, where it
+        would double the memory.
+        """
+        kept = {id(weight) for weight in self.parameters() if not weight.requires_grad}
+        return self._apply(
+            lambda value: value
+            if not value.is_floating_point() or (id(value) in kept and value.dtype in HALVES)
+            else value.to(torch.float32)
+        )
 
     def half(self) -> DynRefer:
         """Refused: T5 overflows in float16."""

@@ -1,11 +1,12 @@
 """Where a model runs and in which number format: decided here and nowhere else.
 
-Training computes in `run.amp_dtype` (`autocast`), answers in `NumberFormats`. Weights stay as they
-are stored.
+Training computes in `run.amp_dtype` (`autocast`), answers in `NumberFormats`. Weights are stored as
+their files have them; on a GPU those of a frozen ViT are cast once, see `Backbone.store_for`.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ import torch
 from lavis_dynrefer.config import DTYPES
 from lavis_dynrefer.errors import InputError, choice_problem
 
+logger = logging.getLogger(__name__)
+
+HALVES = (torch.float16, torch.bfloat16)
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # of training, as LAVIS names them
 PARTS = ("vit", "region", "heads", "llm")
 _BF16_CAPABILITY = (8, 0)  # Ampere; older GPUs at best emulate bfloat16
@@ -137,6 +141,8 @@ def formats_on(name: str, device: torch.device) -> NumberFormats:
             raise InputError(
                 f"dtype: no {short} on {device.type} in this torch; use auto or float32 ({error})"
             ) from error
+        if dtype == torch.bfloat16:
+            warn_of_slow_bf16(device.type, "dtype")
     return formats
 
 
@@ -212,12 +218,13 @@ def fastest_amp_dtype(device: torch.device) -> str | None:
 def multiplies_bf16_faster(device: torch.device) -> bool:
     """Whether products in bfloat16 are clearly faster than in float32; measured on a CPU."""
     if device.type == "cpu":
-        return _cpu_multiplies_bf16_faster()
+        return bf16_time_on_cpu() < 0.7
     return device.type == "cuda" and _has_fast_bf16(device)
 
 
 @cache
-def _cpu_multiplies_bf16_faster() -> bool:
+def bf16_time_on_cpu() -> float:
+    """Time of a matrix product in bfloat16 on this CPU, as a multiple of that in float32."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(384, 384, dtype=dtype)
@@ -228,7 +235,25 @@ def _cpu_multiplies_bf16_faster() -> bool:
             matrix @ matrix
             times.append(time.perf_counter() - start)
         seconds[dtype] = min(times)  # the others shared the CPU
-    return seconds[torch.bfloat16] < 0.7 * seconds[torch.float32]
+    return seconds[torch.bfloat16] / seconds[torch.float32]
+
+
+@cache
+def warn_of_slow_bf16(kind: str, key: str) -> None:
+    """Log once that bfloat16 was asked for on a CPU that takes longer in it.
+
+    Args:
+        kind: type of the device.
+        key: what asks for bfloat16, for the message.
+    """
+    times = bf16_time_on_cpu() if kind == "cpu" else 0.0
+    if times > 1.5:
+        logger.warning(
+            "%s: a matrix product in bfloat16 takes %.1f times as long as in float32 on this CPU, "
+            "which has no instructions for it; use float32",
+            key,
+            times,
+        )
 
 
 def product_format(stored: torch.dtype, device: torch.device) -> torch.dtype:
@@ -289,7 +314,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def refuse_half_weights(*wanted: Any) -> None:
-    """Check the arguments of `Module.to`: weights stay in float32.
+    """Check the arguments of `Module.to`: no part is stored in half precision by it.
 
     Args:
         wanted: arguments; a dtype, or a tensor with one, may be among them.
@@ -299,10 +324,9 @@ def refuse_half_weights(*wanted: Any) -> None:
     """
     for value in wanted:
         dtype = value if isinstance(value, torch.dtype) else getattr(value, "dtype", None)
-        if dtype in (torch.float16, torch.bfloat16):
+        if dtype in HALVES:
             raise InputError(
-                f"the weights stay in float32, got {str(dtype).replace('torch.', '')}: choose the "
-                "number format of answers by dtype in predict or RegionPredictor, of training by "
-                "run.amp_dtype, of the stored language model by "
-                "model.captioning.llm_options.dtype"
+                f"the weights stay as their files have them, got {dtype}: choose the number format "
+                "of answers by dtype in predict or RegionPredictor, of training by run.amp_dtype, "
+                "of the stored language model by model.captioning.llm_options.dtype"
             )

@@ -59,6 +59,13 @@ class VisionTransformer(nn.Module):
             for layer in (block.attn.proj, block.mlp.fc2):
                 layer.weight.data.div_(math.sqrt(2 * number))
 
+    def store_in(self, dtype: torch.dtype) -> None:
+        """Keep the weights of products in a format; the others in float32, as the released code."""
+        for module in self.modules():
+            added = isinstance(module, (Norm, VisionTransformer))
+            for weight in module.parameters(recurse=False):
+                weight.data = weight.data.to(torch.float32 if added else dtype)
+
     def forward(self, views: Tensor) -> Tensor:
         """Tokens (M, N, C) in float32, class token first, of normalised views (M, 3, S, S)."""
         dtype = active_autocast(views.device) or torch.float32

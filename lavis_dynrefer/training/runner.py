@@ -26,7 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.precision import choose_device
+from lavis_dynrefer.models.backbone import Backbone
+from lavis_dynrefer.models.precision import choose_device, warn_of_slow_bf16
 from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained
 from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.training import checkpoints, loaders
@@ -99,6 +100,7 @@ class DynReferRunner(RunnerBase):
         """The model on its device, wrapped in DistributedDataParallel to train in a group."""
         if self._wrapped_model is None:
             self._model = self._wrapped_model = self._model.to(self.device)
+            self._store_frozen_weights()
             if self.use_distributed and not self.run.evaluate:
                 self._wrapped_model = DistributedDataParallel(
                     self._model,
@@ -106,6 +108,14 @@ class DynReferRunner(RunnerBase):
                     find_unused_parameters=self.run.find_unused_parameters,
                 )
         return self._wrapped_model
+
+    def _store_frozen_weights(self) -> None:
+        """Cast them once, not in each step; float16 is right for evaluation, too."""
+        if self.run.amp and self.run.amp_dtype == "bf16":
+            warn_of_slow_bf16(self.device.type, "run.amp_dtype")
+        backbone = getattr(self._model, "backbone", None)
+        if self.run.amp and isinstance(backbone, Backbone):
+            backbone.store_for(torch.float16)
 
     def unwrap_dist_model(self, model: nn.Module) -> nn.Module:
         """The bare model."""

@@ -14,6 +14,7 @@ from transformers.activations import GELUActivation
 
 from lavis_dynrefer.config import DTYPES, VisionConfig
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models import precision
 from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.backbone import Backbone
 from lavis_dynrefer.models.precision import (
@@ -22,8 +23,10 @@ from lavis_dynrefer.models.precision import (
     active_autocast,
     bf16_instead_of_fp16,
     choose_device,
+    formats_on,
     number_formats,
 )
+from lavis_dynrefer.models.vit import VisionTransformer
 from lavis_dynrefer.questions import Questions
 
 FULL, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
@@ -207,22 +210,76 @@ def test_the_autocast_of_the_caller_is_seen():
         lambda model: model.to(torch.zeros(1, dtype=BRAIN)),
     ],
 )
-def test_weights_stay_in_float32(smallest_model, convert):
-    with pytest.raises(InputError, match=r"the weights stay in float32.*dtype in predict"):
+def test_weights_do_not_become_half_ones(smallest_model, convert):
+    with pytest.raises(InputError, match=r"the weights stay as their files.*dtype in predict"):
         convert(smallest_model)
 
     assert smallest_model.float().to("cpu").to(torch.float32) is smallest_model
     assert {weight.dtype for weight in smallest_model.parameters()} == {FULL}
 
 
-@pytest.mark.parametrize("dtype", [HALF, BRAIN])
-def test_the_vit_alone_may_be_stored_in_half_precision(smallest_model, region_batch, dtype):
-    expected = smallest_model.predict(region_batch, tasks=["categories"])
-    smallest_model.backbone.vit.to(dtype)
-    found = smallest_model.predict(region_batch, tasks=["categories"])
+@pytest.mark.parametrize("stored", [HALF, BRAIN])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_stored_format_only_rounds_the_weights(smallest_model, region_batch, stored, dtype):
+    """Products are those of float32 weights with the same values."""
+    vit = smallest_model.backbone.vit
+    with torch.no_grad():
+        for weight in vit.parameters():
+            weight.copy_(weight.to(stored))  # rounds
+    expected = smallest_model.predict(region_batch, tasks=["categories"], dtype=dtype)
+    vit.to(stored)
+    found = smallest_model.predict(region_batch, tasks=["categories"], dtype=dtype)
 
-    for one, other in zip(found, expected):
-        assert dict(one.categories) == pytest.approx(dict(other.categories), abs=0.02)
+    assert {weight.dtype for weight in vit.parameters()} == {stored}
+    assert found == expected
+
+
+def test_frozen_halves_stay_so_when_lavis_asks_for_float32(smallest_model):
+    smallest_model.backbone.vit.to(HALF)
+    smallest_model.tagging.double()
+
+    found = smallest_model.float()
+
+    assert {weight.dtype for weight in found.backbone.vit.parameters()} == {HALF}
+    assert {weight.dtype for weight in found.tagging.parameters()} == {FULL}
+    assert smallest_model.to(FULL).backbone.vit.cls_token.dtype == FULL
+
+
+def test_norms_and_positions_stay_in_float32_where_weights_are_cast_once(smallest_config):
+    vit = VisionTransformer(VisionConfig(**smallest_config["vision"])).half()
+
+    vit.store_in(BRAIN)
+
+    full = {name for name, weight in vit.named_parameters() if weight.dtype == FULL}
+    assert full == {
+        *("cls_token", "pos_embed", "blocks.0.norm1.weight", "blocks.0.norm1.bias"),
+        *("blocks.0.norm2.weight", "blocks.0.norm2.bias"),
+    }
+    assert {weight.dtype for weight in vit.parameters()} == {FULL, BRAIN}
+
+
+def test_many_views_are_the_same_as_few(smallest_config):
+    """A CPU encodes as many at once as its caches like."""
+    torch.manual_seed(0)
+    vit = VisionTransformer(VisionConfig(**smallest_config["vision"])).eval()
+    many = 2 * (16 << 20) // (17 * 4 * 128)
+    views = torch.randn(many, 3, 32, 32)
+
+    found = vit(views)
+
+    assert found.shape == (many, 17, 32)
+    torch.testing.assert_close(found[-5:], vit(views[-5:]), atol=1e-5, rtol=0)
+
+
+def test_bfloat16_on_a_cpu_without_it_is_warned_about_once(monkeypatch, caplog):
+    monkeypatch.setattr(precision, "bf16_time_on_cpu", lambda: 8.25)
+    precision.warn_of_slow_bf16.cache_clear()
+
+    for name in ("float32", "bfloat16", "bfloat16"):
+        formats_on(name, torch.device("cpu"))
+
+    assert len(caplog.messages) == 1
+    assert "dtype: a matrix product in bfloat16 takes 8.2 times as long" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(
