@@ -71,6 +71,7 @@ class RegionPredictor:
         if checkpoint is not None:
             model.load_checkpoint(checkpoint)
         self.model = model.eval().to(self.device)
+        self.model.backbone.store_for(self.formats.vit)
         self.answerer = Answerer(self.model, self.formats)
         config = OmegaConf.load(DynRefer.default_config_path(model_type))
         own = config.preprocess.vis_processor.eval
