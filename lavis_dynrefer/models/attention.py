@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def attend(
@@ -48,3 +48,50 @@ def split_heads(states: Tensor, heads: int) -> Tensor:
 def join_heads(states: Tensor) -> Tensor:
     """(B, h, n, d) to (B, n, h * d), the inverse of `split_heads`."""
     return states.transpose(1, 2).flatten(2)
+
+
+def keys_and_values(block: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
+    """What `bert_attention` reads, from context (B, m, C): keys and values (B, h, m, d).
+
+    Args:
+        block: LAVIS's `BertAttention`.
+        context: for self-attention the states themselves.
+    """
+    inner = block.self
+    heads = inner.num_attention_heads
+    return split_heads(inner.key(context), heads), split_heads(inner.value(context), heads)
+
+
+def bert_queries(block: nn.Module, states: Tensor) -> Tensor:
+    """Queries (B, h, n, d) of states (B, n, D), for `bert_attention`."""
+    return split_heads(block.self.query(states), block.self.num_attention_heads)
+
+
+def bert_attention(
+    block: nn.Module,
+    states: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    queries: Tensor | None = None,
+) -> Tensor:
+    """LAVIS's `BertAttention` without masks: attention, projection, sum and norm.
+
+    Args:
+        block: LAVIS's `BertAttention`.
+        states: (B, n, D); or (1, n, D), the same for all rows of the keys.
+        keys: (B, h, m, d).
+        values: (B, h, m, d).
+        queries: `bert_queries` of the states, where they are known already.
+
+    Returns:
+        (B, n, D).
+    """
+    inner = block.self
+    queries = bert_queries(block, states) if queries is None else queries
+    attended = attend(
+        queries.expand(len(keys), -1, -1, -1),
+        keys,
+        values,
+        dropout=inner.dropout.p if inner.dropout.training else 0.0,
+    )
+    return block.output(join_heads(attended), states)

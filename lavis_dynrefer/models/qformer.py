@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import BertConfig
 
 from lavis_dynrefer.config import QFormerConfig
+from lavis_dynrefer.models.attention import bert_attention, keys_and_values
 
 
 class QFormer(nn.Module):
@@ -47,10 +48,16 @@ class QFormer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map region tokens (B, N, C) to queries (B, Q, D)."""
-        mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
-        return self.bert(
-            query_embeds=self.query_tokens.expand(len(tokens), -1, -1),
-            encoder_hidden_states=tokens,
-            encoder_attention_mask=mask,
-            return_dict=True,
-        ).last_hidden_state
+        embeddings = self.bert.embeddings
+        states = embeddings.LayerNorm(self.query_tokens)
+        if embeddings.dropout.training:  # else all regions share the states before they see tokens
+            states = states.expand(len(tokens), -1, -1)
+        states = embeddings.dropout(states)
+        for layer in self.bert.encoder.layer:
+            own = keys_and_values(layer.attention, states)
+            states = bert_attention(layer.attention, states, *own)
+            if layer.has_cross_attention:  # the first layer has it
+                seen = keys_and_values(layer.crossattention, tokens)
+                states = bert_attention(layer.crossattention, states, *seen)
+            states = layer.output_query(layer.intermediate_query(states), states)
+        return states

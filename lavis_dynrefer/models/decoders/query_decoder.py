@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import lavis  # noqa: F401  first, for threads
+import torch
 import torch.nn.functional as F
-from einops import repeat
 from lavis.models.blip2_models.Qformer import BertAttention, BertIntermediate, BertOutput
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
 
 from lavis_dynrefer.config import QueryDecoderConfig
-from lavis_dynrefer.models.precision import bf16_instead_of_fp16, without_autocast
+from lavis_dynrefer.models.attention import bert_attention, bert_queries, keys_and_values
+from lavis_dynrefer.models.precision import (
+    active_autocast,
+    bf16_instead_of_fp16,
+    without_autocast,
+)
+
+# Texts x regions decoded at once. On a CPU what they need must stay in its cache.
+ROWS_ON_CPU = 2048
+ROWS_ELSEWHERE = 32_768  # 128 MiB of float32 in the feed-forward block of the full model
+# Training keeps about 10 KB per row for the backward pass: from here on it computes them again.
+ROWS_KEPT = 65_536
 
 
 class QueryDecoderLayer(nn.Module):
@@ -22,10 +37,37 @@ class QueryDecoderLayer(nn.Module):
         self.intermediate = BertIntermediate(config)
         self.output = BertOutput(config)
 
-    def forward(self, texts: Tensor, queries: Tensor) -> Tensor:
-        """Update texts (B, K, W) from queries (B, Q, W)."""
-        attended = self.crossattention(texts, encoder_hidden_states=queries)[0]
+    def forward(
+        self, texts: Tensor, keys: Tensor, values: Tensor, text_queries: Tensor | None = None
+    ) -> Tensor:
+        """Update texts (B or 1, K, W) from the keys and values of regions; returns (B, K, W).
+
+        Args:
+            texts: (B, K, W), or (1, K, W) for all regions.
+            keys: (B, h, Q, d) of the regions, as from `keys_and_values`.
+            values: (B, h, Q, d).
+            text_queries: `bert_queries` of the texts, where they are known already.
+        """
+        attended = bert_attention(self.crossattention, texts, keys, values, text_queries)
         return self.output(self.intermediate(attended), attended)
+
+
+@dataclass(frozen=True)
+class TextSide:
+    """What the decoder computes of texts alone.
+
+    Args:
+        states: (1, K, W) projected texts.
+        queries: (1, h, K, d) queries of the first layer.
+    """
+
+    states: Tensor
+    queries: Tensor
+
+    def chunks(self, size: int) -> Iterator[TextSide]:
+        """The same, `size` texts at a time."""
+        parts = zip(self.states.split(size, dim=1), self.queries.split(size, dim=2))
+        return (TextSide(*part) for part in parts)
 
 
 class QueryDecoder(nn.Module):
@@ -55,6 +97,7 @@ class QueryDecoder(nn.Module):
         self.vision_proj = nn.Linear(region_dim, config.width)
         self.layers = nn.ModuleList(QueryDecoderLayer(bert_config) for _ in range(config.depth))
         self.classifier = nn.Linear(config.width, 1)
+        self._kept = _KeptTexts()
 
     def forward(self, texts: Tensor, queries: Tensor) -> Tensor:
         """Score texts (K, E) against regions (B, Q, D); returns logits (B, K)."""
@@ -62,13 +105,82 @@ class QueryDecoder(nn.Module):
         stored = self.classifier.weight.dtype
         texts, queries = texts.to(stored), queries.to(stored)
         with bf16_instead_of_fp16(queries.device):
-            states = repeat(self.text_proj(texts), "k w -> b k w", b=len(queries))
+            side = self._text_side(texts)
             vision = self.vision_proj(queries)
-            for layer in self.layers:
-                states = layer(states, vision)
+            regions = [keys_and_values(layer.crossattention, vision) for layer in self.layers]
+            flat = [tensor for pair in regions for tensor in pair]
+            rows = len(texts) * len(queries)
+            training = torch.is_grad_enabled()
+            if training and rows <= ROWS_KEPT:
+                return self._score(side.states, side.queries, *flat)
+            most = ROWS_ON_CPU if queries.device.type == "cpu" else ROWS_ELSEWHERE
+            logits = [
+                checkpoint(self._score, part.states, part.queries, *flat, use_reentrant=False)
+                if training
+                else self._score(part.states, part.queries, *flat)
+                for part in side.chunks(max(1, most // max(1, len(queries))))
+            ]
+            return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
+
+    def _score(self, states: Tensor, text_queries: Tensor, *regions: Tensor) -> Tensor:
+        """Logits (B, K) from a `TextSide` and the keys and values of each layer in turn."""
+        for index, layer in enumerate(self.layers):
+            keys, values = regions[2 * index : 2 * index + 2]
+            states = layer(states, keys, values, text_queries if index == 0 else None)
         # In bfloat16 a third of the scores of a region would be tied.
-        with without_autocast(queries.device):
-            states = states.to(stored)
+        with without_autocast(states.device):
+            states = states.to(self.classifier.weight.dtype)
             if self.normalise:
                 states = F.normalize(states, dim=-1)
             return self.classifier(states).squeeze(-1)
+
+    def _text_side(self, texts: Tensor) -> TextSide:
+        """Of texts (K, E); kept while neither they nor the weights change, except in training."""
+        first = self.layers[0].crossattention
+
+        def compute() -> TextSide:
+            states = self.text_proj(texts)[None]
+            return TextSide(states, bert_queries(first, states))
+
+        if torch.is_grad_enabled():
+            return compute()
+        weights = [*self.text_proj.parameters(), *first.self.query.parameters()]
+        numbers = active_autocast(texts.device)
+        key = (texts, *weights)
+        side = self._kept.find(key, numbers)
+        if side is None:
+            side = compute()
+            self._kept.add(key, numbers, side)
+        return side
+
+
+class _KeptTexts:
+    """The text sides of the vocabularies used last, as long as nothing that made them changes."""
+
+    CAPACITY = 4  # tags; attributes and categories, together or not
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[tuple[Tensor, ...], tuple[object, ...], TextSide]] = []
+
+    def find(self, made_of: tuple[Tensor, ...], numbers: torch.dtype | None) -> TextSide | None:
+        """The kept side made of these very tensors, unchanged, in this number format."""
+        for tensors, state, side in self._entries:
+            same = all(mine is theirs for mine, theirs in zip(tensors, made_of))
+            if same and state == self._state(made_of, numbers):
+                return side
+        return None
+
+    def add(self, made_of: tuple[Tensor, ...], numbers: torch.dtype | None, side: TextSide) -> None:
+        """Keep a side; the oldest is dropped."""
+        if any(tensor.is_inference() for tensor in made_of):
+            return  # torch does not count what is written to those
+        entry = (made_of, self._state(made_of, numbers), side)
+        self._entries = [*self._entries, entry][-self.CAPACITY :]
+
+    @staticmethod
+    def _state(tensors: tuple[Tensor, ...], numbers: torch.dtype | None) -> tuple[object, ...]:
+        return numbers, *((each.data_ptr(), each._version) for each in tensors)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies and files of the model start without."""
+        return _KeptTexts, ()
