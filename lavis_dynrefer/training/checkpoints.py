@@ -159,7 +159,11 @@ def load_optimizer(
         if absent:
             raise InputError(f"the optimiser had no {absent}")
         own = [{**group, "params": None} for group in optimizer.param_groups]
-        optimizer.load_state_dict(dict(state))
+        groups = [dict(group) for group in state["param_groups"]]
+        for group, settings in zip(groups, own):
+            if "fused" in settings:  # torch then puts the numbers of steps beside the weights
+                group["fused"] = settings["fused"]
+        optimizer.load_state_dict({**state, "param_groups": groups})
         for group, settings in zip(optimizer.param_groups, own):
             group.update(settings, params=group["params"])
         for weight, values in optimizer.state.items():

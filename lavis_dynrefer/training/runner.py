@@ -41,6 +41,8 @@ from lavis_dynrefer.training.run_splits import TRAIN, select_splits
 
 logger = logging.getLogger(__name__)
 
+_OF_A_GROUP = ("params", "lr", "betas", "eps", "weight_decay")  # settings of AdamW
+
 
 @registry.register_runner("runner_dynrefer")
 class DynReferRunner(RunnerBase):
@@ -120,6 +122,18 @@ class DynReferRunner(RunnerBase):
     def unwrap_dist_model(self, model: nn.Module) -> nn.Module:
         """The bare model."""
         return model.module if isinstance(model, DistributedDataParallel) else model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """LAVIS's AdamW, with a step that is fused into few kernels where torch has it."""
+        if self._optimizer is None:
+            plain = super().optimizer
+            groups = [{key: group[key] for key in _OF_A_GROUP} for group in plain.param_groups]
+            try:
+                self._optimizer = torch.optim.AdamW(groups, fused=True)
+            except RuntimeError:  # a device for which this torch has none
+                self._optimizer = plain
+        return self._optimizer
 
     @property
     def scaler(self) -> Any | None:

@@ -56,6 +56,38 @@ def test_the_state_of_an_optimiser_is_restored_and_its_settings_are_the_new_ones
     assert fresh.state_dict()["state"][0]["step"] == 1
 
 
+def has_fused_adamw():
+    try:
+        torch.optim.AdamW([nn.Parameter(torch.zeros(1))], fused=True)
+    except RuntimeError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_fused_adamw(), reason="this torch has no fused AdamW for a CPU")
+@pytest.mark.parametrize(("before", "now"), [(None, True), (True, None)])
+def test_a_run_goes_on_with_a_fused_optimiser_and_without(before, now):
+    """torch keeps the number of steps in other places, and older versions have no fused one."""
+
+    def trained(*options):
+        model = nn.Linear(2, 1)
+        with torch.no_grad():
+            [weight.fill_(1.0) for weight in model.parameters()]
+        saved = None
+        for fused in options:
+            optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+            if saved is not None:
+                checkpoints.load_optimizer(optimizer, saved, source="run.pth")
+            model(torch.tensor([[1.0, 2.0]])).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            saved = optimizer.state_dict()
+        assert saved["param_groups"][0]["fused"] is options[-1]
+        return list(model.parameters())
+
+    torch.testing.assert_close(trained(before, now), trained(None, None), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [

@@ -87,6 +87,16 @@ def test_task_without_agg_metrics_is_named(tmp_path, monkeypatch):
         make_runner(tmp_path).train()
 
 
+def test_the_optimiser_is_fused_with_the_groups_of_lavis(tmp_path):
+    optimizer = make_runner(tmp_path, beta2=0.99).optimizer
+
+    assert {group["fused"] for group in optimizer.param_groups} <= {True, None}  # by the torch
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0]
+    assert {(group["lr"], group["betas"]) for group in optimizer.param_groups} == {
+        (0.1, (0.9, 0.99))
+    }
+
+
 # ---- bad input
 
 
