@@ -112,6 +112,7 @@ def published_keys() -> dict:
 
 TAGS = ["red", "green", "blue", "house", "tree", "boat", "dog"]
 SMALLEST = {
+    "random_parts": True,
     "vision": {"image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2},
     "region": {"num_views": 2, "roi_size": 4},
     "qformer": {"num_queries": 4, "width": 32, "depth": 2, "heads": 2, "mlp_width": 64},

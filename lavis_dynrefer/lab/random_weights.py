@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ class RandomFiles:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._config = config
-        self._random = torch.Generator().manual_seed(seed)
+        self._seed = seed
         self._shapes, self._trained = _shapes_of(config)
 
     def write(self) -> dict[str, Path]:
@@ -97,9 +98,7 @@ class RandomFiles:
         folder.mkdir(exist_ok=True)
         shapes = self._of("t5_model.")
         names = sorted(name for name in shapes if "embed_tokens" not in name)
-        cut = next(
-            i for i, name in enumerate(names) if name.startswith("decoder.block.1") or i > 99
-        )
+        cut = sum(name.startswith("decoder.block.0.") for name in names)
         places = {}
         for number, part in enumerate((names[cut:], names[:cut]), start=1):
             file = f"model-{number:05}-of-00002.safetensors"
@@ -157,13 +156,16 @@ class RandomFiles:
         }
 
     def _value_of(self, shapes: Shapes, dtype: torch.dtype) -> Callable[[str], Tensor]:
+        """What draws a tensor by its name: the same in every file."""
+
         def value(name: str) -> Tensor:
             shape = shapes[name]
+            random = torch.Generator().manual_seed(self._seed + zlib.crc32(name.encode()))
             if len(shape) < 2:  # norms near 1, biases near 0
-                scale = torch.rand(shape, generator=self._random) * 0.02
+                scale = torch.rand(shape, generator=random) * 0.02
                 return (scale + name.endswith("weight")).to(dtype)
             # A block of random rows, repeated: quick, and files do not shrink.
-            rows = torch.randn(min(shape[0], 64), *shape[1:], generator=self._random)
+            rows = torch.randn(min(shape[0], 64), *shape[1:], generator=random)
             rows *= 0.5 * float(rows[0].numel()) ** -0.5
             repeats = (-(-shape[0] // len(rows)), *(1 for _ in shape[1:]))
             return rows.repeat(repeats)[: shape[0]].to(dtype).contiguous()

@@ -32,7 +32,7 @@ from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.losses import asymmetric_loss
-from lavis_dynrefer.models.model_parts import build_parts, set_trainable
+from lavis_dynrefer.models.model_parts import build_parts, fill_at_random, set_trainable
 from lavis_dynrefer.models.precision import (
     HALVES,
     active_autocast,
@@ -42,12 +42,14 @@ from lavis_dynrefer.models.precision import (
 )
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
+from lavis_dynrefer.models.weights.places import resolve_files
 from lavis_dynrefer.models.weights.pretrained import (
+    check_filled,
     fill_trained,
     load_sources,
     read_trained,
-    unfilled_frozen_parts,
 )
+from lavis_dynrefer.models.weights.weight_checks import check_files
 from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
@@ -231,9 +233,11 @@ class DynRefer(BaseModel):
         """
         kept = {id(weight) for weight in self.parameters() if not weight.requires_grad}
         return self._apply(
-            lambda value: value
-            if not value.is_floating_point() or (id(value) in kept and value.dtype in HALVES)
-            else value.to(torch.float32)
+            lambda value: (
+                value
+                if not value.is_floating_point() or (id(value) in kept and value.dtype in HALVES)
+                else value.to(torch.float32)
+            )
         )
 
     def half(self) -> DynRefer:
@@ -280,27 +284,32 @@ class DynRefer(BaseModel):
 
         Raises:
             InputError: an unknown key or an invalid value.
-            MissingFileError: a file that the config names does not exist.
+            MissingFileError: a file that the config names does not exist, or one that it leaves to
+                us ("auto") is not here; see `weights.places.resolve_files`.
             CheckpointError: weights that do not fit.
         """
         values = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+        values = resolve_files(values)
+        check_files(values)
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
         config = from_mapping(DynReferConfig, own, where="model")
         model = cls(
-            **build_parts(config),
+            **build_parts(config, empty=True),
             losses=config.losses,
             caption_config=config.captioning,
             trainable=config.trainable,
         )
         model.filled = load_sources(model, values.get("pretrained") or {})
-        if values.get("load_finetuned", False):
+        from_checkpoint = bool(values.get("load_finetuned", False))
+        if from_checkpoint:
             model.load_checkpoint(values.get("finetuned"))
-        random_parts = unfilled_frozen_parts(model, model.filled)
-        if random_parts:
-            logger.warning(
-                "Frozen with random weights: %s. Name their files in model.pretrained.",
-                ", ".join(random_parts),
-            )
+        check_filled(
+            model,
+            model.filled,
+            random_parts=bool(values.get("random_parts", False)),
+            from_scratch=not from_checkpoint,
+        )
+        fill_at_random(model, config)
         return model
 
     def load_checkpoint(self, url_or_filename: str) -> None:

@@ -169,11 +169,6 @@ def test_a_policy_need_only_name_the_tasks_that_are_asked(smallest_model, region
     assert answers[0].scales == {"categories": (0.0, 1.0)}
 
 
-def test_frozen_parts_with_random_weights_are_named(smallest_config, caplog):
-    DynRefer.from_config(smallest_config)
-    assert "Frozen with random weights: backbone.norm, backbone.vit" in caplog.text
-
-
 def test_one_view_needs_no_alignment(smallest_config, region_batch):
     model = DynRefer.from_config({**smallest_config, "region": {"num_views": 1, "roi_size": 4}})
     one = {

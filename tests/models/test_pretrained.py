@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from lavis_dynrefer.errors import MissingFileError
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.models.weights.checkpoint import CheckpointError, to_official
-from lavis_dynrefer.models.weights.pretrained import load_sources, locate
+from lavis_dynrefer.models.weights.checkpoint import to_official
+from lavis_dynrefer.models.weights.pretrained import load_sources
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError
 
 
 def filled_with(state, value):
@@ -134,51 +130,3 @@ def test_a_wrong_file_is_named_with_its_key(smallest_model, published, files, er
     paths = {kind: name.format(**published) for kind, name in files.items()}
     with pytest.raises(error, match=message):
         load_sources(smallest_model, paths)
-
-
-@pytest.fixture
-def site():
-    """A server of weights, and the requests that it received."""
-    asked = []
-
-    class Weights(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(404 if "nothing" in self.path else 200)
-            self.send_header("Content-Length", "7")
-            self.end_headers()
-            self.wfile.write(b"weights")
-
-        def log_message(self, *words):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Weights)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
-
-
-def test_weights_are_downloaded_once_for_all_threads(site, tmp_path, monkeypatch):
-    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path))
-    address, asked = site
-    with ThreadPoolExecutor(8) as pool:
-        paths = list(pool.map(lambda _: locate(f"{address}/a/vit.pth", key="k"), range(8)))
-    assert len(set(paths)) == 1
-    assert paths[0].read_bytes() == b"weights"
-    assert asked == ["/a/vit.pth"]
-    assert locate(f"{address}/b/vit.pth", key="k") != paths[0]  # another file of that name
-
-
-def test_failed_download_is_named(site, tmp_path, monkeypatch):
-    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path))
-    url = f"{site[0]}/nothing.pth"
-    with pytest.raises(MissingFileError, match=f"^k: cannot download {url} .*404.*name the file$"):
-        locate(url, key="k")
-
-
-def test_cache_that_cannot_be_created_is_named(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(MissingFileError, match=r"cannot create the cache .*; set DYNREFER_CACHE"):
-        locate("http://127.0.0.1:1/vit.pth", key="k")

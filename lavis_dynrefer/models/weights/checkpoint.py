@@ -13,10 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from lavis_dynrefer.models.weights.lean_building import fill
-from lavis_dynrefer.models.weights.tensor_reading import (  # noqa: F401  until all callers moved
-    CheckpointError,
-    read_state_dict,
-)
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError
 
 OFFICIAL_NAMES = (  # (official prefix, our prefix), first match wins
     ("visual_encoder.", "backbone.vit."),

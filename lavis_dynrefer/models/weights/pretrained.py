@@ -6,30 +6,25 @@ The order is that of the released code: EVA-CLIP-g's vision transformer, BLIP-2'
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from http.client import HTTPException
-from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlparse
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import PretrainedFiles
 from lavis_dynrefer.errors import MissingFileError
 from lavis_dynrefer.models.weights.checkpoint import (
-    CheckpointError,
     LoadReport,
     from_official,
     is_official,
     load_weights,
-    read_state_dict,
 )
-from lavis_dynrefer.paths import cache_dir, resource_path
+from lavis_dynrefer.models.weights.conversion import RULES
+from lavis_dynrefer.models.weights.places import locate
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, read_state_dict
 from lavis_dynrefer.settings import from_mapping
 
 logger = logging.getLogger(__name__)
@@ -48,14 +43,18 @@ class Source(NamedTuple):
 
     def rename(self, state: Mapping[str, Tensor], model_names: Iterable[str]) -> dict[str, Tensor]:
         """The tensors of the file that the model has, under our names."""
-        renamed = {
+        renamed = self.all_renamed(state)
+        known = set(model_names) if self.fills else renamed.keys()
+        return {name: value for name, value in renamed.items() if name in known}
+
+    def all_renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Under our names; some are of parts that the model does not have."""
+        return {
             new + name[len(old) :]: value
             for name, value in state.items()
             for old, new in self.names.items()
             if name.startswith(old)
         }
-        known = set(model_names) if self.fills else renamed.keys()
-        return {name: value for name, value in renamed.items() if name in known}
 
 
 SOURCES = {
@@ -77,6 +76,8 @@ SOURCES = {
 
 def load_sources(model: nn.Module, files: Mapping[str, Any]) -> set[str]:
     """Fill frozen parts from their files, in the order of `SOURCES`.
+
+    What has no values yet stays mapped, in the format of `conversion.RULES`.
 
     Args:
         model: target.
@@ -104,22 +105,70 @@ def load_sources(model: nn.Module, files: Mapping[str, Any]) -> set[str]:
                     f"{key}: {path} lacks {len(absent)} tensors of this model, {absent[:3]}; is it "
                     "the file of this kind and size?"
                 )
-            filled.update(load_weights(model, state, may_miss=[""]).loaded)
+            state = {name: _as_stored(item.name, name, value) for name, value in state.items()}
+            try:
+                report = load_weights(model, state, may_miss=[""], copy=False)
+            except CheckpointError as error:
+                raise CheckpointError(f"{key}: {path}: {error}") from error
+            filled.update(report.loaded)
     llm = getattr(getattr(model, "captioning", None), "llm", None)
     if getattr(llm, "pretrained", False):  # its adapter has loaded it
         filled.update(f"captioning.llm.{name}" for name in llm.state_dict())
     return filled
 
 
-def unfilled_frozen_parts(model: nn.Module, filled: Iterable[str]) -> list[str]:
-    """Module names of the parts that are frozen although they have random weights."""
+def _as_stored(kind: str, name: str, value: Tensor) -> Tensor:
+    """A tensor in the format in which the model stores it; where that is its own, still mapped."""
+    if not value.is_floating_point():
+        return value
+    if kind == "eva_vit":
+        return value.to(RULES[kind].dtype_of(name, value))
+    return value.to(torch.float32)
+
+
+def check_filled(
+    model: nn.Module, filled: Iterable[str], *, random_parts: bool, from_scratch: bool
+) -> None:
+    """Refuse weights that no file has filled.
+
+    Args:
+        model: with `requires_grad` set.
+        filled: names of the tensors that files filled.
+        random_parts: random weights are wanted.
+        from_scratch: a training starts: what is trained may be random.
+
+    Raises:
+        MissingFileError: names the parts without a file.
+    """
     known = set(filled)
-    names = {
-        ".".join(name.split(".")[:2])
+    unfilled = {
+        name: weight
         for name, weight in model.named_parameters()
-        if not weight.requires_grad and name not in known
+        if name not in known and ".lora_" not in name  # LoRA begins with a product of zero
     }
-    return sorted(names)
+    refused = [
+        name for name, weight in unfilled.items() if not (from_scratch and weight.requires_grad)
+    ]
+    if refused and not random_parts:
+        raise MissingFileError(no_file_for(sorted(map(_part, refused))))
+    if unfilled:
+        parts = ", ".join(sorted(set(map(_part, unfilled))))
+        logger.warning("These parts begin with random weights: %s", parts)
+
+
+def no_file_for(parts: Iterable[str]) -> str:
+    """The message about parts of the model that no file fills."""
+    names = ", ".join(sorted(set(parts)))
+    return (
+        f"model: no file has the weights of {names}; name one in model.pretrained "
+        f"({', '.join(SOURCES)}), or a DynRefer checkpoint as model.finetuned with "
+        "model.load_finetuned: true; model.random_parts: true fills them at random"
+    )
+
+
+def _part(name: str) -> str:
+    """backbone.vit.blocks.0.norm1.weight -> backbone.vit."""
+    return ".".join(name.split(".")[:2])
 
 
 def read_trained(names: Iterable[str], *, key: str) -> dict[str, Tensor]:
@@ -157,6 +206,7 @@ def fill_trained(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     """
     entries = model.state_dict(keep_vars=True)  # shows requires_grad under every name
     trained = {name for name, value in entries.items() if value.requires_grad}
+    _warn_of_other_words(entries, weights, source)
     try:
         report = load_weights(
             model, weights, may_miss=[name for name in entries if name not in trained]
@@ -183,6 +233,27 @@ def fill_trained(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     return report
 
 
+def _warn_of_other_words(
+    entries: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str
+) -> None:
+    """Official checkpoints hold the word embeddings of their frozen language model, too."""
+    for name, value in weights.items():
+        known = entries.get(name)
+        if (
+            name.startswith("captioning.llm.")
+            and name.endswith("embed_tokens.weight")
+            and known is not None
+            and not (known.requires_grad or known.is_meta or known.shape != value.shape)
+            and not torch.equal(known, value.to(known.device, known.dtype))
+        ):
+            logger.warning(
+                "%s has other word embeddings than the language model, and these are used now; was "
+                "it trained with this one?",
+                source,
+            )
+            return
+
+
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     """State dict of `model` without the frozen parameters that other files hold.
 
@@ -196,28 +267,3 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
         for name, value in entries.items()
         if not isinstance(value, nn.Parameter) or value.requires_grad or id(value) not in known
     }
-
-
-def locate(name: str, *, key: str) -> Path:
-    """A local file, or a download that is kept in the cache; of many processes, one downloads.
-
-    Raises:
-        MissingFileError: no such local file, or it cannot be downloaded; names the config key.
-    """
-    url = urlparse(name)
-    if url.scheme not in ("http", "https"):
-        return resource_path(name, key=key)
-    origin = hashlib.sha256(name.encode()).hexdigest()[:12]  # many files are called model.pth
-    path = cache_dir() / "weights" / origin / Path(url.path).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            logger.info("Downloading %s to %s", name, path)
-            try:
-                torch.hub.download_url_to_file(name, str(path))
-            except (OSError, HTTPException) as error:
-                raise MissingFileError(
-                    f"{key}: cannot download {name} ({error}); download it elsewhere, and name "
-                    "the file"
-                ) from error
-    return path
