@@ -67,13 +67,12 @@ class RegionPredictor:
         self.formats = formats_on(dtype, self.device)
         self.dtype = self.formats.name  # what "auto" has become
         self.chunk = chunk
-        model = DynRefer.from_pretrained(model_type)
+        config = OmegaConf.load(DynRefer.default_config_path(model_type))
         if checkpoint is not None:
-            model.load_checkpoint(checkpoint)
-        self.model = model.eval().to(self.device)
+            config.model.update(load_finetuned=True, finetuned=str(checkpoint))
+        self.model = DynRefer.from_config(config.model).eval().to(self.device)
         self.model.backbone.store_for(self.formats.vit)
         self.answerer = Answerer(self.model, self.formats)
-        config = OmegaConf.load(DynRefer.default_config_path(model_type))
         own = config.preprocess.vis_processor.eval
         self.processor = ViewProcessor.from_config(own)
         self._own_policy = own.get("policy", ViewProcessor.default_policy)

@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             register(model_type, name, path)
     found = look_up(section)
     if CHECKPOINT in found.absent:
-        print(f"still missing: {describe_part(found, CHECKPOINT)}")
+        print(f"still missing: {CHECKPOINT}, {describe_part(found, CHECKPOINT)}")
         print(f"tell once where it is: dynrefer weights set {CHECKPOINT} FILE --model {model_type}")
     return 0
 

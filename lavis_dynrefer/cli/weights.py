@@ -80,7 +80,7 @@ def _list(section: dict[str, Any]) -> None:
     told = registered(files_of(section).model_type)
     for name, part in found.published.items():
         if name in found.absent:
-            print(f"{name}: missing; {describe_part(found, name).partition(': ')[2]}")
+            print(f"{name}: missing; {describe_part(found, name)}")
             continue
         path, source = found.here.get(name), "downloaded"
         if path is None:

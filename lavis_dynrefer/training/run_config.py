@@ -90,6 +90,7 @@ def load_run_config(
         run = OmegaConf.to_container(sections.run, resolve=True)
         run = complete_run({**run, "evaluate": True} if evaluate else run)
         config = _merge([{"run": run}, *_with_defaults(sections)], cfg_path)
+        _take_checkpoint_of_run(config)
         OmegaConf.to_container(config, resolve=True)  # raises where an interpolation fails
         return RunConfig(config, _expected(sections))
 
@@ -190,6 +191,16 @@ def _with_defaults(sections: DictConfig) -> Iterator[DictConfig]:
             _raise_if(choice_problem(f"datasets.{name}.type", kind, types))
         yield OmegaConf.load(source.default_config_path(kind))
         yield OmegaConf.create({"datasets": {name: section}})
+
+
+def _take_checkpoint_of_run(config: DictConfig) -> None:
+    """Where a run names its checkpoint, the model needs no other one."""
+    run, model = config.run, config.model
+    names = [run.get("load_ckpt_path") or (), run.get("resume_ckpt_path") or ()]
+    names = [name for given in names for name in ([given] if isinstance(given, str) else given)]
+    named = [name for name in names if name != "auto"]  # which may find none
+    if named and model.get("load_finetuned") and model.get("finetuned") == "auto":
+        model.finetuned, model.load_finetuned = named[0], len(named) == 1
 
 
 def _check_sections(sections: DictConfig) -> None:

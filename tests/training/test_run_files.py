@@ -152,6 +152,7 @@ def test_a_run_ends_with_the_numbers_it_met_and_missed(tmp_path, caplog):
         "run.num_workers=0",
         "model.pretrained=null",
         "model.load_finetuned=false",
+        "model.random_parts=true",
         "expected.source=a test",
         "expected.synthetic_categories.acc=[50,50]",
         "expected.synthetic_categories.accuracy=[50,50]",

@@ -154,7 +154,7 @@ def resolve_files(section: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = look_up(section)
     resolved = copy.deepcopy(dict(section))
-    random = _to_be_random(section, found.absent)
+    random = random_parts_of(section, found.absent)
     for name in random:
         _set(resolved, KEYS[name], None)
     if section.get("finetuned") == AUTO and CHECKPOINT not in {*found.here, *found.absent} - random:
@@ -172,7 +172,7 @@ def resolve_files(section: Mapping[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def _to_be_random(section: Mapping[str, Any], absent: Iterable[str]) -> set[str]:
+def random_parts_of(section: Mapping[str, Any], absent: Iterable[str]) -> set[str]:
     """The absent parts that `random_parts` allows to be random; there is no random tokenizer."""
     if not section.get("random_parts"):
         return set()
@@ -217,7 +217,7 @@ def describe_missing(found: Found, absent: Iterable[str]) -> str:
     """What is not here: each part with its size, its place and its names; then the commands."""
     absent = tuple(absent)
     lines = [f"{found.model_type} needs files that are not on this machine:"]
-    lines += [f"  {describe_part(found, name)}" for name in absent]
+    lines += [f"  {name}: {describe_part(found, name)}" for name in absent]
     kind = found.model_type
     public = {
         name: part
@@ -239,11 +239,10 @@ def describe_missing(found: Found, absent: Iterable[str]) -> str:
 
 
 def describe_part(found: Found, name: str) -> str:
-    """One absent part in one line."""
-    part = found.published.get(name)
-    text = f"{name}: "
+    """Where an absent part is, and the names under which to give one's own file."""
+    part, text = found.published.get(name), ""
     if name in found.gone:
-        text += f"{found.gone[name]} does not exist any more; "
+        text = f"{found.gone[name]} does not exist any more; "
     if part is not None and part.files:
         about = "about " if any(item.size is None for item in part.files) else ""
         size = about + gigabytes(sum(item.bytes for item in part.files))

@@ -19,6 +19,7 @@ from lavis_dynrefer.training.checks.findings import (
     warning,
 )
 
+AUTO = "auto"  # files that `models.weights.places` finds
 PARTS = (  # of a DynRefer, which `trainable` names
     *("backbone", "region_encoder", "qformer", "text_encoder"),
     *("tagging", "contrast", "captioning"),
@@ -41,7 +42,8 @@ def check_model(model: Section) -> Findings:
     if config is not None:
         if config.tagging.vocabulary is None:
             yield missing("model.tagging.vocabulary: not set; name a file of tags")
-        yield from absent_file(config.tagging.vocabulary, "model.tagging.vocabulary")
+        elif config.tagging.vocabulary != AUTO:
+            yield from absent_file(config.tagging.vocabulary, "model.tagging.vocabulary")
     if isinstance(config, DynReferConfig):
         yield from _check_names(config)
         yield from _check_llm(config.captioning.llm, config.captioning.llm_options)
@@ -89,8 +91,28 @@ def _check_weights(model: Section) -> Findings:
         if names is None and item.name in given["pretrained"]:
             yield warning(f"{place}: not set; that part begins with random weights")
         for name in names or ():
-            yield from absent_file(name, place)
+            yield from absent_file(None if name == AUTO else name, place)
     if files.load_finetuned and not files.finetuned:
         yield missing("model.finetuned: not set; name a checkpoint")
-    elif files.load_finetuned:
+    elif files.load_finetuned and files.finetuned != AUTO:
         yield from absent_file(files.finetuned, "model.finetuned")
+    if files.published:
+        yield from _check_auto(model)
+
+
+def _check_auto(model: Section) -> Findings:
+    """Parts that the section leaves to us, and that are not on this machine."""
+    from lavis_dynrefer.models.weights import places  # imports torch
+
+    found = places.look_up(model)
+    fetchable, random = found.fetchable(), places.random_parts_of(model, found.absent)
+    for name in found.absent:
+        text = (
+            f"model.{places.KEYS[name]}: not on this machine; {places.describe_part(found, name)}"
+        )
+        if name in random:
+            yield warning(f"{text}; begins with random weights")
+        elif name in fetchable:
+            yield warning(f"{text}; or `dynrefer download {found.model_type}`")
+        else:
+            yield missing(f"{text}; or `dynrefer weights set {name} FILE`")
