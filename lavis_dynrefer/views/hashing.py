@@ -1,34 +1,59 @@
-"""64-bit perceptual hashes of crops, which the image prior compares."""
+"""64-bit perceptual hashes of crops, which the image prior compares.
+
+A hash is made for an image, once, and then called with boxes: `HASHES[name](image)(boxes)`.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Union
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-HashCrops = Callable[[Image.Image, Sequence[Sequence[int]]], list[imagehash.ImageHash]]
+Boxes = Union[Sequence[Sequence[int]], NDArray[np.int64]]
+HashCrops = Callable[[Boxes], NDArray[np.bool_]]
+HASH_SIDE = 8
+BITS = HASH_SIDE**2
 OFFICIAL_SIZE = 224  # pixels a crop is resized to before its transform, released code
-HASH_SIDE = 8  # 64 bits
-CACHED_BYTES = 32 << 20  # in each process; all sides to 1,447 pixels
+_PHASH_SIZE = 32  # the same in imagehash
+
+_LUMA = (9798 / 32768, 19235 / 32768, 3735 / 32768, 0.0)  # OpenCV's RGB2GRAY, 15 bits
+# Resizing to 224 looks at two pixels of each side for each of its own: a longer side is read there
+# only. Rows are copied whole and columns one by one, so that it pays for columns later.
+_MAX_ROWS, _MAX_COLUMNS = 448, 640
+# numbers: larger products would wake the threads of numpy's linear algebra, which readers share
+_PART = 1 << 15
 
 
-def phash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[imagehash.ImageHash]:
-    """`imagehash.phash` of each crop.
+class PerceptualHash:
+    """The bits of `imagehash.phash` of crops.
 
     Args:
         image: RGB image.
-        boxes: whole-pixel xyxy boxes inside it.
     """
-    gray = image.convert("L")  # once: phash would convert every crop again
-    return [imagehash.phash(gray.crop((x1, y1, x2, y2))) for x1, y1, x2, y2 in boxes]
+
+    def __init__(self, image: Image.Image) -> None:
+        self._gray = image.convert("L")
+
+    def __call__(self, boxes: Boxes) -> NDArray[np.bool_]:
+        """Bits (N, 64) of whole-pixel xyxy boxes (N, 4) inside the image."""
+        # imagehash's transform, for all crops at once: another one rounds differently, and of an
+        # evenly coloured crop the bits are nothing but rounding.
+        from scipy.fft import dct
+
+        crops = np.empty((len(boxes), _PHASH_SIZE, _PHASH_SIZE))
+        for number, (left, top, right, bottom) in enumerate(np.asarray(boxes).tolist()):
+            crop = self._gray.crop((left, top, right, bottom))
+            crops[number] = crop.resize((_PHASH_SIZE, _PHASH_SIZE), Image.Resampling.LANCZOS)
+        low = dct(dct(crops, axis=1)[:, :HASH_SIDE], axis=2)[:, :, :HASH_SIDE].reshape(-1, BITS)
+        bits: NDArray[np.bool_] = low > np.median(low, axis=1, keepdims=True)
+        return bits
 
 
-def official_hash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[imagehash.ImageHash]:
+class OfficialHash:
     """The bits of the released code: 224 px, lowest 8 x 8 of the DCT, threshold at their mean.
 
     Resizing and transform are both linear, so one small matrix per side does both at once; no
@@ -36,70 +61,76 @@ def official_hash(image: Image.Image, boxes: Sequence[Sequence[int]]) -> list[im
 
     Args:
         image: RGB image.
-        boxes: whole-pixel xyxy boxes inside it.
     """
-    gray = _gray(np.asarray(image)).astype(np.float32)
-    hashes = []
-    for left, top, right, bottom in boxes:
-        crop = gray[top:bottom, left:right]
-        low = _matrix(bottom - top) @ crop @ _matrix(right - left).T
-        hashes.append(imagehash.ImageHash(low > low.mean()))
-    return hashes
+
+    def __init__(self, image: Image.Image) -> None:
+        # Exact: all sums are whole numbers below 2 ** 24. Pillow's own luma rounds differently.
+        self._gray = np.asarray(image.convert("L", _LUMA))
+
+    def __call__(self, boxes: Boxes) -> NDArray[np.bool_]:
+        """Bits (N, 64) of whole-pixel xyxy boxes (N, 4) inside the image."""
+        low = np.empty((len(boxes), HASH_SIDE, HASH_SIDE), dtype=np.float32)
+        for number, (left, top, right, bottom) in enumerate(np.asarray(boxes).tolist()):
+            low[number] = _lowest(self._gray[top:bottom, left:right])
+        low = low.reshape(-1, BITS)
+        bits: NDArray[np.bool_] = low > low.mean(axis=1, keepdims=True)
+        return bits
 
 
-def _gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Luma in OpenCV's fixed-point arithmetic, uint8 (Pillow rounds differently)."""
-    weights = np.array([4899, 9617, 1868])  # OpenCV's RGB2GRAY, 14 bits
-    luma: NDArray[np.int64] = rgb.astype(np.int64) @ weights
-    return ((luma + (1 << 13)) >> 14).astype(np.uint8)
+def _lowest(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(8, 8): the lowest coefficients of a gray crop resized to 224."""
+    rows, down = _side(crop.shape[0], _MAX_ROWS)
+    columns, across = _side(crop.shape[1], _MAX_COLUMNS)
+    done = np.empty((len(down), HASH_SIDE), dtype=np.float32)
+    step = max(1, _PART // len(across))
+    for start in range(0, len(down), step):
+        some = slice(start, start + step)
+        part = crop[some] if rows is None else crop[rows[some]]
+        part = part if columns is None else part.take(columns, axis=1)
+        np.matmul(part.astype(np.float32), across, out=done[some])
+    low: NDArray[np.float32] = down.T @ done
+    return low
 
 
-def _resize_then_dct(length: int) -> NDArray[np.float32]:
-    """(8, length): bilinear resize of `length` samples to 224, then the first 8 DCT-II rows."""
-    centres = (np.arange(OFFICIAL_SIZE) + 0.5) * length / OFFICIAL_SIZE - 0.5
-    low = np.floor(centres).astype(int)
-    weight = centres - low
+def _side(length: int, most: int) -> tuple[NDArray[np.intp] | None, NDArray[np.float32]]:
+    """Pixels of a side to read, None for all of them, and what each adds to the coefficients."""
+    if length <= most:
+        return None, _every_pixel(length)
+    low, weight = _places(length)  # more than two pixels apart: no two share one
+    pixels = np.stack([low, low + 1], axis=1).ravel()
+    shares = np.stack([_dct() * (1 - weight)[:, None], _dct() * weight[:, None]], axis=1)
+    return pixels, shares.reshape(-1, HASH_SIDE).astype(np.float32)
+
+
+@lru_cache(maxsize=_MAX_COLUMNS)  # of all lengths 7 MB
+def _every_pixel(length: int) -> NDArray[np.float32]:
+    """(length, 8): what each pixel adds to the coefficients of the side resized to 224."""
+    low, weight = _places(length)
     resize = np.zeros((OFFICIAL_SIZE, length))
     rows = np.arange(OFFICIAL_SIZE)
-    np.add.at(resize, (rows, np.clip(low, 0, length - 1)), 1 - weight)
-    np.add.at(resize, (rows, np.clip(low + 1, 0, length - 1)), weight)
-    frequency = np.arange(HASH_SIDE)[:, None]
-    dct = np.cos(np.pi * (rows + 0.5) * frequency / OFFICIAL_SIZE) * np.sqrt(2 / OFFICIAL_SIZE)
-    dct[0] /= np.sqrt(2)
-    both: NDArray[np.float64] = dct @ resize
-    return both.astype(np.float32)
+    np.add.at(resize, (rows, low.clip(0, length - 1)), 1 - weight)
+    np.add.at(resize, (rows, (low + 1).clip(0, length - 1)), weight)
+    shares: NDArray[np.float64] = resize.T @ _dct()
+    return shares.astype(np.float32)
 
 
-class MatrixCache:
-    """The matrices of `_resize_then_dct` used last, of at most so many bytes in all.
-
-    Args:
-        max_bytes: a longer matrix is made each time.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.bytes = 0
-        self._kept: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()  # images are read by several threads
-
-    def __call__(self, length: int) -> NDArray[np.float32]:
-        """The matrix (8, length) of a side in pixels."""
-        with self._lock:
-            found = self._kept.get(length)
-            if found is not None:
-                self._kept.move_to_end(length)
-                return found
-        made = _resize_then_dct(length)
-        with self._lock:
-            if length not in self._kept:
-                self._kept[length] = made
-                self.bytes += made.nbytes
-            while self.bytes > self.max_bytes:
-                self.bytes -= self._kept.popitem(last=False)[1].nbytes
-        return made
+def _places(length: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """(224,): the pixel before each place that resizing reads, and the weight of the next one."""
+    places = (np.arange(OFFICIAL_SIZE) + 0.5) * length / OFFICIAL_SIZE - 0.5
+    low = np.floor(places)
+    return low.astype(np.intp), places - low
 
 
-_matrix = MatrixCache(CACHED_BYTES)
+@lru_cache(maxsize=1)
+def _dct() -> NDArray[np.float64]:
+    """(224, 8): the first 8 rows of the orthonormal DCT-II, as columns."""
+    rows = np.arange(OFFICIAL_SIZE)[:, None] + 0.5
+    dct = np.cos(np.pi * rows * np.arange(HASH_SIDE) / OFFICIAL_SIZE) * np.sqrt(2 / OFFICIAL_SIZE)
+    dct[:, 0] /= np.sqrt(2)
+    return np.asarray(dct)
 
-HASHES: dict[str, HashCrops] = {"phash": phash, "official": official_hash}
+
+HASHES: dict[str, Callable[[Image.Image], HashCrops]] = {
+    "phash": PerceptualHash,
+    "official": OfficialHash,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -74,12 +75,25 @@ def crop_views(
     """
     frames = whole_pixels(frames, *image.size)
     targets = whole_pixels(boxes, *image.size)[:, None]  # (R, 1, 4)
-    views = np.empty((*frames.shape[:2], size, size, 3), dtype=np.uint8)
-    for row, column in np.ndindex(*frames.shape[:2]):
-        crop = image.crop(tuple(frames[row, column].tolist()))
-        views[row, column] = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC))
     sides = (frames[..., 2:] - frames[..., :2]).float()
     ratio = torch.full_like(sides, size) / sides  # `size / sides` rounds twice in torch
     shift = frames[..., :2].repeat(1, 1, 2)
     inside = (targets - shift).float() * ratio.repeat(1, 1, 2)
-    return torch.from_numpy(views).permute(0, 1, 4, 2, 3).contiguous(), inside.long().float()
+    return _resized_crops(image, frames, size), inside.long().float()
+
+
+def _resized_crops(image: Image.Image, frames: Tensor, size: int) -> Tensor:
+    """Crops (R, V, 3, size, size) uint8 of whole-pixel frames (R, V, 4); equal ones made once."""
+    views = np.empty((*frames.shape[:2], 3, size, size), dtype=np.uint8)
+    done: dict[tuple[int, ...], NDArray[np.uint8]] = {}
+    for view, corners in zip(views.reshape(-1, 3, size, size), frames.reshape(-1, 4).tolist()):
+        frame = tuple(corners)
+        if frame in done:
+            view[:] = done[frame]
+            continue
+        # `resize(box=...)` would let the pixels around the box shine through at its borders.
+        crop = image.crop(frame).resize((size, size), Image.Resampling.BICUBIC)
+        for channel, band in zip(view, crop.split()):
+            channel[:] = band
+        done[frame] = view
+    return torch.from_numpy(views)

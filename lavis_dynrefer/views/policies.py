@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import imagehash
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,8 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.views.hashing import HASHES
+from lavis_dynrefer.views.hashing import BITS, HASH_SIDE, HASHES
 from lavis_dynrefer.views.nesting import nest_boxes, whole_pixels
+
+if TYPE_CHECKING:
+    import imagehash
 
 CANDIDATES = tuple(step / 10 for step in range(1, 11))  # released code: 0.1, 0.2, ..., 1.0
 # Scales each task gains most from, best first, as the paper reports them: attributes 0.1, captions
@@ -126,7 +128,7 @@ class ImagePrior:
         if hash not in list(HASHES):  # it may be a list
             raise InputError(f"hash: expected one of {sorted(HASHES)}, got {hash!r}")
         self.num_views = num_views
-        self.hash_crops = HASHES[hash]
+        self.hash_image = HASHES[hash]
         # The released code may take a scale twice where no view differs at all; so does the policy
         # that reproduces it.
         self.taken = 0.0 if hash == "official" else -1.0
@@ -134,21 +136,21 @@ class ImagePrior:
 
     def hashes(self, image: Image.Image, boxes: Tensor) -> list[list[imagehash.ImageHash]]:
         """R lists: the hash of the region, then those of its view at every candidate."""
-        sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
-        scales = torch.tensor([0.0, *self.candidates], dtype=torch.float32).repeat(len(boxes), 1)
-        frames = whole_pixels(nest_boxes(boxes.float(), sizes, scales), *image.size)
-        return [self.hash_crops(image, views) for views in frames.tolist()]
+        from imagehash import ImageHash
+
+        hash_crops = self.hash_image(image)
+        return [
+            [ImageHash(bits.reshape(HASH_SIDE, HASH_SIDE)) for bits in hash_crops(views)]
+            for views in self._frames(image, boxes)
+        ]
 
     def scores(self, image: Image.Image, boxes: Tensor) -> NDArray[np.float64]:
         """Selection scores (R, candidates) of boxes (R, 4)."""
-        scores = np.empty((len(boxes), len(self.candidates)))
-        for row, (region, *others) in enumerate(self.hashes(image, boxes)):
-            scores[row] = [region - other for other in others] / self.candidates
-        return scores
+        return self._best_scores(image, boxes, len(self.candidates))
 
     def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
         """See `ViewPolicy`."""
-        scores = self.scores(image, boxes)
+        scores = self._best_scores(image, boxes, self.num_views - 1)
         scales = np.zeros((len(boxes), self.num_views), dtype=np.float32)
         rows = np.arange(len(boxes))
         for column in range(1, self.num_views):
@@ -156,6 +158,36 @@ class ImagePrior:
             scales[:, column] = self.candidates[best]
             scores[rows, best] = self.taken
         return ViewPlan(torch.from_numpy(scales))
+
+    def _frames(self, image: Image.Image, boxes: Tensor) -> NDArray[np.int64]:
+        """(R, 1 + candidates, 4): the region in whole pixels, then its view at every candidate."""
+        sizes = torch.tensor([image.size], dtype=torch.float32).expand(len(boxes), 2)
+        scales = torch.tensor([0.0, *self.candidates], dtype=torch.float32).repeat(len(boxes), 1)
+        frames: NDArray[np.int64] = whole_pixels(
+            nest_boxes(boxes.float(), sizes, scales), *image.size
+        ).numpy()
+        return frames
+
+    def _best_scores(self, image: Image.Image, boxes: Tensor, count: int) -> NDArray[np.float64]:
+        """Scores (R, candidates), `count` of each row the best ones; -inf where it is below them.
+
+        Large views cost most, and their scores are low: from the smallest scale on, a view is
+        hashed only while the best score that it can have would be among the best.
+        """
+        scores = np.full((len(boxes), len(self.candidates)), -np.inf)
+        if not count or not len(boxes):
+            return scores
+        frames = self._frames(image, boxes)
+        hash_crops = self.hash_image(image)
+        regions = hash_crops(frames[:, 0])
+        for column in self.candidates.argsort(kind="stable"):
+            worst = np.partition(scores, -count, axis=1)[:, -count]  # of the best ones so far
+            (rows,) = (worst <= BITS / self.candidates[column]).nonzero()
+            if not len(rows):
+                break
+            bits = hash_crops(frames[rows, 1 + column])
+            scores[rows, column] = (bits != regions[rows]).sum(axis=1) / self.candidates[column]
+        return scores
 
 
 class TaskPrior:

@@ -7,57 +7,59 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavis_dynrefer.views.hashing import HASHES, MatrixCache, official_hash, phash
+from lavis_dynrefer.views.hashing import HASHES, OfficialHash, PerceptualHash
+
+WHOLE = (0, 0, 1500, 1200)
+# Sides below and above 224; read whole (up to 448 rows and 640 columns) and at some pixels only.
+BOXES = [
+    *[(4, 4, 5, 5), (0, 10, 97, 11), (10, 3, 90, 60), (11, 7, 235, 231), (3, 1, 451, 449)],
+    *[(500, 100, 1140, 549), (500, 100, 1141, 549), (7, 8, 800, 1100), WHOLE],
+]
 
 
-def noise(seed: int) -> Image.Image:
-    """97 x 61 pixels of large random blocks: what a hash of low frequencies can see."""
-    rng = np.random.default_rng(seed)
-    blocks = Image.fromarray(rng.integers(0, 2, (4, 5, 3), dtype=np.uint8) * 255)
-    return blocks.resize((97, 61), Image.Resampling.NEAREST)
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    """Large random blocks, which low frequencies can see, with noise; one corner is even."""
+    rng = np.random.default_rng(2)
+    blocks = Image.fromarray(rng.integers(0, 200, (12, 15, 3), dtype=np.uint8))
+    pixels = np.asarray(blocks.resize(WHOLE[2:], Image.Resampling.BICUBIC))
+    pixels = pixels + rng.integers(0, 56, pixels.shape, dtype=np.uint8)
+    pixels[-200:, -200:] = (13, 200, 77)
+    return Image.fromarray(pixels)
 
 
-def test_phash_is_that_of_imagehash():
-    image = noise(0)
-    assert phash(image, [(5, 6, 60, 50)]) == [imagehash.phash(image.crop((5, 6, 60, 50)))]
+def test_phash_is_that_of_imagehash(image):
+    boxes = [*BOXES, (1310, 1010, 1480, 1190)]  # the even corner: its bits are rounding alone
+    theirs = [imagehash.phash(image.crop(box)).hash.ravel() for box in boxes]
+    assert (PerceptualHash(image)(boxes) == theirs).all()
+
+
+def test_official_hash_is_resize_then_transform(image):
+    cv2 = pytest.importorskip("cv2")
+    gray = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    crops = [gray[top:bottom, left:right] for left, top, right, bottom in BOXES]
+    low = np.array([cv2.dct(cv2.resize(crop, (224, 224)))[:8, :8] for crop in crops])
+
+    bits = OfficialHash(image)(BOXES)
+
+    assert (bits == (low > low.mean(axis=(1, 2), keepdims=True)).reshape(-1, 64)).all()
+
+
+def test_official_gray_is_that_of_opencv_for_every_colour_in_doubt():
+    # 3 * 9798 + 2 * 19235 + 8 * 3735 of 32768 ths is 2.9846; its neighbours are nearer to a half.
+    colours = np.array([[3, 2, 8], [0, 0, 255], [255, 255, 255], [1, 1, 1], [5, 0, 0], [4, 1, 2]])
+    exact = (colours @ [9798, 19235, 3735] + (1 << 14)) >> 15
+    rng = np.random.default_rng(0)
+    many = rng.integers(0, 256, (4096, 3), dtype=np.uint8)
+    pixels = np.concatenate([colours.astype(np.uint8), many])[None]
+    gray = OfficialHash(Image.fromarray(pixels))._gray[0]
+    assert gray[: len(exact)].tolist() == exact.tolist() == [3, 29, 255, 1, 1, 2]
+    assert (gray == (pixels[0].astype(int) @ [9798, 19235, 3735] + (1 << 14)) >> 15).all()
 
 
 @pytest.mark.parametrize("name", sorted(HASHES))
-def test_hashes_have_64_bits_and_differ_between_images(name):
-    box = (0, 0, 97, 61)
-    first, second = (HASHES[name](noise(seed), [box])[0] for seed in (0, 1))
-    assert first.hash.size == 64
-    assert first - first == 0
-    assert first - second > 0
-
-
-def test_official_hash_equals_resize_then_transform():
-    cv2 = pytest.importorskip("cv2")
-    image = noise(2)
-    gray = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    low = cv2.dct(cv2.resize(gray[3:60, 10:90], (224, 224)))[:8, :8]
-
-    (ours,) = official_hash(image, [(10, 3, 90, 60)])
-
-    assert (ours.hash == (low > low.mean())).all()
-
-
-@pytest.mark.parametrize("box", [(4, 4, 5, 5), (0, 10, 97, 11)])
-def test_one_pixel_sides_are_hashed(box):
-    assert official_hash(noise(3), [box])[0].hash.size == 64
-
-
-def test_matrices_are_kept_up_to_a_number_of_bytes_the_last_used_ones():
-    cache = MatrixCache(max_bytes=32 * 30)  # 32 bytes for each pixel of a side
-
-    ten, twenty = cache(10), cache(20)
-
-    assert cache.bytes == 32 * 30
-    assert cache(10) is ten
-    assert cache(5).shape == (8, 5)
-    assert cache.bytes == 32 * 15
-    assert cache(10) is ten
-    assert cache(20) is not twenty
-    assert (cache(20) == twenty).all()
-    assert cache(31).shape == (8, 31)
-    assert cache.bytes <= cache.max_bytes
+def test_hashes_have_64_bits_and_differ_between_crops(name, image):
+    first, second, again = HASHES[name](image)([BOXES[2], BOXES[3], BOXES[2]])
+    assert first.shape == (64,)
+    assert (first == again).all()
+    assert (first != second).any()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import imagehash
 import numpy as np
 import pytest
 import torch
@@ -71,13 +70,72 @@ def test_image_prior_takes_the_best_scores_in_order(name):
     assert scales.tolist() == pytest.approx([0, *best])
 
 
+def prior_that_sees(bits, candidates, num_views=3):
+    """A prior to which the region and its views look as given, and the columns it has hashed."""
+    prior = ImagePrior(num_views, candidates=candidates)
+    seen = []
+    looks = iter([0, *(1 + np.argsort(candidates))])
+
+    def hash_image(image):
+        return lambda boxes: np.array([[bit == "1" for bit in bits[look()]]] * len(boxes))
+
+    def look():
+        seen.append(next(looks))
+        return seen[-1]
+
+    prior.hash_image = hash_image
+    return prior, seen
+
+
 def test_distances_are_weighed_by_scale():
     bits = ["00000000", "11110000", "11110000", "00001110"]  # region, then t = 0.5, 0.9, 1.0
-    hashes = [imagehash.ImageHash(np.array([[bit == "1" for bit in row]])) for row in bits]
-    prior = ImagePrior(3, candidates=[0.5, 0.9, 1.0])
-    prior.hash_crops = lambda image, boxes: hashes
+    prior, _ = prior_that_sees(bits, [0.5, 0.9, 1.0])
     # 4 / 0.5, 4 / 0.9, 3 / 1.0
     assert prior.plan(IMAGE, BOXES[:1]).scales[0].tolist() == pytest.approx([0, 0.5, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("ones", "hashed"),  # ones in the hashes of t = 1.0, 0.1, 0.5, 0.2
+    [
+        ([64, 6, 0, 13], [0, 2, 4, 3, 1]),  # scores 60 and 65; t = 1.0 may reach 64, and does
+        ([64, 7, 0, 13], [0, 2, 4, 3]),  # 70 and 65: t = 0.5 may reach 128, t = 1.0 only 64
+        ([64, 13, 0, 26], [0, 2, 4]),  # 130 and 130
+        ([64, 12, 32, 20], [0, 2, 4, 3]),  # 120 and 100
+        ([64, 0, 0, 0], [0, 2, 4, 3, 1]),
+    ],
+)
+def test_views_that_cannot_be_chosen_are_not_hashed(ones, hashed):
+    candidates = [1.0, 0.1, 0.5, 0.2]
+    bits = ["0" * 64, *("1" * count + "0" * (64 - count) for count in ones)]
+    scores = np.array(ones) / candidates
+    chosen = np.array(candidates)[np.argsort(-scores, kind="stable")[:2]]
+    prior, seen = prior_that_sees(bits, candidates)
+
+    scales = prior.plan(IMAGE, BOXES[:1]).scales[0]
+
+    assert scales.tolist() == pytest.approx([0, *chosen])
+    assert seen == hashed
+
+
+@pytest.mark.parametrize("name", ["phash", "official"])
+@pytest.mark.parametrize("num_views", [2, 3, 6])
+def test_the_plan_follows_from_all_scores(name, num_views):
+    rng = np.random.default_rng(num_views)
+    pixels = Image.fromarray(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8)).resize((300, 240))
+    starts, sides = rng.uniform(0, 100, (40, 2)), rng.uniform(2, 130, (40, 2))
+    boxes = torch.tensor(np.concatenate([starts, starts + sides], axis=1), dtype=torch.float32)
+    prior = ImagePrior(num_views, hash=name)
+    best = np.argsort(-prior.scores(pixels, boxes), axis=1, kind="stable")[:, : num_views - 1]
+
+    scales = prior.plan(pixels, boxes).scales
+
+    assert scales[:, 1:].numpy() == pytest.approx(prior.candidates[best])
+
+
+def test_one_view_is_the_region_and_no_region_has_no_views():
+    assert ImagePrior(1).plan(IMAGE, BOXES).scales.tolist() == [[0], [0]]
+    assert ImagePrior(3).plan(IMAGE, BOXES[:0]).scales.shape == (0, 3)
+    assert ImagePrior(3).hashes(IMAGE, BOXES[:0]) == []
 
 
 def test_where_no_view_differs_the_official_rule_repeats_and_ours_does_not():
