@@ -42,14 +42,13 @@ from lavis_dynrefer.models.precision import (
 )
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
-from lavis_dynrefer.models.weights.places import resolve_files
 from lavis_dynrefer.models.weights.pretrained import (
     check_filled,
     fill_trained,
     load_sources,
     read_trained,
 )
-from lavis_dynrefer.models.weights.weight_checks import check_files
+from lavis_dynrefer.models.weights.weight_checks import checked_files
 from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
@@ -289,8 +288,7 @@ class DynRefer(BaseModel):
             CheckpointError: weights that do not fit.
         """
         values = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-        values = resolve_files(values)
-        check_files(values)
+        values = checked_files(values)
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
         config = from_mapping(DynReferConfig, own, where="model")
         model = cls(

@@ -20,7 +20,7 @@ from lavis_dynrefer.config import LAVIS_KEYS, DynReferConfig, ModelFiles
 from lavis_dynrefer.errors import DynReferError, InputError, MissingFileError
 from lavis_dynrefer.models.weights.checkpoint import from_official, is_official
 from lavis_dynrefer.models.weights.hugging_face_folder import is_hub_name, shard_paths
-from lavis_dynrefer.models.weights.places import AUTO, locate
+from lavis_dynrefer.models.weights.places import AUTO, locate, resolve_files
 from lavis_dynrefer.models.weights.pretrained import SOURCES, no_file_for
 from lavis_dynrefer.models.weights.tensor_reading import open_tensors
 from lavis_dynrefer.paths import find_resource
@@ -50,17 +50,30 @@ _PARTS = (  # prefixes of the model's names; each comes from some file
 logger = logging.getLogger(__name__)
 
 
-def check_files(section: Mapping[str, Any]) -> None:
+def checked_files(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model` section with a path for every "auto", and only files that can be used.
+
+    Raises:
+        InputError, MissingFileError: see `check_files` and `places.resolve_files`.
+    """
+    check_files(section, fetch=False)  # before anything is downloaded
+    resolved = resolve_files(section)
+    check_files(resolved)
+    return resolved
+
+
+def check_files(section: Mapping[str, Any], *, fetch: bool = True) -> None:
     """Check the files of weights that a `model` section names, and that each part has one.
 
     Args:
-        section: plain, without "auto"; see `places.resolve_files`.
+        section: plain; "auto" is passed over, see `places.resolve_files`.
+        fetch: see `weight_problems`.
 
     Raises:
         InputError: lists every file that cannot be used.
         MissingFileError: the same, where all that is wrong is that there are no files.
     """
-    problems = list(weight_problems(section))
+    problems = list(weight_problems(section, fetch=fetch))
     if problems:
         kind = MissingFileError if all(problem.absent for problem in problems) else InputError
         raise kind("\n".join(problem.text for problem in problems))
