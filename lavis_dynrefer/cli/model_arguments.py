@@ -57,6 +57,25 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_model(arguments: argparse.Namespace) -> None:
+    """Find out what would keep `load_predictor` from loading, without loading.
+
+    Raises:
+        InputError, MissingFileError: files, device or number format that cannot be used.
+    """
+    with redirect_stdout(sys.stderr):
+        # Imported here: torch is slow.
+        from lavis_dynrefer.models.precision import choose_device, formats_on
+        from lavis_dynrefer.models.weights.places import model_section
+        from lavis_dynrefer.models.weights.weight_checks import checked_files
+
+        formats_on(arguments.dtype, choose_device(arguments.device))
+        section = model_section(arguments.model)
+        if arguments.checkpoint is not None:
+            section.update(load_finetuned=True, finetuned=arguments.checkpoint)
+        checked_files(section)
+
+
 def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
     """The predictor that the arguments name; what libraries print meanwhile goes to stderr."""
     with redirect_stdout(sys.stderr):

@@ -86,3 +86,12 @@ def test_an_invalid_call_ends_with_one_line(image, predict, tmp_path, capsys, ar
 def test_regions_come_from_one_source(image, predict, arguments):
     with pytest.raises(SystemExit, match="2"):
         predict(image, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--checkpoint", "{damaged}"], ["--device", "nowhere"]])
+def test_a_model_that_cannot_be_loaded_leaves_no_output(image, predict, tmp_path, arguments):
+    (tmp_path / "damaged.pth").write_bytes(b"<!doctype html>")
+    arguments = [text.format(damaged=tmp_path / "damaged.pth") for text in arguments]
+    for output in (tmp_path / "new", tmp_path / "new.json"):
+        assert predict(image, "--whole-image", "--output", output, *arguments) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.pth"]

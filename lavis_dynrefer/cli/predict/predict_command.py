@@ -23,7 +23,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_dynrefer.cli.model_arguments import add_model_arguments, at_least, load_predictor
+from lavis_dynrefer.cli.model_arguments import (
+    add_model_arguments,
+    at_least,
+    check_model,
+    load_predictor,
+)
 from lavis_dynrefer.cli.predict.predict_questions import (
     add_question_arguments,
     read_questions,
@@ -163,13 +168,16 @@ def _run(arguments: argparse.Namespace) -> int:
         **asdict(questions),
         **region_settings(arguments),
     }
-    with target.folder() as folder, open_log(folder, settings, resume=arguments.resume) as log:
-        clashing = clashing_names({*images, *log.names()})
-        drawings = ImageFiles(folder / "annotated", ".jpg", arguments.draw, clashing)
-        pages = ImageFiles(folder / "explain", ".html", arguments.explain, clashing)
-        load = cache(lambda: load_predictor(arguments))
-        job = PredictRun(load, find, questions, log, drawings, pages)
-        code = _answer(job, still_to_do(images, log, find), target, debug=arguments.debug)
+    with target.folder() as folder:
+        if not folder.exists():  # it is not made for a model that cannot be loaded
+            check_model(arguments)
+        with open_log(folder, settings, resume=arguments.resume) as log:
+            clashing = clashing_names({*images, *log.names()})
+            drawings = ImageFiles(folder / "annotated", ".jpg", arguments.draw, clashing)
+            pages = ImageFiles(folder / "explain", ".html", arguments.explain, clashing)
+            load = cache(lambda: load_predictor(arguments))
+            job = PredictRun(load, find, questions, log, drawings, pages)
+            code = _answer(job, still_to_do(images, log, find), target, debug=arguments.debug)
     if code in (0, EXIT_SOME_FAILED):
         target.clean()
         if "coco" in target.formats:  # the only one with numbers of categories
