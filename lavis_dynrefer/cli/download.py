@@ -80,10 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not parts:
         print(f"{arguments.model} comes with this package: there is nothing to download")
         return 0
-    model_type = files.model_type
+    told = registered(files.model_type)
     folder = expand_home(arguments.to).absolute() if arguments.to else weights_folder(create=False)
     if arguments.check:
-        return _check(parts, registered(model_type), folder)
+        return _check(parts, told, folder)
+    if not arguments.to:  # what lies elsewhere is not downloaded again
+        for name in [name for name in parts if name in told and told[name].exists()]:
+            print(f"{name}: {told[name]}, from `weights set` or --to")
+            del parts[name]
     absent = {name: part for name, part in parts.items() if find_kept(folder, part) is None}
     _announce(parts, absent, folder)
     if absent and offline_variable() and needed(absent, folder).transfer:
@@ -95,15 +99,17 @@ def run(arguments: argparse.Namespace) -> int:
         accept_changed=arguments.accept_changed,
         keep_original=arguments.keep_original,
     )
-    kept = fetch_parts(parts, folder, options)
-    for name, path in kept.items():
+    for name, path in fetch_parts(parts, folder, options).items():
         print(f"{name}: {path}")
-        if arguments.to and model_type:
-            register(model_type, name, path)
+        if arguments.to and files.model_type:
+            register(files.model_type, name, path)
     found = look_up(section)
     if CHECKPOINT in found.absent:
         print(f"still missing: {CHECKPOINT}, {describe_part(found, CHECKPOINT)}")
-        print(f"tell once where it is: dynrefer weights set {CHECKPOINT} FILE --model {model_type}")
+        print(
+            f"tell once where it is: dynrefer weights set {CHECKPOINT} FILE "
+            f"--model {arguments.model}"
+        )
     return 0
 
 

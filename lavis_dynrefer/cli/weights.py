@@ -21,7 +21,9 @@ from lavis_dynrefer.models.weights.places import (
     look_up,
     model_section,
     named_file,
+    only_named,
 )
+from lavis_dynrefer.models.weights.weight_checks import check_files
 from lavis_dynrefer.paths import expand_home
 
 _FOLDERS = ("flan_t5",)  # parts of several files
@@ -58,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(problem or f"{arguments.model}: model.model_type is not set")
     if arguments.action == "set":
         path = _existing(expand_home(arguments.file), arguments.part)
+        check_files(only_named(section, arguments.part, path), fetch=False)
         register(model_type, arguments.part, path)
         print(f"{model_type}: {arguments.part} is {path.absolute()}")
     elif not unregister(model_type, arguments.part):

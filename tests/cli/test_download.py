@@ -83,7 +83,7 @@ def test_a_model_of_the_hub_and_another_server(site, model, tmp_path, capsys):
     told = capsys.readouterr().out
     assert f"in all 0.00 MB to {folder}, which takes" in told
     assert "still missing: dynrefer, without a direct address; https://example.org/where" in told
-    assert "dynrefer weights set dynrefer FILE --model mine" in told
+    assert f"dynrefer weights set dynrefer FILE --model {model}" in told
     kept = load_file(folder / "flan-t5" / "model.safetensors")
     assert {name: value.dtype for name, value in kept.items()} == {
         "shared.weight": torch.bfloat16,
@@ -103,6 +103,8 @@ def test_another_folder_is_remembered(site, model, tmp_path):
 
     assert registered("mine") == {"flan_t5": folder / "flan-t5"}
     assert not any("tags" in path for path, _ in site.asked)
+    assert main(["download", model, "--part", "flan_t5"]) == 0  # not again into the cache
+    assert len(site.asked) == 4
 
 
 def test_the_originals_stay_on_request(site, model, tmp_path):
@@ -161,7 +163,7 @@ def test_a_model_of_the_package_needs_no_download(capsys):
 
 def test_files_are_told_once_and_listed(site, model, tmp_path, capsys, monkeypatch):
     checkpoint, tags = tmp_path / "vg1.2_5e.pth", tmp_path / "tags.txt"
-    checkpoint.write_bytes(bytes(200_000))
+    torch.save({"model": {"cem_memory": torch.zeros(50_000)}}, checkpoint)
     tags.write_bytes(b"dog\n")
     of_model = ["--model", model]
 
@@ -188,9 +190,13 @@ def test_files_are_told_once_and_listed(site, model, tmp_path, capsys, monkeypat
         (["set", "dynrefer", "."], "dynrefer: expected a file, got ."),
         (["set", "flan_t5", __file__], "flan_t5: expected a folder of Hugging Face files, got"),
         (["set", "dynrefr", __file__], "part: unknown 'dynrefr'; did you mean dynrefer?"),
+        (["set", "dynrefer", "vit.pth"], "is an EVA ViT file, expected a DynRefer checkpoint"),
         (["unset", "tags"], "tags: nothing was told for mine"),
     ],
 )
-def test_what_cannot_be_told_is_said(model, capsys, words, message):
+def test_what_cannot_be_told_is_said(model, capsys, monkeypatch, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"blocks.0.attn.qkv.weight": torch.zeros(2)}, "vit.pth")
+
     assert main(["weights", *words, "--model", model]) == 2
     assert message in capsys.readouterr().err

@@ -263,11 +263,26 @@ def test_of_two_processes_one_downloads(site, section, tmp_path):
     assert sorted(path for path, _ in site.asked) == ["/models/tags.txt", "/models/vit.safetensors"]
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder without rights")
-def test_a_cache_without_rights_is_named(section, tmp_path):
-    (tmp_path / "cache").mkdir(mode=0o500)
+@pytest.mark.parametrize("kind", ["a file", "no rights"])
+def test_a_folder_that_cannot_be_written_to_is_named(site, section, tmp_path, kind):
+    folder = tmp_path / "cache" / "weights"
+    folder.parent.mkdir()
+    if kind == "a file":
+        folder.touch()
+    elif os.name == "nt" or os.geteuid() == 0:
+        pytest.skip("needs a folder without rights")
+    else:
+        folder.parent.chmod(0o500)
 
-    with pytest.raises(OSError, match="cache"):
+    with pytest.raises(InputError, match=r"cannot write to .*weights: .*; choose another folder"):
+        resolve_files(section)
+    assert site.asked == []
+
+
+def test_a_failed_download_is_told_with_its_part(site, section):
+    site.put("/models/vit.safetensors", b"weights", 404)
+
+    with pytest.raises(MissingFileError, match=r"eva_vit: .*404.*or name your own .* EVA_VIT_G or"):
         resolve_files(section)
 
 

@@ -32,7 +32,11 @@ from lavis_dynrefer.models.weights.fetching.kept_parts import (
     weights_folder,
 )
 from lavis_dynrefer.models.weights.fetching.part_registry import registered
-from lavis_dynrefer.models.weights.fetching.transfer import download, offline_variable
+from lavis_dynrefer.models.weights.fetching.transfer import (
+    TransferError,
+    download,
+    offline_variable,
+)
 from lavis_dynrefer.models.weights.fetching.transfer_progress import show_progress
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.settings import from_mapping
@@ -140,6 +144,15 @@ def named_file(section: Mapping[str, Any], part: str) -> Any:
     return _value(section, KEYS[part])
 
 
+def only_named(section: Mapping[str, Any], part: str, path: Path) -> dict[str, Any]:
+    """The `model` section with a path for one part, and "auto" for all others."""
+    changed = copy.deepcopy(dict(section))
+    for name in KEYS:
+        _set(changed, KEYS[name], str(path.absolute()) if name == part else AUTO)
+    changed["load_finetuned"] = True
+    return changed
+
+
 def resolve_files(section: Mapping[str, Any]) -> dict[str, Any]:
     """The `model` section with a path for every "auto".
 
@@ -210,7 +223,16 @@ def fetch_parts(
     sizes = {item.name: item.bytes for part in parts.values() for item in part.files}
     with show_progress() as started:
         shown = options._replace(started=lambda name: started(name, sizes.get(name, 0)))
-        return {name: fetch(name, part, folder, shown) for name, part in parts.items()}
+        return {name: _fetch(name, part, folder, shown) for name, part in parts.items()}
+
+
+def _fetch(name: str, part: PublishedPart, folder: Path, options: FetchOptions) -> Path:
+    try:
+        return fetch(name, part, folder, options)
+    except TransferError as error:
+        raise TransferError(
+            f"{name}: {error}; or name your own file by {part.variable} or model.{KEYS[name]}"
+        ) from error
 
 
 def describe_missing(found: Found, absent: Iterable[str]) -> str:
@@ -292,5 +314,7 @@ def _value(section: Mapping[str, Any], key: str) -> Any:
 def _set(section: dict[str, Any], key: str, value: Any) -> None:
     *steps, last = key.split(".")
     for step in steps:
+        if not isinstance(section.get(step), dict):
+            section[step] = {}
         section = section[step]
     section[last] = value

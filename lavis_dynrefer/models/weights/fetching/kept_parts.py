@@ -6,6 +6,7 @@ NAME, with the size and the sha256 of every file, published and kept.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -20,12 +21,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from lavis_dynrefer.config import PublishedFile, PublishedPart
-from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.models.weights.conversion import RULES, convert
 from lavis_dynrefer.models.weights.fetching.transfer import HUB, Expected, download, mirrored
 from lavis_dynrefer.paths import cache_dir, replace_file
 
 _BLOCK = 1 << 20
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _SLACK = 100 << 20  # bytes left free on the disk
 Published = Mapping[str, PublishedPart]  # part -> its place
 
@@ -153,13 +155,12 @@ def fetch(
     Raises:
         TransferError: a file cannot be downloaded.
         CheckpointError: a file is not that of this part.
-        InputError: the disk is full.
+        InputError: the disk is full, or the folder cannot be written to.
     """
     found = find_kept(folder, part)
     if found is not None:
         return found
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_process(folder / f".{part.kept}.lock"):
+    with _writable(folder), only_process(folder / f".{part.kept}.lock"):
         found = find_kept(folder, part)
         if found is not None:
             return found
@@ -177,6 +178,25 @@ def fetch(
         if not options.keep_original:
             shutil.rmtree(incoming, ignore_errors=True)
         return target
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Create a folder; while entered, what the system refuses there is said with the cure.
+
+    Raises:
+        InputError: it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if isinstance(error, DynReferError) or error.errno not in _REFUSED:
+            raise
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}; choose another folder with --to or "
+            "DYNREFER_CACHE"
+        ) from error
 
 
 @contextmanager

@@ -144,7 +144,8 @@ def download(
             except (requests.RequestException, HTTPError, _Broken) as error:
                 failures = 0 if partial.size > before else failures + 1
                 if failures > len(PAUSES) or _is_hopeless(error, partial):
-                    raise TransferError(f"cannot download {url}: {_reason(error)}") from error
+                    kept = "; what has arrived is kept for the next attempt" if partial.size else ""
+                    raise TransferError(f"cannot download {url}: {_reason(error)}{kept}") from error
                 logger.warning("%s: %s; trying again", url, _reason(error))
                 time.sleep(PAUSES[max(failures, 1) - 1])
             except OSError as error:
