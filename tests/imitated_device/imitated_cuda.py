@@ -247,6 +247,7 @@ class ImitatedCuda(TorchDispatchMode):
         }.items():
             self._set(torch.cuda, name, lambda *_, _answer=answer, **__: _answer)
         self._set(torch.cuda, "Stream", _Stream)
+        self._set(torch.cuda, "Event", _Event)
         self._set(torch.cuda, "current_stream", _Stream)
         self._set(torch.cuda, "stream", contextlib.nullcontext)
         self._set(torch.Tensor, "pin_memory", lambda tensor, *_: tensor)
@@ -282,6 +283,14 @@ class _Stream:
         pass
 
     def wait_stream(self, other):
+        pass
+
+
+class _Event:
+    def record(self):
+        pass
+
+    def synchronize(self):
         pass
 
 

@@ -25,8 +25,10 @@ _NO_ADAPTERS = (
     "lora",
     "stored_weights",
     "t5_layers",
+    "t5_search",
     "t5_stacks",
     "t5_steps",
+    "t5_weights",
 )
 # Adapter -> class in `llm_options`, which does without the adapter's libraries.
 _OPTIONS = {"flan_t5": "FlanT5Options", "causal_lm": "CausalLMOptions"}

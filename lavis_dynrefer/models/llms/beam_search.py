@@ -2,6 +2,8 @@
 
 Finds what Hugging Face's `generate` finds with the same settings. `generate` processes the
 sentences of a batch one by one, and its preparations alone take as long as a small model does.
+All tensors keep their shape and place from the first token to the last, so that a step can be
+recorded once and played again.
 """
 
 from __future__ import annotations
@@ -9,100 +11,249 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
-from transformers import RepetitionPenaltyLogitsProcessor
 
 from lavis_dynrefer.config import GenerationConfig
 
 NEVER = -1e9  # log-probability of what must not be chosen; unlike -inf it can be summed
-# Tokens between two looks at whether all rows have ended. A look makes the CPU wait for the GPU;
-# the steps after the last end, at most three, change nothing but the padding.
-LOOK_EVERY = 4
+# Scores of a row above which the best are first sought in blocks: sorting is slow, maxima are not.
+_SEARCHED_AT_ONCE = 4096
+_BLOCK = 128
 
 
-def beam_search(
-    step: Callable[[Tensor, Tensor], Tensor], start: Tensor, options: GenerationConfig, *, end: int
-) -> tuple[Tensor, Tensor]:
-    """Find the best sequence of each row.
+class BeamSearch:
+    """The search for the best sequences of B rows, with K beams each.
 
-    The search of a row ends when K sequences have ended and no open one can become better.
+    A row ends when K sequences have ended and no open one can become better.
 
     Args:
-        step: logits (B * K, tokens) of the next token, from the newest tokens (B * K,) and, for
-            each, the row of the previous step that it continues.
-        start: (B,) first tokens; lengths include them.
+        rows: B.
         options: K is `num_beams`. As in Hugging Face, the penalties for repetition and for ending
             before `min_length` apply to log-probabilities, or to logits if K is 1, and sums of
             log-probabilities are divided by the length to the power of `length_penalty`.
         end: token that ends a sequence; it also fills what follows.
+        device: of all tensors.
+        penalise_start: whether the start token counts as a repetition; its length always counts.
 
-    Returns:
-        Tokens (B, T), and log-probabilities (B,), divided by the length as above. All rows may end
-        with some more of the end token than one of them needs.
+    Attributes:
+        newest: (B * K,) last token of each beam.
+        parents: (B, K) beam of the previous step that each beam continues.
+        done: (B,) rows whose search has ended; further steps do not change them.
     """
-    batch, beams = len(start), options.num_beams
-    penalise = _penalties(options, end)
-    rows = torch.arange(batch, device=start.device)[:, None]
-    tokens = start[:, None, None].repeat(1, beams, 1)  # (B, K, t)
-    # At first all beams are equal: only one continues.
-    sums = torch.full((batch, beams), NEVER, device=start.device)
-    sums[:, 0] = 0
-    parents = torch.zeros_like(tokens[..., 0])
-    ended = tokens  # the best K that have ended; none yet
-    scores = torch.full_like(sums, -torch.inf)
-    done = torch.zeros_like(start, dtype=torch.bool)
-    look_every = 1 if start.device.type == "cpu" else LOOK_EVERY
-    for length in range(1, options.max_new_tokens + 1):
-        logits = step(tokens[..., -1].flatten(), (rows * beams + parents).flatten())
-        steps = penalise(tokens.flatten(0, 1), logits.float())
-        totals = (sums[..., None] + rearrange(steps, "(b k) w -> b k w", b=batch)).flatten(1)
+
+    def __init__(
+        self,
+        rows: int,
+        options: GenerationConfig,
+        *,
+        end: int,
+        device: torch.device,
+        penalise_start: bool = True,
+    ) -> None:
+        self.options, self.end = options, end
+        self._first_penalised = 0 if penalise_start else 1
+        beams, length = options.num_beams, options.max_new_tokens + 1
+        shape = (rows, beams)
+        self.newest = torch.empty(rows * beams, dtype=torch.long, device=device)
+        self.parents = torch.empty(shape, dtype=torch.long, device=device)
+        self.done = torch.empty(rows, dtype=torch.bool, device=device)
+        self._tokens = torch.empty((*shape, length), dtype=torch.long, device=device)
+        self._sums = torch.empty(shape, device=device)
+        self._ended = torch.empty_like(self._tokens)  # the best K sequences that have ended
+        self._scores = torch.empty_like(self._sums)
+        self._length = torch.empty((), dtype=torch.long, device=device)  # tokens of open beams
+        self._columns = torch.arange(length, device=device)
+        self._slots = self._columns[:beams] if beams <= length else torch.arange(beams).to(device)
+        self._norms = (self._columns.double() ** options.length_penalty).float()
+        self._scratch: Tensor | None = None
+        self._factors = torch.full((2,), options.repetition_penalty, device=device)
+        self._factors[: self._first_penalised] = 1
+
+    def begin(self, start: Tensor) -> None:
+        """Start anew.
+
+        Args:
+            start: first tokens of the first rows; further rows are not searched.
+        """
+        used = len(start)
+        self._tokens.fill_(self.end)
+        self._tokens[:used, :, 0] = start[:, None]
+        self._ended.copy_(self._tokens)
+        self.newest.copy_(self._tokens[..., 0].flatten())
+        self.parents.zero_()
+        self.done.zero_()
+        self.done[used:] = True
+        # At first all beams are equal: only one continues.
+        self._sums.fill_(NEVER)
+        self._sums[:, 0] = 0
+        self._scores.fill_(-torch.inf)
+        self._length.fill_(1)
+
+    def advance(self, logits: Tensor) -> None:
+        """Continue each row by one token.
+
+        Args:
+            logits: (B * K, tokens) of the token after `newest`.
+        """
+        (rows, beams), width = self.parents.shape, logits.shape[1]
+        totals = self._log_probabilities(logits).view(rows, beams, width)
+        totals = totals.add_(self._sums[..., None]).view(rows, beams * width)
         # Twice as many as beams: however many of them end, K continue.
-        best, places = totals.topk(2 * beams)
-        parents, words = places // steps.shape[1], places % steps.shape[1]
-        tokens = torch.cat([tokens[rows, parents], words[..., None]], dim=-1)  # (B, 2K, t + 1)
-        ends, norm = words == end, length**options.length_penalty
+        best, places = _largest(totals, 2 * beams)
+        parents, words = places // width, places % width
+        tokens = self._tokens.gather(1, self._whole(parents))  # (B, 2K, T)
+        tokens = torch.where(self._columns == self._length, words[..., None], tokens)
+        ends, scored = words == self.end, self._by_length(best)
         # An end counts only where it is among the best K.
-        closing = (best / norm).masked_fill(~ends, -torch.inf)[:, :beams]
-        ended, scores = _best_of(ended, scores, tokens[:, :beams], closing, done, end)
-        done |= scores[:, -1] >= best[:, 0] / norm
-        sums, going = best.masked_fill(ends, -torch.inf).topk(beams)
-        tokens, parents = tokens[rows, going], parents.gather(1, going)
-        if length % look_every == 0 and done.all():
-            break
-    open_scores = sums / tokens.shape[-1] ** options.length_penalty
-    ended, scores = _best_of(ended, scores, tokens, open_scores, done, end)
-    return ended[:, 0], scores[:, 0]
+        closing = torch.where(ends, scored, -torch.inf)[:, :beams]
+        self._close(tokens[:, :beams], closing)
+        self.done |= self._scores[:, -1] >= scored[:, 0]
+        going = best.masked_fill(ends, -torch.inf).topk(beams)
+        self._sums.copy_(going.values)
+        torch.gather(tokens, 1, self._whole(going.indices), out=self._tokens)
+        torch.gather(parents, 1, going.indices, out=self.parents)
+        torch.gather(words, 1, going.indices, out=self.newest.view(rows, beams))
+        self._length += 1
 
+    def best(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """The best sequence of each row after `tokens` steps.
 
-def _best_of(
-    old: Tensor, old_scores: Tensor, new: Tensor, new_scores: Tensor, done: Tensor, padding: int
-) -> tuple[Tensor, Tensor]:
-    """The best K of the sequences (B, K, s) and (B, K, t), best first, and their scores (B, K).
+        Returns:
+            Tokens (B, tokens + 1), and log-probabilities (B,), divided by the length to the power
+            of `length_penalty`. All rows may end with some more of the end token than one of them
+            needs.
+        """
+        open_scores = self._sums / (tokens + 1) ** self.options.length_penalty
+        self._close(self._tokens, open_scores)
+        return self._ended[:, 0, : tokens + 1].clone(), self._scores[:, 0].clone()
 
-    Rows that are done (B,) keep the old ones in their order, which topk would change where scores
-    are equal.
-    """
-    old = F.pad(old, (0, new.shape[2] - old.shape[2]), value=padding)
-    scores = torch.cat([old_scores, new_scores], dim=1)
-    best = scores.topk(old.shape[1]).indices
-    kept = torch.where(done[:, None], torch.arange(old.shape[1], device=best.device), best)
-    sequences = torch.cat([old, new], dim=1)
-    return sequences.take_along_dim(kept[..., None], dim=1), scores.gather(1, kept)
+    def _whole(self, rows: Tensor) -> Tensor:
+        """Index of whole sequences."""
+        return rows[..., None].expand(-1, -1, len(self._columns))
 
+    def _by_length(self, sums: Tensor) -> Tensor:
+        if self.options.length_penalty == 0:
+            return sums
+        return sums / self._norms[self._length]
 
-def _penalties(options: GenerationConfig, end: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Log-probabilities (N, tokens) after penalties, from tokens so far (N, t) and logits."""
-    penalise = RepetitionPenaltyLogitsProcessor(options.repetition_penalty)
+    def _close(self, new: Tensor, new_scores: Tensor) -> None:
+        """Keep the best K of the sequences that have ended and of new ones (B, K, T), best first.
 
-    def apply(tokens: Tensor, scores: Tensor) -> Tensor:
-        if options.repetition_penalty != 1:
-            scores = penalise(tokens, scores)
-        if tokens.shape[1] < options.min_length:  # the start token counts
-            scores[:, end] = -torch.inf
+        Rows that are done keep the old ones in their order, which topk would change where scores
+        are equal.
+        """
+        beams = new_scores.shape[1]
+        scores = torch.cat([self._scores, new_scores], dim=1)
+        kept = torch.where(self.done[:, None], self._slots, scores.topk(beams).indices)
+        sequences = torch.cat([self._ended, new], dim=1)
+        torch.gather(sequences, 1, self._whole(kept), out=self._ended)
+        torch.gather(scores, 1, kept, out=self._scores)
+
+    def _log_probabilities(self, logits: Tensor) -> Tensor:
+        """(B * K, tokens) after penalties; a tensor that may be changed."""
+        if self._scratch is None or self._scratch.shape != logits.shape:
+            # Kept from step to step: it may have millions of numbers.
+            self._scratch = torch.empty_like(logits, dtype=torch.float32)
+        if self.options.num_beams == 1:
+            return self._penalise(self._scratch.copy_(logits)).log_softmax(dim=-1)
+        torch.log_softmax(logits.float(), dim=-1, out=self._scratch)
+        return self._penalise(self._scratch)
+
+    def _penalise(self, scores: Tensor) -> Tensor:
+        """Change scores (B * K, tokens) in place."""
+        if self.options.repetition_penalty != 1:
+            known = self._columns >= self._first_penalised
+            known &= self._columns < self._length
+            tokens = torch.where(known, self._tokens.flatten(0, 1), self.newest[:, None])
+            factor = self._factors[(self._length - 1).clamp(max=1)]
+            said = scores.gather(1, tokens)
+            said = torch.where(said < 0, said * factor, said / factor)
+            scores.scatter_(1, tokens, said)
+        if self.options.min_length > 1:  # the start token counts
+            early = self._length < self.options.min_length
+            scores[:, self.end].masked_fill_(early, -torch.inf)
         return scores
 
-    if options.num_beams > 1:
-        return lambda tokens, logits: apply(tokens, logits.log_softmax(dim=-1))
-    return lambda tokens, logits: apply(tokens, logits).log_softmax(dim=-1)
+
+def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest scores (B, count) of each row, largest first, and their places."""
+    rows, width = scores.shape
+    blocks = width // _BLOCK
+    if width < _SEARCHED_AT_ONCE or width % _BLOCK or blocks < count:
+        return scores.topk(count)
+    scores = scores.view(rows, blocks, _BLOCK)
+    # The largest are in the blocks with the largest maxima.
+    chosen = scores.amax(dim=2).topk(count).indices  # (B, count)
+    inside = scores.gather(1, chosen[..., None].expand(-1, -1, _BLOCK)).flatten(1)
+    best, places = inside.topk(count)
+    return best, chosen.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
+
+
+class Endings:
+    """Tells when all rows of a search have ended.
+
+    On a GPU it tells it one step later: the CPU reads what the GPU wrote before the step that it is
+    working on, so that the GPU always has work while it is read.
+
+    Args:
+        done: (B,) of the search.
+    """
+
+    def __init__(self, done: Tensor) -> None:
+        self._done = done
+        self._cuda = done.device.type == "cuda"
+        self._earlier: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def all(self) -> bool:
+        """Called after each step."""
+        if not self._cuda:
+            return bool(self._done.all())
+        earlier = self._earlier
+        flag = torch.empty((), dtype=torch.bool).pin_memory()
+        flag.copy_(self._done.all(), non_blocking=True)
+        written = torch.cuda.Event()
+        written.record()
+        self._earlier = (flag, written)
+        if earlier is None:
+            return False
+        earlier[1].synchronize()
+        return bool(earlier[0])
+
+
+def beam_search(
+    step: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    options: GenerationConfig,
+    *,
+    end: int,
+    penalise_start: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Find the best sequence of each row.
+
+    Args:
+        step: logits (B * K, tokens) of the next token, from the newest tokens (B * K,) and the
+            beams (B, K) of the previous step that these continue.
+        start: (B,) first tokens; lengths include them.
+        options: see `BeamSearch`.
+        end: see `BeamSearch`.
+        penalise_start: see `BeamSearch`.
+
+    Returns:
+        See `BeamSearch.best`.
+    """
+    search = BeamSearch(
+        len(start), options, end=end, device=start.device, penalise_start=penalise_start
+    )
+    search.begin(start)
+    return run(lambda: search.advance(step(search.newest, search.parents)), search)
+
+
+def run(advance: Callable[[], None], search: BeamSearch) -> tuple[Tensor, Tensor]:
+    """Advance a search until all rows have ended; see `BeamSearch.best`."""
+    endings, steps = Endings(search.done), 0
+    while steps < search.options.max_new_tokens:
+        advance()
+        steps += 1
+        if endings.all():
+            break
+    return search.best(steps)

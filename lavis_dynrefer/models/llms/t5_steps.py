@@ -1,91 +1,136 @@
 """T5's decoder, one token at a time.
 
-It uses the layers of Hugging Face's T5 and its arithmetic, without the checks and choices that T5
+It uses the weights of Hugging Face's T5 and its arithmetic, without the checks and choices that T5
 repeats in every layer of every step; in a small model those take longer than the arithmetic.
 """
 
 from __future__ import annotations
 
 import torch
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
+
+from lavis_dynrefer.models.attention import attend, join_heads, split_heads
+from lavis_dynrefer.models.llms.t5_layers import normed
+from lavis_dynrefer.models.llms.t5_weights import DecoderProducts
 
 
 class T5Steps:
-    """Scores the next token of several beams per sentence.
+    """Scores the next token of K beams of each of B sentences.
+
+    Keys and values stay where they were written: all beams of a sentence look at all of its keys,
+    and a mask leaves to each those of its own tokens. So nothing is copied when beams are sorted
+    anew, and the keys of a sentence are read once for all of its beams.
 
     Args:
-        model: a `T5ForConditionalGeneration`, with or without LoRA.
-        encoded: (B, P, W) output of its encoder.
-        mask: (B, P) 1 for tokens, 0 for padding.
+        products: of the decoder.
+        position_bias: (1, h, S, S), of the decoder's self-attention; S is the number of tokens.
+        rows: B.
+        places: P, of the encoder's output.
         beams: K.
-        steps: maximum number of tokens.
     """
 
     def __init__(
-        self, model: nn.Module, encoded: Tensor, mask: Tensor, *, beams: int, steps: int
+        self,
+        products: DecoderProducts,
+        position_bias: Tensor,
+        *,
+        rows: int,
+        places: int,
+        beams: int,
     ) -> None:
-        decoder = model.get_decoder()
-        self.decoder, self.head = decoder, model.get_output_embeddings()
-        self.head_scale = model.config.d_model**-0.5 if model.config.tie_word_embeddings else None
-        self.sentences, self.beams, self.length = len(encoded), beams, 0
-        self.heads = model.config.num_heads
-        self.position_bias = decoder.block[0].layer[0].SelfAttention.compute_bias(steps, steps)
-        self.mask = decoder.invert_attention_mask(mask)  # (B, 1, 1, P)
-        self.memory = [
-            [self._by_head(layer(encoded)) for layer in (attention.k, attention.v)]
-            for attention in (block.layer[1].EncDecAttention for block in decoder.block)
-        ]
-        # Keys and values of all layers and earlier tokens.
-        keys = self.memory[0][0]
-        shape = (2 * len(decoder.block), self.sentences * beams, self.heads, steps, keys.shape[-1])
-        self.past = keys.new_empty(shape)
+        self._products, self._rows, self._beams = products, rows, beams
+        dtype, device = products.dtype, position_bias.device
+        _, self._heads, self._tokens, _ = position_bias.shape
+        later = torch.ones_like(position_bias[0, 0], dtype=torch.bool).triu(1)
+        # (S, h, S), of each token to itself and the earlier ones
+        self._bias = position_bias[0].transpose(0, 1).masked_fill(later[:, None], -torch.inf)
+        self._bias = self._bias.to(dtype)
+        self._columns = torch.arange(self._tokens, device=device)
+        self._each_beam = torch.arange(beams, device=device)
+        self._number = torch.zeros(1, dtype=torch.long, device=device)  # of the newest token
+        self._newest = torch.arange(beams, device=device)  # places of its keys
+        # (B, K, S) for each token of each beam the beam that wrote it
+        self._writers = torch.zeros((rows, beams, self._tokens), dtype=torch.long, device=device)
 
-    def _by_head(self, states: Tensor) -> Tensor:
-        return rearrange(states, "b p (h d) -> b h p d", h=self.heads)
+        def cache(length: int) -> list[Tensor]:
+            shape = (len(products.blocks), rows, length, 2, products.inner_width)
+            return list(torch.zeros(shape, dtype=dtype, device=device))
 
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        self._past, self._memory = cache(self._tokens * beams), cache(places)
+        self._past_views = [self._keys_and_values(past) for past in self._past]
+        self._memory_views = [self._keys_and_values(memory) for memory in self._memory]
+        self._logits: Tensor | None = None  # kept from step to step: they may be millions
+        self._mask = torch.zeros((rows, 1, 1, places), dtype=dtype, device=device)
+
+    def _keys_and_values(self, cache: Tensor) -> list[Tensor]:
+        """Views (B, h, m, d) of a cache (B, m, 2, h * d)."""
+        return [split_heads(states, self._heads) for states in cache.unbind(2)]
+
+    def begin(self, encoded: Tensor, mask: Tensor) -> None:
+        """Start new sentences.
+
+        Args:
+            encoded: (B, P, W) output of the encoder; may have fewer rows and places.
+            mask: (B, P) 1 for tokens, 0 for padding.
+        """
+        rows, places = mask.shape
+        self._number.zero_()
+        self._newest.copy_(self._each_beam)
+        self._writers.zero_()
+        self._mask.fill_(torch.finfo(self._mask.dtype).min)
+        self._mask[:rows, 0, 0, :places].masked_fill_(mask.bool(), 0)
+        states = encoded.to(self._products.dtype).flatten(0, 1)
+        for block, memory in zip(self._products.blocks, self._memory):
+            memory[:rows, :places].copy_(block.memory(states).view(rows, places, 2, -1))
+
+    def __call__(self, tokens: Tensor, parents: Tensor, seen: int | None = None) -> Tensor:
         """Logits (B * K, tokens) after one more token.
 
         Args:
             tokens: (B * K,) newest token of each beam.
-            rows: (B * K,) beams of the previous step that these continue.
+            parents: (B, K) beams of the previous step that these continue.
+            seen: number of tokens including the newest, so that no more keys are read; None reads
+                all, with the same result.
         """
-        if self.beams > 1 and self.length:
-            past = self.past[..., : self.length, :]
-            past.copy_(past[:, rows])
-        self.length += 1
-        states = self.decoder.embed_tokens(tokens)  # (B * K, W)
-        for number, block in enumerate(self.decoder.block):
-            states = self._self_attention(block.layer[0], states, number)
-            states = self._cross_attention(block.layer[1], states, number)
-            states = block.layer[2](states)
-        states = self.decoder.final_layer_norm(states)
-        return self.head(states if self.head_scale is None else states * self.head_scale)
+        products, dtype, shape = self._products, self._products.dtype, (self._rows, self._beams)
+        seen = self._tokens if seen is None else seen
+        bias, length = self._bias_of_newest(parents, seen), seen * self._beams
+        states = products.embed(tokens).to(products.stream)  # (B * K, W)
+        for number, block in enumerate(products.blocks):
+            own = block.own(normed(block.own_norm, states, dtype)).view(*shape, 3, -1)
+            self._past[number].index_copy_(1, self._newest, own[:, :, 1:])
+            keys, values = (view[:, :, :length] for view in self._past_views[number])
+            mixed = self._attend(own[:, :, 0], keys, values, bias)
+            states = _add(states, block.own_out(mixed))
+            queries = block.cross(normed(block.cross_norm, states, dtype)).view(*shape, -1)
+            mixed = self._attend(queries, *self._memory_views[number], self._mask)
+            states = _add(states, block.cross_out(mixed))
+            hidden = block.inner(normed(block.inner_norm, states, dtype))
+            states = _add(states, block.inner_out(block.activate(hidden)))
+        self._number += 1
+        self._newest += self._beams
+        states = normed(products.last_norm, states, dtype)
+        if products.head_scale is not None:
+            states = states * products.head_scale
+        self._logits = products.head(states, out=self._logits)
+        return self._logits
 
-    def _self_attention(self, layer: nn.Module, states: Tensor, number: int) -> Tensor:
-        """Self-attention to all tokens so far, including the newest."""
-        attention, normed, new = layer.SelfAttention, layer.layer_norm(states), self.length - 1
-        keys, values = self.past[2 * number], self.past[2 * number + 1]  # (B * K, h, steps, d)
-        shape = (len(states), self.heads, -1)
-        keys[:, :, new] = attention.k(normed).view(shape)
-        values[:, :, new] = attention.v(normed).view(shape)
-        queries = attention.q(normed).view(*shape[:2], 1, keys.shape[-1])
-        bias = self.position_bias[:, :, new, None, : self.length]
-        mixed = _attend(queries, keys[:, :, : self.length], values[:, :, : self.length], bias)
-        return states + attention.o(mixed.flatten(1))
+    def _bias_of_newest(self, parents: Tensor, seen: int) -> Tensor:
+        """Bias (B or 1, h, K, seen * K) of the newest tokens: of other beams' tokens it is -inf."""
+        row = self._bias.index_select(0, self._number)[:, :, None, :seen]  # (1, h, 1, seen)
+        if self._beams == 1:
+            return row
+        inherited = self._writers.gather(1, parents[..., None].expand_as(self._writers))
+        newest = self._columns == self._number
+        torch.where(newest, self._each_beam[:, None], inherited, out=self._writers)
+        own = self._writers[:, None, :, :seen, None] == self._each_beam  # (B, 1, K, seen, K)
+        return torch.where(own, row[..., None], -torch.inf).flatten(3)
 
-    def _cross_attention(self, layer: nn.Module, states: Tensor, number: int) -> Tensor:
-        """Attention to the encoder's output; the beams of a sentence share it."""
-        attention = layer.EncDecAttention
-        # view, not rearrange: in this loop the overhead of rearrange would be noticeable.
-        shape = (self.sentences, self.beams, self.heads, -1)
-        queries = attention.q(layer.layer_norm(states)).view(shape).transpose(1, 2)
-        mixed = _attend(queries, *self.memory[number], self.mask).transpose(1, 2)
-        return states + attention.o(mixed.reshape(len(states), -1))
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """Attention of queries (B, K, h * d), as (B * K, h * d)."""
+        mixed = attend(split_heads(queries, self._heads), keys, values, bias=bias, scale=1.0)
+        return join_heads(mixed).flatten(0, 1)
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """T5's attention: scores are not scaled. Shapes (B, h, n, d), bias (..., n, P)."""
-    scores = queries @ keys.transpose(2, 3) + bias
-    return scores.softmax(dim=-1, dtype=torch.float32).type_as(values) @ values
+def _add(states: Tensor, more: Tensor) -> Tensor:
+    return states + more
