@@ -18,6 +18,7 @@ from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
 from lavis_dynrefer.models.llms import LanguageModel, build_llm
 from lavis_dynrefer.models.llms.lora import lora_parameters
+from lavis_dynrefer.models.llms.stored_weights import Int8Linear
 from lavis_dynrefer.models.qformer import QFormer
 from lavis_dynrefer.models.region_encoder import build_region_encoder
 from lavis_dynrefer.models.texts.text_encoder import TextEncoder
@@ -105,7 +106,7 @@ def set_trainable(model: nn.Module, names: Sequence[str]) -> None:
     """Train the modules named and LoRA, and freeze everything else.
 
     Raises:
-        InputError: there is no module of that name.
+        InputError: there is no module of that name, or it is stored in 8 bit.
     """
     model.requires_grad_(False)
     modules = dict(model.named_modules())
@@ -114,6 +115,12 @@ def set_trainable(model: nn.Module, names: Sequence[str]) -> None:
             raise InputError(
                 f"trainable: no module {name!r}; there are "
                 f"{[child for child, _ in model.named_children()]} and their parts"
+            )
+        if any(isinstance(module, Int8Linear) for module in modules[name].modules()):
+            raise InputError(
+                f"trainable: {name} is stored in 8 bit and stays as it is; set "
+                "captioning.llm_options.dtype: bfloat16 to train it, or train LoRA on it "
+                "(captioning.llm_options.lora)"
             )
         modules[name].requires_grad_(True)
     for parameter in lora_parameters(model):

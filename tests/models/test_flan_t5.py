@@ -93,7 +93,7 @@ def test_an_unknown_language_model_lists_the_known_ones():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dtype": "float16"}, "dtype: expected 'float32' or 'bfloat16', got 'float16'"),
+        ({"dtype": "float16"}, "dtype: expected 'float32', 'bfloat16' or 'int8', got"),
         ({"weights": "x"}, r"llm_options: unknown \['weights'\]"),
         ({"config": {"d_model": 0}}, r"config\.d_model: expected at least 1, got 0"),
         ({"config": {"d_modle": 16}}, r"config: unknown \['d_modle'\]; did you mean d_model\?"),

@@ -24,7 +24,9 @@ def build(dtype=FULL, **changes):
     sizes = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2}
     buckets = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 6}
     options = {"dropout_rate": 0.0, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-    config = T5Config(**{**sizes, **buckets, **options, "num_heads": 2, "decoder_start_token_id": 0, **changes})
+    config = T5Config(
+        **{**sizes, **buckets, **options, "num_heads": 2, "decoder_start_token_id": 0, **changes}
+    )
     config.dense_act_fn = "gelu"
     model = T5ForConditionalGeneration(config)
     for parameter in model.parameters():
@@ -160,7 +162,7 @@ def test_no_cast_weight_is_kept_for_the_backward_pass(prefix, mask):
     _, tensors = kept(model, prefix, mask)
     shapes = {tuple(weight.shape) for weight in model.parameters() if weight.ndim == 2}
     assert tensors
-    assert not shapes & {shape for t in tensors for shape in (tuple(t.shape), tuple(t.T.shape))}
+    assert not shapes & {shape for t in tensors for shape in (tuple(t.shape), tuple(t.shape[::-1]))}
 
 
 def test_recomputing_keeps_the_inputs_of_the_blocks(prefix, mask):

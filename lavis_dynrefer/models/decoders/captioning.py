@@ -54,7 +54,7 @@ class CaptionDecoder(nn.Module):
         with without_autocast(queries.device):
             region = self.prefix.projection(queries.to(self.prefix.projection.weight.dtype))
         tokens, token_mask = self.llm.embed(controls, max_length=self.max_text_length)
-        tokens = tokens.to(region.dtype) + self.prefix.control_embedding
+        tokens = tokens + self.prefix.control_embedding  # float32, however they are stored
         region_mask = torch.ones(region.shape[:2], dtype=token_mask.dtype, device=region.device)
         return torch.cat([region, tokens], dim=1), torch.cat([region_mask, token_mask], dim=1)
 

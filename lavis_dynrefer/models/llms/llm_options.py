@@ -63,9 +63,20 @@ class T5Sizes:
 class FlanT5Options(LLMOptions):
     """Flan-T5 of any size."""
 
+    # int8: half of bfloat16's memory; the layers' weights, of `pretrained` and frozen
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     config: T5Sizes = field(default_factory=T5Sizes)
     # Training: keep the input of each block and compute the rest of it again on the way back
     recompute: bool = False
+
+    @model_validator(mode="after")
+    def _check_int8(self) -> "FlanT5Options":
+        if self.dtype == "int8" and not self.pretrained:
+            raise ValueError(
+                "dtype: int8 needs `pretrained`: weights that are trained further, or "
+                "come from a checkpoint, cannot be stored in 8 bit"
+            )
+        return self
 
 
 @settings
