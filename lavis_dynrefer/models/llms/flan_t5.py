@@ -20,16 +20,16 @@ from lavis_dynrefer.models.hugging_face import (
     losses_by_row,
     mean_loss,
 )
-from lavis_dynrefer.models.llms.beam_search import beam_search
 from lavis_dynrefer.models.llms.llm_options import FlanT5Options
 from lavis_dynrefer.models.llms.lora import add_lora, lora_parameters
 from lavis_dynrefer.models.llms.stored_weights import to_int8
+from lavis_dynrefer.models.llms.t5_search import T5Search
 from lavis_dynrefer.models.llms.t5_stacks import encode, teacher_forced
-from lavis_dynrefer.models.llms.t5_steps import T5Steps
 from lavis_dynrefer.models.precision import (
     bf16_instead_of_fp16,
     product_format,
     without_autocast,
+    without_gradients,
 )
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 from lavis_dynrefer.models.weights.hugging_face_folder import fill_from_folder, model_folder
@@ -63,6 +63,7 @@ class FlanT5(nn.Module):
         self.pretrained = pretrained
         self.recompute = recompute
         self._adapted = bool(lora_parameters(model))
+        self._search = T5Search()
         self.width = model.config.d_model
 
     def _tokens(self, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
@@ -115,19 +116,13 @@ class FlanT5(nn.Module):
             with nullcontext() if self._adapted else without_autocast(device):
                 yield dtype
 
-    @torch.no_grad()
     def generate(
         self, prefix: Tensor, mask: Tensor, options: GenerationConfig
     ) -> tuple[list[str], list[float]]:
         """See `LanguageModel.generate`; the score is exp of the summed token log-probabilities."""
-        with bf16_instead_of_fp16(prefix.device):
-            encoded = self.model.get_encoder()(inputs_embeds=prefix, attention_mask=mask)[0]
-            steps = T5Steps(
-                self.model, encoded, mask, beams=options.num_beams, steps=options.max_new_tokens
-            )
-            config = self.model.config
-            start = torch.full_like(mask[:, 0], config.decoder_start_token_id, dtype=torch.long)
-            tokens, scores = beam_search(steps, start, options, end=config.eos_token_id)
+        with without_gradients(prefix.device), self.products() as dtype:
+            encoded = encode(self.model, prefix, mask, dtype)
+            tokens, scores = self._search(self.model, encoded, mask, options, dtype)
         return decode(self.tokenizer, tokens), scores.exp().tolist()
 
 
