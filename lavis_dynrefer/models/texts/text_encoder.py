@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import lavis  # noqa: F401  first, for threads
 import torch
-from lavis.models.clip_models.model import Transformer
+import torch.nn.functional as F
+from lavis.models.clip_models.model import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import TextEncoderConfig
+from lavis_dynrefer.models.attention import attend, join_heads, split_heads
 from lavis_dynrefer.models.texts.tokenizers import build_text_tokenizer
 
 
@@ -33,16 +35,37 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)  # CLIP
         nn.init.normal_(self.positional_embedding, std=0.01)  # CLIP
         nn.init.normal_(self.text_projection, std=width**-0.5)  # CLIP
-        mask = torch.full((length, length), float("-inf")).triu(1)
-        self.register_buffer("causal_mask", mask, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.token_embedding.weight.device
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (K, E) of K texts."""
-        ids = self.tokenizer(texts).to(self.token_embedding.weight.device)
-        length = ids.shape[1]
-        states = self.token_embedding(ids) + self.positional_embedding[:length]
-        # LAVIS's transformer takes the sequence first.
-        states = self.transformer(states.transpose(0, 1), self.causal_mask[:length, :length])
-        states = self.ln_final(states.transpose(0, 1))
-        ends = (ids == self.tokenizer.end_id).int().argmax(dim=1)
-        return states[torch.arange(len(ids), device=ids.device), ends] @ self.text_projection
+        return self.embed(self.tokenizer(texts))
+
+    def lengths(self, ids: Tensor) -> Tensor:
+        """Tokens (K,) of each row of `ids` (K, T), its end token included."""
+        return (ids == self.tokenizer.end_id).int().argmax(dim=1) + 1
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (K, E) of token ids (K, T) on the CPU, as the tokenizer returns them."""
+        lengths = self.lengths(ids)
+        # No token sees a later one: what follows the longest text changes nothing.
+        longest = int(lengths.max()) if len(ids) else 1
+        ids, ends = ids[:, :longest].to(self.device), (lengths - 1).to(self.device)
+        states = self.token_embedding(ids) + self.positional_embedding[:longest]
+        for block in self.transformer.resblocks:
+            states = _block(block, states)
+        last = states[torch.arange(len(ids), device=self.device), ends]
+        return self.ln_final(last) @ self.text_projection
+
+
+def _block(block: ResidualAttentionBlock, states: Tensor) -> Tensor:
+    """LAVIS's block for states (K, T, W), no token seeing a later one."""
+    inner = block.attn
+    joined = F.linear(block.ln_1(states), inner.in_proj_weight, inner.in_proj_bias)
+    parts = (split_heads(part, inner.num_heads) for part in joined.chunk(3, dim=-1))
+    states = states + inner.out_proj(join_heads(attend(*parts, causal=True)))
+    return states + block.mlp(block.ln_2(states))
