@@ -43,6 +43,7 @@ def options(scenes: Path, output: Path, *more: str) -> list[str]:
         f"run.output_dir={output}",
         "run.batch_size_train=8",
         "run.batch_size_eval=1",
+        "run.chunk=8",  # regions: several batches in a split, some of several images
         "run.num_workers=0",
         "run.max_epoch=2",
         "run.warmup_steps=5",

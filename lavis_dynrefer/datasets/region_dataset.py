@@ -168,6 +168,13 @@ class RegionDataset(Dataset[dict[str, Any]]):
         digest = hashlib.sha256(repr((len(self), shown)).encode("utf-8", "replace"))
         return f"{self.name} {digest.hexdigest()[:16]}"
 
+    @property
+    def sample_sizes(self) -> list[int]:
+        """Number of regions of each sample; no image is read."""
+        if self._samples is None:
+            return [1] * len(self)
+        return [len(rows) for rows in self._samples]
+
     def __len__(self) -> int:
         """Samples: regions or groups of them in training, images in evaluation."""
         return len(self.region_set.regions if self._samples is None else self._samples)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import lavis  # noqa: F401  first, for threads
@@ -59,7 +59,12 @@ class TrainingLoader:
             )
         self.batch_size = size
         self._loader = _loader(
-            _SeededSamples(dataset), self._sampler, size, run.num_workers, cuda=cuda, drop_last=True
+            _SeededSamples(dataset),
+            run.num_workers,
+            cuda=cuda,
+            sampler=self._sampler,
+            batch_size=size,
+            drop_last=True,
         )
 
     def start_epoch(self, epoch: int, *, step: int = 0) -> None:
@@ -86,16 +91,33 @@ class TrainingLoader:
 def evaluation_loader(dataset: Dataset, run: RunSettings, *, cuda: bool) -> Any:
     """Loader that reads every sample once; the last batch may be short, a share may be empty.
 
-    Arguments as of `TrainingLoader`; the processes share the samples unless
+    Arguments as of `TrainingLoader`. If the dataset has `sample_sizes`, the number of regions of
+    each sample, a batch has as many samples as `run.chunk` regions allow, and at least
+    `run.batch_size_eval`; else exactly so many. The processes share the batches unless
     `run.use_dist_eval_sampler` is false.
     """
     # Every process takes whole batches of the order of one process: what shares a batch, and with
     # it the rounding of an answer, does not depend on the number of processes. DistributedSampler
     # would also repeat samples to make the shares equal.
-    size, order = run.batch_size_eval, range(len(dataset))
     first, step = (get_rank(), get_world_size()) if run.use_dist_eval_sampler else (0, 1)
-    indices = [i for start in order[first * size :: step * size] for i in order[start:][:size]]
-    return _loader(dataset, indices, size, run.num_workers, cuda=cuda, drop_last=False)
+    batches = list(_evaluation_batches(dataset, run))[first::step]
+    return _loader(dataset, run.num_workers, cuda=cuda, batch_sampler=batches)
+
+
+def _evaluation_batches(dataset: Dataset, run: RunSettings) -> Iterator[list[int]]:
+    """Numbers of the samples of each batch, whoever reads it."""
+    count = len(dataset)  # type: ignore[arg-type]
+    sizes = getattr(dataset, "sample_sizes", None) or [run.chunk] * count
+    batch: list[int] = []
+    regions = 0
+    for index, size in enumerate(sizes):
+        if len(batch) >= run.batch_size_eval and regions + size > run.chunk:
+            yield batch
+            batch, regions = [], 0
+        batch.append(index)
+        regions += size
+    if batch:
+        yield batch
 
 
 def identity(dataset: Dataset, run: RunSettings) -> dict[str, Any]:
@@ -163,23 +185,13 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _loader(
-    dataset: Dataset,
-    sampler: Iterable[Any],
-    batch_size: int,
-    num_workers: int,
-    *,
-    cuda: bool,
-    drop_last: bool,
-) -> Any:
+def _loader(dataset: Dataset, num_workers: int, *, cuda: bool, **batches: Any) -> Any:
     loader = DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        **batches,
         num_workers=num_workers,
         collate_fn=getattr(dataset, "collater", None),
         pin_memory=cuda,
-        drop_last=drop_last,
         generator=torch.Generator(),  # else the workers' seeds are taken from the global one
         worker_init_fn=_outlive_signals,
     )

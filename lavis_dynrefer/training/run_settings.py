@@ -31,7 +31,7 @@ class TaskSettings:
 
     protocol_mode: Literal["strict", "official"] = "strict"  # strict: a missing answer is wrong
     generation: Mapping[str, Any] = field(default_factory=dict)  # replaces the model's beam search
-    chunk: Size = 64  # regions encoded at once in evaluation
+    chunk: Size = 64  # regions answered at once in evaluation
     dtype: Dtype = "auto"  # number formats of answers, by the device; see NumberFormats
     amp: bool = False  # mixed precision in training; on a CPU only in bf16
     amp_dtype: Literal["fp16", "bf16"] = "fp16"
@@ -68,7 +68,7 @@ class RunSettings(TaskSettings):
     find_unused_parameters: bool = False  # allow parameters without gradient under torchrun
     # data
     batch_size_train: Optional[Size] = None  # regions per process and step
-    batch_size_eval: Size = 8  # images per process and step
+    batch_size_eval: Size = 8  # fewest images of a step; more until they have `chunk` regions
     num_workers: int = Field(default=4, ge=0, le=10_000)  # loader processes per split
     train_splits: tuple[str, ...] = ("train",)
     valid_splits: tuple[str, ...] = ()  # evaluated after each epoch; the first picks the best

@@ -48,6 +48,19 @@ def build(region_set):
     return _build
 
 
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"train": False}, [2, 1]),
+        ({"train": True}, [1, 1, 1]),
+        ({"train": True, "regions_per_image": 2}, [2, 1]),
+    ],
+)
+def test_sizes_of_samples_are_known_without_their_images(build, region_set, options, sizes):
+    region_set.images.clear()
+    assert build(**options).sample_sizes == sizes
+
+
 def test_training_serves_one_region_per_sample(build):
     dataset = build(train=True)
 

@@ -28,6 +28,14 @@ class Numbers(Dataset):
         return [sample["index"] for sample in samples]
 
 
+class Images(Numbers):
+    """Images with some regions each."""
+
+    def __init__(self, sample_sizes):
+        super().__init__(len(sample_sizes))
+        self.sample_sizes = sample_sizes
+
+
 class NoisyNumbers(Numbers):
     def __getitem__(self, index):
         return {"index": torch.rand(1).item() + random.random() + np.random.rand()}
@@ -130,6 +138,28 @@ def test_too_few_samples_for_all_processes_names_the_cure(monkeypatch):
 def test_evaluation_shares_are_not_padded(monkeypatch, size, rank, share):
     as_rank(monkeypatch, rank, 3)
     assert [index for batch in evaluation(size) for index in batch] == share
+
+
+@pytest.mark.parametrize(
+    ("sizes", "images", "batches"),
+    [
+        ([5, 5, 5, 9, 1, 1, 20, 2], 1, [[0, 1], [2], [3, 4], [5], [6], [7]]),  # 10 regions at most
+        ([5, 5, 5, 9, 1, 1, 20, 2], 2, [[0, 1], [2, 3], [4, 5], [6, 7]]),  # but 2 images at least
+        ([0, 0, 3], 1, [[0, 1, 2]]),
+        ([11], 1, [[0]]),
+        ([], 1, []),
+    ],
+)
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_images_fill_a_batch_with_regions_whatever_the_number_of_processes(
+    monkeypatch, sizes, images, batches, world
+):
+    run = settings(batch_size_train=1, batch_size_eval=images, chunk=10, num_workers=0)
+    shares = []
+    for rank in range(world):
+        as_rank(monkeypatch, rank, world)
+        shares.append(list(loaders.evaluation_loader(Images(sizes), run, cuda=False)))
+    assert shares == [batches[rank::world] for rank in range(world)]
 
 
 def test_evaluation_may_be_repeated_in_every_process(monkeypatch):
