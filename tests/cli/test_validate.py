@@ -154,7 +154,7 @@ def test_all_mistakes_are_listed_at_once():
         (OVAD, "run.seed=1", "model.tagging.vocabulary: not on this machine; 0.04 MB at https"),
         (OVAD, "run.seed=1", "model.pretrained.eva_vit: not on this machine; about 2.03 GB at h"),
         (OVAD, "run.seed=1", "model.finetuned: not on this machine; without a direct address"),
-        (OVAD, "model.pretrained.eva_vit=null", "model.pretrained.eva_vit: not set"),
+        (OVAD, "model.pretrained.eva_vit=null", "model: no file has the weights of backbone.vit;"),
         (OVAD, "model.random_parts=true", "yours: EVA_VIT_G or model.pretrained.eva_vit; begins"),
         (OVAD, "run.seed=1", "build_info.root: not set; give it as an option or export OVAD_ROOT"),
         (OVAD, "model.finetuned=/nowhere.pth", "model.finetuned: no file '/nowhere.pth'"),

@@ -124,7 +124,8 @@ def test_main_prints_one_line_and_returns_two(main, capsys):
 
 
 def test_errors_and_warnings_are_printed_a_line_each(capsys, tmp_path, monkeypatch):
-    options = ["run.device=cpu", "model.pretrained.eva_vit=null", "run.seed=-1", "run.chunk=0"]
+    tokenizer = "model.captioning.llm_options.tokenizer"
+    options = ["run.device=cpu", f"{tokenizer}=a/b", "run.seed=-1", "run.chunk=0"]
 
     monkeypatch.chdir(tmp_path)
 
@@ -133,7 +134,7 @@ def test_errors_and_warnings_are_printed_a_line_each(capsys, tmp_path, monkeypat
     assert capsys.readouterr().err.splitlines() == [
         "error: run.chunk: expected at least 1, got 0",
         "error: run.seed: expected at least 0, got -1",
-        "warning: model.pretrained.eva_vit: not set; that part begins with random weights",
+        f"warning: {tokenizer}: no file 'a/b'; is it a name of Hugging Face?",
     ]
 
 

@@ -97,7 +97,7 @@ def foreign_model(path):
         (
             lambda path: path.write_text("version https://git-lfs", encoding="utf-8"),
             "lfs.pth",
-            "not a readable file",
+            "a pointer of git-lfs",
         ),
     ],
 )

@@ -101,12 +101,17 @@ def weight_problems(section: Mapping[str, Any], *, fetch: bool = True) -> Iterat
     """
     config, files = _read(section)
     options = config.captioning.llm_options
-    known: set[str] = set()  # our names of all tensors that some file has
-    passed_over = False
+    known: set[str] = set()  # beginnings of our names for which there is a file
     widths: dict[str, int] = {}  # file -> width of the language model that it was trained with
+    if files.load_finetuned and not files.finetuned:
+        known.update(_usual_names("finetuned", config))
+        yield WeightProblem(
+            "model.finetuned: not set; name a checkpoint, or set model.load_finetuned: false to "
+            "start a training"
+        )
     for kind, key, name in _named(files):
+        known.update(_usual_names(kind, config))
         if name == AUTO or (urlparse(name).scheme in ("http", "https") and not fetch):
-            passed_over = True
             continue
         try:
             path = locate(name, key=key)
@@ -117,7 +122,6 @@ def weight_problems(section: Mapping[str, Any], *, fetch: bool = True) -> Iterat
             text = str(error)
             text = text if text.startswith(key) else f"{key}: {text}"
             yield WeightProblem(text, absent=isinstance(error, MissingFileError))
-            passed_over = True
             continue
         if problem is not None:
             yield WeightProblem(f"{key}: {path} {problem}")
@@ -132,10 +136,16 @@ def weight_problems(section: Mapping[str, Any], *, fetch: bool = True) -> Iterat
                 path,
             )
     if options.get("pretrained"):
-        known.add("captioning.llm.")
+        known.add("captioning.llm")
     yield from _llm_problems(options, widths)
-    if not passed_over:
-        yield from _uncovered(config, files, known)
+    yield from _uncovered(config, files, known)
+
+
+def _usual_names(kind: str, config: DynReferConfig) -> Iterable[str]:
+    """Parts that a file of this kind fills, whatever else is in it."""
+    if kind == "finetuned":
+        return [part for part in _PARTS if _is_trained(part, config.trainable)]
+    return SOURCES[kind].fills
 
 
 def _read(section: Mapping[str, Any]) -> tuple[DynReferConfig, ModelFiles]:
@@ -150,12 +160,7 @@ def _named(files: ModelFiles) -> Iterator[tuple[str, str, str]]:
     for item in fields(files.pretrained) if files.pretrained else ():
         for name in getattr(files.pretrained, item.name) or ():
             yield item.name, f"model.pretrained.{item.name}", name
-    if files.load_finetuned and not files.finetuned:
-        raise InputError(
-            "model.finetuned: name a checkpoint, or set model.load_finetuned: false to start from "
-            "random weights"
-        )
-    if files.load_finetuned:
+    if files.load_finetuned and files.finetuned:
         yield "finetuned", "model.finetuned", str(files.finetuned)
 
 
@@ -270,7 +275,7 @@ def _uncovered(
     parts = [
         part
         for part in _PARTS
-        if not any(name.startswith(part) for name in names)
+        if not any(name.startswith(part) or part.startswith(name) for name in names)
         and not (part == "region_encoder" and config.region.num_views == 1)  # it has no weights
         and not (not files.load_finetuned and _is_trained(part, config.trainable))
     ]

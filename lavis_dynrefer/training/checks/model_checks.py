@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from lavis_dynrefer.config import LAVIS_KEYS, MODELS, DynReferConfig, ModelFiles, RegionModelConfig
 from lavis_dynrefer.errors import choice_problem
 from lavis_dynrefer.models.llms import llm_names, options_class
 from lavis_dynrefer.paths import find_resource
+from lavis_dynrefer.settings import SettingsError
 from lavis_dynrefer.training.checks.findings import (
     Finding,
     Findings,
@@ -47,6 +46,7 @@ def check_model(model: Section) -> Findings:
     if isinstance(config, DynReferConfig):
         yield from _check_names(config)
         yield from _check_llm(config.captioning.llm, config.captioning.llm_options)
+        yield from _check_files(model)
     if model.get("arch") in MODELS:
         yield from _check_weights(model)
 
@@ -80,22 +80,24 @@ def _check_llm(name: str, options: Section) -> Findings:
         yield warning(f"{place}.tokenizer: no file {tokenizer!r}; is it a name of Hugging Face?")
 
 
+def _check_files(model: Section) -> Findings:
+    """Files of weights that are not there or cannot be used, and parts without any."""
+    # Imported here: torch is slow.
+    from lavis_dynrefer.models.weights.weight_checks import weight_problems
+
+    try:
+        for problem in weight_problems(model, fetch=False):
+            yield missing(problem.text)
+    except SettingsError:  # told elsewhere
+        return
+
+
 def _check_weights(model: Section) -> Findings:
     given = {key: model[key] for key in LAVIS_KEYS if key in model}
     files, wrong = read_checked(ModelFiles, given, "model")
     yield from wrong
     if files is None:
         return
-    for item in fields(files.pretrained) if files.pretrained else ():
-        place, names = f"model.pretrained.{item.name}", getattr(files.pretrained, item.name)
-        if names is None and item.name in given["pretrained"]:
-            yield warning(f"{place}: not set; that part begins with random weights")
-        for name in names or ():
-            yield from absent_file(None if name == AUTO else name, place)
-    if files.load_finetuned and not files.finetuned:
-        yield missing("model.finetuned: not set; name a checkpoint")
-    elif files.load_finetuned and files.finetuned != AUTO:
-        yield from absent_file(files.finetuned, "model.finetuned")
     if files.published:
         yield from _check_auto(model)
 
