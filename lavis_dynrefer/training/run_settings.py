@@ -66,9 +66,10 @@ class RunSettings(TaskSettings):
     accum_grad_iters: Size = 1  # batches per optimiser step
     log_freq: Size = 50  # batches between two lines of the log
     find_unused_parameters: bool = False  # allow parameters without gradient under torchrun
+    feature_cache: Optional[str] = None  # folder for what a frozen ViT makes of the views
     # data
     batch_size_train: Optional[Size] = None  # regions per process and step
-    batch_size_eval: Size = 8  # fewest images of a step; more until they have `chunk` regions
+    batch_size_eval: Size = 8  # fewest images of a step; more fill it up to `chunk` regions
     num_workers: int = Field(default=4, ge=0, le=10_000)  # loader processes per split
     train_splits: tuple[str, ...] = ("train",)
     valid_splits: tuple[str, ...] = ()  # evaluated after each epoch; the first picks the best
