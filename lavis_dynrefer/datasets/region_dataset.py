@@ -134,6 +134,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         self.name = region_set.name
         self.evaluator = evaluator
         self.train = train
+        self.vis_processor = vis_processor
         self.text_processor = text_processor
         self.tags = tags or RegionTags()
         self.controls = controls or ControlSampler()

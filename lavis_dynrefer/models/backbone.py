@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lavis_dynrefer.config import VisionConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.precision import without_autocast
-from lavis_dynrefer.models.vit import VisionTransformer
+from lavis_dynrefer.models.vision.vit import VisionTransformer
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)  # CLIP
@@ -29,6 +29,11 @@ class Backbone(nn.Module):
         self.image_size = config.image_size
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
+
+    @property
+    def bytes_of_a_view(self) -> int:
+        """Of its N x C tokens in float32."""
+        return 4 * self.vit.pos_embed.shape[1] * self.width
 
     def store_for(self, dtype: torch.dtype) -> None:
         """Cast the weights once, if the device is a GPU and nothing of the ViT is trained.

@@ -42,6 +42,7 @@ from lavis_dynrefer.models.precision import (
 )
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
+from lavis_dynrefer.models.vision.view_cache import ViewCache
 from lavis_dynrefer.models.weights.pretrained import (
     check_filled,
     fill_trained,
@@ -109,6 +110,7 @@ class DynRefer(BaseModel):
         self.losses = losses
         self.caption_config = caption_config
         self.embed_texts = TextBank(text_encoder)
+        self.view_cache: ViewCache | None = None  # of training; a run sets it
         self.filled: set[str] = set()  # tensors that came from files of pretrained parts
         self._fitting = FittingSize()
         set_trainable(self, trainable)
@@ -162,8 +164,12 @@ class DynRefer(BaseModel):
         trained = torch.is_grad_enabled() and any(
             parameter.requires_grad for parameter in self.backbone.parameters()
         )
+        flat = rearrange(views, "b v c h w -> (b v) c h w")
         with torch.set_grad_enabled(trained):
-            tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
+            if self.view_cache is not None and self.training and not trained:
+                tokens = self.view_cache.encode(self.backbone, flat)
+            else:
+                tokens = self.backbone(flat)
         tokens = rearrange(tokens, "(b v) n c -> b v n c", b=len(views))
         return self.region_encoder.pool(tokens, boxes)
 

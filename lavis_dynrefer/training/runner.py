@@ -27,10 +27,15 @@ from torch.utils.data import Dataset
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.backbone import Backbone
-from lavis_dynrefer.models.precision import choose_device, warn_of_slow_bf16
+from lavis_dynrefer.models.precision import (
+    choose_device,
+    warn_of_slow_bf16,
+    without_denormals,
+)
 from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained
 from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.training import checkpoints, loaders
+from lavis_dynrefer.training.feature_cache import use_feature_cache
 from lavis_dynrefer.training.loop.epoch_loop import Progress
 from lavis_dynrefer.training.loop.run_watch import RunWatch
 from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
@@ -221,7 +226,7 @@ class DynReferRunner(RunnerBase):
         if self.run.evaluate:
             metrics = self.evaluate("evaluate")
         else:
-            with self._signals.listening():
+            with self._signals.listening(), without_denormals(self.device):
                 self._fit()
             last_epoch = max(self.start_epoch, self.max_epoch) - 1
             use_best = bool(self.run.valid_splits) and self._checkpoints.has_best()
@@ -302,6 +307,9 @@ class DynReferRunner(RunnerBase):
 
     def _fit(self) -> None:
         kept = self._checkpoints
+        if self.run.feature_cache is not None:
+            trained_on = self.datasets[TRAIN].datasets
+            use_feature_cache(self.run.feature_cache, self._model, trained_on)
         if self._resume_path is not None:
             self.start_epoch, self._resumed = kept.resume(self._resume_path, self._training())
             place = f"batch {self._resumed.step} of epoch {self.start_epoch}"

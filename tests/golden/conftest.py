@@ -11,10 +11,12 @@ from golden_folder import OWN, build, expand_views, read_arrays, read_json, read
 from tests.conftest import reason_to_skip
 
 WORST = pytest.StashKey()
+CHANGED = pytest.StashKey()
 
 
 def pytest_configure(config):
     config.stash[WORST] = {}
+    config.stash[CHANGED] = []
 
 
 def pytest_generate_tests(metafunc):
@@ -40,6 +42,10 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.section("largest difference to the official code")
     for stage, (difference, tolerance) in config.stash[WORST].items():
         terminalreporter.write_line(f"{stage:<40} {difference:9.2e}   allowed {tolerance:.0e}")
+    if config.stash[CHANGED]:
+        terminalreporter.section("answers that change with the number format")
+    for line in config.stash[CHANGED]:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +70,12 @@ def close(request):
         assert difference <= atol, f"{stage}: differs by {difference:.2e}, allowed {atol:.0e}"
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def changed(request) -> list[str]:
+    """Lines for the summary about answers that are not those of float32."""
+    return request.config.stash[CHANGED]
 
 
 @pytest.fixture(scope="session")

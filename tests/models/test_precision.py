@@ -26,7 +26,7 @@ from lavis_dynrefer.models.precision import (
     formats_on,
     number_formats,
 )
-from lavis_dynrefer.models.vit import VisionTransformer
+from lavis_dynrefer.models.vision.vit import VisionTransformer
 from lavis_dynrefer.questions import Questions
 
 FULL, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16

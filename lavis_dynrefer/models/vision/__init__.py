@@ -1,0 +1,1 @@
+"""The vision transformer, and what it made of views, kept on disk."""
