@@ -23,6 +23,7 @@ _NO_ADAPTERS = (
     "beam_search",
     "llm_options",
     "lora",
+    "recorded_step",
     "stored_weights",
     "t5_layers",
     "t5_search",

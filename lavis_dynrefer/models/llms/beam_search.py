@@ -134,7 +134,7 @@ class BeamSearch:
     def _by_length(self, sums: Tensor) -> Tensor:
         if self.options.length_penalty == 0:
             return sums
-        return sums / self._norms[self._length]
+        return sums / self._norms.take(self._length)
 
     def _close(self, new: Tensor, new_scores: Tensor) -> None:
         """Keep the best K of the sequences that have ended and of new ones (B, K, T), best first.
@@ -165,7 +165,7 @@ class BeamSearch:
             known = self._columns >= self._first_penalised
             known &= self._columns < self._length
             tokens = torch.where(known, self._tokens.flatten(0, 1), self.newest[:, None])
-            factor = self._factors[(self._length - 1).clamp(max=1)]
+            factor = self._factors.take((self._length - 1).clamp(max=1))
             said = scores.gather(1, tokens)
             said = torch.where(said < 0, said * factor, said / factor)
             scores.scatter_(1, tokens, said)

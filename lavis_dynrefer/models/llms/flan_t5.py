@@ -22,6 +22,7 @@ from lavis_dynrefer.models.hugging_face import (
 )
 from lavis_dynrefer.models.llms.llm_options import FlanT5Options
 from lavis_dynrefer.models.llms.lora import add_lora, lora_parameters
+from lavis_dynrefer.models.llms.recorded_step import capture_graph
 from lavis_dynrefer.models.llms.stored_weights import to_int8
 from lavis_dynrefer.models.llms.t5_search import T5Search
 from lavis_dynrefer.models.llms.t5_stacks import encode, teacher_forced
@@ -47,6 +48,7 @@ class FlanT5(nn.Module):
         tokenizer: its tokenizer; pads on the right and appends </s>.
         pretrained: whether its weights come from a published checkpoint.
         recompute: as in `llm_options`.
+        cuda_graphs: as in `llm_options`.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class FlanT5(nn.Module):
         *,
         pretrained: bool = False,
         recompute: bool = False,
+        cuda_graphs: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,7 +66,7 @@ class FlanT5(nn.Module):
         self.pretrained = pretrained
         self.recompute = recompute
         self._adapted = bool(lora_parameters(model))
-        self._search = T5Search()
+        self._search = T5Search(capture_graph if cuda_graphs else None)
         self.width = model.config.d_model
 
     def _tokens(self, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
@@ -162,4 +165,10 @@ def build(options: Mapping[str, Any]) -> FlanT5:
         # The head and the embeddings stay as they are: they are small, and the scores hang on them.
         for stack in (model.get_encoder(), model.get_decoder()):
             to_int8(stack)
-    return FlanT5(model, tokenizer, pretrained=bool(choice.pretrained), recompute=choice.recompute)
+    return FlanT5(
+        model,
+        tokenizer,
+        pretrained=bool(choice.pretrained),
+        recompute=choice.recompute,
+        cuda_graphs=choice.cuda_graphs,
+    )

@@ -68,6 +68,8 @@ class FlanT5Options(LLMOptions):
     config: T5Sizes = field(default_factory=T5Sizes)
     # Training: keep the input of each block and compute the rest of it again on the way back
     recompute: bool = False
+    # Captions on an NVIDIA GPU: record the step of a token once as a CUDA graph and play it again
+    cuda_graphs: bool = True
 
     @model_validator(mode="after")
     def _check_int8(self) -> "FlanT5Options":

@@ -47,6 +47,7 @@ class T5Steps:
         self._bias = self._bias.to(dtype)
         self._columns = torch.arange(self._tokens, device=device)
         self._each_beam = torch.arange(beams, device=device)
+        self._seen = 0  # tokens so far
         self._number = torch.zeros(1, dtype=torch.long, device=device)  # of the newest token
         self._newest = torch.arange(beams, device=device)  # places of its keys
         # (B, K, S) for each token of each beam the beam that wrote it
@@ -74,6 +75,7 @@ class T5Steps:
             mask: (B, P) 1 for tokens, 0 for padding.
         """
         rows, places = mask.shape
+        self._seen = 0
         self._number.zero_()
         self._newest.copy_(self._each_beam)
         self._writers.zero_()
@@ -83,17 +85,18 @@ class T5Steps:
         for block, memory in zip(self._products.blocks, self._memory):
             memory[:rows, :places].copy_(block.memory(states).view(rows, places, 2, -1))
 
-    def __call__(self, tokens: Tensor, parents: Tensor, seen: int | None = None) -> Tensor:
+    def __call__(self, tokens: Tensor, parents: Tensor, *, whole: bool = False) -> Tensor:
         """Logits (B * K, tokens) after one more token.
 
         Args:
             tokens: (B * K,) newest token of each beam.
             parents: (B, K) beams of the previous step that these continue.
-            seen: number of tokens including the newest, so that no more keys are read; None reads
-                all, with the same result.
+            whole: read all keys, also of tokens to come, whose weight is 0: the same operations for
+                each token.
         """
         products, dtype, shape = self._products, self._products.dtype, (self._rows, self._beams)
-        seen = self._tokens if seen is None else seen
+        self._seen += 1
+        seen = self._tokens if whole else self._seen
         bias, length = self._bias_of_newest(parents, seen), seen * self._beams
         states = products.embed(tokens).to(products.stream)  # (B * K, W)
         for number, block in enumerate(products.blocks):
@@ -130,6 +133,13 @@ class T5Steps:
         """Attention of queries (B, K, h * d), as (B * K, h * d)."""
         mixed = attend(split_heads(queries, self._heads), keys, values, bias=bias, scale=1.0)
         return join_heads(mixed).flatten(0, 1)
+
+
+def cache_bytes(products: DecoderProducts, rows: int, places: int, beams: int, tokens: int) -> int:
+    """Bytes that `T5Steps` and the search around it keep, nearly."""
+    size = torch.empty((), dtype=products.dtype).element_size()
+    keys = 2 * len(products.blocks) * products.inner_width * (places + beams * tokens)
+    return rows * (size * keys + (size + 4) * beams * products.tokens)
 
 
 def _add(states: Tensor, more: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class DecoderProducts:
         self.dtype, self._config = dtype, model.config
         decoder, head = model.get_decoder(), model.get_output_embeddings()
         self.embed, self.last_norm = decoder.embed_tokens, decoder.final_layer_norm
+        self.device, self.tokens = self.embed.weight.device, len(self.embed.weight)
         size = torch.empty((), dtype=dtype).element_size()
         self._copying = size * sum(map(_numbers, (decoder, head))) <= MOST_COPIED
         self.inner_width = decoder.block[0].layer[0].SelfAttention.inner_dim

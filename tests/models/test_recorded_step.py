@@ -1,0 +1,183 @@
+"""Steps that are recorded once and played again, by a recorder that needs no GPU."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.models.llms import build_llm
+from lavis_dynrefer.models.llms.recorded_step import RecordedStep
+from lavis_dynrefer.models.llms.t5_search import SearchShape, T5Search
+
+CONFIG = {"vocab_size": 768, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+
+
+class Recorder(TorchDispatchMode):
+    """As a CUDA graph: the same operators again, on the very same tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+    def play(self):
+        for func, args, kwargs, result in self.calls:
+            again = func(*args, **kwargs)
+            for old, new in zip(_list(result), _list(again)):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def _list(values):
+    return values if isinstance(values, (list, tuple)) else [values]
+
+
+def capture(step):
+    step()  # makes the tensors that are kept
+    recorder = Recorder()
+    with recorder:
+        step()
+    return recorder.play
+
+
+@pytest.fixture(scope="module")
+def llm():
+    generator = torch.Generator().manual_seed(0)
+    llm = build_llm("flan_t5", {"tokenizer": "assets/tiny/tokenizer.json", "config": CONFIG})
+    with torch.no_grad():
+        for weight in llm.parameters():
+            weight.normal_(std=0.35, generator=generator)
+        llm.model.lm_head.weight[1] *= 2.5  # sentences then have different lengths
+    return llm.eval()
+
+
+def prompt(rows, places, seed=1):
+    mask = torch.ones(rows, places, dtype=torch.long)
+    mask[::3, places - 2 :] = 0
+    return torch.randn(rows, places, 16, generator=torch.Generator().manual_seed(seed)), mask
+
+
+def logs(answers):
+    """Texts and the logarithms of their scores, which are tiny in random models."""
+    return answers[0], [math.log(score) for score in answers[1]]
+
+
+def sentences(answers):
+    """As `logs`, for comparison."""
+    texts, scores = logs(answers)
+    return texts, pytest.approx(scores, rel=1e-4)
+
+
+@pytest.fixture
+def recording(llm):
+    """The same model; its steps are recorded on a CPU."""
+    copied = copy.deepcopy(llm)
+    copied._search = T5Search(capture, recording="cpu")
+    return copied
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GenerationConfig(num_beams=1, max_new_tokens=9),
+        GenerationConfig(num_beams=3, max_new_tokens=9, min_length=4, length_penalty=1.0),
+    ],
+    ids=str,
+)
+def test_a_recorded_step_gives_the_same_sentences(llm, recording, options):
+    for rows, places, seed in [(5, 7, 1), (4, 6, 2), (5, 8, 3), (1, 3, 4)]:  # three are one shape
+        asked = (*prompt(rows, places, seed), options)
+        assert logs(recording.generate(*asked)) == sentences(llm.generate(*asked))
+    assert len(recording._search._kept) == 3  # 8, 4 and 1 rows
+    assert all(kept._step._play for kept in recording._search._kept.values())
+
+
+def test_new_weights_are_recorded_anew(llm, recording):
+    options = GenerationConfig(num_beams=2, max_new_tokens=6)
+    asked = (*prompt(2, 5), options)
+    before = recording.generate(*asked)
+    with torch.no_grad():
+        for model in (llm, recording):
+            model.model.decoder.block[1].layer[0].SelfAttention.v.weight.mul_(-1)
+
+    found, expected = recording.generate(*asked), llm.generate(*asked)
+    with torch.no_grad():
+        llm.model.decoder.block[1].layer[0].SelfAttention.v.weight.mul_(-1)
+    assert logs(found) == sentences(expected)
+    assert logs(found) != sentences(before)
+
+
+def test_searches_are_kept_within_the_memory(recording, monkeypatch):
+    options = GenerationConfig(num_beams=2, max_new_tokens=6)
+    recording.generate(*prompt(4, 5), options)
+    (kept,) = recording._search._kept.values()
+    monkeypatch.setattr(
+        "lavis_dynrefer.models.llms.t5_search._kept_bytes", lambda device: 1.6 * kept.size
+    )
+
+    recording.generate(*prompt(2, 5), options)
+    assert len(recording._search._kept) == 2
+    recording.generate(*prompt(1, 5), options)
+    assert [one._search.parents.shape[0] for one in recording._search._kept.values()] == [2, 1]
+
+    expected = sentences(recording.generate(*prompt(3, 5), options))
+    recording.generate(*prompt(16, 5), options)  # fits by no means: not recorded and not kept
+    assert len(recording._search._kept) == 0
+    assert logs(recording.generate(*prompt(3, 5), options)) == expected
+
+
+def wrong(step):
+    """A recording that misses what changes from step to step."""
+    step()
+
+    def play():
+        step().mul_(1.5)
+
+    return play
+
+
+def failing(step):
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize(
+    ("recorder", "reason"), [(wrong, "differs by"), (failing, "not permitted")]
+)
+def test_a_recording_that_is_wrong_is_not_used(llm, caplog, recorder, reason):
+    copied = copy.deepcopy(llm)
+    copied._search = T5Search(recorder, recording="cpu")
+    options = GenerationConfig(num_beams=2, max_new_tokens=6)
+
+    with caplog.at_level(logging.WARNING):
+        answers = [copied.generate(*prompt(rows, 5), options) for rows in (3, 3, 1)]
+
+    expected = sentences(llm.generate(*prompt(3, 5), options))
+    assert logs(answers[0]) == expected
+    assert logs(answers[1]) == expected
+    assert [reason in record.message for record in caplog.records] == [True]
+
+
+def test_shapes_are_rounded_to_a_few():
+    rounded = [SearchShape(rows, 42, 20).rounded().rows for rows in (1, 3, 9, 33, 64, 65)]
+    assert rounded == [1, 4, 16, 48, 64, 80]
+    assert SearchShape(1, 41, 20).rounded() == SearchShape(1, 48, 24)
+
+
+def test_a_step_without_recorder_is_the_step():
+    total = torch.zeros(1)
+    step = RecordedStep(lambda: total.add_(1), None)
+
+    step.prepare(lambda: total.zero_())
+    step()
+
+    assert total.item() == 1
