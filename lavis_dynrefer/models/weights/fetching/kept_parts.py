@@ -28,6 +28,7 @@ from lavis_dynrefer.paths import cache_dir, replace_file
 
 _BLOCK = 1 << 20
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_PATIENCE = 5  # seconds
 _SLACK = 100 << 20  # bytes left free on the disk
 Published = Mapping[str, PublishedPart]  # part -> its place
 
@@ -201,12 +202,12 @@ def _writable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def only_process(path: Path) -> Iterator[None]:
-    """Hold a lock file; says so if another process holds it."""
+    """Hold a lock file; says so where another process holds it for long."""
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_PATIENCE)
     except Timeout:
-        logger.info("Waiting for another process that downloads %s", path.stem.lstrip("."))
+        logger.warning("Waiting for another process, which holds %s", path)
         lock.acquire()
     try:
         yield
