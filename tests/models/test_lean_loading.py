@@ -16,6 +16,7 @@ from lavis_dynrefer.errors import MissingFileError
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.weights.conversion import convert
 from lavis_dynrefer.models.weights.lean_building import fill, without_values
+from lavis_dynrefer.models.weights.pretrained import fill_trained, trained_weights
 from lavis_dynrefer.models.weights.tensor_reading import open_tensors
 
 
@@ -78,6 +79,16 @@ def test_frozen_weights_are_mapped_and_trained_ones_are_not(published_section, t
     with torch.no_grad():
         model.backbone.vit.cls_token.fill_(9)
     assert (tmp_path / "eva_vit.safetensors").read_bytes() == before
+
+
+def test_a_run_saves_what_it_trains_and_no_words_of_t5(loaded, published_section):
+    saved = trained_weights(loaded)
+    trained = {name for name, weight in loaded.named_parameters() if weight.requires_grad}
+    assert set(saved) - trained == {"qformer.bert.embeddings.position_ids"}
+    again = DynRefer.from_config({**published_section, "load_finetuned": False})
+    fill_trained(again, saved, source="run.pth")
+    state = again.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in loaded.state_dict().items())
 
 
 def test_a_loaded_model_can_be_copied_and_pickled(loaded):

@@ -33,11 +33,25 @@ class CheckpointError(InputError):
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a file, after a look at its checksums; see `open_tensors`."""
+    """Tensors of a file, after a look at its checksums; see `open_tensors`.
+
+    What `conversion.convert` wrote was checked when it was written, and is not read whole again.
+    """
     path = _existing(path)
     if _is_first():
-        logger.info("Reading %s (sha256 %s)", path, file_digest(path))
+        source = _source_digest(path)
+        if source is None:
+            logger.info("Reading %s (sha256 %s)", path, file_digest(path))
+        else:
+            logger.info("Reading %s (of a file with sha256 %s)", path, source)
     return open_tensors(path)
+
+
+def _source_digest(path: Path) -> str | None:
+    """In a file that `conversion.convert` wrote: the sha256 of its source."""
+    header = _safetensors_header(path) if path.suffix == ".safetensors" else None
+    metadata = (header or {}).get("__metadata__", {})
+    return metadata.get("source_sha256", "unknown") if "source_size" in metadata else None
 
 
 def open_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -129,14 +143,27 @@ def _what_is_wrong(path: Path) -> str:
 
 def _safetensors_size(path: Path) -> int | None:
     """Bytes of a whole .safetensors file by its header; None where that is not readable."""
+    header = _safetensors_header(path)
+    if header is None:
+        return None
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
+    except (LookupError, TypeError):
+        return None
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+    return 8 + length + max(ends, default=0)
+
+
+def _safetensors_header(path: Path) -> dict[str, Any] | None:
+    """The header of a .safetensors file; None where that is not readable."""
     with path.open("rb") as file:
         try:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(length, 100_000_000)))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
-        except (struct.error, ValueError, LookupError, TypeError, AttributeError):
+        except (struct.error, ValueError):
             return None
-    return 8 + length + max(ends, default=0)
+    return header if isinstance(header, dict) else None
 
 
 def _unwrapped(content: Any) -> dict[str, Tensor] | None:
