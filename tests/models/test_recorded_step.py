@@ -14,6 +14,7 @@ from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.models.llms import build_llm
 from lavis_dynrefer.models.llms.recorded_step import RecordedStep
 from lavis_dynrefer.models.llms.t5_search import SearchShape, T5Search
+from lavis_dynrefer.models.llms.t5_weights import side_by_side
 
 CONFIG = {"vocab_size": 768, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 
@@ -181,3 +182,18 @@ def test_a_step_without_recorder_is_the_step():
     step()
 
     assert total.item() == 1
+
+
+def test_weights_put_side_by_side_keep_their_values_and_names():
+    layers = [torch.nn.Linear(3, rows, bias=False) for rows in (2, 4)]
+    before = [layer.weight.clone() for layer in layers]
+
+    joined = side_by_side([layer.weight for layer in layers])
+
+    assert torch.equal(joined, torch.cat(before))
+    assert [torch.equal(layer.weight, old) for layer, old in zip(layers, before)] == [True, True]
+    with torch.no_grad():
+        layers[1].weight.zero_()
+    assert joined[2:].abs().sum() == 0
+    again = side_by_side([layer.weight for layer in layers])
+    assert again.data_ptr() == joined.data_ptr()

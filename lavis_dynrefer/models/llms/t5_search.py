@@ -87,7 +87,8 @@ class T5Search:
         with self._lock:
             known = self._products.get(dtype)
             if known is None or known[0] != now:
-                self._products[dtype] = known = (now, DecoderProducts(model, dtype))
+                products = DecoderProducts(model, dtype)  # may move weights
+                self._products[dtype] = known = (fingerprint(model), products)
                 self._kept.clear()
             products = known[1]
         if self._capture is None or encoded.device.type != self._recording:

@@ -104,12 +104,12 @@ class T5Steps:
             self._past[number].index_copy_(1, self._newest, own[:, :, 1:])
             keys, values = (view[:, :, :length] for view in self._past_views[number])
             mixed = self._attend(own[:, :, 0], keys, values, bias)
-            states = _add(states, block.own_out(mixed))
+            block.own_out.add_to(states, mixed)
             queries = block.cross(normed(block.cross_norm, states, dtype)).view(*shape, -1)
             mixed = self._attend(queries, *self._memory_views[number], self._mask)
-            states = _add(states, block.cross_out(mixed))
+            block.cross_out.add_to(states, mixed)
             hidden = block.inner(normed(block.inner_norm, states, dtype))
-            states = _add(states, block.inner_out(block.activate(hidden)))
+            block.inner_out.add_to(states, block.activate(hidden))
         self._number += 1
         self._newest += self._beams
         states = normed(products.last_norm, states, dtype)
@@ -140,7 +140,3 @@ def cache_bytes(products: DecoderProducts, rows: int, places: int, beams: int, t
     size = torch.empty((), dtype=products.dtype).element_size()
     keys = 2 * len(products.blocks) * products.inner_width * (places + beams * tokens)
     return rows * (size * keys + (size + 4) * beams * products.tokens)
-
-
-def _add(states: Tensor, more: Tensor) -> Tensor:
-    return states + more

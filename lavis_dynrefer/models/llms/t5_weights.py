@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from lavis_dynrefer.models.llms.t5_layers import product
 
-# Bytes of copies, at most; the decoder of a larger model computes with the weights as they are.
+# Bytes of copies, at most; a larger decoder computes with the weights as they are stored.
 MOST_COPIED = 2**28
+# Types of devices on which weights may be moved in memory; on a CPU they may be a mapped file.
+MOVABLE = ("cuda",)
 
-Product = Callable[..., Tensor]  # states (N, W) -> (N, outputs), written into `out` if it can be
+
+class Product:
+    """Linear layers on the same states, their outputs side by side.
+
+    Args:
+        layers: without bias.
+        weight: (outputs, W) of all layers in the format of the states; None: each layer computes
+            for itself.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], weight: Tensor | None) -> None:
+        self._layers = layers
+        self._weight = None if weight is None else weight.t()
+
+    def __call__(self, states: Tensor, out: Tensor | None = None) -> Tensor:
+        """States (N, W) to (N, outputs), in `out` if that is given and can be."""
+        if self._weight is not None:
+            return torch.mm(states, self._weight, out=out)
+        products = [product(layer, states) for layer in self._layers]
+        return products[0] if len(products) == 1 else torch.cat(products, dim=-1, out=out)
+
+    def add_to(self, sums: Tensor, states: Tensor) -> None:
+        """Add the product of states (N, W) to sums (N, outputs)."""
+        if self._weight is not None and sums.dtype == states.dtype:
+            sums.addmm_(states, self._weight)
+        else:
+            sums.add_(self(states))
 
 
 class BlockProducts:
@@ -52,8 +79,8 @@ class BlockProducts:
 class DecoderProducts:
     """The products of T5's decoder and of its head.
 
-    Weights are copied where that saves products or casts, unless they are large. Copies hold as
-    long as `fingerprint` does not change.
+    Small weights are copied where that saves products or casts; on a GPU those of layers that
+    become one product are put side by side. Both hold as long as `fingerprint` does not change.
 
     Args:
         model: a `T5ForConditionalGeneration`, with or without LoRA.
@@ -79,14 +106,35 @@ class DecoderProducts:
         return self._config.d_model**-0.5 if self._config.tie_word_embeddings else None
 
     def _make(self, layers: Sequence[nn.Module]) -> Product:
-        plain = all(type(layer) is nn.Linear for layer in layers)
-        if plain and self._copying:
-            weights = [layer.weight.to(self.dtype) for layer in layers]
-            joined = weights[0] if len(layers) == 1 else torch.cat(weights)
-            return partial(_multiply, joined.t())
-        if plain and len(layers) == 1 and layers[0].weight.dtype == self.dtype:
-            return partial(_multiply, layers[0].weight.t())
-        return partial(_side_by_side, layers)
+        if any(type(layer) is not nn.Linear for layer in layers):
+            return Product(layers, None)
+        weights = [layer.weight for layer in layers]
+        stored = all(weight.dtype == self.dtype for weight in weights)
+        if stored and len(weights) == 1:
+            return Product(layers, weights[0])
+        if self._copying:
+            return Product(layers, torch.cat([weight.to(self.dtype) for weight in weights]))
+        frozen = not any(weight.requires_grad for weight in weights)
+        if stored and frozen and self.device.type in MOVABLE:
+            return Product(layers, side_by_side(weights))
+        return Product(layers, None)
+
+
+def side_by_side(weights: Sequence[nn.Parameter]) -> Tensor:
+    """One weight (outputs, W) that holds those of several layers, which become views of it."""
+    first, place = weights[0], weights[0].storage_offset()
+    together = True
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        together &= same and weight.is_contiguous() and weight.storage_offset() == place
+        place += weight.numel()
+    rows = [len(weight) for weight in weights]
+    if together:
+        return first.detach().as_strided((sum(rows), first.shape[1]), first.stride())
+    joined = torch.cat([weight.detach() for weight in weights])
+    for weight, part in zip(weights, joined.split(rows)):
+        weight.data = part
+    return joined
 
 
 def fingerprint(model: nn.Module) -> Hashable:
@@ -101,12 +149,3 @@ def fingerprint(model: nn.Module) -> Hashable:
 
 def _numbers(part: nn.Module) -> int:
     return sum(weight.numel() for weight in part.parameters())
-
-
-def _multiply(weight: Tensor, states: Tensor, out: Tensor | None = None) -> Tensor:
-    return torch.mm(states, weight, out=out)
-
-
-def _side_by_side(layers: Sequence[nn.Module], states: Tensor, out: Tensor | None = None) -> Tensor:
-    products = [product(layer, states) for layer in layers]
-    return products[0] if len(layers) == 1 else torch.cat(products, dim=-1, out=out)
