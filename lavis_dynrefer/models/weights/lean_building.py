@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -27,9 +28,27 @@ def without_values() -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(to_meta)
     try:
-        yield
+        with _NothingDrawn():
+            yield
     finally:
         handle.remove()
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out what would fill tensors without memory: torch imports its compiler for it."""
+
+    _FILLING = frozenset(("normal_", "uniform_", "fill_", "zero_", "copy_", "mul_", "div_", "add_"))
+
+    def __torch_function__(
+        self, function: Any, _types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        if name in self._FILLING or getattr(function, "__module__", "") == "torch.nn.init":
+            target = args[0] if args else kwargs.get("tensor")
+            if isinstance(target, Tensor) and target.is_meta:
+                return target
+        return function(*args, **kwargs)
 
 
 def fill(model: nn.Module, values: Mapping[str, Tensor], *, copy: bool = True) -> None:

@@ -58,7 +58,8 @@ def checked_files(section: Mapping[str, Any]) -> dict[str, Any]:
     """
     check_files(section, fetch=False)  # before anything is downloaded
     resolved = resolve_files(section)
-    check_files(resolved)
+    if resolved != section:
+        check_files(resolved)
     return resolved
 
 
