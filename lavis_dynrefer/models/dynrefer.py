@@ -39,6 +39,7 @@ from lavis_dynrefer.models.precision import (
     choose_device,
     formats_on,
     refuse_half_weights,
+    without_gradients,
 )
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
@@ -178,7 +179,6 @@ class DynRefer(BaseModel):
         chosen = features if route is None else features.select(route)
         return self.qformer(self.region_encoder(chosen))
 
-    @torch.no_grad()
     def predict(
         self,
         samples: Mapping[str, Any],
@@ -213,7 +213,8 @@ class DynRefer(BaseModel):
         if training:
             self.eval()  # dropout would make answers random
         try:
-            return answerer.answer_in_parts(samples, questions, chunk)
+            with without_gradients(self.device):
+                return answerer.answer_in_parts(samples, questions, chunk)
         finally:
             if training:
                 self.train()

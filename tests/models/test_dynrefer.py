@@ -157,6 +157,17 @@ def test_predictions_in_training_mode_have_no_dropout(smallest_model, region_bat
     assert smallest_model.training
 
 
+def test_answers_leave_nothing_that_training_cannot_use(smallest_config, region_batch):
+    model = DynRefer.from_config(smallest_config).train()
+    model(region_batch)
+
+    model.predict(region_batch)
+    model(region_batch)["loss"].backward()
+
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None or not weight.requires_grad, name
+
+
 def test_a_policy_need_only_name_the_tasks_that_are_asked(smallest_model, region_batch):
     three = {
         **region_batch,
