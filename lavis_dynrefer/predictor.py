@@ -21,7 +21,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import ImageInput, boxes_of_masks, check_format, open_image, pixel_boxes
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.models.precision import choose_device, formats_on, without_gradients
+from lavis_dynrefer.models.precision import choose_device, formats_on
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import RegionPrediction
@@ -31,8 +31,8 @@ from lavis_dynrefer.views.policies import (
     parse_policy,
     views_by_task,
 )
-from lavis_dynrefer.views.reading_ahead import ReadImage, read_ahead
-from lavis_dynrefer.views.samples import Sample, batches, count_regions, split_boxes
+from lavis_dynrefer.views.reading_ahead import ReadImage, crop_ahead, read_ahead
+from lavis_dynrefer.views.samples import Sample, batches, count_regions
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
 
@@ -128,11 +128,9 @@ class RegionPredictor:
             normalised=normalised,
         )
         processor = self._processor(questions.views, questions.tasks)
-        return [
-            prediction
-            for part in split_boxes(checked, self.chunk)
-            for prediction in self.answer_samples([processor.crop(image, part)], questions)
-        ]
+        with closing(crop_ahead(image, checked, processor, self.chunk)) as samples:
+            parts = (self.answer_samples([sample], questions) for sample in samples)
+            return [prediction for part in parts for prediction in part]
 
     def predict_batch(
         self, pairs: Iterable[tuple[ImageInput, Any]], **arguments: Any
@@ -249,7 +247,7 @@ class RegionPredictor:
         """As `encode`, for an RGB image and boxes (R, 4) that were checked before."""
         parts: list[tuple[Sample, ViewFeatures]] = []
         with self.using_model():
-            for sample in self.crop(image, boxes, views):
+            for sample in crop_ahead(image, boxes, self._processor(views), self.chunk):
                 parts += self.answerer.encode_in_parts(sample, self.chunk)
         samples, features = zip(*parts) if parts else ((), ())
         policy = self._own_policy if views is None else views
@@ -328,8 +326,7 @@ class RegionPredictor:
         Returns:
             Samples of at most `chunk` regions, in order, as `ViewProcessor` makes them.
         """
-        processor = self._processor(views)
-        return [processor.crop(image, part) for part in split_boxes(boxes, self.chunk)]
+        return list(crop_ahead(image, boxes, self._processor(views), self.chunk))
 
     def answer_samples(
         self, samples: Sequence[Sample], questions: Questions
@@ -363,7 +360,7 @@ class RegionPredictor:
         itself is computed in float32.
         """
         # One at a time: language models keep state while they generate.
-        with self._lock, without_gradients(self.device):
+        with self._lock, torch.no_grad():
             yield self.model
 
     def _processor(

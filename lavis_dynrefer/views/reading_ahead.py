@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.views.policies import RandomScales
-from lavis_dynrefer.views.samples import Sample, split_boxes
+from lavis_dynrefer.views.samples import Sample, batches, split_boxes
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
-READERS = min(4, available_cores())
+# Most of a crop is Pillow's resizing, during which other threads run. At most 2 * READERS + 1
+# samples wait for the model: 1 GB of views with 16 readers and 64 regions in each.
+READERS = min(16, available_cores())
+_TOGETHER = 16  # regions of one image that a reader crops at once; fewer do not need several
 ReadImage = Callable[[], tuple[Image.Image, Tensor]]  # an RGB image and its checked boxes
 
 
@@ -49,6 +53,30 @@ def read_ahead(
         finally:  # the caller has stopped early, or a job has failed
             for future in pending:
                 future.cancel()
+
+
+def crop_ahead(
+    image: Image.Image, boxes: Tensor, processor: ViewProcessor, chunk: int
+) -> Generator[Sample, None, None]:
+    """Samples of at most `chunk` regions of one image; others are cropped while one is in use.
+
+    Args:
+        image: RGB image.
+        boxes: (R, 4) checked boxes.
+        processor: crops the views.
+        chunk: most regions in a sample.
+    """
+    if len(boxes) <= _TOGETHER:
+        yield from (processor.crop(image, part) for part in split_boxes(boxes, chunk))
+        return
+    parts = (part for whole in split_boxes(boxes, chunk) for part in split_boxes(whole, _TOGETHER))
+    jobs = (partial(_with_boxes, image, part) for part in parts)
+    with closing(read_ahead(jobs, processor, _TOGETHER)) as reading:
+        yield from batches((sample for _, samples in reading for sample in samples), chunk)
+
+
+def _with_boxes(image: Image.Image, boxes: Tensor) -> tuple[Image.Image, Tensor]:
+    return image, boxes
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Sample]:
             yield concat_samples(waiting)
             waiting = []
         waiting.append(sample)
+        if count_regions(waiting) == size:  # without waiting for the next one
+            yield concat_samples(waiting)
+            waiting = []
     if waiting:
         yield concat_samples(waiting)
 

@@ -69,3 +69,16 @@ def test_region_box_is_truncated_in_float32():
     region = torch.tensor([[33.0, 41.0, 210.0, 177.0]])
     _, inside = crop_views(Image.new("RGB", (640, 426)), region, region[:, None], 224)
     assert inside[0, 0].tolist() == [0, 0, 223, 224]
+
+
+def test_views_are_the_pixels_of_pillow_and_equal_frames_look_equal():
+    pixels = np.random.default_rng(1).integers(0, 256, (80, 100, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    frames = torch.tensor([[[40, 20, 60, 40], [0, 0, 100, 80]], [[7, 3, 9, 80], [0, 0, 100, 80]]])
+
+    views, _ = crop_views(image, frames[:, 0].float(), frames.float(), 24)
+
+    for view, frame in zip(views.flatten(0, 1), frames.flatten(0, 1).tolist()):
+        theirs = image.crop(frame).resize((24, 24), Image.Resampling.BICUBIC)
+        assert (view.permute(1, 2, 0).numpy() == np.asarray(theirs)).all()
+    assert views.is_contiguous()
