@@ -21,7 +21,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import ImageInput, boxes_of_masks, check_format, open_image, pixel_boxes
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
-from lavis_dynrefer.models.precision import choose_device, formats_on
+from lavis_dynrefer.models.precision import choose_device, formats_on, without_gradients
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import RegionPrediction
@@ -360,7 +360,7 @@ class RegionPredictor:
         itself is computed in float32.
         """
         # One at a time: language models keep state while they generate.
-        with self._lock, torch.no_grad():
+        with self._lock, without_gradients(self.device):
             yield self.model
 
     def _processor(
