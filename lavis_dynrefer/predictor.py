@@ -21,6 +21,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import ImageInput, boxes_of_masks, check_format, open_image, pixel_boxes
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
+from lavis_dynrefer.models.idle_parts import move_with_idle_parts_away
 from lavis_dynrefer.models.precision import choose_device, formats_on, without_gradients
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.questions import TASKS, Questions
@@ -46,6 +47,8 @@ class RegionPredictor:
             `models.precision.NumberFormats`.
         checkpoint: weights instead of the type's own, such as those of a run.
         chunk: most regions encoded at once; fewer where the memory does not suffice.
+        offload: keep the text tower and the language model in main memory, and copy each to the
+            device only while it is at work. Takes longer; see `models.idle_parts`.
 
     Raises:
         InputError: an unknown type, or a device, dtype or checkpoint that cannot be used.
@@ -60,6 +63,7 @@ class RegionPredictor:
         dtype: str = "auto",
         checkpoint: str | None = None,
         chunk: int = 64,
+        offload: bool = False,
     ) -> None:
         if chunk < 1:
             raise InputError(f"chunk: expected at least 1 region, got {chunk}")
@@ -70,7 +74,10 @@ class RegionPredictor:
         config = OmegaConf.load(DynRefer.default_config_path(model_type))
         if checkpoint is not None:
             config.model.update(load_finetuned=True, finetuned=str(checkpoint))
-        self.model = DynRefer.from_config(config.model).eval().to(self.device)
+        model = DynRefer.from_config(config.model).eval()
+        away = offload and self.device.type != "cpu"
+        move = move_with_idle_parts_away if away else DynRefer.to
+        self.model = move(model, self.device)
         self.model.backbone.store_for(self.formats.vit)
         self.answerer = Answerer(self.model, self.formats)
         own = config.preprocess.vis_processor.eval

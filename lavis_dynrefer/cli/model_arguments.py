@@ -55,6 +55,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NUMBER",
         help="most regions computed at once; halved where the memory does not suffice; default 64",
     )
+    group.add_argument(
+        "--offload",
+        action="store_true",
+        help="keep text tower and language model in main memory while a GPU has no use for them; "
+        "slower",
+    )
 
 
 def check_model(arguments: argparse.Namespace) -> None:
@@ -87,6 +93,7 @@ def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
             dtype=arguments.dtype,
             checkpoint=arguments.checkpoint,
             chunk=arguments.chunk,
+            offload=arguments.offload,
         )
 
 

@@ -68,6 +68,22 @@ def test_answers_are_those_of_the_cpu(predictor, scene, expected, dtype, record_
     assert same >= (1 if dtype == "float32" else SAME_CAPTIONS)
 
 
+def test_idle_parts_wait_in_main_memory(gpu, scene, expected):
+    predictor = RegionPredictor("tiny", device=gpu.device, dtype="float32", offload=True)
+    model = predictor.model
+    waiting = [*model.text_encoder.parameters(), *model.captioning.llm.parameters()]
+
+    found = predictor.predict(*scene)
+
+    assert captions(found) == captions(expected)
+    assert difference(found, expected) < ALLOWED["float32"]
+    assert {weight.device.type for weight in waiting} == {"cpu"}
+    kept = {id(weight) for weight in waiting}
+    others = [weight for weight in model.parameters() if id(weight) not in kept]
+    assert len(others) + len(kept) == len(list(model.parameters()))
+    assert {weight.device for weight in others} == {torch.device(gpu.device)}
+
+
 def test_boxes_and_masks_may_be_on_the_gpu(gpu, predictor, scene):
     image, boxes = scene
     whole = [[float(round(side)) for side in box] for box in boxes]

@@ -11,4 +11,5 @@ from tests.gpu.test_gpu_answers import (  # noqa: F401
     test_beam_search_finds_what_it_finds_on_the_cpu,
     test_boxes_and_masks_may_be_on_the_gpu,
     test_explanations_are_those_of_the_cpu,
+    test_idle_parts_wait_in_main_memory,
 )

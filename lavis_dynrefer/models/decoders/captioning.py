@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class CaptionDecoder(nn.Module):
     def __init__(self, llm: LanguageModel, *, region_dim: int, max_text_length: int) -> None:
         super().__init__()
         self.llm = llm
+        # Entered while the language model works; see `models.idle_parts`.
+        self.at_work: Callable[[], AbstractContextManager[None]] = nullcontext
         self.prefix = Prefix(region_dim=region_dim, llm_width=llm.width)
         self.max_text_length = max_text_length
 
@@ -65,12 +68,14 @@ class CaptionDecoder(nn.Module):
 
     def losses(self, queries: Tensor, controls: Sequence[str], captions: Sequence[str]) -> Tensor:
         """Mean cross-entropy per target token of each region (B,)."""
-        embeddings, mask = self.prompt(queries, controls)
-        return self.llm.losses(embeddings, mask, captions, max_length=self.max_text_length)
+        with self.at_work():
+            embeddings, mask = self.prompt(queries, controls)
+            return self.llm.losses(embeddings, mask, captions, max_length=self.max_text_length)
 
     def generate(
         self, queries: Tensor, controls: Sequence[str], options: GenerationConfig
     ) -> tuple[list[str], list[float]]:
         """Captions of B regions and the probability of each generated sequence."""
-        embeddings, mask = self.prompt(queries, controls)
-        return self.llm.generate(embeddings, mask, options)
+        with self.at_work():
+            embeddings, mask = self.prompt(queries, controls)
+            return self.llm.generate(embeddings, mask, options)

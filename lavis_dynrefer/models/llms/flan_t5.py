@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -81,6 +82,10 @@ class FlanT5(nn.Module):
         both = torch.stack([tokens["input_ids"], tokens["attention_mask"]])
         ids, mask = both.to(self.model.device)  # in one copy
         return ids, mask
+
+    def forget(self) -> None:
+        """Let go of what was derived from the weights to find sentences."""
+        self._search = copy.copy(self._search)  # empty
 
     def embed(self, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
         """See `LanguageModel.embed`."""

@@ -6,7 +6,8 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,8 @@ class TextBank:
     def __init__(self, encoder: TextEncoder, *, capacity: int = 16) -> None:
         self._encoder = encoder
         self._capacity = capacity
+        # Entered while the tower works; see `models.idle_parts`.
+        self.at_work: Callable[[], AbstractContextManager[None]] = nullcontext
         self._lock = threading.Lock()
         self._cache: dict[tuple[str, ...], tuple[Hashable, Tensor]] = {}
         self._checksum: tuple[Hashable, str] | None = None
@@ -72,6 +75,10 @@ class TextBank:
 
     def _embed(self, texts: Sequence[str], fingerprint: Hashable, keep: bool) -> Tensor:
         """Embeddings without gradient, in the tower's own precision; from disk if they are kept."""
+        with self.at_work():
+            return self._embed_at_work(texts, fingerprint, keep)
+
+    def _embed_at_work(self, texts: Sequence[str], fingerprint: Hashable, keep: bool) -> Tensor:
         device = self._encoder.device
         # Not as inference tensors: training may use the same bank afterwards.
         with torch.inference_mode(False), torch.no_grad(), without_autocast(device):
