@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import T5ForConditionalGeneration
 from lavis_dynrefer.errors import MissingFileError
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.weights.conversion import convert
+from lavis_dynrefer.models.weights.hugging_face_folder import fill_from_folder, read_folder
 from lavis_dynrefer.models.weights.lean_building import fill, without_values
 from lavis_dynrefer.models.weights.pretrained import fill_trained, trained_weights
 from lavis_dynrefer.models.weights.tensor_reading import open_tensors
@@ -57,6 +59,29 @@ def test_t5_has_the_weights_that_hugging_face_loads(loaded, published_files):
         assert torch.equal(state[name], value), name
     assert own.encoder.embed_tokens.weight is own.shared.weight
     assert not own.training
+
+
+def test_torch_shards_with_longer_names_fill_the_same_model(loaded, published_files, tmp_path):
+    tensors = read_folder(published_files["flan_t5"])
+    names = sorted(tensors)
+    for number, part in enumerate((names[::2], names[1::2])):
+        content = {f"transformer.{name}": tensors[name] for name in part}
+        torch.save(content, tmp_path / f"pytorch_model-{number}.bin")
+    places = {name: f"pytorch_model-{number % 2}.bin" for number, name in enumerate(names)}
+    index = json.dumps({"weight_map": places})
+    (tmp_path / "pytorch_model.bin.index.json").write_text(index, encoding="utf-8")
+    own = loaded.captioning.llm.model
+    with without_values():
+        model = T5ForConditionalGeneration(own.config)
+
+    fill_from_folder(model, tmp_path, torch.bfloat16, key="k")
+
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in own.state_dict().items())
+
+    (tmp_path / "pytorch_model-1.bin").unlink()
+    with pytest.raises(MissingFileError, match=r"pytorch_model-1\.bin: it does not exist"):
+        fill_from_folder(model, tmp_path, torch.bfloat16, key="k")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")

@@ -35,7 +35,7 @@ def model_folder(source: str, *, key: str) -> Path:
     if path is not None:
         raise InputError(f"{key}: expected a folder of Hugging Face files, {source!r} is a file")
     if not is_hub_name(source):
-        raise MissingFileError(f"{key}: no folder {source!r}")
+        raise MissingFileError(no_folder(source, key))
     # Imported here: rarely needed.
     from huggingface_hub import snapshot_download
 
@@ -51,6 +51,11 @@ def model_folder(source: str, *, key: str) -> Path:
         if any(path.glob("model*.safetensors")):
             break
     return path
+
+
+def no_folder(source: str, key: str) -> str:
+    """The message about a folder that is not there."""
+    return f"{key}: no folder {source!r}; a name on huggingface.co is OWNER/MODEL"
 
 
 def is_hub_name(source: str) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from lavis_dynrefer.config import LAVIS_KEYS, DynReferConfig, ModelFiles
 from lavis_dynrefer.errors import DynReferError, InputError, MissingFileError
 from lavis_dynrefer.models.weights.checkpoint import from_official, is_official
-from lavis_dynrefer.models.weights.hugging_face_folder import is_hub_name, shard_paths
+from lavis_dynrefer.models.weights.hugging_face_folder import is_hub_name, no_folder, shard_paths
 from lavis_dynrefer.models.weights.places import AUTO, locate, resolve_files
 from lavis_dynrefer.models.weights.pretrained import SOURCES, no_file_for
 from lavis_dynrefer.models.weights.tensor_reading import open_tensors
@@ -229,7 +229,7 @@ def _llm_problems(options: Mapping[str, Any], widths: Mapping[str, int]) -> Iter
     folder = find_resource(name)
     if folder is None:
         if not is_hub_name(name):
-            yield WeightProblem(f"{_LLM_KEY}: no folder {name!r}", absent=True)
+            yield WeightProblem(no_folder(name, _LLM_KEY), absent=True)
         return
     try:
         width = _width(folder)
