@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from lavis_dynrefer import RegionPredictor
-from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.config import GenerationConfig, VisionConfig
 from lavis_dynrefer.explain.explanation import explain
 from lavis_dynrefer.models.answering import Answerer
+from lavis_dynrefer.models.backbone import Backbone
 from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.llms import build_llm
+from lavis_dynrefer.models.precision import NumberFormats
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.samples import rows_of
@@ -82,6 +84,23 @@ def test_idle_parts_wait_in_main_memory(gpu, scene, expected):
     others = [weight for weight in model.parameters() if id(weight) not in kept]
     assert len(others) + len(kept) == len(list(model.parameters()))
     assert {weight.device for weight in others} == {torch.device(gpu.device)}
+
+
+def test_a_frozen_vit_is_cast_once_and_gives_the_same(gpu, smallest_config):
+    backbone = Backbone(VisionConfig(**smallest_config["vision"])).eval().to(gpu.device)
+    views = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).to(torch.uint8).to(gpu.device)
+    half = NumberFormats("float16", vit=torch.float16)
+    backbone.store_for(torch.float16)  # not what is trained
+    assert {weight.dtype for weight in backbone.parameters()} == {torch.float32}
+    with torch.no_grad(), half.of("vit", views.device):
+        expected = backbone(views)
+
+    backbone.requires_grad_(False).store_for(torch.float16)
+
+    assert backbone.vit.blocks[0].mlp.fc1.weight.dtype == torch.float16
+    assert backbone.vit.cls_token.dtype == backbone.norm.weight.dtype == torch.float32
+    with half.of("vit", views.device):
+        assert torch.equal(backbone(views).cpu(), expected.cpu())
 
 
 def test_boxes_and_masks_may_be_on_the_gpu(gpu, predictor, scene):

@@ -63,8 +63,9 @@ class VisionTransformer(nn.Module):
         """Keep the weights of products in a format; the others in float32, as the released code."""
         for module in self.modules():
             added = isinstance(module, (Norm, VisionTransformer))
-            for weight in module.parameters(recurse=False):
-                weight.data = weight.data.to(torch.float32 if added else dtype)
+            for name, weight in list(module.named_parameters(recurse=False)):
+                values = weight.detach().to(torch.float32 if added else dtype)
+                setattr(module, name, nn.Parameter(values, requires_grad=weight.requires_grad))
 
     def forward(self, views: Tensor) -> Tensor:
         """Tokens (M, N, C) in float32, class token first, of normalised views (M, 3, S, S)."""
