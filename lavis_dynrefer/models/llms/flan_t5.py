@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -85,7 +84,8 @@ class FlanT5(nn.Module):
 
     def forget(self) -> None:
         """Let go of what was derived from the weights to find sentences."""
-        self._search = copy.copy(self._search)  # empty
+        # Records nothing: weights that come anew each time would be recorded for one use.
+        self._search = T5Search()
 
     def embed(self, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
         """See `LanguageModel.embed`."""
