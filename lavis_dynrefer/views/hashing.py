@@ -106,11 +106,14 @@ def _side(length: int, most: int) -> tuple[NDArray[np.intp] | None, NDArray[np.f
 def _every_pixel(length: int) -> NDArray[np.float32]:
     """(length, 8): what each pixel adds to the coefficients of the side resized to 224."""
     low, weight = _places(length)
-    resize = np.zeros((OFFICIAL_SIZE, length))
-    rows = np.arange(OFFICIAL_SIZE)
-    np.add.at(resize, (rows, low.clip(0, length - 1)), 1 - weight)
-    np.add.at(resize, (rows, (low + 1).clip(0, length - 1)), weight)
-    shares: NDArray[np.float64] = resize.T @ _dct()
+    before, after = _dct() * (1 - weight)[:, None], _dct() * weight[:, None]
+    shares = np.zeros((length, HASH_SIDE))
+    if length > OFFICIAL_SIZE:  # no two places lie between the same two pixels
+        shares[low] = before
+        shares[low + 1] += after
+    else:
+        np.add.at(shares, low.clip(0, length - 1), before)
+        np.add.at(shares, (low + 1).clip(0, length - 1), after)
     return shares.astype(np.float32)
 
 
