@@ -60,6 +60,10 @@ COMMANDS = {
         "lavis_dynrefer.cli.demo",
         "a web page to try the model on your own images",
     ),
+    "info": (
+        "lavis_dynrefer.lab.info_command",
+        "show the parts of a model, where its files are, and the memory that it takes",
+    ),
     "grade": (
         "lavis_dynrefer.lab.grade_command",
         "grade the answers of a run, or a model on synthetic scenes",

@@ -12,9 +12,8 @@ model of 4.1 billion weights is counted in seconds on any machine.
     print(counting.stages["views"].kernels)
 
 Fake tensors are on the CPU, so attention is counted as torch's fused kernel for a CPU. On a GPU it
-is one kernel, too, if its mask and number format allow it. `LikeCuda` adds what autocast and dropout
-do on a GPU only. What a GPU copies from and to the CPU is not counted: `tests/gpu` and
-`tests/imitated_device` do that.
+is one kernel, too, if its mask and number format allow it. `like_gpu` adds what differs there. What
+a GPU copies from and to the CPU is not counted: `tests/gpu` and `tests/imitated_device` do that.
 """
 
 from __future__ import annotations
@@ -29,14 +28,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-
-from lavis_dynrefer.models import vit
 
 # Operators that make no kernel although torch does not mark them as views.
 _FREE = ("aten::_unsafe_view", "aten::detach", "aten::empty", "aten::lift_fresh", "aten::alias")
@@ -52,15 +49,6 @@ _READS = {  # methods that bring values to Python, with what a fake tensor answe
 # Operators whose results, or their shapes, depend on values.
 _DEPENDENT = ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero")
 _DEPENDENT += ("aten::repeat_interleave.Tensor",)
-# What autocast computes in float32 on a GPU, and not on a CPU.
-_IN_FLOAT32 = {
-    *(torch.layer_norm, torch.nn.functional.layer_norm, torch.nn.functional.softmax),
-    *(torch.softmax, torch.Tensor.softmax, torch.nn.functional.log_softmax, torch.log_softmax),
-    *(torch.Tensor.log_softmax, torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.rsqrt),
-    *(torch.Tensor.rsqrt, torch.sum, torch.Tensor.sum, torch.exp, torch.Tensor.exp, torch.log),
-    *(torch.Tensor.log, torch.norm, torch.Tensor.norm, torch.nn.functional.cross_entropy),
-    *(torch.nn.functional.nll_loss, torch.nn.functional.normalize, torch.cumsum),
-}
 
 
 @dataclass
@@ -132,6 +120,7 @@ class Counting(TorchDispatchMode):
         self.stages: dict[str, Stage] = {}
         self.total = Stage()
         self.live = 0
+        self.truth = False
         self._roofline = roofline
         self._open: list[Stage] = []
         self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
@@ -141,6 +130,7 @@ class Counting(TorchDispatchMode):
         exits = ExitStack()
         exits.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         exits.enter_context(Reads(self))
+        exits.enter_context(_read_lists_at_once(self))
         self._exits.append(exits)
         super().__enter__()
         return self
@@ -177,15 +167,30 @@ class Counting(TorchDispatchMode):
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             yield self.total
 
-    def adopt(self, model: nn.Module) -> None:
-        """Give a model of the meta device fake weights and buffers on the CPU, tied ones tied."""
+    def adopt(self, model: nn.Module, formats: Mapping[str, torch.dtype] | None = None) -> None:
+        """Give a model of the meta device fake weights and buffers on the CPU, tied ones tied.
+
+        Args:
+            model: is changed.
+            formats: beginning of a weight's name -> its number format; others keep theirs.
+        """
         made: dict[int, Tensor] = {}
-        for module in model.modules():
+        for path, module in model.named_modules():
             for owned in (module._parameters, module._buffers):
                 for key, value in owned.items():
                     if value is not None:
-                        made.setdefault(id(value), _like(value))
+                        dtype = _format(f"{path}.{key}", value.dtype, formats or {})
+                        made.setdefault(id(value), _like(value, dtype))
                         owned[key] = made[id(value)]
+
+    @contextmanager
+    def ending_loops(self) -> Iterator[None]:
+        """Loops that run until a value is true end at their first look."""
+        self.truth = True
+        try:
+            yield
+        finally:
+            self.truth = False
 
     def note_read(self) -> None:
         """A value was brought to Python."""
@@ -259,43 +264,28 @@ class Reads(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         if self._counting is not None:
             self._counting.note_read()
+            if func is torch.Tensor.__bool__:
+                return self._counting.truth
         return answer(args[0])
 
 
-class LikeCuda(TorchFunctionMode):
-    """What differs on a GPU: autocast computes more in float32; dropout is one kernel."""
+@contextmanager
+def _read_lists_at_once(counting: Counting) -> Iterator[None]:
+    """Fake tensors would read lists value by value."""
+    known = FakeTensor.__dict__.get("tolist")
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.nn.functional.dropout:
-            return _dropout(*args, **kwargs)
-        if func in _IN_FLOAT32 and _autocast_of_cpu():
-            args, kwargs = _to_float32(args), _to_float32(kwargs)
-        return func(*args, **kwargs)
+    def tolist(tensor: Tensor) -> Any:
+        counting.note_read()
+        return _zeros(tuple(tensor.shape), tensor)
 
-
-def _dropout(
-    states: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
-    return torch.native_dropout(states, p, True)[0] if training and p else states
-
-
-def _autocast_of_cpu() -> bool:
+    FakeTensor.tolist = tolist
     try:
-        return bool(torch.is_autocast_enabled("cpu"))
-    except TypeError:  # torch before 2.4
-        return bool(torch.is_autocast_cpu_enabled())
-
-
-def _to_float32(values: Any) -> Any:
-    if isinstance(values, Tensor):
-        half = values.dtype in (torch.float16, torch.bfloat16)
-        return values.float() if half else values
-    if type(values) in (list, tuple):
-        return type(values)(map(_to_float32, values))
-    if type(values) is dict:
-        return {key: _to_float32(value) for key, value in values.items()}
-    return values
+        yield
+    finally:
+        if known is None:
+            del FakeTensor.tolist
+        else:
+            FakeTensor.tolist = known
 
 
 def _by_mask(name: str, args: Any) -> bool:
@@ -328,19 +318,16 @@ def _is_composite(name: str) -> bool:
     )
 
 
-@contextmanager
-def as_on_a_gpu() -> Iterator[None]:
-    """The parts that compute in small portions on a CPU take all at once, as on a GPU."""
-    known = vit._LAYER_BYTES
-    vit._LAYER_BYTES = 1 << 62
-    try:
-        yield
-    finally:
-        vit._LAYER_BYTES = known
+def _format(name: str, own: torch.dtype, formats: Mapping[str, torch.dtype]) -> torch.dtype:
+    if own.is_floating_point:
+        for beginning, dtype in formats.items():
+            if name.startswith(beginning):
+                return dtype
+    return own
 
 
-def _like(value: Tensor) -> Tensor:
-    empty = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
+def _like(value: Tensor, dtype: torch.dtype) -> Tensor:
+    empty = torch.empty_strided(value.shape, value.stride(), dtype=dtype, device="cpu")
     if isinstance(value, nn.Parameter):
         return nn.Parameter(empty, requires_grad=value.requires_grad)
     return empty

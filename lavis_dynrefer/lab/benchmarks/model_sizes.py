@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lavis_dynrefer.config import DynReferConfig
+from lavis_dynrefer.config import DynReferConfig, RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.lab.benchmarks.counting import Reads
 from lavis_dynrefer.models.dynrefer import DynRefer
@@ -60,6 +59,11 @@ def words_of(size: str) -> dict[str, tuple[str, ...]]:
     }
 
 
+def vision_of(size: str) -> VisionConfig:
+    """Numbers of the ViT of a size."""
+    return VisionConfig(**_size(size).get("vision", {}))
+
+
 def section_of(size: str, tags: Path, *, dtype: str | None = None) -> dict[str, Any]:
     """The `model` section of a size.
 
@@ -98,6 +102,12 @@ def model_without_weights(size: str, **options: Any) -> DynRefer:
         return build_model(size, **options)
 
 
+def model_of_section(section: Mapping[str, Any]) -> DynRefer:
+    """As `model_without_weights`, of a section that names no file of weights."""
+    with torch.device("meta"), Reads():
+        return model_of(section)
+
+
 def model_of(section: Mapping[str, Any], **vocabularies: Sequence[Any]) -> DynRefer:
     """A model with random weights from a section that names no file of weights."""
     config = from_mapping(DynReferConfig, section, where="model")
@@ -122,10 +132,13 @@ def example_batch(
         views: V; None: as many as the model fuses.
         seed: of the pixels and boxes.
     """
-    config = replace(DynReferConfig())
-    numbers = _size(size)
-    side = numbers.get("vision", {}).get("image_size", config.vision.image_size)
-    views = views or numbers.get("region", {}).get("num_views", config.region.num_views)
+    side = vision_of(size).image_size
+    fused = RegionEncoderConfig(**_size(size).get("region", {})).num_views
+    return batch_of(side, regions, views or fused, seed=seed)
+
+
+def batch_of(side: int, regions: int, views: int, *, seed: int = 0) -> dict[str, Any]:
+    """As `example_batch`, for views of any side in pixels."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (regions, views, 3, side, side), generator=generator)
     return {

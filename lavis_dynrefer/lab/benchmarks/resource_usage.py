@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,8 +20,12 @@ _FIELDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "file", "VmHW
 Numbers = dict[str, Any]
 
 
-def describe_machine() -> Numbers:
-    """Processor, system, versions, and the load by other programs."""
+def describe_machine(device: str = "cpu") -> Numbers:
+    """Processor, system, versions, and the load by other programs.
+
+    Args:
+        device: as in `precision.choose_device`; a GPU is described, too, if there is one.
+    """
     lines = _CPUS.read_text(encoding="utf-8").splitlines() if _CPUS.exists() else []
     models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
@@ -30,7 +35,19 @@ def describe_machine() -> Numbers:
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "pyarrow", "torch", "pillow")},
+        **(_torch_machine(device) if "torch" in sys.modules else {}),
     }
+
+
+def _torch_machine(device: str) -> Numbers:
+    """What torch says of the machine."""
+    import torch
+
+    capability = getattr(torch.backends.cpu, "get_cpu_capability", lambda: "unknown")
+    machine = {"instructions": capability(), "threads": torch.get_num_threads()}
+    if device != "cpu" and torch.cuda.is_available():
+        machine |= {"gpu": torch.cuda.get_device_name(0), "cuda": torch.version.cuda}
+    return machine
 
 
 @contextmanager

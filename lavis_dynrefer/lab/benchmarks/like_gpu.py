@@ -1,0 +1,73 @@
+"""What differs on a GPU, for counting with fake tensors on the CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lavis_dynrefer.models.backbone import VisionTransformer
+from lavis_dynrefer.models.decoders import query_decoder
+
+# What autocast computes in float32 on a GPU, and not on a CPU.
+_IN_FLOAT32 = {
+    *(torch.layer_norm, torch.nn.functional.layer_norm, torch.nn.functional.softmax),
+    *(torch.softmax, torch.Tensor.softmax, torch.nn.functional.log_softmax, torch.log_softmax),
+    *(torch.Tensor.log_softmax, torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.rsqrt),
+    *(torch.Tensor.rsqrt, torch.sum, torch.Tensor.sum, torch.exp, torch.Tensor.exp, torch.log),
+    *(torch.Tensor.log, torch.norm, torch.Tensor.norm, torch.nn.functional.cross_entropy),
+    *(torch.nn.functional.nll_loss, torch.nn.functional.normalize, torch.cumsum),
+}
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """The parts that compute in small portions on a CPU take all at once, as on a GPU."""
+    vit = sys.modules[VisionTransformer.__module__]
+    known = vit._LAYER_BYTES, query_decoder.ROWS_ON_CPU
+    vit._LAYER_BYTES, query_decoder.ROWS_ON_CPU = 1 << 62, query_decoder.ROWS_ELSEWHERE
+    try:
+        yield
+    finally:
+        vit._LAYER_BYTES, query_decoder.ROWS_ON_CPU = known
+
+
+class LikeCuda(TorchFunctionMode):
+    """What differs on a GPU: autocast computes more in float32; dropout is one kernel."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.dropout:
+            return _dropout(*args, **kwargs)
+        if func in _IN_FLOAT32 and _autocast_of_cpu():
+            args, kwargs = _to_float32(args), _to_float32(kwargs)
+        return func(*args, **kwargs)
+
+
+def _dropout(
+    states: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    return torch.native_dropout(states, p, True)[0] if training and p else states
+
+
+def _autocast_of_cpu() -> bool:
+    try:
+        return bool(torch.is_autocast_enabled("cpu"))
+    except TypeError:  # torch before 2.4
+        return bool(torch.is_autocast_cpu_enabled())
+
+
+def _to_float32(values: Any) -> Any:
+    if isinstance(values, Tensor):
+        half = values.dtype in (torch.float16, torch.bfloat16)
+        return values.float() if half else values
+    if type(values) in (list, tuple):
+        return type(values)(map(_to_float32, values))
+    if type(values) is dict:
+        return {key: _to_float32(value) for key, value in values.items()}
+    return values

@@ -1,0 +1,1 @@
+"""Speed of every stage beside a plain reference path, in turns in one process."""

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lavis_dynrefer.cli import main
+from lavis_dynrefer.lab.info_command import describe
+
+
+@pytest.mark.slow
+def test_parts_files_and_memory_of_the_embedded_model(capsys):
+    assert main(["info", "--model", "tiny", "--batch", "2", "--dtype", "released", "--json"]) == 0
+
+    report = json.loads(capsys.readouterr().out)
+    assert report["files"]["checkpoint"] == "assets/tiny/model.safetensors"
+    answers, training = report["answers"]["released"], report["training"]
+    stored = sum(part["stored"] for part in report["parts"].values())
+    # The ViT and T5 are stored in half of their size.
+    halves = sum(report["parts"][name]["stored"] for name in ("backbone", "captioning.llm")) / 2
+    assert answers["weights"] == pytest.approx(stored - halves, rel=0.05)
+    assert answers["peak"] == max(answers.values()) > answers["weights"]
+    trained = sum(part["trained"] for part in report["parts"].values())
+    assert training["optimiser"] == 8 * trained
+    assert training["peak"] > training["weights"] + training["optimiser"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "tinny"], "did you mean"),
+        (["--batch", "0"], "--batch: expected at least 1"),
+        (["--model", "vicuna7b"], "Flan-T5 only"),
+    ],
+)
+def test_invalid_arguments(words, message, capsys):
+    assert main(["info", *words]) == 2
+
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_released_model_fits_the_cards_that_it_should(capsys):
+    report = describe("flant5xl")
+
+    answers = {row: numbers["peak"] / 2**30 for row, numbers in report["answers"].items()}
+    assert answers["released"] < 15  # of 16 GB
+    assert answers["released, T5 in 8 bit"] < 11  # of 12 GB
+    assert report["training"]["peak"] / 2**30 < 24
