@@ -236,7 +236,9 @@ def test_bfloat16_weights_take_float32_prefixes(options):
     llm = build_llm("causal_lm", {**options, "dtype": "bfloat16"}).eval()
     prefix = torch.randn(2, 5, llm.width)
     assert llm.model.dtype == torch.bfloat16
-    assert llm.loss(prefix, MASK, ["a boat", "a tree"], max_length=8).isfinite()
+    loss = llm.loss(prefix, MASK, ["a boat", "a tree"], max_length=8)
+    assert loss.dtype == torch.float32  # in bfloat16 it would move in steps of 1/16
+    assert loss.isfinite()
     assert len(llm.generate(prefix, MASK, GenerationConfig())[0]) == 2
 
 

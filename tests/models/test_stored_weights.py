@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.llms import build_llm
 from lavis_dynrefer.models.llms.stored_weights import (
@@ -106,6 +107,25 @@ def test_t5_in_eight_bit_scores_nearly_as_before_and_moves_as_a_whole(folder):
     assert {b.dtype for n, b in small.named_buffers() if n.endswith("scales")} == {torch.float32}
     on_meta = small.to("meta")
     assert all(tensor.is_meta for tensor in on_meta.buffers())
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_captions_in_eight_bit_are_those_of_the_rounded_weights(folder, num_beams):
+    small, plain = build(folder, dtype="int8").float().eval(), build(folder).eval()
+    rounded = {
+        f"{name}.weight": module.values * module.scales[:, None]
+        for name, module in small.model.named_modules()
+        if isinstance(module, Int8Linear)
+    }
+    plain.model.load_state_dict({**small.model.state_dict(), **rounded})
+    prefix, mask = torch.randn(2, 5, 16), torch.ones(2, 5)
+    options = GenerationConfig(num_beams=num_beams, max_new_tokens=6)
+
+    captions, scores = small.generate(prefix, mask, options)
+
+    expected, expected_scores = plain.generate(prefix, mask, options)
+    assert captions == expected
+    assert scores == pytest.approx(expected_scores, rel=1e-3)
 
 
 def test_lora_is_trained_beside_eight_bit_weights(folder):

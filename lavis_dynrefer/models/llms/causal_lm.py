@@ -30,6 +30,7 @@ from lavis_dynrefer.models.hugging_face import (
     decode,
     loading,
     losses_by_row,
+    mean_loss,
 )
 from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
 from lavis_dynrefer.models.llms.lora import add_lora
@@ -107,19 +108,18 @@ class CausalLM(nn.Module):
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
     ) -> Tensor:
         """See `LanguageModel.loss`; the end token is a target too."""
-        return self._score(prefix, mask, targets, max_length)[0].loss
+        return mean_loss(*self._score(prefix, mask, targets, max_length))
 
     def losses(
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], *, max_length: int
     ) -> Tensor:
         """See `LanguageModel.losses`."""
-        output, labels = self._score(prefix, mask, targets, max_length)
-        return losses_by_row(output.logits[:, :-1], labels[:, 1:])
+        return losses_by_row(*self._score(prefix, mask, targets, max_length))
 
     def _score(
         self, prefix: Tensor, mask: Tensor, targets: Sequence[str], max_length: int
-    ) -> tuple[Any, Tensor]:
-        """What the model returns for prompts and targets, and the labels of both (B, P + T)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, P + T - 1, tokens) of what follows each token, and its labels."""
         end = self.tokenizer.eos_token_id
         ids, target_mask = self._pad([[*row, end] for row in self._tokens(targets, max_length)])
         words = self.model.get_input_embeddings()(ids)
@@ -132,14 +132,13 @@ class CausalLM(nn.Module):
         order = mask.argsort(dim=1, descending=True, stable=True)
         labels = labels.gather(1, order)
         with bf16_instead_of_fp16(prefix.device):
-            output = self.model(
+            logits = self.model(
                 inputs_embeds=embeddings.take_along_dim(order[..., None], dim=1),
                 attention_mask=mask.gather(1, order),
-                labels=labels,
                 use_cache=False,
                 return_dict=True,
-            )
-        return output, labels
+            ).logits
+        return logits[:, :-1], labels[:, 1:]
 
     @torch.no_grad()
     def generate(
