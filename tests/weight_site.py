@@ -17,13 +17,13 @@ class Site:
         moods: path -> what happens to its next requests, one after the other: a status code, or
             ("break", bytes sent before the connection ends), ("slow", seconds before each byte),
             ("elsewhere", address to go to), "whole" (ranges are ignored), "page" (html),
-            "nameless" (no tag, no date, no ranges).
+            "nameless" (no tag, no date, no ranges), "lengthless" (no length, as of a pipe).
         asked: the path and the range of each request.
-        large: paths whose sha256 is told, as the Hugging Face hub does for large files.
+        large: path -> the sha256 that is told of it, as the Hugging Face hub does.
     """
 
     def __init__(self):
-        self.files, self.moods, self.asked, self.large = {}, {}, [], set()
+        self.files, self.moods, self.asked, self.large = {}, {}, [], {}
         self.address = ""
 
     def put(self, path, content, *moods):
@@ -47,13 +47,13 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None or isinstance(mood, int):
             self._head(mood or 404, 0)
             return
+        told = {"X-Linked-ETag": f'"{self.site.large[path]}"'} if path in self.site.large else {}
         if isinstance(mood, tuple) and mood[0] == "elsewhere":
-            self._head(302, 0, {"Location": mood[1]})
+            self._head(302, 0, {"Location": mood[1], **told})
             return
         tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
         headers = {"Content-Type": "text/html" if mood == "page" else "application/octet-stream"}
-        if path in self.site.large:
-            headers["X-Linked-ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+        headers.update(told)
         start = 0
         if mood != "nameless":
             headers["ETag"] = tag
@@ -63,7 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(content) > 0 and start:
             self._head(416, 0, {"Content-Range": f"bytes */{len(content)}"})
             return
-        self._head(206 if start else 200, len(content) - start, headers)
+        left = len(content) - start if mood != "lengthless" else None
+        self._head(206 if start else 200, left, headers)
         self._send(content[start:], mood)
 
     def _send(self, body, mood):
@@ -77,14 +78,15 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(number)
             return
         self.wfile.write(body)
-        if kind == "break":
+        if kind in ("break", "lengthless"):
             self.close_connection = True
 
     def _head(self, status, length, headers=()):
         self.send_response(status)
         for name, value in dict(headers).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(length))
+        if length is not None:
+            self.send_header("Content-Length", str(length))
         self.end_headers()
 
     def log_message(self, *words):

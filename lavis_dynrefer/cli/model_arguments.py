@@ -82,6 +82,13 @@ def check_model(arguments: argparse.Namespace) -> None:
         checked_files(section)
 
 
+def checkpoint_in_use(arguments: argparse.Namespace) -> str | None:
+    """The checkpoint that was chosen, here or by a variable or once; None: that of the package."""
+    from lavis_dynrefer.models.weights.places import checkpoint_of, model_section
+
+    return arguments.checkpoint or checkpoint_of(model_section(arguments.model))
+
+
 def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
     """The predictor that the arguments name; what libraries print meanwhile goes to stderr."""
     with redirect_stdout(sys.stderr):

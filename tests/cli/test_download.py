@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -13,7 +14,7 @@ from weight_site import serve_weights
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.models.weights.fetching import transfer
 from lavis_dynrefer.models.weights.fetching.part_registry import registered
-from lavis_dynrefer.models.weights.places import model_section, resolve_files
+from lavis_dynrefer.models.weights.places import checkpoint_of, model_section, resolve_files
 
 HUB = "/nobody/tiny-t5/resolve/main"
 T5 = {
@@ -40,8 +41,9 @@ def site(monkeypatch, tmp_path):
         index = json.dumps({"weight_map": places}).encode()
         server.put(f"{HUB}/model.safetensors.index.json", index)
         for shard, names in SHARDS.items():
-            server.put(f"{HUB}/{shard}", save({name: T5[name] for name in names}))
-            server.large.add(f"{HUB}/{shard}")
+            content = save({name: T5[name] for name in names})
+            server.put(f"{HUB}/{shard}", content)
+            server.large[f"{HUB}/{shard}"] = hashlib.sha256(content).hexdigest()
         yield server
 
 
@@ -178,9 +180,14 @@ def test_files_are_told_once_and_listed(site, model, tmp_path, capsys, monkeypat
     assert listed[1] == f"tags: {tags}, 0.00 MB, from DYNREFER_TAGS or the yaml"
     assert listed[2] == f"dynrefer: {checkpoint}, 0.20 MB, from `weights set`"
     assert resolve_files(model_section(model))["finetuned"] == str(checkpoint)
+    assert checkpoint_of(model_section(model)) == str(checkpoint)  # noted with the answers
     assert main(["weights", "unset", "dynrefer", *of_model]) == 0
     main(["weights", "list", *of_model])
     assert "dynrefer: missing; without a direct address" in capsys.readouterr().out
+    assert checkpoint_of(model_section(model)) is None
+    monkeypatch.setenv("DYNREFER_CHECKPOINT", "other.pth")
+    assert checkpoint_of(model_section(model)) == "other.pth"
+    assert checkpoint_of(model_section("tiny")) is None
 
 
 @pytest.mark.parametrize(

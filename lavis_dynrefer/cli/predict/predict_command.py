@@ -27,6 +27,7 @@ from lavis_dynrefer.cli.model_arguments import (
     add_model_arguments,
     at_least,
     check_model,
+    checkpoint_in_use,
     load_predictor,
 )
 from lavis_dynrefer.cli.predict.predict_questions import (
@@ -164,7 +165,7 @@ def _run(arguments: argparse.Namespace) -> int:
     find, images, notes = region_finder(arguments, found)
     settings = {
         "model": arguments.model,
-        "checkpoint": _file_state(arguments.checkpoint),
+        "checkpoint": _file_state(checkpoint_in_use(arguments)),
         **asdict(questions),
         **region_settings(arguments),
     }

@@ -144,6 +144,15 @@ def named_file(section: Mapping[str, Any], part: str) -> Any:
     return _value(section, KEYS[part])
 
 
+def checkpoint_of(section: Mapping[str, Any]) -> str | None:
+    """The file that a model takes as its checkpoint by a variable or `dynrefer weights set`."""
+    named = named_file(section, CHECKPOINT)
+    if named != AUTO:
+        return named if files_of(section).published else None  # else it comes with the package
+    found = look_up(section).here.get(CHECKPOINT)
+    return None if found is None else str(found)
+
+
 def only_named(section: Mapping[str, Any], part: str, path: Path) -> dict[str, Any]:
     """The `model` section with a path for one part, and "auto" for all others."""
     changed = copy.deepcopy(dict(section))

@@ -238,7 +238,7 @@ class _Partial:
             if answer.status_code == 200:
                 self._begin(_version(answer))
             self._append(answer)
-            if total is not None and self.size < total:
+            if self.size < (total or expected.size or 0):
                 raise _Broken("the connection ended too early")
             return self._checked(expected, total, _hub_digest(answer))
 
