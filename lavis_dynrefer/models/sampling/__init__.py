@@ -1,0 +1,1 @@
+"""Reading feature maps between their cells: RoI-Align and deformable sampling."""
