@@ -354,6 +354,17 @@ def test_views_of_another_size_are_refused(smallest_model, region_batch):
         smallest_model.encode_views(views, region_batch["boxes"][:1])
 
 
+def test_denormals_are_zero_only_inside():
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this CPU cannot flush denormals")
+    tiny = torch.tensor([1e-30])
+    with precision.without_denormals(tiny.device):
+        inside = (tiny * 1e-10).item()
+
+    assert inside == 0
+    assert (tiny * 1e-10).item() > 0
+
+
 def test_formats_say_what_they_are():
     assert str(number_formats("auto", "cpu")) == "float32"
     assert str(number_formats("auto", "cuda", A100)) == (
