@@ -159,6 +159,23 @@ def test_one_step_on_lora_lowers_the_loss_and_leaves_the_rest(decoder, queries):
     assert changed == {key for key in before if "lora_B" in key}
 
 
+@pytest.mark.parametrize("amp", [False, True])
+def test_recomputed_blocks_give_lora_the_same_gradients(peft, amp):
+    gradients = []
+    for recompute in (False, True):
+        llm = build("flan_t5", lora=LORA, recompute=recompute, dtype="bfloat16").train()
+        for parameter in lora_parameters(llm):
+            nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+        prefix = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(2))
+        prefix.requires_grad_(True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
+            loss = llm.loss(prefix, torch.ones(2, 3), CAPTIONS, max_length=8)
+        loss.backward()
+        gradients.append([prefix.grad, *(p.grad for p in lora_parameters(llm))])
+    torch.testing.assert_close(*gradients)
+    assert all(gradient.abs().max() > 0 for gradient in gradients[0])
+
+
 def test_trained_lora_changes_the_captions(decoder, queries):
     options = GenerationConfig()
     before = decoder.eval().generate(queries, CONTROLS, options)

@@ -63,7 +63,7 @@ class T5Sizes:
 class FlanT5Options(LLMOptions):
     """Flan-T5 of any size."""
 
-    # int8: half of bfloat16's memory; the layers' weights, of `pretrained` and frozen
+    # of the weights; int8 takes half of bfloat16's memory, for frozen layers of `pretrained`
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     config: T5Sizes = field(default_factory=T5Sizes)
     # Training: keep the input of each block and compute the rest of it again on the way back

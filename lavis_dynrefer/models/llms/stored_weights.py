@@ -1,8 +1,8 @@
 """Products with frozen weights that are stored in another number format than they compute in.
 
-A language model fills most of a small machine's memory. Stored in bfloat16, and mapped from its
-file, it takes none of the process's own; stored in 8 bit it is half as large again and each token
-reads half as much.
+A language model fills most of a small machine's memory. Stored in bfloat16 and mapped from its
+file, it takes none of the process's own. Stored in 8 bit it is half as large, and a token reads
+half as much; it no longer has a file to be mapped from.
 """
 
 from __future__ import annotations
