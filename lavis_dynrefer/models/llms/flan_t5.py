@@ -167,9 +167,7 @@ def build(options: Mapping[str, Any]) -> FlanT5:
     if choice.lora is not None:
         model = add_lora(model, choice.lora, targets=LORA_TARGETS)
     if int8:
-        # The head and the embeddings stay as they are: they are small, and the scores hang on them.
-        for stack in (model.get_encoder(), model.get_decoder()):
-            to_int8(stack)
+        to_int8(model)
     return FlanT5(
         model,
         tokenizer,

@@ -67,16 +67,21 @@ def _quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_int8(model: nn.Module) -> None:
-    """Store the plain linear layers below `model` in 8 bit; those of LoRA itself stay.
+    """Store the linear layers of a model's encoder and decoder in 8 bit.
 
-    What LoRA is added to is stored in 8 bit, too.
+    Its head and its embeddings stay as they are: they are small, and the scores hang on them. So
+    does what LoRA adds; the layers that it adds to are stored in 8 bit.
+
+    Args:
+        model: a `T5ForConditionalGeneration`, with or without LoRA.
     """
-    for path, module in list(model.named_modules()):
-        if ".lora_" in path:
-            continue
-        for name, layer in list(module.named_children()):
-            if type(layer) is nn.Linear and layer.bias is None:
-                setattr(module, name, Int8Linear(layer.weight))
+    for stack in (model.get_encoder(), model.get_decoder()):
+        for path, module in list(stack.named_modules()):
+            if ".lora_" in path:
+                continue
+            for name, layer in list(module.named_children()):
+                if type(layer) is nn.Linear and layer.bias is None:
+                    setattr(module, name, Int8Linear(layer.weight))
 
 
 def frozen_product(states: Tensor, weight: Tensor, scales: Tensor | None = None) -> Tensor:
