@@ -100,9 +100,11 @@ class TextBank:
 
     def _encode(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Embeddings (K, E) of token ids (K, T), texts of about one length at a time."""
-        order = lengths.argsort(stable=True)
         on_cpu = self._encoder.device.type == "cpu"
         size = CHUNK_ON_CPU if on_cpu else CHUNK_ELSEWHERE
+        if len(ids) <= size:
+            return self._encoder.embed(ids)
+        order = lengths.argsort(stable=True)
         chunks = _telling(order.split(size), lengths)
         rows = torch.cat([self._encoder.embed(ids[chunk]) for chunk in chunks])
         return rows[order.argsort().to(rows.device)]

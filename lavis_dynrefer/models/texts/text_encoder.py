@@ -54,7 +54,9 @@ class TextEncoder(nn.Module):
         lengths = self.lengths(ids)
         # No token sees a later one: what follows the longest text changes nothing.
         longest = int(lengths.max()) if len(ids) else 1
-        ids, ends = ids[:, :longest].to(self.device), (lengths - 1).to(self.device)
+        # With one copy: each would stop a GPU for a moment.
+        together = torch.cat([ids[:, :longest], lengths[:, None] - 1], dim=1).to(self.device)
+        ids, ends = together[:, :-1], together[:, -1]
         states = self.token_embedding(ids) + self.positional_embedding[:longest]
         for block in self.transformer.resblocks:
             states = _block(block, states)
