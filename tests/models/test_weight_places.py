@@ -245,7 +245,7 @@ def test_a_file_that_lavis_has_downloaded_is_taken(site, section, tmp_path):
 
 
 def test_of_two_processes_one_downloads(site, section, tmp_path):
-    site.put("/models/vit.safetensors", site.files["/models/vit.safetensors"], ("slow", 0.01))
+    site.put("/models/vit.safetensors", site.files["/models/vit.safetensors"], ("slow", 0.002))
     (tmp_path / "section.json").write_text(json.dumps(section), encoding="utf-8")
     code = (
         "import json, sys; from lavis_dynrefer.models.weights.places import resolve_files\n"
