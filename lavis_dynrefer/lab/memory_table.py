@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.lab.benchmarks.counting import Counting
-from lavis_dynrefer.lab.benchmarks.like_gpu import LikeCuda, as_on_a_gpu
+from lavis_dynrefer.lab.benchmarks.like_gpu import LikeCuda, as_on_a_gpu, run_backward
 from lavis_dynrefer.lab.benchmarks.model_sizes import batch_of
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.llms.stored_weights import to_int8
@@ -134,7 +134,7 @@ def training_memory(
                 loss = loss + caption
         del features, regions, queries, texts, caption
         with stage("backward"):
-            loss.backward()
+            run_backward(loss)
     kept = {f"kept by {name}": one.saved for name, one in counting.stages.items() if one.saved}
     optimiser = _ADAMW * trained
     peak = counting.total.peak + optimiser

@@ -37,6 +37,17 @@ def as_on_a_gpu() -> Iterator[None]:
         vit._LAYER_BYTES, query_decoder.ROWS_ON_CPU = known
 
 
+def run_backward(loss: Tensor) -> None:
+    """As `loss.backward()`, which leaves the modes of torch functions: what is computed again on
+    the way back would then not be like on a GPU.
+    """
+    engine = torch.autograd.Variable._execution_engine
+    start = (torch.ones_like(loss),)
+    engine.run_backward(
+        (loss,), start, False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
+
+
 class LikeCuda(TorchFunctionMode):
     """What differs on a GPU: autocast computes more in float32; dropout is one kernel."""
 
