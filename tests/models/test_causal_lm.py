@@ -190,6 +190,36 @@ def test_score_stops_at_the_end_token(llm, prefix, spoken, num_beams):
     assert scores[0] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("num_beams", [1, 4])
+@torch.no_grad()
+def test_words_are_those_of_generate(llm, spoken, num_beams):
+    ids = torch.randint(4, 500, (6, 5), generator=torch.Generator().manual_seed(2))
+    llm.model.get_output_embeddings().weight[END] *= 2  # sentences then have different lengths
+    mask = torch.ones_like(ids)
+    prefix = llm.model.get_input_embeddings()(ids)
+    options = GenerationConfig(num_beams, max_new_tokens=12, repetition_penalty=1.0)
+
+    _, scores = llm.generate(prefix, mask, options)
+
+    output = llm.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        num_beams=num_beams,
+        max_new_tokens=12,
+        length_penalty=0.0,
+        eos_token_id=END,
+        pad_token_id=END,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    expected = output.sequences[:, ids.shape[1] :]
+    assert torch.equal(spoken[0][:, : expected.shape[1]], expected)
+    assert (spoken[0][:, expected.shape[1] :] == END).all()
+    if num_beams > 1:
+        logs = torch.tensor(scores).log()
+        assert torch.allclose(logs, output.sequences_scores, rtol=1e-4)
+
+
 def test_repetition_penalty_forbids_repeated_words(llm, prefix, spoken):
     options = GenerationConfig(num_beams=1, max_new_tokens=8, repetition_penalty=1e6)
     llm.generate(prefix, MASK, options)

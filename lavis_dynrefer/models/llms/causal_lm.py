@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    LogitsProcessor,
-    LogitsProcessorList,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    RepetitionPenaltyLogitsProcessor,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -32,26 +30,16 @@ from lavis_dynrefer.models.hugging_face import (
     losses_by_row,
     mean_loss,
 )
+from lavis_dynrefer.models.llms.beam_search import beam_search
 from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
 from lavis_dynrefer.models.llms.lora import add_lora
-from lavis_dynrefer.models.precision import bf16_instead_of_fp16
+from lavis_dynrefer.models.precision import bf16_instead_of_fp16, without_gradients
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
 from lavis_dynrefer.models.weights.hugging_face_folder import fill_from_folder, model_folder
 from lavis_dynrefer.models.weights.lean_building import without_values
 from lavis_dynrefer.settings import from_mapping
 
 LORA_TARGETS = ("q_proj", "v_proj", "lm_head")  # what the released code adapts in its T5
-
-
-class _RepetitionPenalty(LogitsProcessor):
-    """Hugging Face's penalty, applied to the words of the caption but not to the prompt."""
-
-    def __init__(self, penalty: float, *, prompt_length: int) -> None:
-        self.penalise = RepetitionPenaltyLogitsProcessor(penalty)
-        self.prompt_length = prompt_length
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return self.penalise(input_ids[:, self.prompt_length :], scores)
 
 
 class CausalLM(nn.Module):
@@ -140,67 +128,80 @@ class CausalLM(nn.Module):
             ).logits
         return logits[:, :-1], labels[:, 1:]
 
-    @torch.no_grad()
     def generate(
         self, prefix: Tensor, mask: Tensor, options: GenerationConfig
     ) -> tuple[list[str], list[float]]:
         """See `LanguageModel.generate`; the score is exp of the summed token log-probabilities."""
-        mask = mask.long()
-        order = mask.argsort(
-            dim=1, stable=True
-        )  # padding goes to the left: words continue the prompt
-        prefix, mask = prefix.take_along_dim(order[..., None], dim=1), mask.gather(1, order)
-        length, end = prefix.shape[1], self.tokenizer.eos_token_id
-        padding = end if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
-        penalty = _RepetitionPenalty(options.repetition_penalty, prompt_length=length)
-        with bf16_instead_of_fp16(prefix.device), self._first_embedded(prefix, options.num_beams):
-            output = self.model.generate(
-                # Placeholders for the prefix; not the padding, about which generate would warn.
-                input_ids=torch.full_like(mask, int(padding == 0)),
-                attention_mask=mask,
-                do_sample=False,
-                num_beams=options.num_beams,
-                max_new_tokens=options.max_new_tokens,
-                # As in an encoder-decoder model, where the start token counts.
-                min_length=length + options.min_length - 1,
-                length_penalty=options.length_penalty,
-                logits_processor=LogitsProcessorList([penalty]),
-                eos_token_id=end,
-                pad_token_id=padding,
-                output_scores=True,
-                return_dict_in_generate=True,
+        with without_gradients(prefix.device), bf16_instead_of_fp16(prefix.device):
+            start = torch.full_like(mask[:, 0], self.tokenizer.bos_token_id, dtype=torch.long)
+            tokens, scores = beam_search(
+                _Steps(self.model, prefix, mask, options.num_beams),
+                start,
+                options,
+                end=self.tokenizer.eos_token_id,
+                penalise_start=False,
             )
-        words = output.sequences[:, length:]
-        beams = options.num_beams > 1
-        scores = output.sequences_scores if beams else self._greedy_scores(output, words)
-        return decode(self.tokenizer, words), scores.float().exp().tolist()
+        return decode(self.tokenizer, tokens[:, 1:]), scores.exp().tolist()
 
-    @contextmanager
-    def _first_embedded(self, prefix: Tensor, copies: int) -> Iterator[None]:
-        """While entered, the first ids that the model embeds become `prefix`, once per beam.
 
-        For decoder-only models only newer versions of transformers pass embeddings to `generate`,
-        and they differ in how; this works in all of them.
-        """
-        pending = [prefix.repeat_interleave(copies, dim=0)]
+class _Steps:
+    """Scores the next token of K beams of each sentence; the first beam starts the others.
 
-        def replace(_module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
-            return pending.pop().to(embedded.dtype) if pending else embedded
+    Args:
+        model: any `AutoModelForCausalLM`, with or without LoRA.
+        prefix: (B, P, W) embeddings.
+        mask: (B, P) 1 for tokens, 0 for padding.
+        beams: K.
+    """
 
-        handle = self.model.get_input_embeddings().register_forward_hook(replace)
-        try:
-            yield
-        finally:
-            handle.remove()
+    def __init__(self, model: PreTrainedModel, prefix: Tensor, mask: Tensor, beams: int) -> None:
+        mask = mask.long()
+        # Padding goes to the left: words continue the prompt.
+        order = mask.argsort(dim=1, stable=True)
+        self._prefix = prefix.take_along_dim(order[..., None], dim=1)
+        self._mask = mask.gather(1, order)
+        self._model, self._beams = model, beams
+        plain = model.get_base_model() if hasattr(model, "peft_config") else model
+        self._reorder = getattr(plain, "_reorder_cache", None)
+        # Some models find the positions of padded rows by the mask, the others are told.
+        self._told = "position_ids" in inspect.signature(plain.forward).parameters
+        self._past: Any = None
 
-    def _greedy_scores(self, output: Any, words: Tensor) -> Tensor:
-        """Summed log-probabilities (B,); only beam search reports them itself."""
-        steps = self.model.compute_transition_scores(
-            output.sequences, output.scores, normalize_logits=True
+    def __call__(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        """Logits (B * K, tokens), see `beam_search`."""
+        first = torch.arange(len(parents), device=tokens.device)[:, None]
+        if self._past is None:
+            words = self._model.get_input_embeddings()
+            logits = self._forward(inputs_embeds=self._prefix.to(words.weight.dtype))
+            self._keep(first.expand_as(parents).flatten())
+            return logits.repeat_interleave(self._beams, dim=0)
+        if self._beams > 1:
+            self._keep((first * self._beams + parents).flatten())
+        self._mask = F.pad(self._mask, (0, 1), value=1)
+        return self._forward(input_ids=tokens[:, None])
+
+    def _forward(self, **inputs: Tensor) -> Tensor:
+        if self._told:
+            new = next(iter(inputs.values())).shape[1]
+            positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)
+            inputs["position_ids"] = positions[:, -new:]
+        output = self._model(
+            **inputs,
+            attention_mask=self._mask,
+            past_key_values=self._past,
+            use_cache=True,
+            return_dict=True,
         )
-        ends = (words == self.tokenizer.eos_token_id).int()
-        after_the_end = ends.cumsum(dim=1) > ends
-        return steps.masked_fill(after_the_end, 0).sum(dim=1)
+        self._past = output.past_key_values
+        return output.logits[:, -1]
+
+    def _keep(self, rows: Tensor) -> None:
+        """Continue these rows of the previous step."""
+        self._mask = self._mask[rows]
+        if hasattr(self._past, "reorder_cache"):  # newer transformers
+            self._past.reorder_cache(rows)
+        else:
+            self._past = self._reorder(self._past, rows)
 
 
 def build(options: Mapping[str, Any]) -> CausalLM:
