@@ -33,7 +33,7 @@ def gradients(model):
 
 
 def test_gradients_are_those_of_the_cpu(training_gpu, smallest_model, region_batch):
-    smallest_model.eval()  # without dropout
+    smallest_model.cpu().eval()  # filled on the imitated device, where there is one; no dropout
     there = copy.deepcopy(smallest_model).to(training_gpu.device)
     expected = smallest_model(region_batch)
     expected["loss"].backward()
