@@ -36,6 +36,13 @@ def test_the_norm_is_hugging_faces(stored, given, result, fused, monkeypatch):
     torch.testing.assert_close(found, layer(states), rtol=tolerance, atol=0)
 
 
+@pytest.mark.skipif(not hasattr(nn, "RMSNorm"), reason="torch < 2.4")
+def test_another_librarys_norm_may_stand_in_its_place():
+    layer, states = nn.RMSNorm(16, eps=0.5), torch.randn(3, 16)
+    nn.init.normal_(layer.weight)
+    torch.testing.assert_close(t5_layers.normed(layer, states), layer(states))
+
+
 @pytest.mark.parametrize("kind", ["gated-gelu", "relu"])
 def test_the_feed_forward_is_hugging_faces(kind):
     torch.manual_seed(0)

@@ -19,15 +19,16 @@ def normed(layer: nn.Module, states: Tensor, dtype: torch.dtype | None = None) -
     """T5's norm: states (..., W) over the root of their mean square, times the layer's weight.
 
     Args:
-        layer: a `T5LayerNorm`.
+        layer: a `T5LayerNorm`, or what Hugging Face takes in its place where apex is installed.
         states: computed in float32, whatever their format.
         dtype: of the result, in which the next product is computed; None: that of `states`.
     """
     dtype = dtype or states.dtype
     weight, width = layer.weight, states.shape[-1:]
+    eps = layer.variance_epsilon if hasattr(layer, "variance_epsilon") else layer.eps
     if weight.dtype == states.dtype:
-        return rms_norm(states, width, weight, layer.variance_epsilon).to(dtype)
-    return rms_norm(states, width, None, layer.variance_epsilon).to(dtype) * weight.to(dtype)
+        return rms_norm(states, width, weight, eps).to(dtype)
+    return rms_norm(states, width, None, eps).to(dtype) * weight.to(dtype)
 
 
 def _rms_norm(states: Tensor, shape: torch.Size, weight: Tensor | None, eps: float) -> Tensor:
