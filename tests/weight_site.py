@@ -15,9 +15,10 @@ class Site:
     Attributes:
         files: path -> content.
         moods: path -> what happens to its next requests, one after the other: a status code, or
-            ("break", bytes sent before the connection ends), ("slow", seconds before each byte),
-            ("elsewhere", address to go to), "whole" (ranges are ignored), "page" (html),
-            "nameless" (no tag, no date, no ranges), "lengthless" (no length, as of a pipe).
+            ("break", bytes sent before the connection ends), ("quiet", the same without a length),
+            ("slow", seconds before each byte), ("elsewhere", address to go to), "whole" (ranges are
+            ignored), "page" (html), "nameless" (no tag, no date, no ranges), "lengthless"
+            (no length, as of a pipe).
         asked: the path and the range of each request.
         large: path -> the sha256 that is told of it, as the Hugging Face hub does.
     """
@@ -63,13 +64,14 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(content) > 0 and start:
             self._head(416, 0, {"Content-Range": f"bytes */{len(content)}"})
             return
-        left = len(content) - start if mood != "lengthless" else None
+        kind = mood[0] if isinstance(mood, tuple) else mood
+        left = len(content) - start if kind not in ("lengthless", "quiet") else None
         self._head(206 if start else 200, left, headers)
         self._send(content[start:], mood)
 
     def _send(self, body, mood):
         kind, number = mood if isinstance(mood, tuple) else (mood, 0)
-        if kind == "break":
+        if kind in ("break", "quiet"):
             body = body[:number]
         if kind == "slow":
             for byte in body:
@@ -78,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(number)
             return
         self.wfile.write(body)
-        if kind in ("break", "lengthless"):
+        if kind in ("break", "quiet", "lengthless"):
             self.close_connection = True
 
     def _head(self, status, length, headers=()):

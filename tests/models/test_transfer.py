@@ -90,6 +90,13 @@ def test_what_cannot_be_had_is_named_and_nothing_looks_whole(
     assert not (tmp_path / "vit.pth").exists()
 
 
+def test_an_end_that_looks_like_the_last_byte_is_known_by_the_published_size(site, tmp_path):
+    url = site.put("/vit.pth", CONTENT, ("quiet", 1000))
+
+    assert download(url, tmp_path / "vit.pth", expected=Expected(size=len(CONTENT))) == DIGEST
+    assert [wanted for _, wanted in site.asked] == [None, "bytes=1000-"]
+
+
 def test_a_server_that_changed_its_file_is_not_mixed(site, tmp_path):
     url, target = site.put("/vit.pth", CONTENT, *[("break", 1000)] + [("break", 0)] * 9), tmp_path
     with pytest.raises(TransferError):
