@@ -45,13 +45,6 @@ class TextBank:
         self._cache: dict[tuple[str, ...], tuple[Hashable, Tensor]] = {}
         self._checksum: tuple[Hashable, str] | None = None
 
-    def _fingerprint(self) -> Hashable:
-        """Changes with every write that torch counts: optimiser steps, loading, `.to()`."""
-        return tuple(
-            (parameter.device, parameter.dtype, parameter.data_ptr(), parameter._version)
-            for parameter in self._encoder.parameters()
-        )
-
     def __call__(self, texts: Sequence[str], *, keep: bool = True) -> Tensor:
         """Embeddings (K, E) of K texts; with gradient only if the tower itself is trained.
 
@@ -59,10 +52,13 @@ class TextBank:
             texts: a vocabulary, or captions.
             keep: whether to cache them.
         """
-        trained = any(parameter.requires_grad for parameter in self._encoder.parameters())
+        weights = list(self._encoder.parameters())
+        trained = any(weight.requires_grad for weight in weights)
         if torch.is_grad_enabled() and trained:
             return self._encoder(texts)
-        key, fingerprint = tuple(texts), self._fingerprint()
+        # Changes with every write that torch counts: optimiser steps, loading, `.to()`.
+        versions = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        key, fingerprint = tuple(texts), (weights[0].device, weights[0].dtype, versions)
         with self._lock:
             known = self._cache.pop(key, None)
             if known is None or known[0] != fingerprint:
