@@ -172,6 +172,31 @@ def test_beam_search_finds_what_it_finds_on_the_cpu(gpu, name):
     assert found.tolist() == pytest.approx(losses.tolist(), rel=1e-3)
 
 
+@torch.no_grad()
+def test_recorded_steps_write_what_plain_steps_write(gpu, record_property):
+    torch.manual_seed(0)
+    options = {"tokenizer": TOKENIZER, "config": LLMS["flan_t5"]}
+    recording = build_llm("flan_t5", options).eval().to(gpu.device)
+    plain = build_llm("flan_t5", {**options, "cuda_graphs": False}).eval().to(gpu.device)
+    for weight in recording.parameters():
+        weight.normal_(std=0.4)
+    plain.load_state_dict(recording.state_dict())
+
+    for rows in (1, 3, 4, 9):
+        prefix = torch.randn(rows, 7, recording.width, device=gpu.device)
+        mask = torch.ones(rows, 7, dtype=torch.long, device=gpu.device)
+        for search in SEARCHES:
+            found, scores = recording.generate(prefix, mask, search)
+            expected, expected_scores = plain.generate(prefix, mask, search)
+            assert found == expected
+            assert scores == pytest.approx(expected_scores, rel=1e-3)
+
+    kept = recording._search._kept.values()
+    record_property("recorded steps", len(kept))
+    assert kept
+    assert all(one._step._play for one in kept)
+
+
 def test_explanations_are_those_of_the_cpu(predictor, scene):
     gains = []
     for one in (RegionPredictor("tiny", device="cpu", dtype="float32"), predictor):

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lavis_dynrefer.config import GenerationConfig
-from lavis_dynrefer.models.llms import build_llm
+from lavis_dynrefer.models.llms import build_llm, t5_layers
 from lavis_dynrefer.models.llms.recorded_step import RecordedStep
 from lavis_dynrefer.models.llms.t5_search import SearchShape, T5Search
 from lavis_dynrefer.models.llms.t5_weights import side_by_side
@@ -197,3 +197,29 @@ def test_weights_put_side_by_side_keep_their_values_and_names():
     assert joined[2:].abs().sum() == 0
     again = side_by_side([layer.weight for layer in layers])
     assert again.data_ptr() == joined.data_ptr()
+
+
+def kernels(layers):
+    """Operators of one step that are not views, with T5's norm as one."""
+    config = {**CONFIG, "num_layers": layers}
+    llm = build_llm("flan_t5", {"tokenizer": "assets/tiny/tokenizer.json", "config": config}).eval()
+    recorded = []
+
+    def recorder(step):
+        step()
+        with Recorder() as recording:
+            step()
+        recorded.extend(recording.calls)
+        return step
+
+    llm._search = T5Search(recorder, recording="cpu")
+    llm.generate(*prompt(2, 5), GenerationConfig(num_beams=2, max_new_tokens=4))
+    return sum(
+        not func.is_view and func.name() not in ("aten::_unsafe_view", "aten::empty.memory_format")
+        for func, *_ in recorded
+    )
+
+
+def test_a_layer_takes_eleven_kernels_beside_its_norms(monkeypatch):
+    monkeypatch.setattr(t5_layers, "rms_norm", lambda states, *_: states * 1)
+    assert kernels(3) - kernels(2) == 11 + 3
