@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ INDEX = ".index.json"  # end of the name of the file that says which shard has w
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # What a folder is downloaded for, .bin only where there is nothing else.
 _WANTED = ("*.json", "*.model", "*.txt", "*.safetensors")
+
+logger = logging.getLogger(__name__)
 
 
 def model_folder(source: str, *, key: str) -> Path:
@@ -134,6 +137,9 @@ def fill_from_folder(model: nn.Module, folder: Path, dtype: torch.dtype, *, key:
             f"{key}: {folder} does not fit its own config.json: it lacks {len(absent)} tensors "
             f"{absent[:3]}, {len(shapes)} have another shape {shapes[:3]}"
         )
+    other = sum(tensor.nbytes for tensor in tensors.values() if tensor.dtype != dtype)
+    if other:
+        logger.info("%s: %.1f GB are converted to %s, as at each start", folder, other / 1e9, dtype)
     once = {id(entries[name]): name for name in tensors}  # of the names of a tied tensor one
     fill(
         model.requires_grad_(False),  # nothing is trained unless the caller says so later
