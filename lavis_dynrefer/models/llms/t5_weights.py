@@ -125,7 +125,8 @@ def side_by_side(weights: Sequence[nn.Parameter]) -> Tensor:
     first, place = weights[0], weights[0].storage_offset()
     together = True
     for weight in weights:
-        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        # Of storages without values, too: they have no address.
+        same = weight.untyped_storage()._cdata == first.untyped_storage()._cdata
         together &= same and weight.is_contiguous() and weight.storage_offset() == place
         place += weight.numel()
     rows = [len(weight) for weight in weights]
