@@ -118,6 +118,16 @@ def test_new_weights_are_recorded_anew(llm, recording):
     assert logs(found) != sentences(before)
 
 
+def test_weights_that_move_leave_nothing_behind(recording):
+    recording.generate(*prompt(2, 5), GenerationConfig(num_beams=2, max_new_tokens=6))
+    assert recording._search._kept
+
+    recording.double()
+
+    assert not recording._search._kept
+    assert not recording._search._products
+
+
 def test_searches_are_kept_within_the_memory(recording, monkeypatch):
     options = GenerationConfig(num_beams=2, max_new_tokens=6)
     recording.generate(*prompt(4, 5), options)

@@ -82,6 +82,11 @@ class FlanT5(nn.Module):
         ids, mask = both.to(self.model.device)  # in one copy
         return ids, mask
 
+    def _apply(self, function: Any, *args: Any, **kwargs: Any) -> FlanT5:
+        """As any module; weights that move leave no copies on the device where they were."""
+        self._search.clear()
+        return super()._apply(function, *args, **kwargs)
+
     def forget(self) -> None:
         """Let go of what was derived from the weights to find sentences."""
         # Records nothing: weights that come anew each time would be recorded for one use.

@@ -61,6 +61,12 @@ class T5Search:
         """A copy starts empty, since the weights are copied too."""
         return partial(T5Search, self._capture, recording=self._recording), ()
 
+    def clear(self) -> None:
+        """Let go of what is kept."""
+        with self._lock:
+            self._products.clear()
+            self._kept.clear()
+
     @torch.no_grad()
     def __call__(
         self,
