@@ -15,7 +15,7 @@ from lavis_dynrefer.lab.speed.view_speed import measure_views
 
 SMALL = ("--size", "tiny", "--device", "cpu", "--regions", "2", "--tokens", "3", "--repeats", "1")
 STAGES = ["ViT", "region encoder", "Q-Former", "tags", "attributes, categories"]
-CAPTIONS = ["caption", "caption, first token"]
+CAPTIONS = ["caption", "caption, beside generate with a cache", "caption, first token"]
 
 
 def test_the_ratio_is_the_median_of_pairs():

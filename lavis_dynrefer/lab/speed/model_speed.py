@@ -261,19 +261,20 @@ def measure_caption(options: SpeedOptions, bench: Bench | None = None) -> Number
         queries = bench.plain.queries(bench.plain.regions(tokens, bench.batch["boxes"]))
     controls = bench.batch["controls"]
 
-    def both(search: GenerationConfig) -> Numbers:
+    def both(search: GenerationConfig, *, cached: bool = False) -> Numbers:
         def ours() -> Any:
             with bench.formats.of("llm", bench.device):
                 return bench.model.captioning.generate(queries, controls, search)
 
         def plain(rows: Tensor, prompts: list[str]) -> Any:
-            return bench.plain.captions(rows, prompts, search)
+            return bench.plain.captions(rows, prompts, search, cached=cached)
 
         return bench.compare(bench.chunked(plain, queries, controls), ours)
 
     return {
         "caption": both(bench.search),
-        "caption, first token": both(replace(bench.search, max_new_tokens=1)),
+        "caption, beside generate with a cache": both(bench.search, cached=True),
+        "caption, first token": both(replace(bench.search, max_new_tokens=1, min_length=1)),
     }
 
 

@@ -96,9 +96,18 @@ class PlainModel:
             return decoder.classifier(states).squeeze(-1)
 
     def captions(
-        self, queries: Tensor, controls: list[str], options: GenerationConfig
+        self,
+        queries: Tensor,
+        controls: list[str],
+        options: GenerationConfig,
+        *,
+        cached: bool = False,
     ) -> tuple[list[str], list[float]]:
-        """Captions of B regions and the probability of each."""
+        """Captions of B regions and the probability of each.
+
+        Without a cache of keys and values: LAVIS's T5, which the released code uses, does not know
+        the name under which transformers 4.26 hands it over, and computes all tokens anew.
+        """
         llm = self.model.captioning.llm
         prefix, mask = self.model.captioning.prompt(queries, controls)
         with self._autocast(torch.bfloat16):
@@ -114,6 +123,7 @@ class PlainModel:
                 num_return_sequences=1,
                 return_dict_in_generate=True,
                 output_scores=True,
+                use_cache=cached,
             )
         texts = llm.tokenizer.batch_decode(found.sequences, skip_special_tokens=True)
         return [text.strip() for text in texts], found.sequences_scores.exp().tolist()
