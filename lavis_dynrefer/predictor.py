@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.idle_parts import move_with_idle_parts_away
 from lavis_dynrefer.models.precision import choose_device, formats_on, without_gradients
 from lavis_dynrefer.models.region_encoder import ViewFeatures
+from lavis_dynrefer.models.weights.places import model_config
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.views.policies import (
@@ -41,7 +41,7 @@ class RegionPredictor:
     """Answers questions about regions of images; may be shared by threads.
 
     Args:
-        model_type: "tiny" (embedded), "flant5xl", or another registered type.
+        model_type: "tiny" (embedded), "flant5xl", "vicuna7b", or the yaml of a model.
         device: "auto" (CUDA where there is one, else the CPU), or any of torch's; mps is untried.
         dtype: "auto", "released", "float32", "bfloat16" or "float16": the number formats of
             `models.precision.NumberFormats`.
@@ -71,7 +71,7 @@ class RegionPredictor:
         self.formats = formats_on(dtype, self.device)
         self.dtype = self.formats.name  # what "auto" has become
         self.chunk = chunk
-        config = OmegaConf.load(DynRefer.default_config_path(model_type))
+        config = model_config(model_type)
         if checkpoint is not None:
             config.model.update(load_finetuned=True, finetuned=str(checkpoint))
         model = DynRefer.from_config(config.model).eval()

@@ -11,6 +11,7 @@ import pytest
 from lavis.models import load_model_and_preprocess
 
 from lavis_dynrefer import RegionPredictor
+from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.policies import FixedScales
 from lavis_dynrefer.views.reading_ahead import READERS
@@ -334,6 +335,18 @@ def test_threads_share_a_predictor(predictor, scene):
         found = list(pool.map(lambda box: predictor.predict(image, [box])[0].caption, boxes))
 
     assert found == expected
+
+
+def test_a_yaml_is_laid_over_that_of_its_type(predictor, scene, tmp_path):
+    own = tmp_path / "own.yaml"
+    text = "model: {model_type: tiny, captioning: {generation: {num_beams: 1, max_new_tokens: 2}}}"
+    own.write_text(text, encoding="utf-8")
+    short = GenerationConfig(num_beams=1, max_new_tokens=2, repetition_penalty=1.0)
+
+    answers = RegionPredictor(str(own), device="cpu").predict(*scene)
+
+    assert answers == predictor.predict(*scene, generation=short)
+    assert answers != predictor.predict(*scene)
 
 
 def test_bfloat16_answers_nearly_the_same_and_ties_no_scores(predictor, scene):

@@ -52,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
         examples = Path(folder) / "examples"
-        app = create_app(predictor, folder=examples, name=arguments.model, settings=settings)
+        app = create_app(
+            predictor, folder=examples, name=Path(arguments.model).stem, settings=settings
+        )
         terminal = sys.stdout
 
         def announce(url: str) -> None:

@@ -34,7 +34,9 @@ def at_least(minimum: int) -> Callable[[str], int]:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, checkpoint, device, number formats and chunk."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", default="tiny", help="tiny, flant5xl, ...; default tiny")
+    group.add_argument(
+        "--model", default="tiny", help="tiny, flant5xl, vicuna7b, or a yaml; default tiny"
+    )
     group.add_argument("--checkpoint", help="weights instead of the model's own")
     group.add_argument(
         "--device",

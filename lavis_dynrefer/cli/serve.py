@@ -15,6 +15,7 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from lavis_dynrefer.cli.model_arguments import add_server_arguments, load_predictor, read_limits
@@ -53,7 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     logger.setLevel(logging.INFO)
     bound = http_server.bind(arguments.host, arguments.port)
     predictor = load_predictor(arguments)
-    app = create_app(predictor, name=arguments.model, settings=settings, cors_origins=origins)
+    app = create_app(
+        predictor, name=Path(arguments.model).stem, settings=settings, cors_origins=origins
+    )
     service = app.state.service
     service.warm_up()
     http_server.run(

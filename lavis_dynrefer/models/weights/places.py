@@ -11,10 +11,10 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlparse
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lavis_dynrefer.config import LAVIS_KEYS, MODELS, ModelFiles, PublishedPart
 from lavis_dynrefer.errors import InputError, MissingFileError, choice_problem
@@ -87,26 +87,34 @@ class Found(NamedTuple):
         }
 
 
-def model_section(model: str) -> dict[str, Any]:
-    """The `model` section of a type, or of a yaml file.
+def model_config(model: str) -> DictConfig:
+    """The yaml of a model type, or of a file, which is laid over that of its `model.model_type`.
 
     Raises:
         InputError: no such type, or not the yaml of a model.
         MissingFileError: no such file.
     """
     yamls = MODELS["dynrefer"].yamls
-    if Path(model).suffix in (".yaml", ".yml"):
-        path = str(resource_path(model, key="model"))
-    else:
+    if Path(model).suffix not in (".yaml", ".yml"):
         problem = choice_problem("model", model, yamls)
         if problem is not None:
             raise InputError(problem)
-        path = config_path(yamls[model])
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    section = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(section, dict):
+        return cast(DictConfig, OmegaConf.load(config_path(yamls[model])))
+    path = str(resource_path(model, key="model"))
+    content = OmegaConf.load(path)
+    section = content.get("model") if isinstance(content, DictConfig) else None
+    if not isinstance(section, DictConfig):
         raise InputError(f"{path}: expected a yaml with a section `model`")
-    return {str(key): value for key, value in section.items()}
+    kind = section.get("model_type")
+    if kind in yamls:
+        content = OmegaConf.merge(OmegaConf.load(config_path(yamls[kind])), content)
+    return cast(DictConfig, content)
+
+
+def model_section(model: str) -> dict[str, Any]:
+    """The `model` section of `model_config`, as plain values."""
+    section = OmegaConf.to_container(model_config(model).model, resolve=True)
+    return cast("dict[str, Any]", section)
 
 
 def files_of(section: Mapping[str, Any]) -> ModelFiles:
