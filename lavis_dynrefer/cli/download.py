@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer download`."""
     parser.add_argument("model", help="flant5xl, vicuna7b, or the yaml of a model")
     parser.add_argument(
-        "--to", type=Path, metavar="DIR", help="where to keep the parts, else in the cache"
+        "--to", type=Path, metavar="DIR", help="folder for the parts; default: in the cache"
     )
     parser.add_argument(
         "--part", action="append", metavar="NAME", help="only this part; may be repeated"

@@ -39,36 +39,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer benchmark`."""
     names = parser.add_subparsers(dest="name", required=True)
     views = names.add_parser("views", help="choosing and cropping views: ms per region")
-    views.add_argument("--regions", type=int, default=10, help="in one call")
+    views.add_argument("--regions", type=int, default=10, help="in one call; default 10")
     summaries = {
         "encoder": "ViT, region encoder, Q-Former, tags, attributes and categories",
         "caption": "captions, and the time to the first token",
         "inference": "all answers, and their stages",
         "training": "a training step",
-        "all": "all of these within a few minutes: for a GPU that is lent",
+        "all": "inference, training and views within a few minutes, for a borrowed GPU",
     }
     for name, summary in summaries.items():
         _add_model_arguments(names.add_parser(name, help=summary), name)
-    names.add_parser("start", help="processor time of commands")
+    names.add_parser("start", help="processor time of short commands")
     for name in ("views", *summaries, "start"):
         one = names.choices[name]
-        one.add_argument("--repeats", type=int, default=3, help="pairs of measurements")
+        one.add_argument("--repeats", type=int, default=3, help="pairs of measurements; default 3")
         one.add_argument("--output", type=Path, help="folder for a json with all numbers")
     _add_data_arguments(names)
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.add_argument("--size", choices=_SIZES, default="middle", help="of the model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="number formats of answers")
-    parser.add_argument("--regions", type=int, default=16, help="in one call")
-    parser.add_argument("--tokens", type=int, default=20, help="of each caption")
+    parser.add_argument(
+        "--size",
+        choices=_SIZES,
+        default="middle",
+        help="of the model: as the embedded one, between, or as the released one; default middle",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; default auto")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="number formats of answers; default auto"
+    )
+    parser.add_argument("--regions", type=int, default=16, help="in one call; default 16")
+    parser.add_argument("--tokens", type=int, default=20, help="of each caption; default 20")
     if name == "all":
         parser.add_argument(
-            "--minutes", type=float, default=8, help="after which nothing more is begun"
+            "--minutes", type=float, default=8, help="after which nothing more is begun; default 8"
         )
     else:
-        parser.add_argument("--beams", type=int, default=2, help="of the beam search")
+        parser.add_argument("--beams", type=int, default=2, help="of the beam search; default 2")
     if name in ("inference", "training"):
         parser.add_argument("--profile", action="store_true", help="print torch's profile, too")
 

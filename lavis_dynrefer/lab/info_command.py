@@ -3,8 +3,9 @@
 dynrefer info --model flant5xl
 dynrefer info --model flant5xl --batch 16 --beams 5 --json
 
-The memory is that of a GPU, computed with tensors that have none, so any machine can say it. Not
-included: CUDA's own (about half a GiB), and what the allocator keeps in fragments.
+The memory is that of a GPU. It is computed with tensors that take none, so neither a GPU nor the
+weights are needed; for the full model that takes a minute. Not included: CUDA's own (about half a
+GiB), and fragments. int8: the released formats, with the language model stored in 8 bit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from lavis_dynrefer.config import LAVIS_KEYS, MODELS
 from lavis_dynrefer.errors import InputError
 
-ROWS = ("float32", "released", "bfloat16", "released, T5 in 8 bit")
+ROWS = ("float32", "released", "bfloat16", "int8")
 _RELEASED_TAGS = 4585  # where the tag list is not here
 
 
@@ -28,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer info`."""
     types = ", ".join(sorted(MODELS["dynrefer"].yamls))
     parser.add_argument("--model", default="tiny", help=f"{types}, or a yaml; default tiny")
-    parser.add_argument("--checkpoint", help="as in predict; only looked for")
-    parser.add_argument("--batch", type=int, default=64, help="regions at once")
+    parser.add_argument("--checkpoint", help="as in predict; only listed")
+    parser.add_argument("--batch", type=int, default=64, help="regions at once; default 64")
     parser.add_argument("--beams", type=int, help="of the beam search; default that of the model")
     parser.add_argument("--views", type=int, help="of a region; default that of the model")
-    parser.add_argument("--dtype", choices=ROWS, help="only this row; default all")
+    parser.add_argument("--dtype", choices=ROWS, help="only these number formats; default all")
     parser.add_argument("--json", action="store_true", help="print json; sizes in bytes")
 
 

@@ -26,7 +26,7 @@ ROWS = {
     "float32": ("float32", "float32"),
     "released": ("released", "bfloat16"),
     "bfloat16": ("bfloat16", "bfloat16"),
-    "released, T5 in 8 bit": ("released", "int8"),
+    "int8": ("released", "int8"),
 }
 PARTS = ("backbone", "region_encoder", "qformer", "text_encoder", "tagging", "contrast")
 PARTS += ("captioning.prefix", "captioning.llm")

@@ -45,5 +45,5 @@ def test_the_released_model_fits_the_cards_that_it_should(capsys):
 
     answers = {row: numbers["peak"] / 2**30 for row, numbers in report["answers"].items()}
     assert answers["released"] < 15  # of 16 GB
-    assert answers["released, T5 in 8 bit"] < 11  # of 12 GB
+    assert answers["int8"] < 11  # of 12 GB
     assert report["training"]["peak"] / 2**30 < 24
