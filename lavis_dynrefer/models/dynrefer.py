@@ -32,7 +32,12 @@ from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.losses import asymmetric_loss
-from lavis_dynrefer.models.model_parts import build_parts, fill_at_random, set_trainable
+from lavis_dynrefer.models.model_parts import (
+    build_parts,
+    check_has_values,
+    fill_at_random,
+    set_trainable,
+)
 from lavis_dynrefer.models.precision import (
     HALVES,
     active_autocast,
@@ -315,6 +320,7 @@ class DynRefer(BaseModel):
             from_scratch=not from_checkpoint,
         )
         fill_at_random(model, config)
+        check_has_values(model)
         return model
 
     def load_checkpoint(self, url_or_filename: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +101,21 @@ def fill_at_random(model: nn.Module, config: DynReferConfig) -> None:
         if empty:
             drawn = dict(build().named_parameters())
             fill(own, {name: drawn[name].detach() for name in empty}, copy=False)
+
+
+def check_has_values(model: nn.Module) -> None:
+    """Refuse a model that somebody has built on the meta device, where nothing has a value.
+
+    Raises:
+        InputError: it has tensors there.
+    """
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    empty = [name for name, tensor in tensors if tensor.is_meta]
+    if empty:
+        raise InputError(
+            f"{len(empty)} tensors, such as {empty[0]}, are on the meta device; build the model "
+            "outside of torch.device('meta')"
+        )
 
 
 def set_trainable(model: nn.Module, names: Sequence[str]) -> None:

@@ -51,6 +51,10 @@ def test_every_official_name_has_a_translation(parity):
             lambda state: state.update({"backbone.norm.weight": torch.zeros(3)}),
             r"backbone.norm.weight: file \(3,\), model \(32,\)",
         ),
+        (
+            lambda state: state.update({"backbone.norm.weight": torch.ones(32, dtype=torch.int8)}),
+            r"backbone.norm.weight: file \(32,\) of integers, model \(32,\)",
+        ),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(smallest_model, change, message):

@@ -49,7 +49,7 @@ def test_what_is_kept_of_a_file(part, tmp_path):
     tensors = {name: torch.full((3, 2), 0.1).to(kind) for name, (kind, _) in FILES[part].items()}
     torch.save({"model": tensors}, tmp_path / "a.pth")
 
-    convert(part, tmp_path / "a.pth", tmp_path / "a.safetensors", digest="12ab")
+    convert(part, tmp_path / "a.pth", tmp_path / "a.safetensors")
 
     kept = load_file(tmp_path / "a.safetensors")
     expected = {name: kind for name, (_, kind) in FILES[part].items() if kind is not None}
@@ -58,7 +58,7 @@ def test_what_is_kept_of_a_file(part, tmp_path):
         assert torch.equal(kept[name], tensors[name].to(kind))
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert file.metadata()["part"] == part
-        assert file.metadata()["source_sha256"] == "12ab"
+        assert file.metadata()["converted_from"] == "a.pth"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "a.safetensors"]
 
 
@@ -101,3 +101,12 @@ def test_another_kind_of_file_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"a\.pth: expected the published file of eva_vit"):
         convert("eva_vit", tmp_path / "a.pth", tmp_path / "a.safetensors")
     assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_a_source_with_a_flipped_bit_is_refused(tmp_path):
+    torch.save({"cls_token": torch.full((9,), 7.0)}, tmp_path / "a.pth")
+    data = (tmp_path / "a.pth").read_bytes()
+    place = data.index(torch.full((9,), 7.0).numpy().tobytes())
+    (tmp_path / "a.pth").write_bytes(data[:place] + b"\1" + data[place + 1 :])
+    with pytest.raises(CheckpointError, match=r"a\.pth is damaged"):
+        convert("eva_vit", tmp_path / "a.pth", tmp_path / "a.safetensors")

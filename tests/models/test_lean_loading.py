@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
-from lavis_dynrefer.errors import MissingFileError
+from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.weights.conversion import convert
 from lavis_dynrefer.models.weights.hugging_face_folder import fill_from_folder, read_folder
@@ -163,6 +164,24 @@ def test_modules_without_values():
     assert net.layer.weight.dtype == torch.float32
     assert net.layer.weight.requires_grad
     assert not nn.Linear(1, 1).weight.is_meta
+
+
+def test_other_threads_may_build_meanwhile():
+    class Slow(nn.Parameter):
+        @property
+        def is_meta(self):  # asked while the other thread is registered
+            with without_values():
+                return False
+
+    module = nn.Module()
+    with without_values(), ThreadPoolExecutor(1) as pool:
+        pool.submit(setattr, module, "weight", Slow(torch.ones(1))).result()
+    assert module.weight.tolist() == [1]
+
+
+def test_a_model_is_not_built_on_the_meta_device(published_section):
+    with torch.device("meta"), pytest.raises(InputError, match="are on the meta device; build"):
+        DynRefer.from_config(published_section)
 
 
 def test_weights_with_more_digits_than_the_stored_ones_widen_them():

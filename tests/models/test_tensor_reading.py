@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from lavis_dynrefer.models.weights.tensor_reading import (
     CheckpointError,
     file_digest,
+    open_tensors,
     read_state_dict,
 )
 
@@ -22,6 +23,36 @@ def test_files_of_both_kinds_are_read(tmp_path):
     torch.save({"model": tensors, "epoch": 1}, tmp_path / "a.pth")
     for name in ("a.safetensors", "a.pth"):
         assert torch.equal(read_state_dict(tmp_path / name)["a"], tensors["a"])
+
+
+@pytest.mark.parametrize("name", ["blob", "a.pth", "\udcff.safetensors", "\udcff.pth"])
+def test_a_file_is_known_by_its_content(tmp_path, name):
+    tensors = {"a": torch.arange(3.0)}
+    for write in (save_file, torch.save):
+        write(tensors, tmp_path / "first")
+        try:
+            os.replace(tmp_path / "first", tmp_path / name)
+        except (OSError, UnicodeError):
+            pytest.skip("names of files are UTF-8 here")
+        if name.isprintable():
+            assert torch.equal(open_tensors(tmp_path / name)["a"], tensors["a"])
+        else:
+            with pytest.raises(CheckpointError, match="not UTF-8; rename the file"):
+                open_tensors(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to(torch.complex64),
+    ],
+)
+def test_tensors_without_plain_numbers_are_refused(tmp_path, change):
+    torch.save({"a": torch.ones(3), "b": change(torch.ones(3))}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: expected plain numbers.* such as b"):
+        open_tensors(tmp_path / "a.pth")
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

@@ -45,6 +45,10 @@ def test_trained_weights_are_restored_and_a_missing_buffer_keeps_its_value():
         ({"head.bias": None}, r"run\.pth: .*missing \['head\.bias'\]"),
         ({"tail.bias": torch.zeros(1)}, r"run\.pth: .*unexpected \['tail\.bias'\]"),
         ({"head.bias": torch.zeros(2)}, r"run\.pth: .*another shape \['head\.bias"),
+        (
+            {"head.bias": torch.tensor([torch.nan])},
+            r"run\.pth: nan or infinite .* \['head\.bias'\]",
+        ),
     ],
 )
 def test_weights_of_another_model_are_refused(changes, message):

@@ -138,19 +138,22 @@ def load_weights(
     prefixes = tuple(name for name in may_miss if not name or name.endswith("."))
     names = set(may_miss)
     forbidden = [name for name in missing if name not in names and not name.startswith(prefixes)]
-    shapes = [
-        f"{name}: file {tuple(state[name].shape)}, model {tuple(target[name].shape)}"
+    other = [
+        f"{name}: file {_form(state[name])}, model {_form(target[name])}"
         for name in sorted(set(state) & set(target))
-        if state[name].shape != target[name].shape
+        if _form(state[name]) != _form(target[name])
     ]
-    if unexpected or forbidden or shapes:
+    faults = {"unexpected": unexpected, "missing": forbidden, "of another shape": other}
+    told = [f"{len(names)} {fault} {names[:5]}" for fault, names in faults.items() if names]
+    if told:
         raise CheckpointError(
-            "checkpoint does not fit the model: "
-            f"{len(unexpected)} unexpected {unexpected[:5]}, "
-            f"{len(forbidden)} missing {forbidden[:5]}, "
-            f"{len(shapes)} of another shape {shapes[:5]}; "
-            "is it a checkpoint of this model type?"
+            f"checkpoint does not fit the model: {', '.join(told)}; is it of this model type?"
         )
     fill(model, state, copy=copy)
     logger.info("Loaded %d tensors, %d stay unchanged", len(state), len(missing))
     return LoadReport(loaded=tuple(sorted(state)), missing=tuple(missing))
+
+
+def _form(tensor: Tensor) -> str:
+    """Shape of a tensor; integers, as of quantised weights, are not taken for other numbers."""
+    return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of integers'}"

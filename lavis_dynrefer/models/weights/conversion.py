@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 
 from lavis_dynrefer.config import VisionConfig
-from lavis_dynrefer.models.weights.hugging_face_folder import INDEX, read_folder
-from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, open_tensors
+from lavis_dynrefer.models.weights.hugging_face_folder import INDEX, shard_paths
+from lavis_dynrefer.models.weights.tensor_reading import (
+    CONVERTED,
+    CheckpointError,
+    check_records,
+    open_tensors,
+)
 from lavis_dynrefer.models.weights.tensor_writing import TensorPlan, write_tensors
 
-FORMAT_VERSION = "1"  # in the header of what `convert` writes; grows when the rules below change
 _LAST_BLOCK = VisionConfig().depth
 
 logger = logging.getLogger(__name__)
@@ -52,7 +56,7 @@ class Rule(NamedTuple):
         return (self.dtype if is_factor else self.others) or tensor.dtype
 
 
-RULES = {
+RULES = {  # with another rule `model.published` must keep the file under another name
     # As the released code stores it. What is not multiplied keeps its format: the published file is
     # in float16 throughout.
     "eva_vit": Rule(
@@ -80,8 +84,8 @@ RULES = {
 }
 
 
-def convert(part: str, source: Path, target: Path, *, digest: str | None = None) -> None:
-    """Write what the model uses of a published file.
+def convert(part: str, source: Path, target: Path) -> None:
+    """Write what the model uses of a published file, after a look at its checksums.
 
     Memory: one tensor, and the source, mapped where its format allows.
 
@@ -89,14 +93,16 @@ def convert(part: str, source: Path, target: Path, *, digest: str | None = None)
         part: a key of `RULES`.
         source: the published file; of flan_t5 the folder.
         target: the .safetensors file; of flan_t5 the folder, whose model.safetensors comes last.
-        digest: sha256 of the source, for the header.
 
     Raises:
         CheckpointError: the source is damaged or another kind of file.
         MissingFileError: there is no source.
     """
     rule, folder = RULES[part], part == "flan_t5"
-    tensors = read_folder(source) if folder else open_tensors(source)
+    tensors = {}
+    for path in shard_paths(source) if folder else [source]:
+        tensors.update(open_tensors(path))
+        check_records(path)
     kept = {name: tensor for name, tensor in tensors.items() if rule.keeps(name)}
     if not kept:
         raise CheckpointError(
@@ -107,15 +113,7 @@ def convert(part: str, source: Path, target: Path, *, digest: str | None = None)
         name: TensorPlan(tuple(tensor.shape), rule.dtype_of(name, tensor))
         for name, tensor in kept.items()
     }
-    metadata = {
-        "format": "pt",
-        "part": part,
-        "source": source.name,
-        "source_size": str(sum(tensor.nbytes for tensor in tensors.values())),
-        "version": FORMAT_VERSION,
-    }
-    if digest is not None:
-        metadata["source_sha256"] = digest
+    metadata = {"format": "pt", "part": part, CONVERTED: source.name}
     if folder:
         target.mkdir(parents=True, exist_ok=True)
         _copy_small_files(source, target)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_dynrefer.errors import InputError, MissingFileError
-from lavis_dynrefer.models.weights.lean_building import fill
+from lavis_dynrefer.models.weights.checkpoint import load_weights
 from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, open_tensors
 from lavis_dynrefer.paths import find_resource
 
@@ -121,34 +121,20 @@ def fill_from_folder(model: nn.Module, folder: Path, dtype: torch.dtype, *, key:
     """
     entries = model.state_dict(keep_vars=True)
     tensors = _under_names_of(entries, read_folder(folder), getattr(model, "base_model_prefix", ""))
-    shapes = [
-        f"{name}: file {tuple(tensor.shape)}, config.json {tuple(entries[name].shape)}"
-        for name, tensor in tensors.items()
-        if tensor.shape != entries[name].shape
-    ]
-    given = {id(entries[name]) for name in tensors}
-    absent = [
-        name
-        for name, value in entries.items()
-        if isinstance(value, nn.Parameter) and id(value) not in given
-    ]
-    if absent or shapes:
-        raise CheckpointError(
-            f"{key}: {folder} does not fit its own config.json: it lacks {len(absent)} tensors "
-            f"{absent[:3]}, {len(shapes)} have another shape {shapes[:3]}"
-        )
-    other = sum(tensor.nbytes for tensor in tensors.values() if tensor.dtype != dtype)
+    once = {id(entries[name]): name for name in tensors}  # of the names of a tied tensor one
+    wanted = {
+        name: tensors[name].to(dtype) if tensors[name].is_floating_point() else tensors[name]
+        for name in once.values()
+    }
+    other = sum(tensors[name].nbytes for name in wanted if tensors[name].dtype != dtype)
     if other:
         logger.info("%s: %.1f GB are converted to %s, as at each start", folder, other / 1e9, dtype)
-    once = {id(entries[name]): name for name in tensors}  # of the names of a tied tensor one
-    fill(
-        model.requires_grad_(False),  # nothing is trained unless the caller says so later
-        {
-            name: tensors[name].to(dtype) if tensors[name].is_floating_point() else tensors[name]
-            for name in once.values()
-        },
-        copy=False,
-    )
+    buffers = [name for name, value in entries.items() if not isinstance(value, nn.Parameter)]
+    model.requires_grad_(False)  # nothing is trained unless the caller says so later
+    try:
+        load_weights(model, wanted, may_miss=buffers, copy=False)
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {folder} and its own config.json: {error}") from error
 
 
 def _under_names_of(

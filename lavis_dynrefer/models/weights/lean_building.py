@@ -12,6 +12,18 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
+_building = threading.local()
+
+
+def _to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+    if parameter.is_meta or not getattr(_building, "without_values", False):
+        return None
+    return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+
+# For good: torch walks over these hooks while other threads build, and they must not change then.
+register_module_parameter_registration_hook(_to_meta)
+
 
 @contextmanager
 def without_values() -> Iterator[None]:
@@ -19,19 +31,13 @@ def without_values() -> Iterator[None]:
 
     They are on the meta device; buffers are as usual.
     """
-    thread = threading.get_ident()
-
-    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> nn.Parameter | None:
-        if parameter.is_meta or threading.get_ident() != thread:
-            return None
-        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-
-    handle = register_module_parameter_registration_hook(to_meta)
+    before = getattr(_building, "without_values", False)
+    _building.without_values = True
     try:
         with _NothingDrawn():
             yield
     finally:
-        handle.remove()
+        _building.without_values = before
 
 
 class _NothingDrawn(TorchFunctionMode):

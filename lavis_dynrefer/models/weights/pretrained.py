@@ -201,12 +201,15 @@ def fill_trained(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
         source: where they came from, for messages.
 
     Raises:
-        CheckpointError: a trained parameter is missing, a name is unknown, a shape differs, or no
-            file has a frozen part.
+        CheckpointError: a trained parameter is missing, a name is unknown, a shape differs, a
+            number is not finite, or no file has a frozen part.
     """
     entries = model.state_dict(keep_vars=True)  # shows requires_grad under every name
     trained = {name for name, value in entries.items() if value.requires_grad}
     _warn_of_other_words(entries, weights, source)
+    spoilt = [name for name, value in weights.items() if not value.isfinite().all()]
+    if spoilt:
+        raise CheckpointError(f"{source}: nan or infinite numbers in {spoilt[:5]}")
     try:
         report = load_weights(
             model, weights, may_miss=[name for name in entries if name not in trained]

@@ -21,6 +21,7 @@ from torch import Tensor
 from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.paths import cache_dir, replace_file
 
+CONVERTED = "converted_from"  # in the header of what `conversion.convert` writes
 _WRAPPERS = ("model", "state_dict", "module", "model_state_dict")  # levels above the tensors
 _IN_PARALLEL = "module."  # before each name, where a model was wrapped for several processes
 _ZIP = b"PK\x03\x04"
@@ -39,19 +40,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = _existing(path)
     if _is_first():
-        source = _source_digest(path)
-        if source is None:
-            logger.info("Reading %s (sha256 %s)", path, file_digest(path))
-        else:
-            logger.info("Reading %s (of a file with sha256 %s)", path, source)
+        digest = "" if _is_converted(path) else f" (sha256 {file_digest(path)})"
+        logger.info("Reading %s%s", path, digest)
     return open_tensors(path)
 
 
-def _source_digest(path: Path) -> str | None:
-    """In a file that `conversion.convert` wrote: the sha256 of its source."""
-    header = _safetensors_header(path) if path.suffix == ".safetensors" else None
-    metadata = (header or {}).get("__metadata__", {})
-    return metadata.get("source_sha256", "unknown") if "source_size" in metadata else None
+def _is_converted(path: Path) -> bool:
+    header = _safetensors_header(path) if _is_safetensors(path) else None
+    return CONVERTED in ((header or {}).get("__metadata__") or {})
 
 
 def open_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -74,7 +70,19 @@ def open_tensors(path: str | Path) -> dict[str, Tensor]:
             f"{path}: expected a mapping of names to tensors, by itself or under one of "
             f"{list(_WRAPPERS)}, found {found}"
         )
+    odd = [name for name, tensor in tensors.items() if not _has_plain_values(tensor)]
+    if odd:
+        raise CheckpointError(
+            f"{path}: expected plain numbers, but {len(odd)} tensors are empty ones of the meta "
+            f"device, or sparse, quantised or complex, such as {odd[0]}"
+        )
     return tensors
+
+
+def _has_plain_values(tensor: Tensor) -> bool:
+    """A tensor without values would later get random ones; others mean something else."""
+    plain = tensor.device.type == "cpu" and tensor.layout == torch.strided
+    return plain and not (tensor.is_quantized or tensor.is_complex())
 
 
 def read_content(path: str | Path) -> Any:
@@ -86,7 +94,7 @@ def read_content(path: str | Path) -> Any:
     """
     path = _existing(path)
     if _is_first():
-        _check_records(path)
+        check_records(path)
     return _load(path, mapped=False)
 
 
@@ -105,7 +113,7 @@ def _is_first() -> bool:
 
 def _load(path: Path, *, mapped: bool) -> Any:
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path)  # always mapped
         archive = mapped and zipfile.is_zipfile(path)  # the older format cannot be mapped
         return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=archive)
@@ -129,7 +137,7 @@ def _what_is_wrong(path: Path) -> str:
         return "a pointer of git-lfs in place of the file; fetch that with `git lfs pull`"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page in place of the file; download it again, and look at the page"
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         expected = _safetensors_size(path)
         if expected is not None and expected != size:
             return (
@@ -138,7 +146,19 @@ def _what_is_wrong(path: Path) -> str:
             )
     if start.startswith(_ZIP) and not zipfile.is_zipfile(path):
         return f"damaged: it ends too early, after {size:,} bytes; copy it again"
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return "libraries cannot open a name with bytes that are not UTF-8; rename the file"
     return "not a readable file of tensors, or one that would run code"
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the first bytes: behind a link there may be a file of any name."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    is_archive = start.startswith(_ZIP)
+    return start[8:] == b"{" or (path.suffix == ".safetensors" and not is_archive)
 
 
 def _safetensors_size(path: Path) -> int | None:
@@ -182,7 +202,7 @@ def _unwrapped(content: Any) -> dict[str, Tensor] | None:
     return None
 
 
-def _check_records(path: Path) -> None:
+def check_records(path: Path) -> None:
     """Compare torch's records with their checksums, which `torch.load` does not.
 
     Raises:
@@ -215,7 +235,7 @@ def file_digest(path: str | Path) -> str:
         kept, _, digest = _digests().joinpath(name).read_text(encoding="utf-8").rpartition(" ")
         if kept == version:
             return digest
-    _check_records(path)
+    check_records(path)
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
