@@ -47,8 +47,8 @@ def capture(step):
     step()  # makes the tensors that are kept
     recorder = Recorder()
     with recorder:
-        step()
-    return recorder.play
+        result = step()
+    return recorder.play, result
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +147,80 @@ def test_searches_are_kept_within_the_memory(recording, monkeypatch):
     assert logs(recording.generate(*prompt(3, 5), options)) == expected
 
 
+def test_what_inference_mode_recorded_is_used_outside_of_it(llm, recording):
+    options = GenerationConfig(num_beams=2, max_new_tokens=6)
+    with torch.inference_mode():
+        recording.generate(*prompt(2, 5, 1), options)
+    search = recording._search
+    prefix, mask = prompt(2, 5, 2)
+
+    with torch.no_grad():  # as on a GPU
+        tokens, scores = search(recording.model, prefix, mask, options, torch.float32)
+
+    with torch.no_grad():
+        expected = T5Search()(llm.model, prefix, mask, options, torch.float32)
+    assert len(search._kept) == 1
+    assert torch.equal(tokens, expected[0])
+    assert torch.allclose(scores, expected[1])
+
+
+def test_numbers_that_are_none_stay_with_their_sentence(llm, recording):
+    options = GenerationConfig(num_beams=2, max_new_tokens=6)
+    recording.generate(prompt(2, 7)[0].fill_(torch.nan), prompt(2, 7)[1], options)
+
+    found = recording.generate(*prompt(2, 5), options)
+
+    assert len(recording._search._kept) == 1
+    assert logs(found) == sentences(llm.generate(*prompt(2, 5), options))
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4])
+def test_a_recording_needs_no_more_tokens_than_are_asked_for(llm, recording, tokens):
+    options = GenerationConfig(num_beams=2, max_new_tokens=tokens, length_penalty=1.0)
+
+    found = recording.generate(*prompt(2, 5), options)
+
+    assert logs(found) == sentences(llm.generate(*prompt(2, 5), options))
+    assert len(recording._search._kept) == (tokens == 4)
+
+
+def test_recordings_cast_the_weights_themselves():
+    weight, cached = torch.nn.Parameter(torch.ones(2, 2)), []
+
+    def step():
+        cached.append(torch.is_autocast_cache_enabled())
+        return torch.ones(1, 2) @ weight
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        RecordedStep(step, capture).prepare(lambda: None)
+        assert torch.is_autocast_cache_enabled()
+    assert set(cached) == {False}
+
+
+@pytest.mark.parametrize("kind", [torch.cuda.OutOfMemoryError, RuntimeError])
+def test_too_little_memory_is_the_business_of_the_caller(llm, kind):
+    copied = copy.deepcopy(llm)
+
+    def recorder(step):
+        raise kind("CUDA error: out of memory")
+
+    copied._search = T5Search(recorder, recording="cpu")
+
+    for _ in range(2):  # it is tried again
+        with pytest.raises(kind, match="out of memory"):
+            copied.generate(*prompt(2, 5), GenerationConfig(num_beams=2, max_new_tokens=6))
+        assert not copied._search._kept
+
+
 def wrong(step):
     """A recording that misses what changes from step to step."""
-    step()
+    result = step()
+    return lambda: step().mul_(1.5), result
 
-    def play():
-        step().mul_(1.5)
 
-    return play
+def empty(step):
+    """A recording on the wrong stream: torch only warns."""
+    return lambda: None, step()
 
 
 def failing(step):
@@ -162,7 +228,8 @@ def failing(step):
 
 
 @pytest.mark.parametrize(
-    ("recorder", "reason"), [(wrong, "differs by"), (failing, "not permitted")]
+    ("recorder", "reason"),
+    [(wrong, "differs by"), (empty, "differs by nan"), (failing, "not permitted")],
 )
 def test_a_recording_that_is_wrong_is_not_used(llm, caplog, recorder, reason):
     copied = copy.deepcopy(llm)
@@ -218,9 +285,9 @@ def kernels(layers):
     def recorder(step):
         step()
         with Recorder() as recording:
-            step()
+            result = step()
         recorded.extend(recording.calls)
-        return step
+        return step, result
 
     llm._search = T5Search(recorder, recording="cpu")
     llm.generate(*prompt(2, 5), GenerationConfig(num_beams=2, max_new_tokens=4))

@@ -200,24 +200,25 @@ class Endings:
     """
 
     def __init__(self, done: Tensor) -> None:
-        self._done = done
+        self._done, self._calls = done, 0
         self._cuda = done.device.type == "cuda"
-        self._earlier: tuple[Tensor, torch.cuda.Event] | None = None
+        if self._cuda:  # for this step and for the one before
+            self._flags = torch.zeros(2, dtype=torch.bool).pin_memory()
+            self._written = (torch.cuda.Event(), torch.cuda.Event())
 
     def all(self) -> bool:
         """Called after each step."""
         if not self._cuda:
             return bool(self._done.all())
-        earlier = self._earlier
-        flag = torch.empty((), dtype=torch.bool).pin_memory()
-        flag.copy_(self._done.all(), non_blocking=True)
-        written = torch.cuda.Event()
-        written.record()
-        self._earlier = (flag, written)
-        if earlier is None:
+        now, before = self._calls % 2, (self._calls + 1) % 2
+        self._calls += 1
+        self._flags[now].copy_(self._done.all(), non_blocking=True)
+        # Without a stream torch would take one of the current device, which may be another.
+        self._written[now].record(torch.cuda.current_stream(self._done.device))
+        if self._calls == 1:
             return False
-        earlier[1].synchronize()
-        return bool(earlier[0])
+        self._written[before].synchronize()
+        return bool(self._flags[before])
 
 
 def beam_search(

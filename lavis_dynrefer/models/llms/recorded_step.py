@@ -7,39 +7,59 @@ longer than they do. As a CUDA graph they start together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from lavis_dynrefer.models.device_errors import is_out_of_memory
+
 logger = logging.getLogger(__name__)
 
 Step = Callable[[], Tensor]
-Capture = Callable[[Step], Callable[[], None]]
+# What plays a step, and the tensor with the step's result that playing writes.
+Capture = Callable[[Step], tuple[Callable[[], None], Tensor]]
 
 # Largest difference of a result from the plain step's, as a share of the largest result. The
 # kernels are the same, so that nothing but another order of sums can differ.
 ALLOWED = 0.02
 _WARM_UP = 2  # plain steps before the recording set up what kernels need
+FEWEST = 4  # steps of a sequence that is worth a recording, which takes some itself
 
 
-def capture_graph(step: Step) -> Callable[[], None]:
-    """Record a step as a CUDA graph; returns what plays it.
+def capture_graph(step: Step) -> tuple[Callable[[], None], Tensor]:
+    """Record a step as a CUDA graph of the current device; see `Capture`.
 
     Raises:
         RuntimeError: the step does what a graph cannot hold.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may go on using the GPU meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        step()
-    return graph.replay
+    graph, stream, outside = torch.cuda.CUDAGraph(), _stream_of(), torch.cuda.current_stream()
+    stream.wait_stream(outside)
+    try:
+        # Entered here, too: torch leaves a recording that fails on its stream.
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                step()
+            # Other threads may go on using the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                result = step()
+    finally:
+        outside.wait_stream(stream)
+    return graph.replay, result
+
+
+def _stream_of() -> torch.cuda.Stream:
+    """The stream on which the current device records."""
+    return _recording_stream(torch.cuda.current_device())
+
+
+@cache
+def _recording_stream(device: int) -> torch.cuda.Stream:
+    # One for all recordings: cuBLAS keeps memory of its own for each stream. Torch's default is on
+    # the device that recorded first.
+    return torch.cuda.Stream(device)
 
 
 class RecordedStep:
@@ -67,22 +87,23 @@ class RecordedStep:
             begin: sets the tensors that the step reads.
 
         Raises:
-            torch.cuda.OutOfMemoryError: as the step itself.
+            RuntimeError: too little memory, as the step itself.
         """
         begin()
         if self._capture is None or self._play is not None:
             return
         try:
-            play = self._capture(self._step)
-            problem = self._difference(begin, play)
-        except torch.cuda.OutOfMemoryError:
-            raise
+            with _weights_cast_anew():
+                play, result = self._capture(self._step)
+                problem = self._difference(begin, play, result)
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             problem = " ".join(str(error).split())[:200]
         if problem:
             logger.warning("Captions are written without CUDA graphs, which is slower: %s", problem)
             self._capture = None
-        else:
+        elif problem is not None:
             self._play = play
         begin()
 
@@ -93,16 +114,38 @@ class RecordedStep:
         else:
             self._play()
 
-    def _difference(self, begin: Callable[[], None], play: Callable[[], None]) -> str:
-        """How the second result differs from the plain step's; empty if it does not."""
+    def _difference(
+        self, begin: Callable[[], None], play: Callable[[], None], result: Tensor
+    ) -> str | None:
+        """How the second result differs from the plain step's; empty if it does not.
+
+        None if that cannot be told, because the plain step's are no numbers.
+        """
         begin()
         self._step()
-        result = self._step()
-        expected = result.clone()
+        expected = self._step().clone()
         begin()
+        result.fill_(torch.nan)  # an empty graph would leave the right numbers in it
         play()
         play()
         difference, largest = (result - expected).abs().max(), expected.abs().max()
+        if not bool(largest.isfinite()):
+            return None
         if bool(difference <= ALLOWED * largest):  # false for NaN
             return ""
         return f"the graph's result differs by {float(difference):.3g} of {float(largest):.3g}"
+
+
+@contextmanager
+def _weights_cast_anew() -> Iterator[None]:
+    """Let the step itself cast the weights of LoRA.
+
+    A cast that autocast keeps is freed when autocast ends, and a recorded step would read that
+    memory.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.models.device_errors import is_out_of_memory
 from lavis_dynrefer.models.llms.beam_search import BeamSearch, run
-from lavis_dynrefer.models.llms.recorded_step import Capture, RecordedStep
+from lavis_dynrefer.models.llms.recorded_step import FEWEST, Capture, RecordedStep
 from lavis_dynrefer.models.llms.t5_layers import position_bias
 from lavis_dynrefer.models.llms.t5_steps import T5Steps, cache_bytes
 from lavis_dynrefer.models.llms.t5_weights import DecoderProducts, fingerprint
@@ -88,29 +90,49 @@ class T5Search:
         Returns:
             Tokens (B, T) and log-probabilities (B,), see `BeamSearch.best`.
         """
-        now = fingerprint(model)
         shape = SearchShape(*mask.shape, options.max_new_tokens)
+        if self._capture is None or encoded.device.type != self._recording:
+            products = self._products_of(model, dtype)
+            return _Search(model, products, shape, options, None)(encoded, mask)
+        # What the caller's inference mode made could not be used outside of it.
+        with torch.inference_mode(False), torch.no_grad(), _current(encoded.device):
+            products = self._products_of(model, dtype)
+            if options.max_new_tokens < FEWEST:
+                return _Search(model, products, shape, options, None)(encoded, mask)
+            with self._lock:  # those that are kept are for one at a time
+                return self._find(model, products, shape.rounded(), options, encoded, mask)
+
+    def _products_of(self, model: nn.Module, dtype: torch.dtype) -> DecoderProducts:
+        now = fingerprint(model)
         with self._lock:
             known = self._products.get(dtype)
             if known is None or known[0] != now:
                 products = DecoderProducts(model, dtype)  # may move weights
                 self._products[dtype] = known = (fingerprint(model), products)
                 self._kept.clear()
-            products = known[1]
-        if self._capture is None or encoded.device.type != self._recording:
-            return _Search(model, products, shape, options, None)(encoded, mask)
-        # Those that are kept are for one at a time.
-        with self._lock:
-            try:
-                search = self._take(model, products, shape.rounded(), options)
-                found = search(encoded, mask)
-            except torch.cuda.OutOfMemoryError:
+            return known[1]
+
+    def _find(
+        self,
+        model: nn.Module,
+        products: DecoderProducts,
+        shape: SearchShape,
+        options: GenerationConfig,
+        encoded: Tensor,
+        mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """By a search that is kept."""
+        try:
+            search = self._take(model, products, shape, options)
+            found = search(encoded, mask)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
                 self._kept.clear()
-                raise
-            if search.failed:
-                self._capture = None  # it was said once; what cannot be recorded is not tried again
-                self._kept.clear()
-            return found
+            raise
+        if search.failed:
+            self._capture = None  # it was said once; what cannot be recorded is not tried again
+            self._kept.clear()
+        return found
 
     def _take(
         self, model: nn.Module, products: DecoderProducts, shape: SearchShape, options: Any
@@ -176,6 +198,11 @@ def _advance(steps: T5Steps, search: BeamSearch, *, whole: bool) -> Tensor:
     logits = steps(search.newest, search.parents, whole=whole)
     search.advance(logits)
     return logits
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU the current one: streams and graphs are those of the current one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _kept_bytes(device: torch.device) -> float:

@@ -53,11 +53,12 @@ class T5Steps:
         # (B, K, S) for each token of each beam the beam that wrote it
         self._writers = torch.zeros((rows, beams, self._tokens), dtype=torch.long, device=device)
 
-        def cache(length: int) -> list[Tensor]:
+        def cache(length: int) -> Tensor:
             shape = (len(products.blocks), rows, length, 2, products.inner_width)
-            return list(torch.zeros(shape, dtype=dtype, device=device))
+            return torch.zeros(shape, dtype=dtype, device=device)
 
-        self._past, self._memory = cache(self._tokens * beams), cache(places)
+        self._caches, self._used = (cache(self._tokens * beams), cache(places)), False
+        self._past, self._memory = map(list, self._caches)
         self._past_views = [self._keys_and_values(past) for past in self._past]
         self._memory_views = [self._keys_and_values(memory) for memory in self._memory]
         self._logits: Tensor | None = None  # kept from step to step: they may be millions
@@ -79,6 +80,10 @@ class T5Steps:
         self._number.zero_()
         self._newest.copy_(self._each_beam)
         self._writers.zero_()
+        if self._used:
+            for cache in self._caches:
+                cache.zero_()  # no weight, not even 0, hides a NaN of earlier sentences
+        self._used = True
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
         self._mask[:rows, 0, 0, :places].masked_fill_(mask.bool(), 0)
         states = encoded.to(self._products.dtype).flatten(0, 1)
