@@ -105,10 +105,18 @@ def model_config(model: str) -> DictConfig:
     section = content.get("model") if isinstance(content, DictConfig) else None
     if not isinstance(section, DictConfig):
         raise InputError(f"{path}: expected a yaml with a section `model`")
-    kind = section.get("model_type")
-    if kind in yamls:
-        content = OmegaConf.merge(OmegaConf.load(config_path(yamls[kind])), content)
-    return cast(DictConfig, content)
+    return laid_over_its_type(content)
+
+
+def laid_over_its_type(content: DictConfig) -> DictConfig:
+    """The sections of a model's yaml, completed by those of its `model.model_type`."""
+    family = MODELS.get(content.model.get("arch", "dynrefer"))
+    kind = content.model.get("model_type")
+    if family is None or kind not in family.yamls:
+        return content
+    return cast(
+        DictConfig, OmegaConf.merge(OmegaConf.load(config_path(family.yamls[kind])), content)
+    )
 
 
 def model_section(model: str) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lavis_dynrefer.config import MODELS
 from lavis_dynrefer.errors import choice_problem
+from lavis_dynrefer.models.weights.places import laid_over_its_type
 from lavis_dynrefer.training.checks.data_checks import check_data, check_prepared
 from lavis_dynrefer.training.checks.dataset_checks import check_dataset, is_ours
 from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
@@ -34,6 +35,8 @@ def check_file(name: str, options: Sequence[str] = (), *, read_data: bool = Fals
         with readable(name):
             content = read_sections(name, options)
             if "model" in content and set(content).issubset(_MODEL_SECTIONS):
+                if isinstance(content.model, DictConfig):
+                    content = laid_over_its_type(content)
                 return list(_check_model_file(OmegaConf.to_container(content, resolve=True)))
             if set(content) == {"datasets"}:
                 return list(_check_dataset_file(OmegaConf.to_container(content, resolve=True)))
