@@ -13,7 +13,7 @@ from typing import Any
 EXIT_BAD_INPUT = 2  # of every command that ends with such an error; as argparse
 EXIT_DEVICE_LOST = 4
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHOWN = 60  # characters before and after one that is wrong
 
 
@@ -48,7 +48,7 @@ def text_for_user(error: BaseException) -> str | None:
         if "Original Traceback" in text:  # torch's, from the process of a data loader
             text = text.rstrip().splitlines()[-1].partition(": ")[2]
         return text
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_FULL):
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_FULL):
         return str(error)
     if isinstance(error, UnicodeEncodeError) and "\ud800" <= error.object[error.start] <= "\udfff":
         found = error.object[max(error.start - _SHOWN, 0) : error.end + _SHOWN]

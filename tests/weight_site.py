@@ -16,6 +16,7 @@ class Site:
         files: path -> content.
         moods: path -> what happens to its next requests, one after the other: a status code, or
             ("break", bytes sent before the connection ends), ("quiet", the same without a length),
+            ("anew", as "break" for a server that ignores ranges),
             ("slow", seconds before each byte), ("elsewhere", address to go to), "whole" (ranges are
             ignored), "page" (html), "nameless" (no tag, no date, no ranges), "lengthless"
             (no length, as of a pipe).
@@ -52,26 +53,30 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(mood, tuple) and mood[0] == "elsewhere":
             self._head(302, 0, {"Location": mood[1], **told})
             return
+        kind = mood[0] if isinstance(mood, tuple) else mood
         tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
         headers = {"Content-Type": "text/html" if mood == "page" else "application/octet-stream"}
         headers.update(told)
         start = 0
         if mood != "nameless":
             headers["ETag"] = tag
-            if wanted and mood != "whole" and self.headers.get("If-Range", tag) == tag:
+            if (
+                wanted
+                and kind not in ("whole", "anew")
+                and self.headers.get("If-Range", tag) == tag
+            ):
                 start = int(wanted.partition("=")[2].rstrip("-"))
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         if start >= len(content) > 0 and start:
             self._head(416, 0, {"Content-Range": f"bytes */{len(content)}"})
             return
-        kind = mood[0] if isinstance(mood, tuple) else mood
         left = len(content) - start if kind not in ("lengthless", "quiet") else None
         self._head(206 if start else 200, left, headers)
         self._send(content[start:], mood)
 
     def _send(self, body, mood):
         kind, number = mood if isinstance(mood, tuple) else (mood, 0)
-        if kind in ("break", "quiet"):
+        if kind in ("break", "quiet", "anew"):
             body = body[:number]
         if kind == "slow":
             for byte in body:
@@ -80,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(number)
             return
         self.wfile.write(body)
-        if kind in ("break", "quiet", "lengthless"):
+        if kind in ("break", "quiet", "anew", "lengthless"):
             self.close_connection = True
 
     def _head(self, status, length, headers=()):

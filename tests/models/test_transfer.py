@@ -73,6 +73,7 @@ def test_a_file_arrives_whole_from_any_server(site, tmp_path, moods, ranges):
         (["lengthless"], Expected(size=5119), "expected 5,119 bytes, got 5,120"),
         (["lengthless"] * 9, Expected(size=5121), "expected 5,121 bytes, got 5,120"),
         (["page"], Expected(), "the server sends a web page"),
+        ([("anew", 900), ("anew", 500)] * 9, Expected(), "the connection ended too early"),
     ],
 )
 def test_what_cannot_be_had_is_named_and_nothing_looks_whole(
@@ -118,6 +119,14 @@ def test_the_checksum_that_the_hub_tells_on_the_way_is_compared(site, tmp_path):
     site.large["/owner/name/resolve/main/vit.pth"] = "f" * 64
     with pytest.raises(TransferError, match=r"expected sha256 f+, got"):
         download(url, tmp_path / "vit.pth")
+
+
+def test_addresses_that_lead_in_a_circle_are_followed_once(site, tmp_path):
+    url = site.put("/vit.pth", b"", *[("elsewhere", "/vit.pth")] * 99)
+
+    with pytest.raises(TransferError, match="Exceeded 30 redirects"):
+        download(url, tmp_path / "vit.pth")
+    assert len(site.asked) == 31
 
 
 def test_a_killed_download_is_continued(site, tmp_path):

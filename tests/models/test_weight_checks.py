@@ -120,6 +120,18 @@ def test_all_files_are_told_at_once(section):
     assert third.endswith("is an EVA-CLIP file, expected a DynRefer checkpoint")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("finetuned", "expected text, one name per line"), ("nowhere.txt", "no file 'nowhere")],
+)
+def test_a_file_that_is_no_list_of_tags_is_told(section, name, message):
+    section["tagging"]["vocabulary"] = section.get(name, name)
+    with pytest.raises(
+        (InputError, MissingFileError), match=f"model.tagging.vocabulary: .*{message}"
+    ):
+        check_files(section)
+
+
 @pytest.mark.parametrize("levels", [("module",), ("state_dict",), ("model", "module")])
 def test_tensors_may_lie_below_the_usual_names(section, levels):
     path = Path(section["pretrained"]["eva_vit"])

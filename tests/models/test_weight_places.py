@@ -187,11 +187,17 @@ def test_a_conversion_that_was_broken_off_needs_no_second_download(site, section
     (folder / "eva.safetensors.json").unlink()  # the record comes last
     assert kept_parts.find_kept(folder, part) is None
 
+    (folder / "eva.safetensors.original" / "vit.safetensors.sha256").write_bytes(b"")  # killed
+    (folder / ".converting-eva.safetensors").mkdir()
+    (folder / ".converting-eva.safetensors" / "half").touch()
+
     kept_parts.fetch("eva_vit", part, folder)
 
     assert len(site.asked) == 1
     assert kept_parts.find_kept(folder, part) == folder / "eva.safetensors"
-    assert not (folder / "eva.safetensors.original").exists()
+    assert sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") == [
+        *("eva.safetensors", "eva.safetensors.json")
+    ]
 
 
 @pytest.mark.parametrize("spoil", ["cut", "removed", "another place", "no record"])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.models.weights.checkpoint import load_weights
+from lavis_dynrefer.models.weights.fetching.transfer import offline_variable
 from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, open_tensors
 from lavis_dynrefer.paths import find_resource
 
@@ -44,12 +45,18 @@ def model_folder(source: str, *, key: str) -> Path:
 
     for patterns in (_WANTED, ("*.bin",)):
         try:
-            path = Path(snapshot_download(source, allow_patterns=list(patterns)))
+            path = Path(
+                snapshot_download(
+                    source,
+                    allow_patterns=list(patterns),
+                    local_files_only=offline_variable() is not None,
+                )
+            )
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
-                f"{key}: cannot load {source!r}; expected a folder of Hugging Face files or a name "
-                f"on huggingface.co ({reason:.200})"
+                f"{key}: cannot load {source!r}: there is no such folder, and no such model on "
+                f"huggingface.co, or it cannot be reached ({reason:.150})"
             ) from error
         if any(path.glob("model*.safetensors")):
             break

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 from torch import Tensor
@@ -23,8 +23,9 @@ from lavis_dynrefer.models.weights.hugging_face_folder import is_hub_name, no_fo
 from lavis_dynrefer.models.weights.places import AUTO, locate, resolve_files
 from lavis_dynrefer.models.weights.pretrained import SOURCES, no_file_for
 from lavis_dynrefer.models.weights.tensor_reading import open_tensors
-from lavis_dynrefer.paths import find_resource
+from lavis_dynrefer.paths import find_resource, resource_path
 from lavis_dynrefer.settings import from_mapping
+from lavis_dynrefer.vocab import load_names
 
 Tensors = Mapping[str, Tensor]
 _LLM_KEY = "model.captioning.llm_options.pretrained"
@@ -80,7 +81,7 @@ def check_files(section: Mapping[str, Any], *, fetch: bool = True) -> None:
         raise kind("\n".join(problem.text for problem in problems))
 
 
-class WeightProblem:
+class WeightProblem(NamedTuple):
     """Something wrong with a file.
 
     Args:
@@ -88,9 +89,15 @@ class WeightProblem:
         absent: there is no such file.
     """
 
-    def __init__(self, text: str, *, absent: bool = False) -> None:
-        self.text = text
-        self.absent = absent
+    text: str
+    absent: bool = False
+
+    @classmethod
+    def of(cls, error: DynReferError, key: str) -> WeightProblem:
+        """From the error of a file that a key of the config names."""
+        text = str(error)
+        text = text if text.startswith(key) else f"{key}: {text}"
+        return cls(text, absent=isinstance(error, MissingFileError))
 
 
 def weight_problems(section: Mapping[str, Any], *, fetch: bool = True) -> Iterator[WeightProblem]:
@@ -120,9 +127,7 @@ def weight_problems(section: Mapping[str, Any], *, fetch: bool = True) -> Iterat
             problem = _misfit(kind, tensors, config)
             ours = _our_names(kind, tensors)
         except DynReferError as error:
-            text = str(error)
-            text = text if text.startswith(key) else f"{key}: {text}"
-            yield WeightProblem(text, absent=isinstance(error, MissingFileError))
+            yield WeightProblem.of(error, key)
             continue
         if problem is not None:
             yield WeightProblem(f"{key}: {path} {problem}")
@@ -139,6 +144,7 @@ def weight_problems(section: Mapping[str, Any], *, fetch: bool = True) -> Iterat
     if options.get("pretrained"):
         known.add("captioning.llm")
     yield from _llm_problems(options, widths)
+    yield from _tag_problems(config.tagging.vocabulary)
     yield from _uncovered(config, files, known)
 
 
@@ -236,9 +242,19 @@ def _llm_problems(options: Mapping[str, Any], widths: Mapping[str, int]) -> Iter
         for path in shard_paths(folder):
             open_tensors(path)
     except DynReferError as error:
-        yield WeightProblem(f"{_LLM_KEY}: {error}", absent=isinstance(error, MissingFileError))
+        yield WeightProblem.of(error, _LLM_KEY)
         return
     yield from _other_widths(f"{_LLM_KEY}: {folder}", width, widths)
+
+
+def _tag_problems(name: str | None) -> Iterator[WeightProblem]:
+    if name in (None, AUTO):  # without any, building says so
+        return
+    key = "model.tagging.vocabulary"
+    try:
+        load_names(resource_path(str(name), key=key))
+    except DynReferError as error:
+        yield WeightProblem.of(error, key)
 
 
 def _width(folder: Path) -> int | None:

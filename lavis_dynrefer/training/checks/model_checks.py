@@ -18,7 +18,6 @@ from lavis_dynrefer.training.checks.findings import (
     warning,
 )
 
-AUTO = "auto"  # files that `models.weights.places` finds
 PARTS = (  # of a DynRefer, which `trainable` names
     *("backbone", "region_encoder", "qformer", "text_encoder"),
     *("tagging", "contrast", "captioning"),
@@ -41,7 +40,7 @@ def check_model(model: Section) -> Findings:
     if config is not None:
         if config.tagging.vocabulary is None:
             yield missing("model.tagging.vocabulary: not set; name a file of tags")
-        elif config.tagging.vocabulary != AUTO:
+        elif not isinstance(config, DynReferConfig):  # those are read below
             yield from absent_file(config.tagging.vocabulary, "model.tagging.vocabulary")
     if isinstance(config, DynReferConfig):
         yield from _check_names(config)
@@ -81,7 +80,7 @@ def _check_llm(name: str, options: Section) -> Findings:
 
 
 def _check_files(model: Section) -> Findings:
-    """Files of weights that are not there or cannot be used, and parts without any."""
+    """Files that are not there or cannot be used, and parts without any."""
     # Imported here: torch is slow.
     from lavis_dynrefer.models.weights.weight_checks import weight_problems
 

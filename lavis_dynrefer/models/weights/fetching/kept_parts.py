@@ -96,14 +96,19 @@ def needed(parts: Published, folder: Path, *, keep_original: bool = False) -> Ne
     for part in parts.values():
         missing = 0
         if not is_local(part):
-            there = _incoming(folder, part)
-            arrived = sum(path.stat().st_size for path in there.glob("*") if path.is_file())
+            arrived = sum(map(_size, _incoming(folder, part).glob("*")))
             missing = max(sum(item.bytes for item in part.files) - arrived, 0)
         transfer += missing
         kept += part.about
         disk = max(disk, kept + missing)
         kept += missing if keep_original else 0
     return Need(transfer, disk)
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):  # another process has renamed it
+        return path.stat().st_size
+    return 0
 
 
 def free_space(folder: Path) -> int:
@@ -177,7 +182,7 @@ def fetch(
         target = _keep(name, part, source, folder)
         _write_record(name, part, folder, published)
         if not options.keep_original:
-            shutil.rmtree(incoming, ignore_errors=True)
+            _remove(incoming)
         return target
 
 
@@ -222,42 +227,41 @@ def _fetch_file(
     path, url = incoming / item.name, f"{part.at}/{item.name}"
     beside = path.with_name(f"{path.name}.sha256")
     arrived = options.started(item.name)
-    if path.is_file() and beside.is_file():  # it is whole; its conversion was broken off
+    digest = _digest(path)
+    if digest is not None:  # it arrived whole; its conversion was broken off
         arrived(path.stat().st_size)
-        digest = beside.read_text(encoding="utf-8").split()[0]
     else:
         exact = not options.accept_changed
         expected = Expected(item.size, item.sha256) if exact else Expected()
         digest = download(mirrored(url, options.mirror), path, expected=expected, arrived=arrived)
-        beside.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    beside.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
     return {"url": url, "size": path.stat().st_size, "sha256": digest}
 
 
 def _keep(name: str, part: PublishedPart, source: Path, folder: Path) -> Path:
-    """Convert what has been downloaded, beside its place, and move it there."""
+    """Convert what has been downloaded, in a folder of its own, and move it to its place."""
     target = folder / part.kept
-    partial = folder / f".converting-{part.kept}"
-    _remove(partial)
+    workshop = folder / f".converting-{part.kept}"
+    _remove(workshop)  # of a process that was killed
+    workshop.mkdir()
     try:
         if name in RULES:
-            convert(name, source, partial)
+            convert(name, source, workshop / part.kept)
         else:
-            shutil.copyfile(source, partial)
+            shutil.copyfile(source, workshop / part.kept)
+        if target.is_dir():
+            _remove(target)
+        replace_file(workshop / part.kept, target)
     except InputError:  # not this part: the next attempt must download again
-        _remove(partial)
-        shutil.rmtree(_incoming(folder, part), ignore_errors=True)
+        _remove(_incoming(folder, part))
         raise
-    if target.is_dir():
-        _remove(target)
-    replace_file(partial, target)
+    finally:
+        _remove(workshop)
     return target
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _incoming(folder: Path, part: PublishedPart) -> Path:

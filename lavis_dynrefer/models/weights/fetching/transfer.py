@@ -7,7 +7,6 @@ again, which for ten gigabytes over a bad line means never to finish.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -24,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
-from lavis_dynrefer.errors import InputError, MissingFileError
+from lavis_dynrefer.errors import DISK_FULL, InputError, MissingFileError
 from lavis_dynrefer.paths import replace_file
 
 OFFLINE_VARIABLES = ("DYNREFER_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -34,7 +33,6 @@ PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before a further attempt, when the last
 _BUSY = (429, 500, 502, 503, 504)
 _TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 _BLOCK = 1 << 18  # bytes; at most so many are lost when a connection breaks
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 logger = logging.getLogger(__name__)
 
@@ -134,22 +132,22 @@ def download(
     if offline:
         raise TransferError(f"{url} is not downloaded, because {offline} is set")
     partial = _Partial(target, url, arrived)
-    failures = 0
+    failures, most = 0, partial.size
     with open_session() as session:
         while True:
-            before = partial.size
             try:
                 digest = partial.receive(session, expected)
                 break
             except (requests.RequestException, HTTPError, _Broken) as error:
-                failures = 0 if partial.size > before else failures + 1
+                failures = 0 if partial.size > most else failures + 1
+                most = max(most, partial.size)  # where a server begins again, it must get further
                 if failures > len(PAUSES) or _is_hopeless(error, partial):
                     kept = "; what has arrived is kept for the next attempt" if partial.size else ""
                     raise TransferError(f"cannot download {url}: {_reason(error)}{kept}") from error
                 logger.warning("%s: %s; trying again", url, _reason(error))
                 time.sleep(PAUSES[max(failures, 1) - 1])
             except OSError as error:
-                if error.errno not in _DISK_FULL:
+                if error.errno not in DISK_FULL:
                     raise
                 raise InputError(
                     f"no space left for {target}; what has arrived stays there: make space and "
@@ -161,9 +159,9 @@ def download(
 
 
 def _is_hopeless(error: Exception, partial: _Partial) -> bool:
-    """Whether it would fail again: an invalid address, or no connection from the beginning."""
+    """Whether it would fail again: an address that leads nowhere, or nobody there at all."""
     refused = isinstance(error, requests.ConnectionError) and not partial.size
-    return refused or isinstance(error, ValueError)
+    return refused or isinstance(error, (ValueError, requests.TooManyRedirects))
 
 
 def _reason(error: Exception) -> str:
@@ -206,16 +204,16 @@ class _Partial:
 
     def forget(self) -> None:
         """Remove what has arrived; the next attempt begins anew."""
-        self.path.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
-        self._begin(None)
-
-    def _begin(self, version: str | None) -> None:
+        self.path.unlink(missing_ok=True)
         self.arrived(-self.size)
-        self.hasher, self.size, self.version = hashlib.sha256(), 0, version
-        if version is not None:
-            note = json.dumps({"url": self.url, "version": version})
-            self.note.write_text(note, encoding="utf-8")
+        self.hasher, self.size, self.version = hashlib.sha256(), 0, None
+
+    def _begin(self, version: str) -> None:
+        self.forget()  # first: a kill here must not leave the new note beside old bytes
+        self.version = version
+        note = json.dumps({"url": self.url, "version": version})
+        self.note.write_text(note, encoding="utf-8")
 
     def receive(self, session: requests.Session, expected: Expected) -> str:
         """One attempt; returns the sha256.
