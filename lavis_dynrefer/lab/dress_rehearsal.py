@@ -24,17 +24,15 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlparse
 
-from omegaconf import OmegaConf
-
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.lab.benchmarks.resource_usage import describe_machine
+from lavis_dynrefer.lab.benchmarks.resource_usage import describe_machine, resident_memory
 from lavis_dynrefer.lab.random_weights import RandomFiles, full_size
-from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.synthetic import write_dataset
 
 _SCENES, _SEED = 3, 5
 _BOXES = ("120,80,260,210", "20,30,200,180")
 _LAST_WRITTEN = "dynrefer.pth"  # of the random files
+_NOT_NEEDED = "ram_tag_list.txt"  # for spiece.model, which the random tokenizer does without
 _POLL = 0.2  # seconds between two looks at the memory
 
 
@@ -56,7 +54,7 @@ class Measured(NamedTuple):
     Args:
         name: of the step.
         seconds: wall clock.
-        peak: bytes of own memory (RssAnon) of the process and its children; mapped files are extra.
+        peak: bytes of memory that no file holds, of the process itself.
     """
 
     name: str
@@ -74,41 +72,24 @@ def rehearse(folder: Path, *, train: bool) -> list[Measured]:
     Raises:
         InputError: a step failed; names its log.
     """
-    site, data, logs = (folder / name for name in ("site", "data", "logs"))
+    published, data, logs = (folder / name for name in ("published", "data", "logs"))
     logs.mkdir(parents=True, exist_ok=True)
-    checkpoint = _publish(folder / "published", site)
+    if not (published / _LAST_WRITTEN).exists():
+        RandomFiles(published, full_size()).write()
     write_dataset(data, scenes=_SCENES, seed=_SEED)
     environment = {**os.environ, "DYNREFER_CACHE": str(folder / "cache")}
-    with _served(site) as address:
+    with _served(published) as address:
         # Not the published content: sizes and checksums differ.
         options = ["--mirror", address, "--accept-changed"]
         download = Step("download", ["lavis_dynrefer.cli", "download", "flant5xl", *options])
         rows = [_run(download, logs, environment)]
     environment["DYNREFER_OFFLINE"] = "1"  # from here on everything is there
     return rows + [
-        _run(step, logs, environment) for step in _steps(folder, data, checkpoint, train=train)
+        _run(step, logs, environment) for step in _steps(folder, data, published, train=train)
     ]
 
 
-def _publish(written: Path, site: Path) -> Path:
-    """Lay random files out as at their published places; returns the checkpoint."""
-    if not (written / _LAST_WRITTEN).exists():
-        RandomFiles(written, full_size()).write()
-    files = {path.name: path for path in written.rglob("*") if path.is_file()}
-    model = OmegaConf.load(config_path("models/dynrefer_flant5xl.yaml")).model
-    for part in model.published.values():
-        for file in part.get("files", ()):
-            place = site / urlparse(part.at).path.strip("/") / file.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)
-            if file.name in files:
-                os.link(files[file.name], place)
-            else:  # the published tokenizer has more files than the random one
-                place.write_bytes(b"not used")
-    return files[_LAST_WRITTEN]
-
-
-def _steps(folder: Path, data: Path, checkpoint: Path, *, train: bool) -> Iterator[Step]:
+def _steps(folder: Path, data: Path, published: Path, *, train: bool) -> Iterator[Step]:
     image = next((data / "vg/images/VG_100K").glob("*.jpg"))
     boxes = [word for box in _BOXES for word in ("--box", box)]
     predict = ["lavis_dynrefer.cli", "predict", str(image), *boxes, "--model", "flant5xl"]
@@ -119,7 +100,8 @@ def _steps(folder: Path, data: Path, checkpoint: Path, *, train: bool) -> Iterat
         f"datasets.ovad.build_info.images.storage={data / 'coco/val2017'}",
     ]
     few = [f"datasets.{name}.build_info.max_images=1" for name in ("coco_region", "ovad")]
-    yield Step("weights", ["lavis_dynrefer.cli", "weights", "set", "dynrefer", str(checkpoint)])
+    checkpoint = str(published / _LAST_WRITTEN)
+    yield Step("weights", ["lavis_dynrefer.cli", "weights", "set", "dynrefer", checkpoint])
     yield Step("predict, first", [*predict, "--output", str(folder / "answers_1")])
     yield Step("predict, texts kept", [*predict, "--output", str(folder / "answers_2")])
     evaluation = ["lavis.evaluate", "--cfg-path", "projects/dynrefer/evaluate/coco_ovad.yaml"]
@@ -131,7 +113,7 @@ def _steps(folder: Path, data: Path, checkpoint: Path, *, train: bool) -> Iterat
         "datasets.vg_region.build_info.splits=[train]",
         "datasets.vg_region.build_info.max_images=1",
         "run.test_splits=[]",
-        "run.batch_size_train=2",
+        "run.batch_size_train=4",
         "run.amp=false",
         "run.resume_ckpt_path=auto",
     ]
@@ -157,7 +139,7 @@ def _run(step: Step, logs: Path, environment: dict[str, str]) -> Measured:
             env=environment,
         )
         while process.poll() is None:
-            peak = max(peak, _own_memory(process.pid))
+            peak = max(peak, resident_memory(process.pid).get("anonymous", 0))
             time.sleep(_POLL)
     measured = Measured(step.name, time.perf_counter() - start, peak)
     print(f"  {measured.seconds:.0f} s, {peak / 2**30:.2f} GiB", flush=True)
@@ -166,19 +148,10 @@ def _run(step: Step, logs: Path, environment: dict[str, str]) -> Measured:
     return measured
 
 
-def _own_memory(pid: int) -> int:
-    """Bytes of a process that no file holds; 0 where there is no /proc, or no process any more."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
 @contextmanager
 def _served(folder: Path) -> Iterator[str]:
     """The address at which a folder is served while entered."""
-    handler = partial(_QuietHandler, directory=str(folder))
+    handler = partial(_ByName, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
@@ -187,9 +160,17 @@ def _served(folder: Path) -> Iterator[str]:
             server.shutdown()
 
 
-class _QuietHandler(SimpleHTTPRequestHandler):
+class _ByName(SimpleHTTPRequestHandler):
+    """Answers any address with the file of that name, wherever it lies below the folder."""
+
+    def translate_path(self, path: str) -> str:
+        """The file; one that random files do not have is taken for the list of tags."""
+        name = Path(urlparse(path).path).name
+        found = next(Path(self.directory).rglob(name), Path(self.directory, _NOT_NEEDED))
+        return str(found)
+
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the downloading command tells."""
+        """Say nothing: the command that downloads tells."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

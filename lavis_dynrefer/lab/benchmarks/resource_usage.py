@@ -60,19 +60,21 @@ def seconds_spent() -> Iterator[dict[str, float]]:
     spent["cpu_seconds"] = time.process_time() - cpu_start
 
 
-def resident_memory() -> dict[str, int]:
+def resident_memory(pid: int | None = None) -> dict[str, int]:
     """Bytes in memory: "resident", its parts "anonymous" and "file", and the "peak" so far.
 
     Pages of files are shared by all processes that map them, and freed when memory is short.
-    Empty where there is no /proc.
+    Empty where there is no /proc, and for a process that has ended.
+
+    Args:
+        pid: of the process; None: this one.
     """
-    if not _STATUS.exists():
+    status = _STATUS if pid is None else _STATUS.parents[1] / str(pid) / _STATUS.name
+    try:
+        lines = status.read_text(encoding="utf-8").splitlines()
+    except OSError:
         return {}
-    pairs = (
-        line.split(":", 1)
-        for line in _STATUS.read_text(encoding="utf-8").splitlines()
-        if ":" in line
-    )
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
     return {_FIELDS[key]: int(value.split()[0]) * 1024 for key, value in pairs if key in _FIELDS}
 
 
