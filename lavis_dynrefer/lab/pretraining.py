@@ -26,8 +26,8 @@ from lavis_dynrefer.models.region_encoder import (
     RegionEncoder,
     ViewFeatures,
     build_region_encoder,
+    pool_rois,
 )
-from lavis_dynrefer.models.sampling.roi_pooling import pool_rois
 from lavis_dynrefer.models.texts.text_encoder import TextEncoder
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.settings import from_mapping

@@ -7,17 +7,23 @@ two-layer network fuses the views.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import roi_align
 
 from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.sampling.deform_conv import KERNEL, deform_conv, offset_mask_channels
-from lavis_dynrefer.models.sampling.roi_pooling import pool_boxes
+
+KERNEL = 3  # official: 3 x 3 taps, stride 1, padding 1, dilation 1
+TAPS = KERNEL * KERNEL
 
 
 @dataclass(frozen=True)
@@ -83,15 +89,17 @@ class RegionEncoder(nn.Module):
             tokens: (B, V, N, C).
             boxes: (B, V, 4) the region in pixels of each view.
         """
-        batch = len(tokens)
-        maps = pool_boxes(
+        batch, views = tokens.shape[:2]
+        index = torch.arange(batch * views, device=boxes.device, dtype=torch.float32)
+        rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").float()], dim=1)
+        maps = pool_rois(
             rearrange(tokens, "b v n c -> (b v) n c"),
-            rearrange(boxes, "b v x -> (b v) x"),
+            rois,
             image_size=self.image_size,
             roi_size=self.roi_size,
             sampling_ratio=self.sampling_ratio,
         )
-        return ViewFeatures(tokens[:, :, 0], rearrange(maps, "(b v) h w c -> b v c h w", b=batch))
+        return ViewFeatures(tokens[:, :, 0], rearrange(maps, "(b v) c h w -> b v c h w", b=batch))
 
     def forward(self, features: ViewFeatures) -> Tensor:
         """Align views 1.. to view 0 and fuse all; returns (B, 1 + roi_size ** 2, C).
@@ -99,17 +107,18 @@ class RegionEncoder(nn.Module):
         Raises:
             InputError: the number of views is not the one the fusion was built for.
         """
-        views = features.summary.shape[1]
+        batch, views = features.summary.shape[:2]
         if views != self.num_views:
             raise InputError(f"the model fuses {self.num_views} views, got {views} per region")
-        maps = rearrange(features.maps, "b v c h w -> b v h w c")  # as `pool` has stored them
-        grids = [maps[:, 0]]
+        maps = features.maps
         if views > 1:
-            aligned = self.align(maps[:, 0], maps[:, 1:])
-            grids += aligned.unbind(dim=1)
-        together = torch.cat([grid.flatten(1, 2) for grid in grids], dim=-1)
+            reference = repeat(maps[:, 0], "b c h w -> (v b) c h w", v=views - 1)
+            nested = rearrange(maps[:, 1:], "b v c h w -> (v b) c h w")
+            aligned = rearrange(self.align(reference, nested), "(v b) c h w -> b v c h w", b=batch)
+            maps = torch.cat([maps[:, :1], aligned], dim=1)
+        grids = rearrange(maps, "b v c h w -> b (h w) (v c)")
         summaries = rearrange(features.summary, "b v c -> b 1 (v c)")
-        return self.fusion(torch.cat([summaries, together], dim=1))
+        return self.fusion(torch.cat([summaries, grids], dim=1))
 
 
 class DeformableAlign(nn.Module):
@@ -125,10 +134,8 @@ class DeformableAlign(nn.Module):
 
     def __init__(self, width: int, *, groups: int) -> None:
         super().__init__()
-        if width % groups or width % 2:
-            raise InputError(
-                f"width {width} must be even, and a multiple of offset_groups {groups}"
-            )
+        if width % groups:
+            raise InputError(f"width {width} must be a multiple of offset_groups {groups}")
         self.groups = groups
         self.offset_mask_dw = nn.Conv2d(2 * width, width, KERNEL, padding=1, groups=width)
         self.offset_mask = nn.Linear(width, offset_mask_channels(groups))
@@ -141,42 +148,96 @@ class DeformableAlign(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, reference: Tensor, nested: Tensor) -> Tensor:
-        """Align the nested views (B, V, h, w, C) of each region to its `reference` (B, h, w, C).
+        """Align `nested` to `reference`, both (M, C, h, w); returns (M, C, h, w)."""
+        both = torch.cat([nested, reference], dim=1)
+        offset_mask = self.offset_mask(rearrange(self.offset_mask_dw(both), "m c h w -> m h w c"))
+        value = self.value_proj(rearrange(nested, "m c h w -> m h w c"))
+        aligned = self.output_proj(deform_conv(value, offset_mask, groups=self.groups))
+        return rearrange(aligned, "m h w c -> m c h w")
 
-        Returns:
-            (B, V, h, w, C).
-        """
-        batch = len(nested)
-        flat = rearrange(nested, "b v h w c -> (b v) h w c")
-        # The convolution reads its input in pairs of channels, nested views first: one half of its
-        # output comes from the nested views alone, the other from the reference alone.
-        half = len(self.offset_mask_dw.weight) // 2
-        parts = (slice(None, half), slice(half, None))
-        of_nested, of_reference = (
-            F.linear(self._pairs(maps, part), self.offset_mask.weight[:, part])
-            for maps, part in zip((flat, reference), parts)
-        )
-        of_nested = rearrange(of_nested, "(b v) h w k -> b v h w k", b=batch)
-        offset_mask = of_nested + (of_reference + self.offset_mask.bias)[:, None]
-        aligned = deform_conv(self.value_proj(flat), offset_mask.flatten(0, 1), groups=self.groups)
-        return rearrange(self.output_proj(aligned), "(b v) h w c -> b v h w c", b=batch)
 
-    def _pairs(self, maps: Tensor, part: slice) -> Tensor:
-        """Some output channels of the convolution, from the maps (M, h, w, C) that they read."""
-        conv = self.offset_mask_dw
-        channels = rearrange(maps, "m h w c -> m c h w")
-        weight, bias = conv.weight[part], conv.bias[part]
-        first, second = (
-            F.conv2d(
-                channels[:, start::2],
-                weight[:, start : start + 1],
-                bias if start == 0 else None,
-                padding=conv.padding,
-                groups=len(weight),
-            )
-            for start in (0, 1)  # a kernel per channel is faster than one per pair
-        )
-        return rearrange(first + second, "m c h w -> m h w c")
+def pool_rois(
+    tokens: Tensor, rois: Tensor, *, image_size: int, roi_size: int, sampling_ratio: int
+) -> Tensor:
+    """RoI-Align any boxes in the feature maps of views.
+
+    Args:
+        tokens: (M, N, C), class token first, then a square grid.
+        rois: (K, 5) number of the view, then xyxy in its pixels.
+        image_size: side of a view in pixels.
+        roi_size: side of the result in cells.
+        sampling_ratio: samples per cell and axis.
+
+    Returns:
+        (K, C, roi_size, roi_size).
+    """
+    grid = math.isqrt(tokens.shape[1] - 1)
+    maps = rearrange(tokens[:, 1:], "m (h w) c -> m c h w", h=grid).contiguous()
+    # aligned=False: no half-cell shift, and sides below one cell count as one (official).
+    # Half precision would round the boxes, and the numbers of the views.
+    exact = torch.promote_types(maps.dtype, torch.float32)
+    features: Tensor = roi_align(
+        maps.to(exact),
+        rois.to(maps.device, exact),
+        output_size=roi_size,
+        spatial_scale=grid / image_size,
+        sampling_ratio=sampling_ratio,
+        aligned=False,
+    )
+    return features.to(maps.dtype)
+
+
+def offset_mask_channels(groups: int) -> int:
+    """Channels of an offset-and-mask map: 27 per group, padded to a multiple of 8 as in DCNv4."""
+    return math.ceil(groups * TAPS * 3 / 8) * 8
+
+
+def deform_conv(value: Tensor, offset_mask: Tensor, *, groups: int) -> Tensor:
+    """Sum `value` over nine displaced taps per pixel and group.
+
+    Group g reads channels 27g..27g+26 of `offset_mask`: dx0, dy0, ..., dx8, dy8, m0, ..., m8. Tap
+    k = 3i + j starts at (x - 1 + i, y - 1 + j), so i runs over columns. Each tap is a bilinear
+    sample, zero outside the map, times its raw mask m. Numbers: DCNv4 as called by the released
+    DynRefer.
+
+    Args:
+        value: (M, h, w, C); C is a multiple of `groups`.
+        offset_mask: (M, h, w, offset_mask_channels(groups)), offsets in cells.
+        groups: number of channel groups with offsets of their own.
+
+    Returns:
+        (M, h, w, C).
+    """
+    height, width = value.shape[1:3]
+    dtype = value.dtype
+    # Positions need float32: in bfloat16 a cell in 16 would move by a quarter of a cell.
+    if dtype in (torch.float16, torch.bfloat16):
+        value, offset_mask = value.float(), offset_mask.float()
+    packed = offset_mask[..., : groups * TAPS * 3]
+    packed = rearrange(packed, "m h w (g p) -> (m g) h w p", g=groups)
+    offsets = rearrange(packed[..., : TAPS * 2], "n h w (k two) -> k n h w two", two=2)
+    masks = rearrange(packed[..., TAPS * 2 :], "n h w k -> k n 1 h w")
+    planes = rearrange(value, "m h w (g c) -> (m g) c h w", g=groups)
+
+    # Made on the device: a tensor copied to it would stop it for a moment.
+    columns = torch.arange(width, device=value.device)
+    rows = torch.arange(height, device=value.device)[:, None]
+
+    def read(planes: Tensor, offset: Tensor, mask: Tensor, tap: int) -> Tensor:
+        x = columns + (tap // KERNEL - 1) + offset[..., 0]  # ((M g), h, w), in cells
+        y = rows + (tap % KERNEL - 1) + offset[..., 1]
+        # grid_sample wants -1..1 from edge to edge of the map.
+        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+        return F.grid_sample(planes, grid, align_corners=False) * mask
+
+    # One by one, and sampled again on the way back: all together take ninefold memory.
+    run: Callable[..., Tensor] = read
+    if torch.is_grad_enabled():
+        run = partial(checkpoint, read, use_reentrant=False, preserve_rng_state=False)
+    out = torch.zeros_like(planes)
+    for tap, (offset, mask) in enumerate(zip(offsets, masks)):
+        out = out + run(planes, offset, mask, tap)
+    return rearrange(out, "(m g) c h w -> m h w (g c)", g=groups).to(dtype)
 
 
 def build_region_encoder(config: RegionEncoderConfig, vision: VisionConfig) -> RegionEncoder:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from einops import rearrange
 from golden_folder import OWN, build, expand_views, read_arrays, read_json, read_tensors
 
 from tests.conftest import reason_to_skip
@@ -136,5 +135,4 @@ def stages(model, inputs):
         seen["t5_proj"] = model.captioning.prefix.projection(queries)
     for hook in hooks:
         hook.remove()
-    seen["cvem_align"] = rearrange(seen["cvem_align"], "b v h w c -> (v b) c h w")
     return seen

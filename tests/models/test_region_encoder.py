@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures
-from lavis_dynrefer.models.sampling.roi_pooling import pool_boxes, pool_rois
 
 
 def encoder(width: int = 4, num_views: int = 2, roi_size: int = 2) -> RegionEncoder:
@@ -43,18 +42,6 @@ def test_half_precision_rounds_neither_boxes_nor_numbers_of_views(dtype):
     exact = encoder(num_views=1).pool(tokens[:, None], boxes)
     assert found.maps.dtype == found.summary.dtype == dtype
     assert torch.equal(found.maps, exact.maps.to(dtype))
-
-
-@pytest.mark.parametrize("ratio", [-1, 1, 2, 3])
-def test_boxes_are_pooled_as_by_torchvision(ratio):
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(50, 26, 3, generator=generator)
-    low = 60 * torch.rand(50, 2, generator=generator) - 15  # in a view of 40 pixels
-    boxes = torch.cat([low, low + 50 * torch.rand(50, 2, generator=generator) - 5], dim=1)
-    sizes = {"image_size": 40, "roi_size": 4, "sampling_ratio": ratio}
-    rois = torch.cat([torch.arange(50.0)[:, None], boxes], dim=1)
-    expected = pool_rois(tokens, rois, **sizes).permute(0, 2, 3, 1)
-    assert torch.allclose(pool_boxes(tokens, boxes, **sizes), expected, atol=1e-5)
 
 
 def test_a_region_without_width_still_gives_one_cell():

@@ -1,1 +1,0 @@
-"""Reading feature maps between their cells: RoI-Align and deformable sampling."""
