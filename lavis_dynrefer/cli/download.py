@@ -26,7 +26,11 @@ from lavis_dynrefer.models.weights.fetching.kept_parts import (
     needed,
     weights_folder,
 )
-from lavis_dynrefer.models.weights.fetching.part_registry import register, registered
+from lavis_dynrefer.models.weights.fetching.part_registry import (
+    register,
+    registered,
+    unregister,
+)
 from lavis_dynrefer.models.weights.fetching.transfer import OFFLINE_VARIABLES, offline_variable
 from lavis_dynrefer.models.weights.places import (
     CHECKPOINT,
@@ -80,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not parts:
         print(f"{arguments.model} comes with this package: there is nothing to download")
         return 0
-    told = registered(files.model_type)
+    model_type = files.model_type or ""
+    told = registered(model_type)
     folder = expand_home(arguments.to).absolute() if arguments.to else weights_folder(create=False)
     if arguments.check:
         return _check(parts, told, folder)
@@ -101,15 +106,16 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for name, path in fetch_parts(parts, folder, options).items():
         print(f"{name}: {path}")
-        if arguments.to and files.model_type:
-            register(files.model_type, name, path)
+        if arguments.to and model_type:
+            register(model_type, name, path)
+        elif name in told:
+            print(f"{name}: no longer {told[name]}, which does not exist any more")
+            unregister(model_type, name)
     found = look_up(section)
     if CHECKPOINT in found.absent:
-        print(f"still missing: {CHECKPOINT}, {describe_part(found, CHECKPOINT)}")
-        print(
-            f"tell once where it is: dynrefer weights set {CHECKPOINT} FILE "
-            f"--model {arguments.model}"
-        )
+        print(f"still missing: {CHECKPOINT}; {describe_part(found, CHECKPOINT)}")
+        command = f"dynrefer weights set {CHECKPOINT} FILE --model {arguments.model}"
+        print(f"`{command}` remembers where it is")
     return 0
 
 
@@ -148,6 +154,9 @@ def _check(parts: Mapping[str, PublishedPart], told: Mapping[str, Path], folder:
     wrong = 0
     for name, part in parts.items():
         at = told[name].parent if name in told else folder
+        if name in told and told[name] != at / part.kept:
+            print(f"{name}: {told[name]} is your own file, there is no checksum to compare with")
+            continue
         kept = find_kept(at, part)
         damaged = damaged_files(at, part) if kept else []
         if kept is None:

@@ -24,7 +24,7 @@ from lavis_dynrefer.models.weights.places import (
     only_named,
 )
 from lavis_dynrefer.models.weights.weight_checks import check_files
-from lavis_dynrefer.paths import expand_home
+from lavis_dynrefer.paths import expand_home, find_resource
 
 _FOLDERS = ("flan_t5",)  # parts of several files
 
@@ -93,9 +93,10 @@ def _list(section: dict[str, Any]) -> None:
         print(f"{name}: {path}, {_size(path)}{source}")
 
 
-def _size(path: Any) -> str:
+def _size(name: Any) -> str:
     """Size of a file, or of the files in a folder; says so if it is not there."""
-    if path is None or not Path(path).exists():
+    path = find_resource(name) if name else None
+    if path is None:
         return "does not exist, "
-    paths = [Path(path), *Path(path).rglob("*")]
+    paths = [path, *path.rglob("*")]
     return gigabytes(sum(item.stat().st_size for item in paths if item.is_file())) + ", "

@@ -84,7 +84,7 @@ def test_a_model_of_the_hub_and_another_server(site, model, tmp_path, capsys):
     folder = tmp_path / "cache" / "weights"
     told = capsys.readouterr().out
     assert f"in all 0.00 MB to {folder}, which takes" in told
-    assert "still missing: dynrefer, without a direct address; https://example.org/where" in told
+    assert "still missing: dynrefer; it has no direct address, https://example.org/where" in told
     assert f"dynrefer weights set dynrefer FILE --model {model}" in told
     kept = load_file(folder / "flan-t5" / "model.safetensors")
     assert {name: value.dtype for name, value in kept.items()} == {
@@ -107,6 +107,21 @@ def test_another_folder_is_remembered(site, model, tmp_path):
     assert not any("tags" in path for path, _ in site.asked)
     assert main(["download", model, "--part", "flan_t5"]) == 0  # not again into the cache
     assert len(site.asked) == 4
+
+
+def test_a_file_of_the_user_that_is_gone_is_forgotten_by_a_download(site, model, tmp_path, capsys):
+    tags = tmp_path / "mine.txt"
+    tags.write_bytes(b"dog\n")
+    assert main(["weights", "set", "tags", str(tags), "--model", model]) == 0
+    command = ["download", model, "--part", "tags", "--mirror", site.address]
+    assert main([*command, "--check"]) == 0
+    assert f"tags: {tags} is your own file" in capsys.readouterr().out
+    tags.unlink()
+
+    assert main(command) == 0
+
+    assert f"tags: no longer {tags}, which does not exist any more" in capsys.readouterr().out
+    assert registered("mine") == {}
 
 
 def test_the_originals_stay_on_request(site, model, tmp_path):
@@ -183,7 +198,7 @@ def test_files_are_told_once_and_listed(site, model, tmp_path, capsys, monkeypat
     assert checkpoint_of(model_section(model)) == str(checkpoint)  # noted with the answers
     assert main(["weights", "unset", "dynrefer", *of_model]) == 0
     main(["weights", "list", *of_model])
-    assert "dynrefer: missing; without a direct address" in capsys.readouterr().out
+    assert "dynrefer: missing; it has no direct address" in capsys.readouterr().out
     assert checkpoint_of(model_section(model)) is None
     monkeypatch.setenv("DYNREFER_CHECKPOINT", "other.pth")
     assert checkpoint_of(model_section(model)) == "other.pth"

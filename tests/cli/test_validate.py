@@ -96,6 +96,7 @@ MISTAKES = [
     (MODEL, "model.captioning.llm_options.config.d_model=0", "d_model: expected at least 1"),
     (MODEL, "model.pretrained.parts=[1]", "model.pretrained.parts[0]: expected a string, got 1"),
     (MODEL, "model.pretrained.eva=x", "model.pretrained: unknown ['eva']; did you mean eva_vit?"),
+    (MODEL, "model.finetuned=vocab/data/synthetic_tags.txt", "not a readable file of tensors"),
     (MODEL, "model.load_finetuned=yes please", "model.load_finetuned: expected true or false"),
     (DATASET, "datasets.vg_region.build_info.rot=x", "build_info: unknown ['rot']"),
     (DATASET, "datasets.vg_region.type=v9", "datasets.vg_region.type: unknown 'v9'"),
@@ -153,9 +154,9 @@ def test_all_mistakes_are_listed_at_once():
     [
         (OVAD, "run.seed=1", "model.tagging.vocabulary: not on this machine; 0.04 MB at https"),
         (OVAD, "run.seed=1", "model.pretrained.eva_vit: not on this machine; about 2.03 GB at h"),
-        (OVAD, "run.seed=1", "model.finetuned: not on this machine; without a direct address"),
+        (OVAD, "run.seed=1", "model.finetuned: not on this machine; it has no direct address"),
         (OVAD, "model.pretrained.eva_vit=null", "model: no file has the weights of backbone.vit;"),
-        (OVAD, "model.random_parts=true", "yours: EVA_VIT_G or model.pretrained.eva_vit; begins"),
+        (OVAD, "model.random_parts=true", "by EVA_VIT_G or model.pretrained.eva_vit; begins"),
         (OVAD, "run.seed=1", "build_info.root: not set; give it as an option or export OVAD_ROOT"),
         (OVAD, "model.finetuned=/nowhere.pth", "model.finetuned: no file '/nowhere.pth'"),
         (OVAD, "datasets.ovad.build_info.root=/nowhere", "build_info.root: no folder '/nowhere'"),
@@ -182,7 +183,7 @@ def test_a_run_that_names_its_checkpoint_needs_no_other(option, monkeypatch):
     found = warnings(OVAD, option)
 
     assert any(f"{option.split('=')[0]}: no file '/a.pth'" in text for text in found)
-    assert not any("without a direct address" in text for text in found)
+    assert not any("it has no direct address" in text for text in found)
 
 
 def test_a_weight_file_to_download_is_not_missing():

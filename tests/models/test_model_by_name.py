@@ -71,7 +71,7 @@ def test_nothing_is_fetched_for_a_model_that_cannot_be_loaded(
         absent = "nowhere.pth" if "not there" in named else str(published_files["blip2"])
         by_name["finetuned"] = absent
     message = {
-        "nothing": r"dynrefer: without a direct address",
+        "nothing": r"dynrefer: it has no direct address",
         "a file that is not there": r"model\.finetuned: no file 'nowhere\.pth'",
         "a wrong file": r"is a BLIP-2 file, expected a DynRefer checkpoint",
     }

@@ -116,8 +116,8 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_fetched(site, sectio
 
     text = str(error.value)
     assert f"eva_vit: about 0.00 MB at {site.address}/models/vit.safetensors" in text
-    assert "yours: EVA_VIT_G or model.pretrained.eva_vit" in text
-    assert "dynrefer: without a direct address; https://example.org/where links to it" in text
+    assert "name your own file by EVA_VIT_G or model.pretrained.eva_vit" in text
+    assert "dynrefer: it has no direct address, https://example.org/where links to it" in text
     assert "`dynrefer download mine` fetches eva_vit, tags" in text
     assert "`dynrefer weights set PART FILE --model mine`" in text
     assert site.asked == []

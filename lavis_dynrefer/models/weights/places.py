@@ -63,14 +63,14 @@ class Found(NamedTuple):
     """What a `model` section asks for by "auto".
 
     Args:
-        model_type: as one names it in commands.
+        model_type: as one names it in commands; None: it has no name.
         published: part -> its place.
         here: part -> path.
         gone: part -> path that was told, but does not exist any more.
         absent: parts that are not here.
     """
 
-    model_type: str
+    model_type: str | None
     published: Published
     here: dict[str, Path]
     gone: dict[str, Path]
@@ -152,7 +152,7 @@ def look_up(section: Mapping[str, Any]) -> Found:
         if kept is not None:
             here[name] = kept
     absent = tuple(name for name in wanted if name not in here)
-    return Found(files.model_type or "this model", files.published, here, gone, absent)
+    return Found(files.model_type, files.published, here, gone, absent)
 
 
 def named_file(section: Mapping[str, Any], part: str) -> Any:
@@ -262,10 +262,9 @@ def _fetch(name: str, part: PublishedPart, folder: Path, options: FetchOptions) 
 
 def describe_missing(found: Found, absent: Iterable[str]) -> str:
     """What is not here: each part with its size, its place and its names; then the commands."""
-    absent = tuple(absent)
-    lines = [f"{found.model_type} needs files that are not on this machine:"]
+    absent, kind = tuple(absent), found.model_type
+    lines = [f"{kind or 'this model'} needs files that are not on this machine:"]
     lines += [f"  {name}: {describe_part(found, name)}" for name in absent]
-    kind = found.model_type
     public = {
         name: part
         for name, part in found.published.items()
@@ -280,7 +279,8 @@ def describe_missing(found: Found, absent: Iterable[str]) -> str:
             f"{folder}, with {gigabytes(free)} free"
             + (f"; not while {offline} is set" if offline else "")
         )
-    lines.append(f"`dynrefer weights set PART FILE --model {kind}` tells once where your file is")
+    if kind:
+        lines.append(f"`dynrefer weights set PART FILE --model {kind}` remembers your own file")
     lines.append("`model.random_parts: true` gives these parts random weights, to try things out")
     return "\n".join(lines)
 
@@ -295,11 +295,11 @@ def describe_part(found: Found, name: str) -> str:
         size = about + gigabytes(sum(item.bytes for item in part.files))
         text += f"{size} at {part.at}/" + (part.files[0].name if len(part.files) == 1 else "")
     elif part is not None and part.page:
-        text += f"without a direct address; {part.page} links to it"
+        text += f"it has no direct address, {part.page} links to it"
     else:
         text += "no place is known"
     variable = f"{part.variable} or " if part is not None else ""
-    return f"{text}; yours: {variable}model.{KEYS[name]}"
+    return f"{text}; name your own file by {variable}model.{KEYS[name]}"
 
 
 def locate(name: str, *, key: str) -> Path:

@@ -230,7 +230,7 @@ def _llm_problems(options: Mapping[str, Any], widths: Mapping[str, int]) -> Iter
         return
     if not name:
         width = (options.get("config") or {}).get("d_model")
-        yield from _other_widths("the random language model", width, widths)
+        yield from _other_widths("that of this model", width, widths)
         return
     folder = find_resource(name)
     if folder is None:

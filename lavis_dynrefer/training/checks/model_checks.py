@@ -86,7 +86,7 @@ def _check_files(model: Section) -> Findings:
 
     try:
         for problem in weight_problems(model, fetch=False):
-            yield missing(problem.text)
+            yield missing(problem.text) if problem.absent else Finding(problem.text)
     except SettingsError:  # told elsewhere
         return
 
