@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_ALIGNMENT = 8
+
 
 def attend(
     queries: Tensor,
@@ -38,6 +40,18 @@ def attend(
     return F.scaled_dot_product_attention(
         queries, keys, values, attn_mask=bias, dropout_p=dropout, is_causal=causal, scale=scale
     )
+
+
+def aligned(bias: Tensor) -> Tensor:
+    """The same bias (..., m), in memory as attention on a GPU wants it.
+
+    There each row must begin at a multiple of 8 numbers; torch would copy any other bias in every
+    layer, and keep each copy for the backward pass.
+    """
+    size = bias.shape[-1]
+    if bias.device.type == "cpu" or size % _ALIGNMENT == 0:
+        return bias
+    return F.pad(bias, (0, -size % _ALIGNMENT))[..., :size]
 
 
 def split_heads(states: Tensor, heads: int) -> Tensor:

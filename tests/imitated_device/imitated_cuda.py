@@ -5,7 +5,8 @@ its tensors with those of the CPU raises, as on a GPU, and every operation that 
 wait for the GPU is noted with the line that caused it. Loops and branches that depend on values run
 to the end, so whole answers and training steps can be compared with the CPU's.
 
-Not imitated: rounding, speed, memory, streams, NCCL, and kernels that CUDA lacks.
+Not imitated: rounding, speed, memory, streams, NCCL, and kernels that CUDA lacks. CUDA graphs play
+their operators again, and refuse to record what would make the CPU wait.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from imitated_graph import Graph, Recording
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
@@ -121,6 +123,7 @@ class ImitatedCuda(TorchDispatchMode):
         self.largest = 0
         self.limit = None
         self.waits = []
+        self.recording = None  # operators of a `Graph`
         self.dtypes = {}
 
     def __enter__(self):
@@ -148,6 +151,8 @@ class ImitatedCuda(TorchDispatchMode):
         return counts
 
     def note(self, kind):
+        if self.recording is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing ({_place()})")
         self.waits.append(Wait(kind, _place()))
 
     def run(self, func, args, kwargs):
@@ -177,7 +182,7 @@ class ImitatedCuda(TorchDispatchMode):
         if "device" in kwargs_inside:
             kwargs_inside["device"] = self.holder
         kwargs_inside.pop("pin_memory", None)
-        result = _on_cpu(func, name, args_inside, kwargs_inside)
+        result = self._compute(func, name, args_inside, kwargs_inside)
         if target.type != "cuda":
             return result
         result = _map(_wrapped, result)
@@ -185,6 +190,12 @@ class ImitatedCuda(TorchDispatchMode):
             self.dtypes.setdefault(name, set()).add(tensor.dtype)
             self._take_memory(tensor)
         return return_and_correct_aliasing(func, args, kwargs, result)
+
+    def _compute(self, func, name, args, kwargs):
+        result = _on_cpu(func, name, args, kwargs)
+        if self.recording is not None:
+            self.recording.append((func, name, args, kwargs, result))
+        return result
 
     def _take_memory(self, tensor):
         size = tensor.numel() * tensor.element_size()
@@ -202,7 +213,7 @@ class ImitatedCuda(TorchDispatchMode):
             for key, value in kwargs.items()
             if key in ("dtype", "layout", "memory_format")
         }
-        copied = func(_stored(source), **plain)
+        copied = self._compute(func, func.name(), (_stored(source),), plain)
         if to_device:
             return _wrapped(copied if self.numbers else copied.to(META))
         return torch.zeros_like(copied, device=CPU) if copied.is_meta else copied
@@ -214,7 +225,8 @@ class ImitatedCuda(TorchDispatchMode):
         ):
             self.note("to device" if isinstance(target, DeviceTensor) else "to host")
         if self.numbers:
-            _stored(target).copy_(_stored(source))
+            copy = torch.ops.aten.copy_.default
+            self._compute(copy, copy.name(), (_stored(target), _stored(source)), {})
         return target
 
     def _inside(self, values):
@@ -253,7 +265,10 @@ class ImitatedCuda(TorchDispatchMode):
         self._set(torch.cuda, "Stream", _Stream)
         self._set(torch.cuda, "Event", _Event)
         self._set(torch.cuda, "current_stream", _Stream)
-        self._set(torch.cuda, "stream", contextlib.nullcontext)
+        for name in ("stream", "device"):
+            self._set(torch.cuda, name, contextlib.nullcontext)
+        self._set(torch.cuda, "CUDAGraph", lambda: Graph(_on_cpu))
+        self._set(torch.cuda, "graph", lambda graph, **_: Recording(self, graph))
         self._set(torch.Tensor, "pin_memory", lambda tensor, *_: tensor)
         self._set(torch.Tensor, "record_stream", lambda tensor, stream: None)
         tolist, numpy, tensor = torch.Tensor.tolist, torch.Tensor.numpy, torch.tensor
@@ -291,7 +306,7 @@ class _Stream:
 
 
 class _Event:
-    def record(self):
+    def record(self, stream):
         pass
 
     def synchronize(self):

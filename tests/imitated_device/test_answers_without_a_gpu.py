@@ -13,4 +13,5 @@ from tests.gpu.test_gpu_answers import (  # noqa: F401
     test_boxes_and_masks_may_be_on_the_gpu,
     test_explanations_are_those_of_the_cpu,
     test_idle_parts_wait_in_main_memory,
+    test_recorded_steps_write_what_plain_steps_write,
 )

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lavis_dynrefer.models.attention import attend, join_heads, split_heads
+from lavis_dynrefer.models.attention import aligned, attend, join_heads, split_heads
 
 
 def naive(queries, keys, values, bias, scale):
@@ -56,6 +56,15 @@ def test_dropout_keeps_the_mean():
     result = attend(ones, ones, ones, dropout=0.5)
     assert result.mean().item() == pytest.approx(1, abs=0.05)
     assert result.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "strides"),
+    [("cpu", 10, (10, 10, 1)), ("meta", 10, (16, 16, 1)), ("meta", 16, (16, 16, 1))],
+)
+def test_rows_of_a_bias_are_aligned_elsewhere_than_on_a_cpu(kind, size, strides):
+    bias = aligned(torch.ones(2, 1, size, device=kind))
+    assert (bias.shape, bias.stride()) == ((2, 1, size), strides)
 
 
 def test_heads_are_split_and_joined():

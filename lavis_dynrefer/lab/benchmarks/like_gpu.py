@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from lavis_dynrefer.models.backbone import VisionTransformer
 from lavis_dynrefer.models.decoders import query_decoder
+from lavis_dynrefer.models.llms import stored_weights, t5_weights
 
 # What autocast computes in float32 on a GPU, and not on a CPU.
 _IN_FLOAT32 = {
@@ -23,18 +24,28 @@ _IN_FLOAT32 = {
     *(torch.Tensor.log, torch.norm, torch.Tensor.norm, torch.nn.functional.cross_entropy),
     *(torch.nn.functional.nll_loss, torch.nn.functional.normalize, torch.cumsum),
 }
+_RMS_NORMS = {getattr(owner, "rms_norm", None) for owner in (torch, torch.nn.functional)} - {None}
 
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """The parts that compute in small portions on a CPU take all at once, as on a GPU."""
+    """What computes in small portions on a CPU takes all at once; T5's weights may be joined."""
     vit = sys.modules[VisionTransformer.__module__]
-    known = vit._LAYER_BYTES, query_decoder.ROWS_ON_CPU
-    vit._LAYER_BYTES, query_decoder.ROWS_ON_CPU = 1 << 62, query_decoder.ROWS_ELSEWHERE
+    changes = [
+        (vit, "_LAYER_BYTES", 1 << 62),
+        (query_decoder, "ROWS_ON_CPU", query_decoder.ROWS_ELSEWHERE),
+        (t5_weights, "MOVABLE", (*t5_weights.MOVABLE, "cpu")),
+        (stored_weights, "_BLOCK", 1 << 62),
+        (stored_weights, "_FEW_ROWS", 0),
+    ]
+    known = [getattr(module, name) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        vit._LAYER_BYTES, query_decoder.ROWS_ON_CPU = known
+        for (module, name, _), value in zip(changes, known):
+            setattr(module, name, value)
 
 
 def run_backward(loss: Tensor) -> None:
@@ -49,12 +60,16 @@ def run_backward(loss: Tensor) -> None:
 
 
 class LikeCuda(TorchFunctionMode):
-    """What differs on a GPU: autocast computes more in float32; dropout is one kernel."""
+    """What differs on a GPU: autocast computes more in float32; dropout is one kernel, and so is
+    the norm of T5 where it has no backward (torch >= 2.8).
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.nn.functional.dropout:
             return _dropout(*args, **kwargs)
+        if func in _RMS_NORMS and not torch.is_grad_enabled():
+            return _rms_norm(*args, **kwargs)
         if func in _IN_FLOAT32 and _autocast_of_cpu():
             args, kwargs = _to_float32(args), _to_float32(kwargs)
         return func(*args, **kwargs)
@@ -64,6 +79,13 @@ def _dropout(
     states: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
     return torch.native_dropout(states, p, True)[0] if training and p else states
+
+
+def _rms_norm(
+    states: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """One kernel that moves the same bytes."""
+    return states * (1 if weight is None else weight)
 
 
 def _autocast_of_cpu() -> bool:

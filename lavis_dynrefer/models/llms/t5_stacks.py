@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lavis_dynrefer.models.attention import aligned
 from lavis_dynrefer.models.llms.t5_layers import (
     cross_attention,
     feed_forward,
@@ -34,7 +35,7 @@ def encode(
     """
     stack = model.get_encoder()
     length = prefix.shape[1]
-    bias = position_bias(stack, length, length).to(dtype) + padding_bias(mask, dtype)
+    bias = aligned(position_bias(stack, length, length).to(dtype) + padding_bias(mask, dtype))
     run = _runner(recompute and torch.is_grad_enabled(), dropout=stack.training)
     states = stack.dropout(prefix)
     for block in stack.block:
@@ -61,7 +62,7 @@ def teacher_forced(
     start = torch.full_like(targets[:, :1], model.config.decoder_start_token_id)
     words = stack.embed_tokens(torch.cat([start, targets[:, :-1]], dim=1))
     later = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=words.device)
-    bias = position_bias(stack, length, length).to(dtype) + later.triu(1)
+    bias = aligned(position_bias(stack, length, length).to(dtype) + later.triu(1))
     memory_bias = padding_bias(mask, dtype)
     run = _runner(recompute and torch.is_grad_enabled(), dropout=stack.training)
     states = stack.dropout(words.to(torch.promote_types(words.dtype, dtype)))
@@ -76,7 +77,7 @@ def teacher_forced(
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Bias (B, 1, 1, P) that hides the padding of mask (B, P) from attention."""
     bias = torch.zeros_like(mask, dtype=dtype).masked_fill(mask == 0, torch.finfo(dtype).min)
-    return bias[:, None, None]
+    return aligned(bias)[:, None, None]
 
 
 def _encoder_block(block: nn.Module, states: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:

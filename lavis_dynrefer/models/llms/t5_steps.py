@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lavis_dynrefer.models.attention import attend, join_heads, split_heads
+from lavis_dynrefer.models.attention import aligned, attend, join_heads, split_heads
 from lavis_dynrefer.models.llms.t5_layers import normed
 from lavis_dynrefer.models.llms.t5_weights import DecoderProducts
 
@@ -62,7 +62,7 @@ class T5Steps:
         self._past_views = [self._keys_and_values(past) for past in self._past]
         self._memory_views = [self._keys_and_values(memory) for memory in self._memory]
         self._logits: Tensor | None = None  # kept from step to step: they may be millions
-        self._mask = torch.zeros((rows, 1, 1, places), dtype=dtype, device=device)
+        self._mask = aligned(torch.zeros((rows, 1, 1, places), dtype=dtype, device=device))
 
     def _keys_and_values(self, cache: Tensor) -> list[Tensor]:
         """Views (B, h, m, d) of a cache (B, m, 2, h * d)."""
@@ -127,12 +127,12 @@ class T5Steps:
         """Bias (B or 1, h, K, seen * K) of the newest tokens: of other beams' tokens it is -inf."""
         row = self._bias.index_select(0, self._number)[:, :, None, :seen]  # (1, h, 1, seen)
         if self._beams == 1:
-            return row
+            return aligned(row)
         inherited = self._writers.gather(1, parents[..., None].expand_as(self._writers))
         newest = self._columns == self._number
         torch.where(newest, self._each_beam[:, None], inherited, out=self._writers)
         own = self._writers[:, None, :, :seen, None] == self._each_beam  # (B, 1, K, seen, K)
-        return torch.where(own, row[..., None], -torch.inf).flatten(3)
+        return aligned(torch.where(own, row[..., None], -torch.inf).flatten(3))
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Attention of queries (B, K, h * d), as (B * K, h * d)."""
