@@ -15,11 +15,7 @@ from transformers import BertConfig
 
 from lavis_dynrefer.config import QueryDecoderConfig
 from lavis_dynrefer.models.attention import bert_attention, bert_queries, keys_and_values
-from lavis_dynrefer.models.precision import (
-    active_autocast,
-    bf16_instead_of_fp16,
-    without_autocast,
-)
+from lavis_dynrefer.models.precision import bf16_instead_of_fp16, without_autocast
 
 # Texts x regions decoded at once. On a CPU what they need must stay in its cache.
 ROWS_ON_CPU = 2048
@@ -97,7 +93,6 @@ class QueryDecoder(nn.Module):
         self.vision_proj = nn.Linear(region_dim, config.width)
         self.layers = nn.ModuleList(QueryDecoderLayer(bert_config) for _ in range(config.depth))
         self.classifier = nn.Linear(config.width, 1)
-        self._kept = _KeptTexts()
 
     def forward(self, texts: Tensor, queries: Tensor) -> Tensor:
         """Score texts (K, E) against regions (B, Q, D); returns logits (B, K)."""
@@ -135,52 +130,6 @@ class QueryDecoder(nn.Module):
             return self.classifier(states).squeeze(-1)
 
     def _text_side(self, texts: Tensor) -> TextSide:
-        """Of texts (K, E); kept while neither they nor the weights change, except in training."""
-        first = self.layers[0].crossattention
-
-        def compute() -> TextSide:
-            states = self.text_proj(texts)[None]
-            return TextSide(states, bert_queries(first, states))
-
-        if torch.is_grad_enabled():
-            return compute()
-        weights = [*self.text_proj.parameters(), *first.self.query.parameters()]
-        numbers = active_autocast(texts.device)
-        key = (texts, *weights)
-        side = self._kept.find(key, numbers)
-        if side is None:
-            side = compute()
-            self._kept.add(key, numbers, side)
-        return side
-
-
-class _KeptTexts:
-    """The text sides of the vocabularies used last, as long as nothing that made them changes."""
-
-    CAPACITY = 4  # tags; attributes and categories, together or not
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[tuple[Tensor, ...], tuple[object, ...], TextSide]] = []
-
-    def find(self, made_of: tuple[Tensor, ...], numbers: torch.dtype | None) -> TextSide | None:
-        """The kept side made of these very tensors, unchanged, in this number format."""
-        for tensors, state, side in self._entries:
-            same = all(mine is theirs for mine, theirs in zip(tensors, made_of))
-            if same and state == self._state(made_of, numbers):
-                return side
-        return None
-
-    def add(self, made_of: tuple[Tensor, ...], numbers: torch.dtype | None, side: TextSide) -> None:
-        """Keep a side; the oldest is dropped."""
-        if any(tensor.is_inference() for tensor in made_of):
-            return  # torch does not count what is written to those
-        entry = (made_of, self._state(made_of, numbers), side)
-        self._entries = [*self._entries, entry][-self.CAPACITY :]
-
-    @staticmethod
-    def _state(tensors: tuple[Tensor, ...], numbers: torch.dtype | None) -> tuple[object, ...]:
-        return numbers, *((each.data_ptr(), each._version) for each in tensors)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Copies and files of the model start without."""
-        return _KeptTexts, ()
+        """Of texts (K, E)."""
+        states = self.text_proj(texts)[None]
+        return TextSide(states, bert_queries(self.layers[0].crossattention, states))
