@@ -118,9 +118,11 @@ def test_a_run_saves_what_it_trains_and_no_words_of_t5(loaded, published_section
 
 
 def test_a_loaded_model_can_be_copied_and_pickled(loaded):
-    for copied in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded.backbone))):
-        backbone = getattr(copied, "backbone", copied)
-        assert torch.equal(backbone.vit.pos_embed, loaded.backbone.vit.pos_embed)
+    expected = loaded.embed_texts(["a dog"])
+    for copied in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        assert torch.equal(copied.backbone.vit.pos_embed, loaded.backbone.vit.pos_embed)
+        assert copied.embed_texts._encoder is copied.text_encoder
+        assert torch.equal(copied.embed_texts(["a dog"]), expected)
 
 
 @pytest.mark.parametrize("allowed", [False, True])

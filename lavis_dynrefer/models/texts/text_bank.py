@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -111,9 +111,9 @@ class TextBank:
             self._cache.clear()
             self._checksum = None
 
-    def __deepcopy__(self, memo: dict[int, object]) -> TextBank:
-        """A bank of the copied tower, empty: a lock cannot be copied."""
-        return TextBank(copy.deepcopy(self._encoder, memo), capacity=self._capacity)
+    def __reduce__(self) -> tuple[object, ...]:
+        """An empty bank of the copied tower: a lock can be neither copied nor pickled."""
+        return partial(TextBank, capacity=self._capacity), (self._encoder,)
 
 
 def _telling(chunks: Sequence[Tensor], lengths: Tensor) -> Iterator[Tensor]:
