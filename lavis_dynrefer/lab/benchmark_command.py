@@ -1,7 +1,7 @@
 """Benchmarks: stages of the model beside a plain reference path, data, loaders, view policies.
 
 dynrefer benchmark inference --size middle --regions 16 --beams 2 --tokens 20
-dynrefer benchmark training --size tiny
+dynrefer benchmark inference --size tiny --regions 1 --tokens 12
 dynrefer benchmark all --size full --device cuda --minutes 8
 dynrefer benchmark data --output /data/benchmark
 
@@ -28,10 +28,8 @@ from lavis_dynrefer.synthetic.scene_world import WORLDS
 _FUNCTIONS = {  # (folder for files, options)
     "data": "benchmarks.table_speed.measure_data",
     "loader": "benchmarks.training_loader.measure_loader",
-    "predict": "benchmarks.answer_speed.measure_predict",
     "policies": "benchmarks.policy_study.measure_policies",
 }
-_OF_MODEL = ("encoder", "caption", "inference", "training")
 _SIZES = ("tiny", "middle", "full")
 
 
@@ -87,8 +85,6 @@ def _add_data_arguments(names: Any) -> None:
     loader = names.add_parser("loader", help="images: regions per second in training")
     loader.add_argument("--images", type=int, default=200, help="to draw")
     loader.add_argument("--regions", type=int, default=2000, help="to load, per setting")
-    predict = names.add_parser("predict", help="the embedded model: ms per region")
-    predict.add_argument("--repeats", type=int, default=25, help="of each measurement")
     policies = names.add_parser("policies", help="effect of the views: trains tiny models")
     policies.add_argument(
         "--train", nargs="*", default=["fixed:0,0.5", "random"], help="policies to train with"
@@ -104,7 +100,7 @@ def _add_data_arguments(names: Any) -> None:
     policies.add_argument("--split", choices=("val", "test"), default="test", help="to grade on")
     policies.add_argument("--images", type=int, default=120, help="of the split to grade on")
     policies.add_argument("--world", choices=WORLDS, default="landmark")
-    for one in (data, loader, predict, policies):
+    for one in (data, loader, policies):
         one.add_argument("--output", type=Path, required=True, help="folder for all files")
 
 

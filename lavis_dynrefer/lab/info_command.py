@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,10 @@ from lavis_dynrefer.config import LAVIS_KEYS, MODELS
 from lavis_dynrefer.errors import InputError
 
 ROWS = ("float32", "released", "bfloat16", "int8")
+CAPTIONS = {  # to train on
+    "short captions": "a red house left of a green tree",
+    "longest captions": "a " * 100,  # cut off at the model's max_text_length
+}
 _RELEASED_TAGS = 4585  # where the tag list is not here
 
 
@@ -33,26 +36,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=64, help="regions at once; default 64")
     parser.add_argument("--beams", type=int, help="of the beam search; default that of the model")
     parser.add_argument("--views", type=int, help="of a region; default that of the model")
+    parser.add_argument("--tokens", type=int, help="of a caption; default that of the model")
     parser.add_argument("--dtype", choices=ROWS, help="only these number formats; default all")
     parser.add_argument("--json", action="store_true", help="print json; sizes in bytes")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the tables; returns the exit code."""
-    for option in ("batch", "beams", "views"):
+    for option in ("batch", "beams", "views", "tokens"):
         value = getattr(arguments, option)
         if value is not None and value < 1:
             raise InputError(f"--{option}: expected at least 1, got {value}")
-    report = describe(
+    report: dict[str, Any] = {}
+    for name, found in describe(
         arguments.model,
         checkpoint=arguments.checkpoint,
         batch=arguments.batch,
         beams=arguments.beams,
         views=arguments.views,
+        tokens=arguments.tokens,
         rows=[arguments.dtype] if arguments.dtype else ROWS,
-    )
-    text = json.dumps(report, indent=2) + "\n" if arguments.json else _tables(report)
-    sys.stdout.write(text)
+    ):
+        report[name] = found
+        if not arguments.json and name in _TEXTS:  # the memory takes a while
+            print(_TEXTS[name](report), flush=True)
+    if arguments.json:
+        print(json.dumps(report, indent=2))
     return 0
 
 
@@ -63,9 +72,10 @@ def describe(
     batch: int = 64,
     beams: int | None = None,
     views: int | None = None,
+    tokens: int | None = None,
     rows: tuple[str, ...] | list[str] = ROWS,
-) -> dict[str, Any]:
-    """Parts, files and memory of a model; sizes in bytes.
+) -> Iterator[tuple[str, Any]]:
+    """Parts, files and memory of a model, one after the other as they are known; sizes in bytes.
 
     Args:
         name: type of the model, or a yaml.
@@ -73,6 +83,7 @@ def describe(
         batch: regions at once.
         beams: of the beam search.
         views: of a region.
+        tokens: at most in a caption that is written.
         rows: some of `ROWS`.
 
     Raises:
@@ -96,23 +107,21 @@ def describe(
             own["region"] = {**own.get("region", {}), "num_views": views}
         config = from_mapping(DynReferConfig, own, where="model")
 
-        def build() -> Any:
-            return model_of_section(own)
-
         beams = beams or config.captioning.generation.num_beams
-        return {
-            "model": name,
-            "parts": memory_table.parts_of(build()),
-            "files": files,
-            "batch": batch,
-            "beams": beams,
-            "views": config.region.num_views,
-            "answers": {
-                row: memory_table.answer_memory(build, config, batch=batch, beams=beams, row=row)
-                for row in rows
-            },
-            "training": memory_table.training_memory(build, config, batch=batch),
-        }
+        yield "model", name
+        yield "parts", memory_table.parts_of(model_of_section(own))
+        yield "files", files
+        yield "asked", {"regions": batch, "views": config.region.num_views, "beams": beams}
+        answers = {}
+        for row in rows:
+            answers[row] = memory_table.answer_memory(
+                own, batch=batch, beams=beams, tokens=tokens, row=row
+            )
+        yield "answers", answers
+        training = {}
+        for title, caption in CAPTIONS.items():
+            training[title] = memory_table.training_memory(own, batch=batch, caption=caption)
+        yield "training", training
 
 
 def _files(section: Mapping[str, Any]) -> dict[str, str]:
@@ -156,33 +165,57 @@ def _without_files(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return own
 
 
-def _tables(report: Mapping[str, Any]) -> str:
+def _parts_text(report: Mapping[str, Any]) -> str:
+    columns = ("parameters", "trained", "stored")
+    unit, scale = _unit(sum(row["stored"] for row in report["parts"].values()))
+    rows = [
+        [name, *(f"{row[key] / 1e6:,.1f}" for key in columns[:2]), f"{row['stored'] / scale:.2f}"]
+        for name, row in report["parts"].items()
+    ]
+    title = f"{report['model']}: parameters in millions, stored size in {unit}"
+    return f"{title}\n{_table(['part', *columns], rows)}"
+
+
+def _files_text(report: Mapping[str, Any]) -> str:
+    files = "".join(f"  {name}: {place}\n" for name, place in report["files"].items())
+    return f"Files:\n{files}"
+
+
+def _answers_text(report: Mapping[str, Any]) -> str:
+    asked, answers = report["asked"], report["answers"]
+    unit, scale = _unit(max(row["peak"] for row in answers.values()))
+    columns = list(next(iter(answers.values())))
+    rows = [
+        [name, *(f"{size / scale:.2f}" for size in row.values())] for name, row in answers.items()
+    ]
+    question = f"{asked['regions']} regions with {asked['views']} views, {asked['beams']} beams"
+    title = f"Answers on a GPU: {question}; peak of each stage in {unit}"
+    return f"{title}\n{_table(['number formats', *columns], rows)}"
+
+
+def _training_text(report: Mapping[str, Any]) -> str:
+    asked, steps = report["asked"], report["training"]
+    unit, scale = _unit(max(step["peak"] for step in steps.values()))
+    names = next(iter(steps.values()))
+    rows = [[name, *(f"{step[name] / scale:.2f}" for step in steps.values())] for name in names]
+    question = f"{asked['regions']} regions with {asked['views']} views"
+    title = f"A training step on a GPU in float16: {question}; {unit}"
+    return f"{title}\n{_table(['', *steps], rows)}"
+
+
+def _unit(largest: int) -> tuple[str, int]:
+    return ("GiB", 2**30) if largest >= 2**30 else ("MiB", 2**20)
+
+
+def _table(head: Sequence[str], rows: list[list[str]]) -> str:
     from lavis_dynrefer.metrics import plain_table
 
-    large = max(row["peak"] for row in report["answers"].values()) >= 2**30
-    unit, scale = ("GiB", 2**30) if large else ("MiB", 2**20)
+    return plain_table(head, rows, numbers=len(head) - 1)
 
-    def sizes(row: Mapping[str, int]) -> list[str]:
-        return [f"{size / scale:.2f}" for size in row.values()]
 
-    stored = sizes({name: row["stored"] for name, row in report["parts"].items()})
-    parts = [
-        [name, *(f"{row[key] / 1e6:,.1f}" for key in ("parameters", "trained")), size]
-        for (name, row), size in zip(report["parts"].items(), stored)
-    ]
-    columns = list(next(iter(report["answers"].values())))
-    answers = [[name, *sizes(row)] for name, row in report["answers"].items()]
-    training = list(zip(report["training"], sizes(report["training"])))
-    files = "".join(f"  {name}: {place}\n" for name, place in report["files"].items())
-    asked = f"{report['batch']} regions with {report['views']} views"
-    return "\n".join(
-        [
-            f"{report['model']}: parameters in millions, stored size in {unit}",
-            plain_table(["part", "parameters", "trained", "stored"], parts, numbers=3),
-            f"Files:\n{files}",
-            f"Answers on a GPU: {asked}, {report['beams']} beams; peak of each stage in {unit}",
-            plain_table(["number formats", *columns], answers, numbers=len(columns)),
-            f"A training step on a GPU in float16: {asked}",
-            plain_table(["", unit], training, numbers=1),
-        ]
-    )
+_TEXTS = {
+    "parts": _parts_text,
+    "files": _files_text,
+    "answers": _answers_text,
+    "training": _training_text,
+}

@@ -68,17 +68,6 @@ def test_benchmark_loader_measures_every_group_size(tmp_path):
     assert all(milliseconds > 0 for milliseconds in results["steps"].values())
 
 
-def test_benchmark_predict_measures_every_batch_size(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lavis_dynrefer.lab.benchmarks.answer_speed.BATCHES", (1, 3))
-
-    results = measured(tmp_path, "predict", "--repeats", "1")
-
-    titles = [f"{dtype}, batch {size}" for dtype in ("float32", "bfloat16") for size in (1, 3)]
-    assert list(results) == titles
-    assert min(min(numbers.values()) for numbers in results.values()) > 0
-    assert "cpu_ms" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_benchmark_policies_grades_the_embedded_model(tmp_path, capsys):
     arguments = ("--train", "--views", "fixed:0,0.5", "--scenes", "4", "--images", "1")

@@ -20,6 +20,7 @@ from lavis_dynrefer.lab.benchmarks.model_sizes import (
     words_of,
 )
 from lavis_dynrefer.lab.benchmarks.resource_usage import Numbers
+from lavis_dynrefer.lab.speed.embedded_speed import measure_embedded
 from lavis_dynrefer.lab.speed.pairs import Clock, compare, peak_memory
 from lavis_dynrefer.lab.speed.plain_model import PlainModel, in_chunks
 from lavis_dynrefer.models.precision import autocast, choose_device, formats_on
@@ -279,17 +280,28 @@ def measure_caption(options: SpeedOptions, bench: Bench | None = None) -> Number
 
 
 def measure_inference(options: SpeedOptions, bench: Bench | None = None) -> Numbers:
-    """Everything asked, by both paths, whose answers are compared; then stage by stage."""
+    """Everything asked, by both paths, whose answers are compared; then stage by stage.
+
+    With the size "tiny" also whole calls of the embedded model, which has that size.
+    """
     bench = bench or Bench(options)
     answers = bench.same_answers()
     whole = bench.compare(bench.plain_answers, bench.our_answers)
     peak = peak_memory(bench.device, bench.our_answers)
-    return {
+    results = {
         "all answers": {**whole, **_rate(whole, peak)},
         **measure_encoder(options, bench),
         **measure_caption(options, bench),
         "answers": answers,
     }
+    if options.size == "tiny":
+        results["embedded model, with its views"] = measure_embedded(
+            device=options.device,
+            dtype=options.dtype,
+            regions=options.regions,
+            repeats=options.repeats,
+        )
+    return results
 
 
 def measure_training(options: SpeedOptions, bench: Bench | None = None) -> Numbers:
