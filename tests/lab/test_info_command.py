@@ -23,8 +23,8 @@ def test_parts_files_and_memory_of_the_embedded_model(capsys):
     trained = sum(part["trained"] for part in report["parts"].values())
     assert training["optimiser"] == 8 * trained
     assert training["peak"] > training["weights"] + training["optimiser"]
-    # 2 rows: keys and values of T5's 2 layers with 4 x 32 channels, in bfloat16, of 16 places of the
-    # prompt and 24 tokens (20, rounded up) of 2 beams; logits of 768 tokens in 2 formats.
+    # 2 rows: keys and values of T5's 2 layers with 4 x 32 channels, in bfloat16, of 16 places of
+    # the prompt and 24 tokens (20, rounded up) of 2 beams; logits of 768 tokens in 2 formats.
     assert answers["kept search"] == 2 * (2 * 2 * 2 * 128 * (16 + 2 * 24) + (2 + 4) * 2 * 768)
 
 
