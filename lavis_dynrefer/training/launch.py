@@ -36,7 +36,7 @@ from lavis_dynrefer.training.checks.run_checks import load_checked_config
 from lavis_dynrefer.training.known_names import registered
 from lavis_dynrefer.training.loop.stop_signals import TrainingStopped
 from lavis_dynrefer.training.process_group import on_main_process, process_group
-from lavis_dynrefer.training.run_config import LaunchError, RunConfig
+from lavis_dynrefer.training.run_config import LaunchError, RunConfig, name_tags
 from lavis_dynrefer.training.run_failures import explained_failures, is_first_to_say
 from lavis_dynrefer.training.run_settings import OWN_RUNNER
 
@@ -109,6 +109,7 @@ def launch(cfg_path: str, options: Sequence[str] = (), *, evaluate: bool = False
 def _build_runner(config: RunConfig) -> Any:
     run = config.run_cfg
     registry.register("configuration", config)  # as LAVIS's own does
+    name_tags(config.config, fetch=True)
     task = tasks.setup_task(config)
     datasets = task.build_datasets(config)
     model = task.build_model(config)

@@ -91,6 +91,7 @@ def load_run_config(
         run = complete_run({**run, "evaluate": True} if evaluate else run)
         config = _merge([{"run": run}, *_with_defaults(sections)], cfg_path)
         _take_checkpoint_of_run(config)
+        name_tags(config)
         OmegaConf.to_container(config, resolve=True)  # raises where an interpolation fails
         return RunConfig(config, _expected(sections))
 
@@ -201,6 +202,28 @@ def _take_checkpoint_of_run(config: DictConfig) -> None:
     named = [name for name in names if name != "auto"]  # which may find none
     if named and model.get("load_finetuned") and model.get("finetuned") == "auto":
         model.finetuned, model.load_finetuned = named[0], len(named) == 1
+
+
+def name_tags(config: DictConfig, *, fetch: bool = False) -> None:
+    """Replace the model's "auto" by the path of its tag list: the data take over what is there.
+
+    Args:
+        config: all sections; changed.
+        fetch: download what the model lacks; otherwise a list that is not here stays "auto".
+
+    Raises:
+        DynReferError: see `weight_checks.checked_files`.
+    """
+    model = config.model
+    if model.get("arch") not in MODELS or OmegaConf.select(model, "tagging.vocabulary") != "auto":
+        return
+    from lavis_dynrefer.models.weights import places, weight_checks  # import torch
+
+    section = OmegaConf.to_container(model, resolve=True)
+    if fetch:
+        model.tagging.vocabulary = weight_checks.checked_files(section)["tagging"]["vocabulary"]
+    elif "tags" in (here := places.look_up(section).here):
+        model.tagging.vocabulary = str(here["tags"])
 
 
 def _check_sections(sections: DictConfig) -> None:

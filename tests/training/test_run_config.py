@@ -10,6 +10,7 @@ from fresh_interpreter import run_python
 from omegaconf import OmegaConf
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
+from lavis_dynrefer.models.weights.fetching.part_registry import register
 from lavis_dynrefer.training.run_config import LaunchError, find_run_file, load_run_config
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +156,19 @@ def test_a_file_that_names_too_little_is_refused(tmp_path, content, complaint):
 
     with pytest.raises(LaunchError, match=complaint):
         load_run_config(str(path))
+
+
+def test_data_name_the_tag_list_that_the_model_finds(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path))
+    monkeypatch.delenv("DYNREFER_TAGS", raising=False)
+    tags = tmp_path / "tags.txt"
+    tags.write_text("dog\ncat\n", encoding="utf-8")
+    register("flant5xl", "tags", tags)
+
+    config = load_run_config("projects/dynrefer/train/vg_v1.2.yaml").config
+
+    # "auto" means frequent words of the captions to a dataset.
+    assert config.datasets.vg_region.build_info.tags == config.model.tagging.vocabulary == str(tags)
 
 
 @pytest.mark.parametrize(

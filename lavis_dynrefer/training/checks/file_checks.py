@@ -9,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from lavis_dynrefer.config import MODELS
 from lavis_dynrefer.errors import choice_problem
-from lavis_dynrefer.models.weights.places import laid_over_its_type
 from lavis_dynrefer.training.checks.data_checks import check_data, check_prepared
 from lavis_dynrefer.training.checks.dataset_checks import check_dataset, is_ours
 from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
@@ -36,6 +35,8 @@ def check_file(name: str, options: Sequence[str] = (), *, read_data: bool = Fals
             content = read_sections(name, options)
             if "model" in content and set(content).issubset(_MODEL_SECTIONS):
                 if isinstance(content.model, DictConfig):
+                    from lavis_dynrefer.models.weights.places import laid_over_its_type  # torch
+
                     content = laid_over_its_type(content)
                 return list(_check_model_file(OmegaConf.to_container(content, resolve=True)))
             if set(content) == {"datasets"}:
