@@ -306,6 +306,7 @@ def test_a_full_chunk_does_not_wait_for_the_next_image(scene):
 def test_one_encoding_answers_many_questions(predictor, scene, monkeypatch):
     image, boxes = scene
     encoded = predictor.encode(image, boxes)
+    assert not any(each.maps.is_inference() for each in encoded.features)
     expected = [
         predictor.predict(image, boxes),
         predictor.predict(image, boxes, attributes=["wet"], tasks=["attributes"]),

@@ -130,7 +130,9 @@ class Answerer:
 
         def encode(rows: slice) -> list[tuple[Sample, ViewFeatures]]:
             part = rows_of(sample, rows)
-            return [(part, self.encode(part))]
+            # Not as inference tensors: callers keep the features, and may train on them.
+            with torch.inference_mode(False), torch.no_grad():
+                return [(part, self.encode(part))]
 
         name = partial(_describe, sample)
         return self._fitting.in_parts(encode, len(sample["views"]), size, name)

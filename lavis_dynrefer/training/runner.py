@@ -226,7 +226,7 @@ class DynReferRunner(RunnerBase):
         if self.run.evaluate:
             metrics = self.evaluate("evaluate")
         else:
-            with self._signals.listening(), without_denormals(self.device):
+            with self._signals.listening():
                 self._fit()
             last_epoch = max(self.start_epoch, self.max_epoch) - 1
             use_best = bool(self.run.valid_splits) and self._checkpoints.has_best()
@@ -258,18 +258,19 @@ class DynReferRunner(RunnerBase):
         self.train_loader.start_epoch(epoch, step=progress.step)
         reports = {"progress": progress, "watch": self._watch(epoch)} if self._by_step else {}
         self.model.train()
-        return self.task.train_epoch(
-            epoch=epoch,
-            model=self.model,
-            data_loader=self.train_loader,
-            optimizer=self.optimizer,
-            scaler=self.scaler,
-            lr_scheduler=self.lr_scheduler,
-            cuda_enabled=self.cuda_enabled,
-            log_freq=self.log_freq,
-            accum_grad_iters=self.accum_grad_iters,
-            **reports,
-        )
+        with without_denormals(self.device):
+            return self.task.train_epoch(
+                epoch=epoch,
+                model=self.model,
+                data_loader=self.train_loader,
+                optimizer=self.optimizer,
+                scaler=self.scaler,
+                lr_scheduler=self.lr_scheduler,
+                cuda_enabled=self.cuda_enabled,
+                log_freq=self.log_freq,
+                accum_grad_iters=self.accum_grad_iters,
+                **reports,
+            )
 
     @torch.no_grad()
     def eval_epoch(

@@ -365,6 +365,18 @@ def test_denormals_are_zero_only_inside():
     assert (tiny * 1e-10).item() > 0
 
 
+def test_denormals_stay_zero_for_a_caller_who_chose_so():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot flush denormals")
+    tiny = torch.tensor([1e-30])
+    try:
+        with precision.without_denormals(tiny.device):
+            pass
+        assert (tiny * 1e-10).item() == 0
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def test_formats_say_what_they_are():
     assert str(number_formats("auto", "cpu")) == "float32"
     assert str(number_formats("auto", "cuda", A100)) == (

@@ -87,6 +87,11 @@ class FlanT5(nn.Module):
         self._search.clear()
         return super()._apply(function, *args, **kwargs)
 
+    def train(self, mode: bool = True) -> FlanT5:
+        """As any module; with it go copies of weights that were written to uncounted (`.data`)."""
+        self._search.clear()
+        return super().train(mode)
+
     def forget(self) -> None:
         """Let go of what was derived from the weights to find sentences."""
         # Records nothing: weights that come anew each time would be recorded for one use.
