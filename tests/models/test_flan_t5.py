@@ -87,14 +87,12 @@ def test_a_change_of_mode_drops_copies_of_weights(llm, prefix):
     options = GenerationConfig(num_beams=2, max_new_tokens=4)
     before = llm.generate(*prefix, options)
     layer = llm.model.get_decoder().block[0].layer[0].SelfAttention
-    layer.o.weight.data.mul_(30)  # torch does not count what is written to `.data`
-    layer.v.weight.data.mul_(30)
+    layer.v.weight.data.mul_(30)  # torch does not count what is written to `.data`
     llm.eval()
     _, changed = llm.generate(*prefix, options)
     layer.v.weight.data.div_(30)
-    layer.o.weight.data.div_(30)
     llm.eval()
-    assert changed != before[1]
+    assert changed != pytest.approx(before[1], rel=1e-2)
     assert llm.generate(*prefix, options)[1] == pytest.approx(before[1], rel=1e-4)
 
 
