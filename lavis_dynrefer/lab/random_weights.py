@@ -21,6 +21,7 @@ from torch import Tensor
 from lavis_dynrefer.config import CaptioningConfig, DynReferConfig, TaggingConfig
 from lavis_dynrefer.models.weights.checkpoint import to_official
 from lavis_dynrefer.models.weights.lean_building import without_values
+from lavis_dynrefer.models.weights.places import files_of, model_section
 from lavis_dynrefer.models.weights.tensor_writing import TensorPlan, write_tensors
 
 TAG_COUNT = 4_585  # of the Recognize Anything Model
@@ -235,11 +236,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     paths = RandomFiles(arguments.folder, full_size(arguments.depth, arguments.tokenizer)).write()
-    variables = {"eva_vit": "EVA_VIT_G", "blip2": "BLIP2_FLANT5XL", "eva_clip_text": "EVA_CLIP"}
-    variables |= {"flan_t5": "FLAN_T5_XL", "tags": "DYNREFER_TAGS"}
-    variables |= {"dynrefer": "DYNREFER_CHECKPOINT"}
+    published = files_of(model_section("flant5xl")).published
     for part, path in paths.items():
-        print(f"export {variables[part]}={path.resolve()}")
+        print(f"export {published[part].variable}={path.resolve()}")
 
 
 if __name__ == "__main__":

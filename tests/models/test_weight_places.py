@@ -175,7 +175,9 @@ def test_a_training_that_starts_anew_needs_no_checkpoint(section):
 def test_a_wrong_file_is_neither_kept_nor_continued(site, section, tmp_path):
     site.put("/models/vit.safetensors", b"no tensors")
 
-    with pytest.raises(InputError, match=r"vit\.safetensors"):
+    with pytest.raises(
+        InputError, match=rf"eva_vit, from {site.address}/models: .*vit\.safetensors"
+    ):
         resolve_files(section)
     assert not any(name.startswith("eva") for name in cached(tmp_path))
 
@@ -200,7 +202,9 @@ def test_a_conversion_that_was_broken_off_needs_no_second_download(site, section
     ]
 
 
-@pytest.mark.parametrize("spoil", ["cut", "removed", "another place", "no record"])
+@pytest.mark.parametrize(
+    "spoil", ["cut", "removed", "another place", "{", "null", '{"from": 1, "files": {}}']
+)
 def test_what_is_not_whole_is_not_taken(section, tmp_path, spoil):
     part, kept = published(section, "tags"), tmp_path / "tags.txt"
     fetch_parts({"tags": part}, tmp_path)
@@ -212,7 +216,7 @@ def test_what_is_not_whole_is_not_taken(section, tmp_path, spoil):
         section["published"]["tags"]["at"] += "/v2"
         part = published(section, "tags")
     else:
-        (tmp_path / "tags.txt.json").write_text("{", encoding="utf-8")
+        (tmp_path / "tags.txt.json").write_text(spoil, encoding="utf-8")
 
     assert kept_parts.find_kept(tmp_path, part) is None
 
@@ -238,10 +242,13 @@ def test_too_small_a_disk_is_told_before_anything_is_asked(site, section, tmp_pa
 
 def test_a_file_that_lavis_has_downloaded_is_taken(site, section, tmp_path):
     place = section["published"]["eva_vit"]
-    place["files"] = [{"name": "vit.pth", "about": 100}]
     there = tmp_path / "torch" / "hub" / "checkpoints"
     there.mkdir(parents=True)
     torch.save({"cls_token": torch.ones(1, 1, 4)}, there / "vit.pth")
+    size = (there / "vit.pth").stat().st_size
+    place["files"] = [{"name": "vit.pth", "size": size + 1}]
+    assert not kept_parts.is_local(published(section, "eva_vit"))  # another one of that name
+    place["files"] = [{"name": "vit.pth", "size": size}]
 
     path = resolve_files(section)["pretrained"]["eva_vit"]
 

@@ -24,6 +24,7 @@ from lavis_dynrefer.config import PublishedFile, PublishedPart
 from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.models.weights.conversion import RULES, convert
 from lavis_dynrefer.models.weights.fetching.transfer import HUB, Expected, download, mirrored
+from lavis_dynrefer.models.weights.tensor_reading import CheckpointError
 from lavis_dynrefer.paths import cache_dir, replace_file
 
 _BLOCK = 1 << 20
@@ -58,6 +59,13 @@ class Need(NamedTuple):
     disk: int
 
 
+class Record(NamedTuple):
+    """What is written down of a kept part: whence it came, and what its files must be."""
+
+    urls: list[str]
+    files: dict[Path, Expected]
+
+
 def weights_folder(*, create: bool = True) -> Path:
     """Where parts are kept unless another folder is named."""
     return cache_dir(create=create) / "weights"
@@ -66,23 +74,19 @@ def weights_folder(*, create: bool = True) -> Path:
 def find_kept(folder: Path, part: PublishedPart) -> Path | None:
     """The kept file or folder of a part; None if it is not there, not whole, or another one."""
     record = _read_record(folder, part)
-    if record is None or [item["url"] for item in record["from"]] != _urls(part):
+    if record is None or record.urls != _urls(part):
         return None
-    for name, wanted in record["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != wanted["size"]:
+    for path, wanted in record.files.items():
+        if not path.is_file() or path.stat().st_size != wanted.size:
             return None
     return folder / part.kept
 
 
 def damaged_files(folder: Path, part: PublishedPart) -> list[str]:
     """The kept files of a part whose checksum is no longer that of its record."""
-    record = _read_record(folder, part) or {"files": {}}
-    return [
-        str(folder / name)
-        for name, wanted in record["files"].items()
-        if _digest(folder / name) != wanted["sha256"]
-    ]
+    record = _read_record(folder, part)
+    files = record.files if record else {}
+    return [str(path) for path, wanted in files.items() if _digest(path) != wanted.sha256]
 
 
 def is_local(part: PublishedPart) -> bool:
@@ -252,9 +256,9 @@ def _keep(name: str, part: PublishedPart, source: Path, folder: Path) -> Path:
         if target.is_dir():
             _remove(target)
         replace_file(workshop / part.kept, target)
-    except InputError:  # not this part: the next attempt must download again
+    except InputError as error:  # not this part: the next attempt must download again
         _remove(_incoming(folder, part))
-        raise
+        raise CheckpointError(f"{name}, from {part.at}: {error}") from error
     finally:
         _remove(workshop)
     return target
@@ -277,11 +281,16 @@ def _record_path(folder: Path, part: PublishedPart) -> Path:
     return folder / f"{part.kept}.json"
 
 
-def _read_record(folder: Path, part: PublishedPart) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError):
-        record = json.loads(_record_path(folder, part).read_text(encoding="utf-8"))
-        if isinstance(record, dict) and {"from", "files"} <= set(record):
-            return record
+def _read_record(folder: Path, part: PublishedPart) -> Record | None:
+    """What is known of a kept part; None without a readable record."""
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        content = json.loads(_record_path(folder, part).read_text(encoding="utf-8"))
+        urls = [str(item["url"]) for item in content["from"]]
+        files = {
+            folder / name: Expected(int(file["size"]), str(file["sha256"]))
+            for name, file in content["files"].items()
+        }
+        return Record(urls, files)
     return None
 
 
@@ -319,12 +328,14 @@ def _digest(path: Path) -> str | None:
 
 def _local_source(part: PublishedPart) -> Path | None:
     """The file or folder where LAVIS or transformers have put the published files, if all."""
-    if not part.files:
-        return None
     paths = [_local_file(url) for url in _urls(part)]
-    if None in paths or len({path.parent for path in paths if path}) > 1:
+    for path, item in zip(paths, part.files):
+        if path is None or (item.size is not None and path.stat().st_size != item.size):
+            return None
+    folders = {path.parent for path in paths if path}
+    if len(folders) != 1:
         return None
-    return paths[0] if len(paths) == 1 else paths[0].parent if paths[0] else None
+    return paths[0] if len(paths) == 1 else folders.pop()
 
 
 def _local_file(url: str) -> Path | None:
