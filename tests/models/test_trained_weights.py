@@ -58,6 +58,14 @@ def test_weights_of_another_model_are_refused(changes, message):
         fill_trained(Net(), weights, source="run.pth")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_weights_in_short_formats_are_taken(dtype):
+    weights = {name: torch.ones_like(value) for name, value in trained_weights(Net()).items()}
+    net = Net()
+    fill_trained(net, {name: value.to(dtype) for name, value in weights.items()}, source="a.pth")
+    assert torch.equal(net.head.weight, weights["head.weight"])
+
+
 def test_later_files_win_and_official_names_become_ours(tmp_path):
     torch.save({"a": torch.tensor(1), "b": torch.tensor(1)}, tmp_path / "1.pth")
     torch.save({"model": {"b": torch.tensor(2)}}, tmp_path / "2.pth")
