@@ -86,7 +86,7 @@ def test_attention_is_one_kernel(gpu, name, record_property):
 
 
 def test_alignment_of_views_is_that_of_the_cpu(training_gpu, smallest_model):
-    """Its sums over cells, and their own backward."""
+    """What it reads between cells, and the gradients."""
     encoder = copy.deepcopy(smallest_model.region_encoder).cpu()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
