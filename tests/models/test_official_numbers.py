@@ -63,7 +63,8 @@ def model(numbers, tmp_path_factory):
     tags.write_text("\n".join(f"tag {row}" for row in range(40)), encoding="utf-8")
     sections = json.loads(json.dumps({**SIZES, "tagging": {"vocabulary": str(tags)}}))
     # The weights know 185 tokens, fewer than the bytes of the embedded tokenizer.
-    words = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"w{row}": row for row in range(3, 185)}}
+    special = {"<pad>": 0, "</s>": 1, "<unk>": 2, "<s>": 3}
+    words = {**special, **{f"w{row}": row for row in range(4, 185)}}
     Tokenizer(WordLevel(words, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
     sections["captioning"]["llm_options"]["tokenizer"] = str(folder / "tokenizer.json")
     model = DynRefer(**build_parts(from_mapping(DynReferConfig, sections))).eval()

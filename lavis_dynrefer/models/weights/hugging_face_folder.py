@@ -31,10 +31,15 @@ def model_folder(source: str, *, key: str) -> Path:
 
     Raises:
         MissingFileError: there is no such folder; names the config key.
-        InputError: the hub cannot be reached, or has no such model.
+        InputError: the hub cannot be reached, or has no such model; or a folder of other files.
     """
     path = find_resource(source)
     if path is not None and path.is_dir():
+        if not (path / "config.json").is_file():  # newer transformers would invent the sizes
+            raise InputError(
+                f"{key}: cannot load {source!r}: expected a folder of Hugging Face files, it has "
+                "no config.json"
+            )
         return path
     if path is not None:
         raise InputError(f"{key}: expected a folder of Hugging Face files, {source!r} is a file")
