@@ -9,6 +9,7 @@ the losses; `answering` turns queries into answers.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -323,7 +324,7 @@ class DynRefer(BaseModel):
         check_has_values(model)
         return model
 
-    def load_checkpoint(self, url_or_filename: str) -> None:
+    def load_checkpoint(self, url_or_filename: str | os.PathLike[str]) -> None:
         """Fill the model from a file in our names or the official ones.
 
         Frozen parts may be missing where `pretrained` files filled them.
@@ -337,6 +338,7 @@ class DynRefer(BaseModel):
                 "model.finetuned: name a checkpoint, or set model.load_finetuned: false to start "
                 "from random weights"
             )
-        weights = read_trained([url_or_filename], key="model.finetuned")
-        report = fill_trained(self, weights, source=url_or_filename)
+        name = os.fspath(url_or_filename)
+        weights = read_trained([name], key="model.finetuned")
+        report = fill_trained(self, weights, source=name)
         self.filled.update(report.loaded)

@@ -38,6 +38,15 @@ def test_nothing_is_left_without_values(loaded, published_section, published_fil
     assert torch.equal(loaded.captioning.prefix.projection.weight, checkpoint["t5_proj.weight"])
 
 
+def test_a_checkpoint_may_be_named_by_a_path(loaded, published_files):
+    weight = loaded.tagging.decoder.classifier.weight
+    expected = weight.detach().clone()
+    with torch.no_grad():
+        weight.zero_()
+    loaded.load_checkpoint(published_files["dynrefer"])
+    assert torch.equal(weight, expected)
+
+
 def test_formats_of_storage(loaded):
     formats = {
         name: {weight.dtype for weight in part.parameters()}
