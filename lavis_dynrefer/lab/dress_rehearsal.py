@@ -30,6 +30,7 @@ from lavis_dynrefer.lab.random_weights import RandomFiles, full_size
 from lavis_dynrefer.synthetic import write_dataset
 
 _SCENES, _SEED = 3, 5
+_BATCH = 2  # regions of a training step
 _BOXES = ("120,80,260,210", "20,30,200,180")
 _LAST_WRITTEN = "dynrefer.pth"  # of the random files
 _NOT_NEEDED = "ram_tag_list.txt"  # for spiece.model, which the random tokenizer does without
@@ -111,9 +112,9 @@ def _steps(folder: Path, data: Path, published: Path, *, train: bool) -> Iterato
     vg = [
         f"datasets.vg_region.build_info.root={data / 'vg'}",
         "datasets.vg_region.build_info.splits=[train]",
-        "datasets.vg_region.build_info.max_images=1",
+        f"datasets.vg_region.build_info.max_regions={2 * _BATCH}",  # two steps
         "run.test_splits=[]",
-        "run.batch_size_train=4",
+        f"run.batch_size_train={_BATCH}",
         "run.amp=false",
         "run.resume_ckpt_path=auto",
     ]
