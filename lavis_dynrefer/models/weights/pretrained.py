@@ -207,8 +207,10 @@ def fill_trained(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     entries = model.state_dict(keep_vars=True)  # shows requires_grad under every name
     trained = {name for name, value in entries.items() if value.requires_grad}
     _warn_of_other_words(entries, weights, source)
-    spoilt = [  # by sums, in which nan and infinity survive: `isfinite` lacks formats of 8 bits
-        name for name, value in weights.items() if not value.sum(dtype=torch.float32).isfinite()
+    # By sums, in which nan and infinity survive and other numbers do not overflow: `isfinite` lacks
+    # formats of 8 bits.
+    spoilt = [
+        name for name, value in weights.items() if not value.sum(dtype=torch.float64).isfinite()
     ]
     if spoilt:
         raise CheckpointError(f"{source}: nan or infinite numbers in {spoilt[:5]}")
