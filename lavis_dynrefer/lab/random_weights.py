@@ -25,14 +25,7 @@ from lavis_dynrefer.models.weights.places import files_of, model_section
 from lavis_dynrefer.models.weights.tensor_writing import TensorPlan, write_tensors
 
 TAG_COUNT = 4_585  # of the Recognize Anything Model
-FLAN_T5_XL = {  # google/flan-t5-xl, config.json
-    "vocab_size": 32128,
-    "d_model": 2048,
-    "d_kv": 64,
-    "d_ff": 5120,
-    "num_layers": 24,
-    "num_heads": 32,
-}
+FLAN_T5_XL: dict[str, int] = model_section("flant5xl")["captioning"]["llm_options"]["config"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 

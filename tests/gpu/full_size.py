@@ -7,21 +7,12 @@ from dataclasses import replace
 import torch
 
 from lavis_dynrefer.config import CaptioningConfig, DynReferConfig, TaggingConfig
+from lavis_dynrefer.lab.random_weights import FLAN_T5_XL, TAG_COUNT
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.model_parts import build_parts
 
-TAGS = 4585
-FLAN_T5_XL = {  # google/flan-t5-xl, config.json
-    "vocab_size": 32128,
-    "d_model": 2048,
-    "d_kv": 64,
-    "d_ff": 5120,
-    "num_layers": 24,
-    "num_heads": 32,
-}
 
-
-def build_full_model(folder, device, *, depth=None, tags=TAGS):
+def build_full_model(folder, device, *, depth=None, tags=TAG_COUNT):
     """The model on a device, made there: 4.1 billion weights.
 
     Args:

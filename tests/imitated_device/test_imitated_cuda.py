@@ -6,8 +6,9 @@ import pytest
 import torch
 from imitated_cuda import CUDA, ImitatedCuda, MixedDevicesError, Wait, problem
 
+from lavis_dynrefer.lab.random_weights import TAG_COUNT
 from lavis_dynrefer.models.precision import autocast
-from tests.gpu.full_size import TAGS, build_full_model, full_batch
+from tests.gpu.full_size import build_full_model, full_batch
 
 pytestmark = pytest.mark.skipif(bool(problem()), reason=problem() or "-")
 
@@ -89,7 +90,7 @@ def result_types(module):
 
 # The released depth (39 layers of the ViT, 24 of T5) takes 15 s of a core.
 @pytest.mark.parametrize(
-    ("depth", "tags"), [(2, 300), pytest.param(None, TAGS, marks=pytest.mark.slow)]
+    ("depth", "tags"), [(2, 300), pytest.param(None, TAG_COUNT, marks=pytest.mark.slow)]
 )
 def test_the_full_size(tmp_path, depth, tags):
     with ImitatedCuda(numbers=False):

@@ -13,19 +13,12 @@ from torch import Tensor
 from lavis_dynrefer.config import DynReferConfig, RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.lab.benchmarks.counting import Reads
+from lavis_dynrefer.lab.random_weights import FLAN_T5_XL
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.model_parts import build_parts
 from lavis_dynrefer.settings import from_mapping
 
 _TOKENIZER = "assets/tiny/tokenizer.json"
-FLAN_T5_XL = {  # google/flan-t5-xl, config.json
-    "vocab_size": 32128,
-    "d_model": 2048,
-    "d_kv": 64,
-    "d_ff": 5120,
-    "num_layers": 24,
-    "num_heads": 32,
-}
 _TINY = {
     "vision": {"image_size": 64, "patch_size": 8, "width": 128, "depth": 4, "heads": 4},
     "region": {"num_views": 2, "roi_size": 4},
