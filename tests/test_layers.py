@@ -23,8 +23,8 @@ FLOORS = (
     ("models", "detectors"),
     ("datasets", "synthetic"),
     ("training", "host"),
-    ("predictor", "explain"),
-    ("cli", "serve", "demo", "lab", "train", "evaluate", "__init__"),
+    ("predictor", "explain", "report"),
+    ("cli", "bulk", "serve", "demo", "lab", "train", "evaluate", "__init__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PURE = [room for rooms in FLOORS[:3] for room in rooms]

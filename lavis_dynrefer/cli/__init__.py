@@ -41,15 +41,15 @@ COMMANDS = {
         "check the yaml of a run, a model or a dataset without building anything",
     ),
     "export": (
-        "lavis_dynrefer.cli.export",
+        "lavis_dynrefer.cli.weight_files.export",
         "write the weights of a checkpoint as safetensors",
     ),
     "download": (
-        "lavis_dynrefer.cli.download",
+        "lavis_dynrefer.cli.weight_files.download",
         "fetch the public parts of the full model, once for all later calls",
     ),
     "weights": (
-        "lavis_dynrefer.cli.weights",
+        "lavis_dynrefer.cli.weight_files.weights",
         "list the files of the full model, and tell where yours are",
     ),
     "serve": (

@@ -1,0 +1,1 @@
+"""Commands about weight files: `dynrefer download`, `export` and `weights`."""
