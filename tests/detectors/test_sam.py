@@ -90,7 +90,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 @pytest.mark.skipif(HAS_SAM, reason="this transformers has SamModel")
 def test_an_older_transformers_is_refused():
-    with pytest.raises(ImportError, match=r"4\.29 or newer, found .*requirements-modern\.txt"):
+    with pytest.raises(ImportError, match=r"4\.29 or newer, found .*pip install -U transformers"):
         PointSegmenter("sam")
 
 
