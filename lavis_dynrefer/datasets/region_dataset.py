@@ -24,14 +24,13 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS
 from lavis_dynrefer.images.opening import decode_image
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
-from lavis_dynrefer.views.samples import concat_samples
+from lavis_dynrefer.views.samples import Sample, concat_samples
 from lavis_dynrefer.views.view_processor import ViewProcessor
 from lavis_dynrefer.vocab.control_words import ControlSampler
 
 logger = logging.getLogger(__name__)
 
 _CURE = "replace the file, or set on_error: skip to go on without it"
-_LISTED = ("region_ids", "image_ids", "datasets", "captions", "tags", "controls", "failed")
 
 
 class SampleError(InputError):
@@ -94,7 +93,7 @@ class RegionTags:
 class RegionDataset(Dataset[dict[str, Any]]):
     """Regions with their views, as LAVIS's runner wants them.
 
-    A batch is a plain dictionary. `views` (B, V, 3, S, S) uint8, `boxes` (B, V, 4), `scales` (B, V)
+    A batch is a dictionary. `views` (B, V, 3, S, S) uint8, `boxes` (B, V, 4), `scales` (B, V)
     and `image_boxes` (B, 4) are stacked over all regions of the batch; `routes` maps task -> (B, n)
     and may be empty. `region_ids`, `image_ids`, `datasets` (names) and `captions` are lists of
     length B; so are in training `tags`, lists of indices into `tag_names`, and `controls`, the
@@ -180,7 +179,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         """Samples: regions or groups of them in training, images in evaluation."""
         return len(self.region_set.regions if self._samples is None else self._samples)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Sample:
         """One sample, shaped like a batch.
 
         Raises:
@@ -197,26 +196,25 @@ class RegionDataset(Dataset[dict[str, Any]]):
             logger.warning("skipped: %s", error.detail)
             failed += [_failure(region, error) for region in regions.values()]
             regions, views = {}, self._no_views()
-        sample = {
+        sample = Sample(
             **views,
-            "region_ids": [region.region_id for region in regions.values()],
-            "image_ids": [region.image_id for region in regions.values()],
-            "datasets": [self.name] * len(regions),
-            "captions": [region.caption for region in regions.values()],
-            "failed": failed,
-        }
-        return {**sample, **self._targets(regions)} if self.train else sample
+            region_ids=[region.region_id for region in regions.values()],
+            image_ids=[region.image_id for region in regions.values()],
+            datasets=[self.name] * len(regions),
+            captions=[region.caption for region in regions.values()],
+            failed=failed,
+        )
+        if self.train:
+            sample.update(self._targets(regions))
+        return sample
 
-    def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def collater(self, samples: Sequence[Mapping[str, Any]]) -> Sample:
         """Join samples along the region axis.
 
         Raises:
             SampleError: a training batch without any region.
         """
         batch = concat_samples(samples)
-        for key in _LISTED:
-            if key in samples[0]:
-                batch[key] = [item for sample in samples for item in sample[key]]
         batch["regions_per_image"] = [len(sample["region_ids"]) for sample in samples]
         if self.train and not batch["region_ids"]:
             first = batch["failed"][0]

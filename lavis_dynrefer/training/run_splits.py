@@ -41,7 +41,11 @@ def select_splits(
             provided.setdefault(name, []).append(dataset)
     for name in [TRAIN, *names] if training else names:
         if name not in provided:
-            raise InputError(f"no dataset has a split {name!r}; there are {sorted(provided)}")
+            keys = ", ".join(f"datasets.{dataset}.build_info" for dataset in datasets)
+            raise InputError(
+                f"no dataset has a split {name!r}; there are {sorted(provided)}. Which splits are "
+                f"read, and their names in the run, is said by splits and split_names of {keys}"
+            )
         if len(provided[name]) > 1 and name != TRAIN:
             raise InputError(
                 f"{len(provided[name])} datasets have a split {name!r} and their metrics do not "

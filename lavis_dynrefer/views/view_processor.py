@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images import as_boxes
-from lavis_dynrefer.images.decoding import to_rgb
+from lavis_dynrefer.images import ImageInput, as_boxes, open_image
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes
 from lavis_dynrefer.views.policies import ViewPolicy, build_policy
 from lavis_dynrefer.views.samples import Sample
@@ -43,12 +42,12 @@ class ViewProcessor:
         self.policy = policy
         self.image_size = image_size
 
-    def __call__(self, image: Image.Image, boxes: Boxes) -> Sample:
+    def __call__(self, image: ImageInput, boxes: Boxes | None = None) -> Sample:
         """Crop the views of every region of one image.
 
         Args:
-            image: image in any mode.
-            boxes: (R, 4) xyxy in pixels; each must overlap the image.
+            image: PIL image of any mode, path or array; see `images.open_image`.
+            boxes: (R, 4) xyxy in pixels; each must overlap the image. None: the whole image.
 
         Returns:
             views (R, V, 3, S, S) uint8; boxes (R, V, 4) the region in pixels of each view;
@@ -56,10 +55,12 @@ class ViewProcessor:
             empty where all tasks use all views.
 
         Raises:
-            InputError: boxes of another shape, not finite, or outside the image.
+            InputError: no image; boxes of another shape, not finite, or outside the image.
+            MissingFileError: there is no such file.
         """
-        image = to_rgb(image)
-        return self.crop(image, as_boxes(boxes, image_size=image.size))
+        opened = open_image(image)
+        regions = [(0, 0, *opened.size)] if boxes is None else boxes
+        return self.crop(opened, as_boxes(regions, image_size=opened.size))
 
     def crop(self, image: Image.Image, boxes: Tensor) -> Sample:
         """As a call, for an RGB image and boxes (R, 4) that were checked before."""
@@ -70,13 +71,13 @@ class ViewProcessor:
         routes = {
             task: torch.tensor(route).repeat(len(boxes), 1) for task, route in plan.routes.items()
         }
-        return {
-            "views": views,
-            "boxes": inside,
-            "scales": plan.scales,
-            "image_boxes": boxes,
-            "routes": routes,
-        }
+        return Sample(
+            views=views,
+            boxes=inside,
+            scales=plan.scales,
+            image_boxes=boxes,
+            routes=routes,
+        )
 
     @classmethod
     def from_config(cls, cfg: Any = None) -> ViewProcessor:
