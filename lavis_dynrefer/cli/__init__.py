@@ -62,7 +62,7 @@ COMMANDS = {
     ),
     "info": (
         "lavis_dynrefer.lab.info_command",
-        "show the parts of a model, where its files are, and the memory that it takes",
+        "describe this environment for a report, or a model and the memory that it takes",
     ),
     "grade": (
         "lavis_dynrefer.lab.grade_command",

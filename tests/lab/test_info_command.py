@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lavis_dynrefer.cli import main
-from lavis_dynrefer.lab.info_command import describe
+from lavis_dynrefer.lab.model_report import describe
 
 
 @pytest.mark.slow
@@ -32,7 +32,8 @@ def test_parts_files_and_memory_of_the_embedded_model(capsys):
     ("words", "message"),
     [
         (["--model", "tinny"], "did you mean"),
-        (["--batch", "0"], "--batch: expected at least 1"),
+        (["--model", "tiny", "--batch", "0"], "--batch: expected at least 1"),
+        (["--batch", "4"], "--batch is about a model; name one with --model"),
         (["--model", "vicuna7b"], "Flan-T5 only"),
     ],
 )

@@ -8,6 +8,7 @@ dynrefer weights unset dynrefer
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +79,26 @@ def _existing(path: Path, part: str) -> Path:
     return path
 
 
-def _list(section: dict[str, Any]) -> None:
+def part_places(section: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Each part with its path, size and who named it; None for one that is not here."""
     found = look_up(section)
     told = registered(files_of(section).model_type)
     for name, part in found.published.items():
         if name in found.absent:
-            print(f"{name}: missing; {describe_part(found, name)}")
+            yield name, None
             continue
         path, source = found.here.get(name), "downloaded"
         if path is None:
             path, source = named_file(section, name), f"from {part.variable} or the yaml"
         elif name in told:
             source = "from `weights set`"
-        print(f"{name}: {path}, {_size(path)}{source}")
+        yield name, f"{path}, {_size(path)}{source}"
+
+
+def _list(section: dict[str, Any]) -> None:
+    found = look_up(section)
+    for name, place in part_places(section):
+        print(f"{name}: {place or f'missing; {describe_part(found, name)}'}")
 
 
 def _size(name: Any) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _STATUS, _CPUS = Path("/proc/self/status"), Path("/proc/cpuinfo")
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _FIELDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "file", "VmHWM": "peak"}
 
 Numbers = dict[str, Any]
@@ -26,17 +27,47 @@ def describe_machine(device: str = "cpu") -> Numbers:
     Args:
         device: as in `precision.choose_device`; a GPU is described, too, if there is one.
     """
-    lines = _CPUS.read_text(encoding="utf-8").splitlines() if _CPUS.exists() else []
-    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
-        "processor": models[0] if models else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "processor": processor_name(),
+        "cores": processor_cores(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # Windows has none
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "pyarrow", "torch", "pillow")},
         **(_torch_machine(device) if "torch" in sys.modules else {}),
     }
+
+
+def processor_name() -> str:
+    """Name of the processor, as the system tells it."""
+    return next(_cpu_lines("model name"), "") or platform.processor() or platform.machine()
+
+
+def processor_cores() -> int | None:
+    """Cores of the machine, whether this process may use them or not; None: not known."""
+    return os.cpu_count()
+
+
+def processor_flags() -> set[str]:
+    """Instructions of the processor, as Linux names them; empty on other systems."""
+    return set((next(_cpu_lines("flags"), "") or next(_cpu_lines("Features"), "")).split())
+
+
+def _cpu_lines(key: str) -> Iterator[str]:
+    lines = _CPUS.read_text(encoding="utf-8").splitlines() if _CPUS.exists() else []
+    return (line.partition(": ")[2] for line in lines if line.partition("\t")[0] == key)
+
+
+def total_memory() -> int | None:
+    """Bytes of main memory that this process may use: the machine's, or its container's limit."""
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:  # Windows
+        return None
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(total, int(_LIMIT.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # no container, or "max"
+        return total
 
 
 def _torch_machine(device: str) -> Numbers:

@@ -1,0 +1,1 @@
+"""What a report of a problem needs: versions, devices, LAVIS, Java, weights, settings."""
