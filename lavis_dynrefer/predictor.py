@@ -179,7 +179,7 @@ class RegionPredictor:
         return self.answer_iter(jobs, questions)
 
     def answer_iter(
-        self, jobs: Iterable[ReadImage], questions: Questions
+        self, jobs: Iterable[ReadImage], questions: Questions, *, across_images: bool = True
     ) -> Iterator[list[RegionPrediction]]:
         """Answer about images that reader threads open and crop while the model is at work.
 
@@ -188,6 +188,7 @@ class RegionPredictor:
                 them in order; reader threads call them, ahead of the answers by a few images and
                 by those that fill a chunk.
             questions: what `check` returned.
+            across_images: fill chunks with several images; False: compute each as `predict` does.
 
         Returns:
             For each job one prediction per box, in order. An exception in a job is raised again
@@ -197,6 +198,7 @@ class RegionPredictor:
         answers: deque[RegionPrediction] = deque()
         waiting: list[Sample] = []
         failure: Exception | None = None
+        size = self.chunk if across_images else 1
         with closing(
             read_ahead(jobs, self._processor(questions.views, questions.tasks), self.chunk)
         ) as reading:
@@ -210,11 +212,11 @@ class RegionPredictor:
                     break
                 counts.append(count)
                 for sample in samples:
-                    if count_regions([*waiting, sample]) > self.chunk:
+                    if count_regions([*waiting, sample]) > size:
                         answers += self.answer_samples(waiting, questions)
                         waiting = []
                     waiting.append(sample)
-                if count_regions(waiting) >= self.chunk:
+                if count_regions(waiting) >= size:
                     answers += self.answer_samples(waiting, questions)
                     waiting = []
                 yield from _complete(counts, answers)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lavis_dynrefer.images.box_input import BOX_FORMATS, as_boxes, check_format, pixel_boxes
     from lavis_dynrefer.images.decoding import readable_suffixes
     from lavis_dynrefer.images.masks import boxes_of_masks
-    from lavis_dynrefer.images.opening import MAX_PIXELS, ImageInput, open_image
+    from lavis_dynrefer.images.opening import MAX_PIXELS, ImageInput, open_image, open_image_bytes
 
 __all__ = [
     "BOX_FORMATS",
@@ -20,6 +20,7 @@ __all__ = [
     "boxes_of_masks",
     "check_format",
     "open_image",
+    "open_image_bytes",
     "pixel_boxes",
     "readable_suffixes",
 ]
@@ -30,6 +31,6 @@ __getattr__ = lazy_names(  # boxes need torch, images do not
         "box_input": ("BOX_FORMATS", "as_boxes", "check_format", "pixel_boxes"),
         "decoding": ("readable_suffixes",),
         "masks": ("boxes_of_masks",),
-        "opening": ("MAX_PIXELS", "ImageInput", "open_image"),
+        "opening": ("MAX_PIXELS", "ImageInput", "open_image", "open_image_bytes"),
     },
 )

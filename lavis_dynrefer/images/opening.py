@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Union
@@ -16,6 +19,7 @@ from lavis_dynrefer.errors import InputError, MissingFileError, MissingPackageEr
 from lavis_dynrefer.images.decoding import (
     IMAGE_ERRORS,
     ROTATED,
+    Source,
     exif_orientation,
     load_stored,
     open_file,
@@ -29,6 +33,9 @@ ImageInput = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]"]
 
 # Of an image or a mask: a small file can claim any size. Pillow's own limit is 178,956,970.
 MAX_PIXELS = 178_000_000
+
+# Pillow lets another program, or the system, draw these.
+_DRAWN_ELSEWHERE = ("EPS", "WMF")
 
 
 def open_image(image: ImageInput) -> Image.Image:
@@ -52,14 +59,45 @@ def open_image(image: ImageInput) -> Image.Image:
         return _from_array(image)
     if not isinstance(image, (str, os.PathLike, Image.Image)):
         raise InputError(f"image: expected a path, PIL image or array, got {type(image)}")
-    name = "image" if isinstance(image, Image.Image) else f"image {os.fspath(image):.300}"
-    try:
-        if isinstance(image, Image.Image):
+    if isinstance(image, Image.Image):
+        with _explaining("image"):
             return _from_pil(image)
+    name = os.fspath(image)
+    with _explaining(f"image {name:.300}"):
         if not Path(image).is_file():
             raise MissingFileError(f"no image {image}")
-        with whole_files_only, open_file(image) as opened:
-            rgb = _from_file(opened, os.fspath(image))
+        return _open(image, name)
+
+
+def open_image_bytes(data: bytes, name: str = "image") -> Image.Image:
+    """Open the bytes of an image file, from a table or an address, as `open_image` opens a file.
+
+    Args:
+        data: the whole file.
+        name: of the image, for errors and the log.
+
+    Raises:
+        MissingPackageError: a HEIC image without pillow-heif.
+        InputError: not an image, a damaged or a too large one, or an EPS or WMF file.
+    """
+    with _explaining(name):
+        return _open(io.BytesIO(data), name, foreign=True)
+
+
+def _open(source: Source, name: str, *, foreign: bool = False) -> Image.Image:
+    with whole_files_only, open_file(source) as opened:
+        if foreign and opened.format in _DRAWN_ELSEWHERE:
+            raise InputError(f"{opened.format} files are not read; convert it to PNG")
+        rgb = _from_file(opened, name)
+    rgb.info.pop("exif", None)  # already warned; this is our own copy
+    return rgb
+
+
+@contextmanager
+def _explaining(name: str) -> Iterator[None]:
+    """Turn what Pillow raises into errors that name the image."""
+    try:
+        yield
     except MissingFileError:
         raise
     except MissingPackageError as error:
@@ -68,8 +106,6 @@ def open_image(image: ImageInput) -> Image.Image:
         raise InputError(f"{name}: expected at most {MAX_PIXELS:,} pixels; {error}") from error
     except IMAGE_ERRORS as error:
         raise InputError(f"cannot read {name}: {error}") from error
-    rgb.info.pop("exif", None)  # already warned; this is our own copy
-    return rgb
 
 
 def decode_image(path: str | os.PathLike[str]) -> Image.Image:
