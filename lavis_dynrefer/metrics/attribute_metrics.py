@@ -17,6 +17,7 @@ from lavis_dynrefer.images import boxes
 from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
+    Answer,
     answers_to_labelled,
     check_request,
     check_scores,
@@ -136,15 +137,7 @@ def evaluate_attributes(
             or not finite.
     """
     check_request(region_set, predictions, mode)
-    answers = answers_to_labelled(region_set, predictions, "attributes")
-    names = [item.name for item in region_set.attributes]
-    labels = np.array([_labels(region, len(names)) for region, _ in answers], dtype=int)
-    scores = np.zeros(labels.shape)
-    answered = 0
-    for row, (region, prediction) in enumerate(answers):
-        if prediction is not None and prediction.attributes:
-            scores[row] = _scores(region, prediction, names)
-            answered += 1
+    answers, scores, labels, answered = labelled_scores(region_set, predictions)
     corners = torch.tensor([region.box for region, _ in answers], dtype=torch.float64)
     large = boxes.area(corners).numpy() >= MIN_AREA
     metrics = attribute_map(scores, labels, region_set.attributes, mode=mode)
@@ -158,6 +151,30 @@ def evaluate_attributes(
         "regions_area50": int(large.sum()),
     }
     return MetricReport("attributes", region_set.name, mode, "map", metrics, counts)
+
+
+def labelled_scores(
+    region_set: RegionSet, predictions: Mapping[int, RegionPrediction]
+) -> tuple[list[Answer], Floats, NDArray[np.int_], int]:
+    """The scores to grade beside their labels.
+
+    Returns:
+        The R regions with attribute labels and their predictions; scores (R, A), 0 without an
+        answer; labels (R, A) of 1, 0, -1; number of regions with an answer.
+
+    Raises:
+        InputError: no region has labels, or scores are missing or not finite.
+    """
+    answers = answers_to_labelled(region_set, predictions, "attributes")
+    names = [item.name for item in region_set.attributes]
+    labels = np.array([_labels(region, len(names)) for region, _ in answers], dtype=int)
+    scores = np.zeros(labels.shape)
+    answered = 0
+    for row, (region, prediction) in enumerate(answers):
+        if prediction is not None and prediction.attributes:
+            scores[row] = _scores(region, prediction, names)
+            answered += 1
+    return answers, scores, labels, answered
 
 
 def _labels(region: RegionRecord, width: int) -> tuple[int, ...]:

@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import field, fields
-from typing import Any, Literal, Optional, TypeVar
+from typing import Annotated, Any, Literal, Optional, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from lavis_dynrefer.config import Dtype, GenerationConfig
 from lavis_dynrefer.settings import Files, Size, from_mapping, settings
 
 T = TypeVar("T")
+Loggers = Annotated[  # a single one may stand without brackets
+    tuple[Literal["tensorboard", "wandb"], ...],
+    Strict(False),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+]
 OWN_TASK = "dynrefer"
 OWN_RUNNER = "runner_dynrefer"
 TASKS_OF = {  # evaluator -> the tasks that it grades
@@ -65,6 +70,7 @@ class RunSettings(TaskSettings):
     beta2: float = Field(default=0.999, ge=0.001, lt=1)  # AdamW
     accum_grad_iters: Size = 1  # batches per optimiser step
     log_freq: Size = 50  # batches between two lines of the log
+    loggers: Loggers = ()  # tensorboard, wandb, beside the log and scalars.jsonl
     find_unused_parameters: bool = False  # allow parameters without gradient under torchrun
     feature_cache: Optional[str] = None  # folder for what a frozen ViT makes of the views
     # data

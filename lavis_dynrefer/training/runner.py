@@ -36,17 +36,16 @@ from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained
 from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.training import checkpoints, loaders
 from lavis_dynrefer.training.feature_cache import use_feature_cache
-from lavis_dynrefer.training.loop.epoch_loop import Progress
+from lavis_dynrefer.training.loop.epoch_loop import Progress, fused
 from lavis_dynrefer.training.loop.run_watch import RunWatch
 from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
 from lavis_dynrefer.training.process_group import on_main_process
 from lavis_dynrefer.training.run_checkpoints import RunCheckpoints, Training
 from lavis_dynrefer.training.run_settings import MAY_CHANGE, RunSettings, read_settings
 from lavis_dynrefer.training.run_splits import TRAIN, select_splits
+from lavis_dynrefer.training.scalars.run_scalars import RunScalars
 
 logger = logging.getLogger(__name__)
-
-_OF_A_GROUP = ("params", "lr", "betas", "eps", "weight_decay")  # settings of AdamW
 
 
 @registry.register_runner("runner_dynrefer")
@@ -80,6 +79,7 @@ class DynReferRunner(RunnerBase):
             logger.warning("run.save_freq: %s is saved after epochs only", type(task).__name__)
         self._resumed = Progress()  # of the epoch to continue
         self._signals = StopSignals()
+        self._scalars = RunScalars()
         if not self.run.evaluate and not any(item.requires_grad for item in model.parameters()):
             raise InputError("no part of the model is trained; name some in model.trainable")
         self._load_initial_weights()
@@ -132,12 +132,7 @@ class DynReferRunner(RunnerBase):
     def optimizer(self) -> torch.optim.Optimizer:
         """LAVIS's AdamW, with a step that is fused into few kernels where torch has it."""
         if self._optimizer is None:
-            plain = super().optimizer
-            groups = [{key: group[key] for key in _OF_A_GROUP} for group in plain.param_groups]
-            try:
-                self._optimizer = torch.optim.AdamW(groups, fused=True)
-            except RuntimeError:  # a device for which this torch has none
-                self._optimizer = plain
+            self._optimizer = fused(super().optimizer)
         return self._optimizer
 
     @property
@@ -223,14 +218,16 @@ class DynReferRunner(RunnerBase):
         self.log_config()
         sizes = {split: len(self.datasets[split]) for split in self.dataloaders}
         logger.info("samples by split: %s", sizes)
-        if self.run.evaluate:
-            metrics = self.evaluate("evaluate")
-        else:
-            with self._signals.listening():
-                self._fit()
-            last_epoch = max(self.start_epoch, self.max_epoch) - 1
-            use_best = bool(self.run.valid_splits) and self._checkpoints.has_best()
-            metrics = self.evaluate("best" if use_best else last_epoch)
+        with self._scalars:
+            if self.run.evaluate:
+                self._open_scalars(0)
+                metrics = self.evaluate("evaluate")
+            else:
+                with self._signals.listening():
+                    self._fit()
+                last_epoch = max(self.start_epoch, self.max_epoch) - 1
+                use_best = bool(self.run.valid_splits) and self._checkpoints.has_best()
+                metrics = self.evaluate("best" if use_best else last_epoch)
         logger.info("finished in %s", self._checkpoints.time_taken())
         return metrics
 
@@ -256,6 +253,7 @@ class DynReferRunner(RunnerBase):
         """One pass over the training data, or what is left of it in a resumed run."""
         progress, self._resumed = self._resumed, Progress()
         self.train_loader.start_epoch(epoch, step=progress.step)
+        self._scalars.start_epoch()
         reports = {"progress": progress, "watch": self._watch(epoch)} if self._by_step else {}
         self.model.train()
         with without_denormals(self.device):
@@ -301,9 +299,24 @@ class DynReferRunner(RunnerBase):
             lambda progress: self._save(epoch, progress=progress),
             save_freq=self.run.save_freq,
             signals=self._signals,
+            scalars=self._scalars,
             model=self.unwrap_dist_model(self.model),
             config=self.config.to_dict(),
             seed=self.run.seed,
+        )
+
+    def log_stats(self, stats: Any, split_name: str) -> None:
+        """As any runner, to `log.txt`; and to the loggers of the run."""
+        super().log_stats(stats, split_name)
+        epoch = stats["epoch"] if isinstance(stats["epoch"], int) else self.max_epoch - 1
+        self._scalars.add_epoch(epoch, split_name, stats)
+
+    def _open_scalars(self, epoch_length: int) -> None:
+        first_step = self.start_epoch * epoch_length + self._resumed.step
+        trained = (self.scaler, self.optimizer) if epoch_length else (None, None)
+        place = (self.output_dir, self.config.to_dict(), self.run)
+        on_main_process(
+            lambda: self._scalars.open(*place, first_step, epoch_length, *trained), share=False
         )
 
     def _fit(self) -> None:
@@ -317,6 +330,7 @@ class DynReferRunner(RunnerBase):
             logger.info(
                 "resumed from %s; next is %s of %d", self._resume_path, place, self.max_epoch
             )
+        self._open_scalars(len(self.train_loader))
         if not kept.validated:
             self._finish_epoch(self.start_epoch - 1)
         for epoch in range(self.start_epoch, self.max_epoch):

@@ -167,6 +167,7 @@ def test_a_run_killed_anywhere_ends_as_if_it_were_not(tmp_path, monkeypatch, uni
         "checkpoint_last.pth",
         "log.txt",
         "result",
+        "scalars.jsonl",
     ]
 
 

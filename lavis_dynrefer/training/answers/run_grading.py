@@ -17,8 +17,8 @@ from lavis_dynrefer.formats.json_stream import replace_bytes
 from lavis_dynrefer.metrics import EVALUATORS, render_table
 from lavis_dynrefer.structures import MetricReport
 from lavis_dynrefer.training.answers.answer_files import AnswerFiles, Row, find_answers
+from lavis_dynrefer.training.answers.run_log import logged_config, read_log
 from lavis_dynrefer.training.run_config import RunConfig, read_options
-from lavis_dynrefer.training.run_settings import OWN_TASK
 
 logger = logging.getLogger(__name__)
 
@@ -149,16 +149,5 @@ def _report_stem(answers: Path, split: str, epoch: Any) -> Path:
 
 
 def _read_config(folder: Path, options: Sequence[str]) -> RunConfig:
-    """The configuration that a run logs at its start; the last one of a folder resumed in place."""
-    log = folder / "log.txt"
-    if not log.is_file():
-        raise InputError(f"{folder} is not the folder of a run: it has no log.txt")
-    text = log.read_text(encoding="utf-8")
-    try:
-        content, _ = json.JSONDecoder().raw_decode(text, text.rfind("\n{\n") + 1)
-    except ValueError as error:
-        raise InputError(f"{log}: the configuration is damaged ({error})") from error
-    config = OmegaConf.merge(OmegaConf.create(content), read_options(options))
-    if OmegaConf.select(config, "run.task") != OWN_TASK or "datasets" not in config:
-        raise InputError(f"{log}: not a run of the task {OWN_TASK}")
-    return RunConfig(config)
+    content = logged_config(read_log(folder), where=folder)
+    return RunConfig(OmegaConf.merge(OmegaConf.create(content), read_options(options)))

@@ -40,6 +40,7 @@ from lavis_dynrefer.training.known_names import name_problem
 from lavis_dynrefer.training.run_config import LaunchError, RunConfig, load_run_config
 from lavis_dynrefer.training.run_settings import OWN_RUNNER, OWN_TASK, TASKS_OF, RunSettings
 from lavis_dynrefer.training.run_splits import TRAIN, select_splits
+from lavis_dynrefer.training.scalars.log_services import logger_problem
 
 Evaluators = Mapping[str, Mapping[str, Any]]  # dataset -> split -> evaluator, None if not known
 
@@ -111,6 +112,8 @@ def _check_run_section(run: Section) -> Findings:
         yield from absent_file(settings.resume_ckpt_path, "run.resume_ckpt_path")
     if settings.runner == OWN_RUNNER:
         yield from _check_output(Path(settings.output_dir))
+        for problem in filter(None, map(logger_problem, settings.loggers)):
+            yield missing(problem)
     else:
         yield from _check_stock_runner(settings)
 
@@ -139,6 +142,8 @@ def _check_output(output_dir: Path) -> Findings:
 def _check_stock_runner(run: RunSettings) -> Findings:
     """LAVIS's runners with our task: by epoch, on GPUs, and training under torchrun only."""
     name, cure = run.runner, f"set run.runner: {OWN_RUNNER}"
+    if run.loggers:
+        yield Finding(f"run.loggers: {name} does not know it; {cure}")
     if name == "runner_iter":
         yield Finding(f"run.runner: {name} counts in iterations, task dynrefer in epochs; {cure}")
     if name != "runner_base":

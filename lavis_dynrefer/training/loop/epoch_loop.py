@@ -25,7 +25,17 @@ from lavis_dynrefer.training.run_settings import TaskSettings
 
 logger = logging.getLogger(__name__)
 
+_OF_A_GROUP = ("params", "lr", "betas", "eps", "weight_decay")  # settings of AdamW
 _CURES = "lower run.init_lr, set run.max_grad_norm, or use run.amp_dtype: bf16"
+
+
+def fused(plain: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """An AdamW whose step is fused into few kernels, where torch has it for the device."""
+    groups = [{key: group[key] for key in _OF_A_GROUP} for group in plain.param_groups]
+    try:
+        return torch.optim.AdamW(groups, fused=True)
+    except RuntimeError:
+        return plain
 
 
 class NotFiniteError(InputError):
@@ -55,6 +65,17 @@ class EpochWatch:
 
     def after_step(self, progress: Progress, signum: int) -> None:
         """An optimiser step is done, but not the last; `signum` is the same in every process."""
+
+    def after_batch(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        *,
+        regions: int,
+        updated: bool,
+        norm: Tensor | None,
+    ) -> None:
+        """A batch is done; see `RunScalars.add_batch`. `regions` are those of this process."""
 
     def on_bad_loss(self, step: int, samples: Mapping[str, Any]) -> str:
         """Keep what a loss that is not finite came from; returns a sentence about it."""
@@ -133,9 +154,14 @@ def train_epoch(
                 loss = losses["loss"] / accum_grad_iters
                 (loss if scaler is None else scaler.scale(loss)).backward()
             regions.append(_regions(samples))
-            meters.update(lr=optimizer.param_groups[0]["lr"], **values)
+            values["lr"] = optimizer.param_groups[0]["lr"]
+            meters.update(**values)
+            norm = None
             if steps_now:
-                _update(model, optimizer, scaler, settings.max_grad_norm)
+                norm = _update(model, optimizer, scaler, settings.max_grad_norm)
+            count = len(samples.get("region_ids", ()))
+            watch.after_batch(step, values, regions=count, updated=steps_now, norm=norm)
+            if steps_now:
                 before, regions = regions, []
                 progress.step = step + 1
                 progress.totals = {
@@ -217,18 +243,21 @@ def _read(losses: Mapping[str, Tensor], asked: int) -> tuple[dict[str, float], b
 
 def _update(
     model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, max_grad_norm: float
-) -> None:
+) -> Tensor | None:
+    """An optimiser step; returns the norm of the gradients before clipping, if they are clipped."""
+    norm = None
     if scaler is not None:
         scaler.unscale_(optimizer)
     if max_grad_norm:
         trained = [weight for weight in model.parameters() if weight.requires_grad]
-        nn.utils.clip_grad_norm_(trained, max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(trained, max_grad_norm)
     if scaler is None:
         optimizer.step()
     else:
         scaler.step(optimizer)
         scaler.update()
     optimizer.zero_grad()
+    return norm
 
 
 def check_finite(model: nn.Module) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import lavis  # noqa: F401  first, for threads
-from lavis.common.dist_utils import get_rank
-from torch import nn
+from lavis.common.dist_utils import get_rank, get_world_size
+from torch import Tensor, nn
 
 from lavis_dynrefer.training.checkpoints import CheckpointWriteError
 from lavis_dynrefer.training.loop.epoch_loop import EpochWatch, Progress
 from lavis_dynrefer.training.loop.failed_step import REPLAY, keep_step
 from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
+from lavis_dynrefer.training.scalars.run_scalars import RunScalars
 
 
 class RunWatch(EpochWatch):
@@ -25,6 +26,7 @@ class RunWatch(EpochWatch):
         save: writes a checkpoint; called by all processes.
         save_freq: batches between two checkpoints; 0 for none.
         signals: asked about after each step.
+        scalars: told about each batch.
         model: the bare model.
         config: of the run.
         seed: of the run.
@@ -38,6 +40,7 @@ class RunWatch(EpochWatch):
         *,
         save_freq: int,
         signals: StopSignals,
+        scalars: RunScalars,
         model: nn.Module,
         config: Mapping[str, Any],
         seed: int,
@@ -47,6 +50,7 @@ class RunWatch(EpochWatch):
         self._save = save
         self._save_freq = save_freq
         self._signals = signals
+        self._scalars = scalars
         self._model = model
         self._config = config
         self._seed = seed
@@ -55,6 +59,21 @@ class RunWatch(EpochWatch):
     def asked_to_stop(self) -> int:
         """See `EpochWatch`."""
         return self._signals.received
+
+    def after_batch(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        *,
+        regions: int,
+        updated: bool,
+        norm: Tensor | None,
+    ) -> None:
+        """See `EpochWatch`."""
+        everywhere = regions * get_world_size()
+        self._scalars.add_batch(
+            self._epoch, step, values, regions=everywhere, updated=updated, norm=norm
+        )
 
     def after_step(self, progress: Progress, signum: int) -> None:
         """See `EpochWatch`.

@@ -1,0 +1,1 @@
+"""Numbers of a training: the file that every run keeps, TensorBoard, wandb."""
