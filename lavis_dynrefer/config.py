@@ -134,6 +134,47 @@ class GenerationConfig:
     length_penalty: float = Field(default=0.0, ge=-100, le=100)  # official; 0: the score is a sum
     repetition_penalty: float = Field(default=1.5, gt=0)  # official
 
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are sampled, instead of the best ones sought."""
+        return False
+
+    @property
+    def kept_beams(self) -> int:
+        """How many sentences of a row are answers."""
+        return 1
+
+
+@settings
+class CaptionSearch(GenerationConfig):
+    """Several sentences of a region: the best of a beam search, or sampled at random."""
+
+    num_captions: Size = 1  # of each region, best first; at most `num_beams` unless sampled
+    # Sample from the likeliest tokens that have this probability together; None: beam search
+    top_p: Optional[float] = Field(default=None, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)  # divides logits before they are sampled from
+
+    @property
+    def samples(self) -> bool:
+        """See `GenerationConfig`."""
+        return self.top_p is not None
+
+    @property
+    def kept_beams(self) -> int:
+        """One if tokens are sampled: each sentence then has a row of its own."""
+        return 1 if self.samples else self.num_captions
+
+    @model_validator(mode="after")
+    def _check_beams(self) -> "CaptionSearch":
+        if self.samples and self.num_beams > 1:
+            raise ValueError("num_beams: sampling has one beam")
+        if self.kept_beams > self.num_beams:
+            raise ValueError(
+                f"num_captions: expected at most num_beams, {self.num_beams}, "
+                f"got {self.num_captions}"
+            )
+        return self
+
 
 @settings
 class ControlSettings:

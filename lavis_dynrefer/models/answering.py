@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -28,6 +28,7 @@ from lavis_dynrefer.vocab.control_words import control_prompt
 from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
 
 K = TypeVar("K")
+T = TypeVar("T")
 Routes = Mapping[str, Tensor]  # task -> (B, n) indices into V; a task without one uses all views
 
 
@@ -106,14 +107,14 @@ class Answerer:
         self.formats = formats
         self._fitting = fitting or FittingSize()
 
-    def _computing(self, part: str) -> AbstractContextManager[object]:
+    def computing(self, part: str) -> AbstractContextManager[object]:
         """Compute in the number format of a part of the model."""
         return nullcontext() if self.formats is None else self.formats.of(part, self.model.device)
 
     def encode(self, sample: Mapping[str, Any]) -> ViewFeatures:
         """Encode the views of a sample on the model's device."""
         device = self.model.device
-        with self._computing("vit"):
+        with self.computing("vit"):
             return self.model.encode_views(sample["views"].to(device), sample["boxes"].to(device))
 
     def encode_in_parts(
@@ -159,13 +160,26 @@ class Answerer:
             TooLittleMemoryError: the memory does not suffice for one region.
         """
 
-        def answer(rows: slice) -> list[RegionPrediction]:
-            part = rows_of(sample, rows)
-            encoded = self.encode(part) if features is None else features.rows(rows)
+        def answer(part: Sample, encoded: ViewFeatures) -> list[RegionPrediction]:
             return self.answer(part, encoded, questions)
 
+        return self.in_parts(answer, sample, size, features)
+
+    def in_parts(
+        self,
+        work: Callable[[Sample, ViewFeatures], list[T]],
+        sample: Mapping[str, Any],
+        size: int,
+        features: ViewFeatures | None = None,
+    ) -> list[T]:
+        """As `answer_in_parts`, for any work on encoded regions; its results in one list."""
+
+        def take(rows: slice) -> list[T]:
+            part = rows_of(sample, rows)
+            return work(part, self.encode(part) if features is None else features.rows(rows))
+
         name = partial(_describe, sample)
-        return self._fitting.in_parts(answer, len(sample["views"]), size, name)
+        return self._fitting.in_parts(take, len(sample["views"]), size, name)
 
     def answer(
         self, sample: Mapping[str, Any], features: ViewFeatures, questions: Questions
@@ -193,6 +207,20 @@ class Answerer:
             for row, box in enumerate(boxes.tolist())
         ]
 
+    def captions(
+        self, sample: Mapping[str, Any], features: ViewFeatures, questions: Questions
+    ) -> list[str]:
+        """The captions alone, which may be several of each region; arguments as for `answer`."""
+        queries = self.queries_of(sample, features, self._decoded_tasks(("caption",)))
+        return list(self.decode(queries, questions)["caption"])
+
+    def queries_of(
+        self, sample: Mapping[str, Any], features: ViewFeatures, tasks: Iterable[str]
+    ) -> dict[str, Tensor]:
+        """Queries (B, Q, D) per task, by the routes of the sample."""
+        routes = _move_together(sample.get("routes") or {}, torch.device("cpu"))
+        return self.queries_by_task(features, routes, tasks)
+
     def queries_by_task(
         self, features: ViewFeatures, routes: Routes, tasks: Iterable[str]
     ) -> dict[str, Tensor]:
@@ -215,7 +243,7 @@ class Answerer:
 
     def queries(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
         """Queries (B, Q, D) from all views, or from those in `route` (B, n)."""
-        with self._computing("region"):
+        with self.computing("region"):
             return self.model.region_queries(features, route)
 
     def decode(
@@ -224,22 +252,22 @@ class Answerer:
         """Fields of `RegionPrediction` -> B values, from task -> queries (B, Q, D).
 
         Captions are steered by the control words and, where the model does so, by the tags found;
-        `queries["tags"]` is then needed too.
+        `queries["tags"]` is then needed too. A `CaptionSearch` gives all captions that it asks for.
         """
         tasks, model = questions.tasks, self.model
         answers: dict[str, Sequence[Any]] = {}
         if "tags" in tasks or ("caption" in tasks and model.caption_config.steer_by_tags):
             tags = model.tagging.tags if questions.tags is None else questions.tags
-            with self._computing("heads"):
+            with self.computing("heads"):
                 logits = model.tagging(model.embed_texts(tags), queries["tags"])
             answers["tags"] = model.tagging.names(logits, tags)
-        with self._computing("heads"):
+        with self.computing("heads"):
             answers.update(self._contrast(questions, queries))
         if "caption" in tasks:
             found = answers.get("tags") or [()] * len(queries["caption"])
             prompts = [self.prompt(questions.controls, tags) for tags in found]
             search = questions.generation or model.caption_config.generation
-            with self._computing("llm"):
+            with self.computing("llm"):
                 answers["caption"], answers["caption_score"] = model.captioning.generate(
                     queries["caption"], prompts, search
                 )
@@ -251,7 +279,7 @@ class Answerer:
         self, queries: Tensor, prompts: Sequence[str], captions: Sequence[str]
     ) -> Tensor:
         """Mean cross-entropy per token (B,) of captions of regions with queries (B, Q, D)."""
-        with self._computing("llm"):
+        with self.computing("llm"):
             return self.model.captioning.losses(queries, prompts, captions)
 
     def prompt(self, controls: Sequence[str], tags: Sequence[NamedScore]) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import lavis  # noqa: F401  first, for threads
@@ -32,6 +33,8 @@ from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.device_errors import FittingSize
+from lavis_dynrefer.models.lavis_calls.caption_call import CaptionCall
+from lavis_dynrefer.models.lavis_calls.feature_call import FeatureCall
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.model_parts import (
     build_parts,
@@ -61,12 +64,15 @@ from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
+from lavis_dynrefer.views.samples import regions_of
+
+TRAINING_KEYS = ("views", "boxes", "captions", "tags", "controls")
 
 logger = logging.getLogger(__name__)
 
 
 @registry.register_model("dynrefer")
-class DynRefer(BaseModel):
+class DynRefer(CaptionCall, FeatureCall, BaseModel):
     """The whole model; every part can be built, replaced and tested on its own.
 
     Args:
@@ -132,7 +138,17 @@ class DynRefer(BaseModel):
 
         Returns:
             "loss" and its weighted parts "loss_caption", "loss_tag", "loss_contrast".
+
+        Raises:
+            InputError: no training batch, or views that the model does not take.
         """
+        missing = [key for key in TRAINING_KEYS if key not in samples]
+        if missing:
+            raise InputError(
+                f"the losses need {list(TRAINING_KEYS)}, as the split train of a dataset gives "
+                f"them; {missing} are missing"
+            )
+        self.region_encoder.check_views(samples)
         queries = self.region_queries(self.encode_views(samples["views"], samples["boxes"]))
         return self.losses_of(queries, samples["captions"], samples["tags"], samples["controls"])
 
@@ -199,7 +215,7 @@ class DynRefer(BaseModel):
         Args:
             samples: what the view processor returns: views (B, V, 3, S, S), boxes (B, V, 4), scales
                 (B, V), image_boxes (B, 4) and, where tasks use different views, routes: task ->
-                (B, n) indices into V.
+                (B, n) indices into V; by itself, or as in LAVIS under "image".
             questions: what to answer; or name the fields of `Questions` as keyword arguments.
             chunk: regions encoded at once; half as many where the memory does not suffice.
             dtype: number formats, see `models.precision.NumberFormats`; "auto" leaves them to an
@@ -209,18 +225,36 @@ class DynRefer(BaseModel):
             One prediction per region, in order.
 
         Raises:
-            InputError: see `Questions`; or the device lacks a number format.
+            InputError: see `Questions`; views that the model does not take; or the device lacks a
+                number format.
             TooLittleMemoryError: the memory does not suffice for one region.
         """
         questions = Questions.from_arguments(questions, **asked)
+        with self.answering(samples, dtype) as (answerer, sample), without_gradients(self.device):
+            return answerer.answer_in_parts(sample, questions, chunk)
+
+    @contextmanager
+    def answering(
+        self, samples: Mapping[str, Any], dtype: str = "auto"
+    ) -> Iterator[tuple[Answerer, Mapping[str, Any]]]:
+        """Answer in eval mode: dropout would make answers random.
+
+        Args:
+            samples: see `predict`.
+            dtype: see `predict`.
+
+        Returns:
+            What answers, and the checked regions among the samples.
+        """
+        sample = regions_of(samples)
+        self.region_encoder.check_views(sample)
         own = dtype != "auto" or active_autocast(self.device) is None
         answerer = Answerer(self, formats_on(dtype, self.device) if own else None, self._fitting)
         training = self.training
         if training:
-            self.eval()  # dropout would make answers random
+            self.eval()
         try:
-            with without_gradients(self.device):
-                return answerer.answer_in_parts(samples, questions, chunk)
+            yield answerer, sample
         finally:
             if training:
                 self.train()
@@ -279,7 +313,7 @@ class DynRefer(BaseModel):
         return self.tagging.tags
 
     @classmethod
-    def default_config_path(cls, model_type: str | None) -> str:
+    def default_config_path(cls, model_type: str | None = None) -> str:
         """Yaml of a model type; None means the embedded model."""
         known = cls.PRETRAINED_MODEL_CONFIG_DICT
         problem = choice_problem("model type", model_type or "default", known)
@@ -300,8 +334,7 @@ class DynRefer(BaseModel):
                 us ("auto") is not here; see `weights.places.resolve_files`.
             CheckpointError: weights that do not fit.
         """
-        values = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-        values = checked_files(values)
+        values = _checked_section(cfg)
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
         config = from_mapping(DynReferConfig, own, where="model")
         model = cls(
@@ -310,19 +343,30 @@ class DynRefer(BaseModel):
             caption_config=config.captioning,
             trainable=config.trainable,
         )
-        model.filled = load_sources(model, values.get("pretrained") or {})
-        from_checkpoint = bool(values.get("load_finetuned", False))
-        if from_checkpoint:
-            model.load_checkpoint(values.get("finetuned"))
+        model._load_files(values)
         check_filled(
             model,
             model.filled,
             random_parts=bool(values.get("random_parts", False)),
-            from_scratch=not from_checkpoint,
+            from_scratch=not values.get("load_finetuned", False),
         )
         fill_at_random(model, config)
         check_has_values(model)
         return model
+
+    def load_checkpoint_from_config(self, cfg: Any, **further: Any) -> None:
+        """Fill the model again from the files that a `model` section names, as `from_config` does.
+
+        Raises:
+            MissingFileError, CheckpointError: see `from_config`.
+        """
+        del further
+        self._load_files(_checked_section(cfg))
+
+    def _load_files(self, values: Mapping[str, Any]) -> None:
+        self.filled.update(load_sources(self, values.get("pretrained") or {}))
+        if values.get("load_finetuned", False):
+            self.load_checkpoint(values.get("finetuned"))
 
     def load_checkpoint(self, url_or_filename: str | os.PathLike[str]) -> None:
         """Fill the model from a file in our names or the official ones.
@@ -342,3 +386,9 @@ class DynRefer(BaseModel):
         weights = read_trained([name], key="model.finetuned")
         report = fill_trained(self, weights, source=name)
         self.filled.update(report.loaded)
+
+
+def _checked_section(cfg: Any) -> dict[str, Any]:
+    """A `model` section as a plain mapping, its files found; see `checked_files`."""
+    values = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    return checked_files(values)

@@ -8,9 +8,10 @@ two-layer network fuses the views.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class RegionEncoder(nn.Module):
     """Combines V views of one region into one set of tokens.
 
     Args:
-        width: C.
+        width: C, of the image encoder.
         num_views: V, how many views are fused.
         image_size: side of a view in pixels; region boxes are given in these pixels.
         roi_size: side of the region's feature map in cells.
@@ -81,6 +82,26 @@ class RegionEncoder(nn.Module):
         self.fusion = nn.Sequential(
             nn.Linear(num_views * width, width), nn.ReLU(), nn.Linear(width, width)
         )
+
+    def check_views(self, sample: Mapping[str, Any]) -> None:
+        """Refuse views of another size, or another number of them, before they are encoded.
+
+        Args:
+            sample: views (B, V, 3, S, S); routes, if tasks use some of the views only.
+
+        Raises:
+            InputError: names the keys to set.
+        """
+        count, _, *size = sample["views"].shape[1:]
+        wanted = self.num_views if not sample.get("routes") else count
+        if size != [self.image_size] * 2 or count != wanted:
+            raise InputError(
+                f"got {count} views of {' x '.join(map(str, size))} pixels per region, but the "
+                f"model takes {wanted} of {self.image_size} x {self.image_size}: set num_views: "
+                f"{wanted} and image_size: {self.image_size} of the view processor "
+                "(vis_processor.train and .eval of a dataset), or use the model's own "
+                "(dataset.set_processors)"
+            )
 
     def pool(self, tokens: Tensor, boxes: Tensor) -> ViewFeatures:
         """Take the region out of every view's feature map by RoI-Align.
@@ -128,7 +149,7 @@ class DeformableAlign(nn.Module):
     and masks start at zero, and so does the output, as in the released code.
 
     Args:
-        width: C.
+        width: C, of the image encoder.
         groups: channel groups with offsets of their own; divides C.
     """
 

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.config import CaptionSearch, GenerationConfig
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.llms import LanguageModel
 from lavis_dynrefer.models.precision import without_autocast
 
@@ -17,7 +18,7 @@ class Prefix(nn.Module):
     """What is trained around a frozen language model.
 
     Args:
-        region_dim: D.
+        region_dim: D, of the queries.
         llm_width: width of the language model's token embeddings.
     """
 
@@ -34,7 +35,7 @@ class CaptionDecoder(nn.Module):
 
     Args:
         llm: a language model adapter.
-        region_dim: D.
+        region_dim: D, of the queries.
         max_text_length: tokens; longer targets and control prompts are cut.
     """
 
@@ -75,7 +76,22 @@ class CaptionDecoder(nn.Module):
     def generate(
         self, queries: Tensor, controls: Sequence[str], options: GenerationConfig
     ) -> tuple[list[str], list[float]]:
-        """Captions of B regions and the probability of each generated sequence."""
+        """Captions of B regions and the probability of each generated sequence.
+
+        Of a `CaptionSearch` for several captions those of a region follow each other.
+
+        Raises:
+            InputError: a language model that cannot search as asked.
+        """
+        if isinstance(options, CaptionSearch):
+            if not getattr(self.llm, "can_sample", False):
+                raise InputError(
+                    f"the language model {type(self.llm).__name__} neither samples nor gives "
+                    "several captions of a region; use beam search with num_captions=1"
+                )
+            if options.samples:  # a row for each caption
+                queries = queries.repeat_interleave(options.num_captions, dim=0)
+                controls = [text for text in controls for _ in range(options.num_captions)]
         with self.at_work():
             embeddings, mask = self.prompt(queries, controls)
             return self.llm.generate(embeddings, mask, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import lavis  # noqa: F401  first, for threads
@@ -96,6 +96,19 @@ class QueryDecoder(nn.Module):
 
     def forward(self, texts: Tensor, queries: Tensor) -> Tensor:
         """Score texts (K, E) against regions (B, Q, D); returns logits (B, K)."""
+        return self._by_chunks(self._score, texts, queries)
+
+    def read(self, texts: Tensor, queries: Tensor) -> Tensor:
+        """What the classifier scores: texts (K, E), each after a look at a region; (B, K, W)."""
+        return self._by_chunks(self._read, texts, queries)
+
+    def classify(self, states: Tensor) -> Tensor:
+        """Logits (B, K) of what `read` returns."""
+        # In bfloat16 a third of the scores of a region would be tied.
+        with without_autocast(states.device):
+            return self.classifier(states).squeeze(-1)
+
+    def _by_chunks(self, compute: Callable[..., Tensor], texts: Tensor, queries: Tensor) -> Tensor:
         # From float16 outside: without bfloat16 the block below is plain float32.
         stored = self.classifier.weight.dtype
         texts, queries = texts.to(stored), queries.to(stored)
@@ -107,27 +120,28 @@ class QueryDecoder(nn.Module):
             rows = len(texts) * len(queries)
             training = torch.is_grad_enabled()
             if training and rows <= ROWS_KEPT:
-                return self._score(side.states, side.queries, *flat)
+                return compute(side.states, side.queries, *flat)
             most = ROWS_ON_CPU if queries.device.type == "cpu" else ROWS_ELSEWHERE
-            logits = [
-                checkpoint(self._score, part.states, part.queries, *flat, use_reentrant=False)
+            found = [
+                checkpoint(compute, part.states, part.queries, *flat, use_reentrant=False)
                 if training
-                else self._score(part.states, part.queries, *flat)
+                else compute(part.states, part.queries, *flat)
                 for part in side.chunks(max(1, most // max(1, len(queries))))
             ]
-            return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
+            return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def _score(self, states: Tensor, text_queries: Tensor, *regions: Tensor) -> Tensor:
         """Logits (B, K) from a `TextSide` and the keys and values of each layer in turn."""
+        return self.classify(self._read(states, text_queries, *regions))
+
+    def _read(self, states: Tensor, text_queries: Tensor, *regions: Tensor) -> Tensor:
+        """(B, K, W) in the format of the classifier; arguments as for `_score`."""
         for index, layer in enumerate(self.layers):
             keys, values = regions[2 * index : 2 * index + 2]
             states = layer(states, keys, values, text_queries if index == 0 else None)
-        # In bfloat16 a third of the scores of a region would be tied.
         with without_autocast(states.device):
             states = states.to(self.classifier.weight.dtype)
-            if self.normalise:
-                states = F.normalize(states, dim=-1)
-            return self.classifier(states).squeeze(-1)
+            return F.normalize(states, dim=-1) if self.normalise else states
 
     def _text_side(self, texts: Tensor) -> TextSide:
         """Of texts (K, E)."""

@@ -25,6 +25,7 @@ _NO_ADAPTERS = (
     "lora",
     "recorded_step",
     "stored_weights",
+    "t5_building",
     "t5_layers",
     "t5_search",
     "t5_stacks",
@@ -61,7 +62,12 @@ class LanguageModel(Protocol):
     def generate(
         self, prefix: Tensor, mask: Tensor, options: GenerationConfig
     ) -> tuple[list[str], list[float]]:
-        """Best sentence per prefix and its sequence probability in [0, 1]."""
+        """Best sentence per prefix and its sequence probability in [0, 1].
+
+        A `CaptionSearch` asks for `kept_beams` sentences per prefix, those of one behind each
+        other, or for sampling. An adapter that follows it says so by a class attribute
+        `can_sample = True`; others are never given one.
+        """
 
 
 def llm_names() -> list[str]:

@@ -9,11 +9,12 @@ recorded once and played again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.config import CaptionSearch, GenerationConfig
 
 NEVER = -1e9  # log-probability of what must not be chosen; unlike -inf it can be summed
 # Scores of a row above which the best are first sought in blocks: sorting is slow, maxima are not.
@@ -30,7 +31,8 @@ class BeamSearch:
         rows: B.
         options: K is `num_beams`. As in Hugging Face, the penalties for repetition and for ending
             before `min_length` apply to log-probabilities, or to logits if K is 1, and sums of
-            log-probabilities are divided by the length to the power of `length_penalty`.
+            log-probabilities are divided by the length to the power of `length_penalty`. A
+            `CaptionSearch` may ask for several of the K sequences.
         end: token that ends a sequence; it also fills what follows.
         device: of all tensors.
         penalise_start: whether the start token counts as a repetition; its length always counts.
@@ -121,11 +123,13 @@ class BeamSearch:
         Returns:
             Tokens (B, tokens + 1), and log-probabilities (B,), divided by the length to the power
             of `length_penalty`. All rows may end with some more of the end token than one of them
-            needs.
+            needs. Of several sequences those of a row follow each other, best first.
         """
         open_scores = self._sums / (tokens + 1) ** self.options.length_penalty
         self._close(self._tokens, open_scores)
-        return self._ended[:, 0, : tokens + 1].clone(), self._scores[:, 0].clone()
+        count = self.options.kept_beams
+        found = self._ended[:, :count, : tokens + 1].flatten(0, 1)
+        return found.clone(), self._scores[:, :count].flatten()
 
     def _whole(self, rows: Tensor) -> Tensor:
         """Index of whole sequences."""
@@ -173,6 +177,50 @@ class BeamSearch:
             early = self._length < self.options.min_length
             scores[:, self.end].masked_fill_(early, -torch.inf)
         return scores
+
+
+class Sampling(BeamSearch):
+    """Samples one sequence for each row, from torch's default generator.
+
+    It is a search with one beam, for which each step leaves only the token that was sampled.
+
+    Args:
+        rows: see `BeamSearch`.
+        options: with one beam. Penalties come first, then `temperature` and `top_p`, as in Hugging
+            Face.
+        further: see `BeamSearch`.
+    """
+
+    options: CaptionSearch
+
+    def __init__(self, rows: int, options: CaptionSearch, **further: Any) -> None:
+        super().__init__(rows, options, **further)
+        self._sampled = torch.empty(rows, device=self.done.device)  # sums of log-probabilities
+
+    def begin(self, start: Tensor) -> None:
+        """See `BeamSearch`."""
+        super().begin(start)
+        self._sampled.zero_()
+
+    def best(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """The sequences sampled, and their log-probabilities; see `BeamSearch`."""
+        return super().best(tokens)[0], self._sampled.clone()
+
+    def _log_probabilities(self, logits: Tensor) -> Tensor:
+        scores = super()._log_probabilities(logits)
+        scores = (scores / self.options.temperature).log_softmax(dim=-1)
+        ascending, order = scores.sort(dim=-1)
+        tail = ascending.exp().cumsum(dim=-1) <= 1 - (self.options.top_p or 0)
+        tail[:, -1] = False  # the likeliest token always stays
+        scores = scores.masked_fill(tail.scatter(1, order, tail), -torch.inf).log_softmax(dim=-1)
+        chosen = torch.multinomial(scores.exp(), 1)
+        self._sampled += scores.gather(1, chosen)[:, 0].masked_fill(self.done, 0)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0)
+
+
+def sentence_search(rows: int, options: GenerationConfig, **further: Any) -> BeamSearch:
+    """The search that the options ask for; arguments as for `BeamSearch`."""
+    return (Sampling if options.samples else BeamSearch)(rows, options, **further)
 
 
 def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -242,7 +290,7 @@ def beam_search(
     Returns:
         See `BeamSearch.best`.
     """
-    search = BeamSearch(
+    search = sentence_search(
         len(start), options, end=end, device=start.device, penalise_start=penalise_start
     )
     search.begin(start)

@@ -57,6 +57,8 @@ class CausalLM(nn.Module):
         pretrained: whether its weights come from a published checkpoint.
     """
 
+    can_sample = True
+
     def __init__(
         self,
         model: PreTrainedModel,

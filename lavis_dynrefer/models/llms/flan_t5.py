@@ -51,6 +51,8 @@ class FlanT5(nn.Module):
         cuda_graphs: as in `llm_options`.
     """
 
+    can_sample = True
+
     def __init__(
         self,
         model: T5ForConditionalGeneration,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.models.device_errors import is_out_of_memory
-from lavis_dynrefer.models.llms.beam_search import BeamSearch, run
+from lavis_dynrefer.models.llms.beam_search import BeamSearch, run, sentence_search
 from lavis_dynrefer.models.llms.recorded_step import FEWEST, Capture, RecordedStep
 from lavis_dynrefer.models.llms.t5_layers import position_bias
 from lavis_dynrefer.models.llms.t5_steps import T5Steps, cache_bytes
@@ -78,7 +78,7 @@ class T5Search:
         options: GenerationConfig,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        """Best sentence of each row.
+        """Best sentence of each row, or several.
 
         Args:
             model: a `T5ForConditionalGeneration`, with or without LoRA.
@@ -88,10 +88,12 @@ class T5Search:
             dtype: number format of products.
 
         Returns:
-            Tokens (B, T) and log-probabilities (B,), see `BeamSearch.best`.
+            Tokens (B * n, T) and log-probabilities (B * n,) of `options.kept_beams` sentences n
+            of each row, see `BeamSearch.best`.
         """
         shape = SearchShape(*mask.shape, options.max_new_tokens)
-        if self._capture is None or encoded.device.type != self._recording:
+        recorded = encoded.device.type == self._recording and not options.samples
+        if self._capture is None or not recorded:
             products = self._products_of(model, dtype)
             return _Search(model, products, shape, options, None)(encoded, mask)
         # What the caller's inference mode made could not be used outside of it.
@@ -169,7 +171,7 @@ class _Search:
         self.size = cache_bytes(products, shape.rows, places, beams, shape.tokens)
         self._start = model.config.decoder_start_token_id
         self._steps = T5Steps(products, bias, rows=shape.rows, places=places, beams=beams)
-        self._search = BeamSearch(
+        self._search = sentence_search(
             shape.rows, options, end=model.config.eos_token_id, device=products.device
         )
         self._recorded = capture is not None
@@ -191,7 +193,8 @@ class _Search:
 
         self._step.prepare(begin)
         tokens, scores = run(self._step, self._search)
-        return tokens[: len(mask)], scores[: len(mask)]
+        used = len(mask) * self._search.options.kept_beams
+        return tokens[:used], scores[:used]
 
 
 def _advance(steps: T5Steps, search: BeamSearch, *, whole: bool) -> Tensor:
