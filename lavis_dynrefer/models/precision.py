@@ -49,11 +49,13 @@ class NumberFormats:
 
     `auto` chooses by the device:
 
-    | device                            | name     | vit      | region  | heads    | llm      |
-    |-----------------------------------|----------|----------|---------|----------|----------|
-    | NVIDIA from Ampere (A100, L4) on  | released | float16  | float32 | bfloat16 | bfloat16 |
-    | Volta and Turing (V100, T4)       | float16  | float16  | float32 | float32  | float32  |
-    | older GPUs, Apple's, Intel's, CPU | float32  | float32  | float32 | float32  | float32  |
+    =================================  ========  =======  =======  ========  ========
+    device                             name      vit      region   heads     llm
+    =================================  ========  =======  =======  ========  ========
+    NVIDIA from Ampere (A100, L4) on   released  float16  float32  bfloat16  bfloat16
+    Volta and Turing (V100, T4)        float16   float16  float32  float32   float32
+    older GPUs, Apple's, Intel's, CPU  float32   float32  float32  float32   float32
+    =================================  ========  =======  =======  ========  ========
 
     The other names: "float32" and "bfloat16" for all parts; "released" as in the first row, also
     where bfloat16 is emulated; "float16" as in the first or second row, by what the GPU has. T5 and

@@ -61,7 +61,7 @@ class RandomScales:
     """Training: the region, then distinct random scales.
 
     Args:
-        num_views: V.
+        num_views: V, with the region itself.
         candidates: scales to sample from.
         rng: generator; None means torch's default one, which a data loader seeds per worker.
     """
@@ -114,7 +114,7 @@ class ImagePrior:
     Takes, n - 1 times, the candidate with the largest Hamming(h(region), h(view)) / scale.
 
     Args:
-        num_views: V.
+        num_views: V, with the region itself.
         hash: "phash" (imagehash) or "official" (the released code's bits).
         candidates: scales to choose from.
     """

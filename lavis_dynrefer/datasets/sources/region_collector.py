@@ -70,13 +70,15 @@ class RegionCollector:
     it counts as a wrong answer, unless the protocol itself leaves it out. Odd regions that are
     kept are counted as well:
 
-        box_outside             the original box covers no pixel of the image, but is moved into it
-        box_partly_outside      the original box leaves the image by more than rounding
-        box_below_2_px          a side of the box, as used, is shorter than 2 pixels
-        crowd                   the region is a crowd of its category
-        id_beyond_32_bits       the region's id does not fit into an int32
-        non_ascii_caption       the caption, as used, has other characters than ASCII
-        caption_over_31_words   more words than the tokens that models are trained on by default
+    =====================  ======================================================================
+    box_outside            the original box covers no pixel of the image, but is moved into it
+    box_partly_outside     the original box leaves the image by more than rounding
+    box_below_2_px         a side of the box, as used, is shorter than 2 pixels
+    crowd                  the region is a crowd of its category
+    id_beyond_32_bits      the region's id does not fit into an int32
+    non_ascii_caption      the caption, as used, has other characters than ASCII
+    caption_over_31_words  more words than the tokens that models are trained on by default
+    =====================  ======================================================================
 
     Args:
         name: protocol id of the `RegionSet`.

@@ -1,0 +1,114 @@
+"""What the API reference needs beside autodoc: names as links, and the options of the commands."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from docutils import nodes
+from settings_tables import SettingsTable
+from sphinx.addnodes import pending_xref
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
+
+from lavis_dynrefer.cli import COMMANDS
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def name_role(
+    _role: str, raw: str, text: str, _line: int, inliner: Any, *_: Any
+) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+    """`text` in a docstring: a link where that name is documented, else code."""
+    code = nodes.literal(raw, text, classes=["xref", "py"])
+    if not _NAME.fullmatch(text):
+        return [code], []
+    env = inliner.document.settings.env
+    place = {f"py:{kind}": env.ref_context.get(f"py:{kind}") for kind in ("module", "class")}
+    link = pending_xref(
+        raw, code, refdomain="py", reftype="obj", reftarget=text, refdoc=env.docname, **place
+    )
+    return [link], []
+
+
+def find_by_last_name(app: Any, env: Any, node: pending_xref, content: nodes.Node) -> Any:
+    """A name written without its module, if only one documented thing ends so."""
+    if node.get("refdomain") != "py":
+        return None
+    ending = "." + node["reftarget"].lstrip(".")
+    found = {
+        (item.docname, item.node_id): name
+        for name, item in env.domains["py"].objects.items()
+        if ("." + name).endswith(ending)
+    }
+    if len(found) != 1:
+        return None
+    ((page, anchor), name) = next(iter(found.items()))
+    return make_refnode(app.builder, node["refdoc"], page, anchor, content, name)
+
+
+def tidy_signature(
+    _app: Any,
+    _what: str,
+    _name: str,
+    thing: Any,
+    _options: Any,
+    signature: str | None,
+    returns: Any,
+) -> tuple[str | None, Any] | None:
+    """A signature as one reads it."""
+    if signature is None:
+        return None
+    if getattr(thing, "_is_protocol", False):  # nobody calls it
+        return "", returns
+    tidy = signature.replace("<factory>", "...")  # of dataclasses
+    return re.sub(r"TypeAliasForwardRef\('(?:\w+\.)*(\w+)'\)", r"\1", tidy), returns
+
+
+class CommandOptions(SphinxDirective):
+    """`{command-options} predict`: the usage of a command, then each argument and what it does."""
+
+    required_arguments = 1
+
+    def run(self) -> Sequence[nodes.Node]:
+        """The usage as code, and a list of definitions for each group of arguments."""
+        name = self.arguments[0]
+        module = importlib.import_module(COMMANDS[name][0])
+        parser = argparse.ArgumentParser(
+            prog=f"dynrefer {name}",
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, width=84),
+        )
+        module.add_arguments(parser)
+        formatter = parser._get_formatter()
+        usage = parser.format_usage().removeprefix("usage: ")
+        found: list[nodes.Node] = [nodes.literal_block(usage, usage, language="text")]
+        for group in parser._action_groups:
+            shown = [
+                action
+                for action in group._group_actions
+                if action.help is not argparse.SUPPRESS and action.dest != "help"
+            ]
+            if not shown:
+                continue
+            entries = nodes.definition_list(classes=["options"])
+            for action in shown:
+                text = formatter._format_action_invocation(action)
+                help_text = formatter._expand_help(action) if action.help else ""
+                term = nodes.term("", "", nodes.literal(text, text))
+                meaning = nodes.definition("", nodes.paragraph(help_text, help_text))
+                entries += nodes.definition_list_item("", term, meaning)
+            found.append(entries)
+        return found
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect to Sphinx."""
+    app.add_role("name", name_role)
+    app.add_directive("command-options", CommandOptions)
+    app.add_directive("settings-table", SettingsTable)
+    app.connect("autodoc-process-signature", tidy_signature)
+    app.connect("missing-reference", find_by_last_name)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
