@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lavis_dynrefer.errors import MissingPackageError
+from lavis_dynrefer.host.moved_names import found_again
 
 # Import name -> what to install to use the parts of LAVIS that need it.
 UNUSED_PACKAGES = {
@@ -48,6 +49,8 @@ def deferred_imports() -> Iterator[None]:
             if fromlist:
                 return SimpleNamespace(**{item: Deferred(name, item) for item in fromlist})
             return Deferred(name.partition(".")[0])
+        if importer.startswith("lavis.") and (found := found_again(name, fromlist or ())):
+            return found
         if (importer, name, fromlist) == _COMPILER_CHECK:
             return SimpleNamespace(is_compile_supported=is_compile_supported)
         return import_now(name, globals, locals, fromlist, level)

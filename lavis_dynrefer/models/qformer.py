@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import lavis  # noqa: F401  first, for threads
 import torch
-from lavis.models.blip2_models.Qformer import BertModel
+from lavis.models.blip2_models.Qformer import BertEmbeddings, BertEncoder
 from torch import Tensor, nn
 from transformers import BertConfig
 
@@ -17,7 +19,7 @@ class QFormer(nn.Module):
 
     Args:
         config: Q is its `num_queries`, D its `width`.
-        region_width: C.
+        region_width: C, of the region tokens.
     """
 
     def __init__(self, config: QFormerConfig, *, region_width: int) -> None:
@@ -36,9 +38,8 @@ class QFormer(nn.Module):
             add_cross_attention=True,
             cross_attention_freq=config.cross_attention_freq,
             query_length=config.num_queries,
-            initializer_range=config.initializer_range,
         )
-        self.bert = BertModel(bert_config, add_pooling_layer=False)
+        self.bert = _Bert(bert_config, std=config.initializer_range)
         # Queries only: what serves text is never used and must not count as trainable.
         self.bert.embeddings.word_embeddings = None
         self.bert.embeddings.position_embeddings = None
@@ -61,3 +62,21 @@ class QFormer(nn.Module):
                 states = bert_attention(layer.crossattention, states, *seen)
             states = layer.output_query(layer.intermediate_query(states), states)
         return states
+
+
+class _Bert(nn.Module):
+    """LAVIS's `BertModel` without the base class from transformers, which each version changes."""
+
+    def __init__(self, config: BertConfig, *, std: float) -> None:
+        super().__init__()
+        self.embeddings = BertEmbeddings(config)
+        self.encoder = BertEncoder(config)
+        self.apply(partial(_draw, std=std))
+
+
+def _draw(module: nn.Module, *, std: float) -> None:
+    """Give a layer BERT's start values; norms have them already."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=std)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

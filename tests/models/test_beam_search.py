@@ -163,7 +163,8 @@ def test_sentences_of_the_comparison_have_different_lengths(llm, prompt):
 
 @torch.no_grad()
 def test_the_head_of_a_tied_model_is_scaled(llm, prompt, monkeypatch):
-    monkeypatch.setattr(llm.model.config, "tie_word_embeddings", True)
+    for name in ("tie_word_embeddings", "scale_decoder_outputs"):  # of old and new transformers
+        monkeypatch.setattr(llm.model.config, name, True)
     options = GenerationConfig(num_beams=2)
 
     assert llm.generate(*prompt, options)[1] == pytest.approx(

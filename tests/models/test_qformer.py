@@ -18,10 +18,11 @@ def qformer(dropout=0.0):
 
 
 def by_lavis(made, tokens):
-    return made.bert(
-        query_embeds=made.query_tokens.expand(len(tokens), -1, -1),
+    queries = made.query_tokens.expand(len(tokens), -1, -1)
+    return made.bert.encoder(
+        made.bert.embeddings(query_embeds=queries),
         encoder_hidden_states=tokens,
-        encoder_attention_mask=torch.ones(tokens.shape[:2]),
+        query_length=queries.shape[1],
     ).last_hidden_state
 
 

@@ -67,11 +67,11 @@ class PlainModel:
     def queries(self, regions: Tensor) -> Tensor:
         """Queries (B, Q, D)."""
         qformer = self.model.qformer
-        return qformer.bert(
-            query_embeds=qformer.query_tokens.expand(len(regions), -1, -1),
+        queries = qformer.query_tokens.expand(len(regions), -1, -1)
+        return qformer.bert.encoder(
+            qformer.bert.embeddings(query_embeds=queries),
             encoder_hidden_states=regions,
-            encoder_attention_mask=torch.ones(regions.shape[:2], device=regions.device),
-            return_dict=True,
+            query_length=queries.shape[1],
         ).last_hidden_state
 
     def tags(self, texts: Tensor, queries: Tensor) -> Tensor:

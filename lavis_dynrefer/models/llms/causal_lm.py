@@ -35,7 +35,11 @@ from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
 from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16, without_gradients
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
-from lavis_dynrefer.models.weights.hugging_face_folder import fill_from_folder, model_folder
+from lavis_dynrefer.models.weights.hugging_face_folder import (
+    fill_from_folder,
+    model_folder,
+    read_folder,
+)
 from lavis_dynrefer.models.weights.lean_building import without_values
 from lavis_dynrefer.settings import from_mapping
 
@@ -236,7 +240,7 @@ def _load(folder: Path, choice: CausalLMOptions, key: str) -> PreTrainedModel:
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
         if (folder / "generation_config.json").is_file():
             model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-    fill_from_folder(model, folder, getattr(torch, choice.dtype), key=key)
+    fill_from_folder(model, folder, read_folder(folder), getattr(torch, choice.dtype), key=key)
     return model.eval()
 
 

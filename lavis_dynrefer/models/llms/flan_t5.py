@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
+from transformers import PreTrainedTokenizerBase
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.models.hugging_face import (
@@ -24,6 +24,11 @@ from lavis_dynrefer.models.llms.llm_options import FlanT5Options
 from lavis_dynrefer.models.llms.lora import add_lora, lora_parameters
 from lavis_dynrefer.models.llms.recorded_step import capture_graph
 from lavis_dynrefer.models.llms.stored_weights import to_int8
+from lavis_dynrefer.models.llms.t5_building import (
+    T5ForConditionalGeneration,
+    config_of_folder,
+    config_of_sizes,
+)
 from lavis_dynrefer.models.llms.t5_search import T5Search
 from lavis_dynrefer.models.llms.t5_stacks import encode, teacher_forced
 from lavis_dynrefer.models.precision import (
@@ -33,7 +38,11 @@ from lavis_dynrefer.models.precision import (
     without_gradients,
 )
 from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
-from lavis_dynrefer.models.weights.hugging_face_folder import fill_from_folder, model_folder
+from lavis_dynrefer.models.weights.hugging_face_folder import (
+    fill_from_folder,
+    model_folder,
+    read_folder,
+)
 from lavis_dynrefer.models.weights.lean_building import without_values
 from lavis_dynrefer.settings import from_mapping
 
@@ -149,9 +158,6 @@ class FlanT5(nn.Module):
 def build(options: Mapping[str, Any]) -> FlanT5:
     """Flan-T5 with pretrained or random weights.
 
-    The gated feed-forward uses the exact GELU, not Flan-T5's tanh approximation, because BLIP-2 and
-    DynRefer were trained that way.
-
     Raises:
         InputError: an unknown option, or one that is missing or invalid, or no weights or tokenizer
             of that name.
@@ -164,16 +170,15 @@ def build(options: Mapping[str, Any]) -> FlanT5:
     tokenizer = load_t5_tokenizer(str(choice.tokenizer or folder))
     if folder is not None:
         with loading(str(choice.pretrained), key=key):
-            config = T5Config.from_pretrained(folder)
-            config.dense_act_fn = "gelu"
+            tensors = read_folder(folder)
+            config = config_of_folder(folder, tensors, key=key)
             with without_values():
                 model = T5ForConditionalGeneration(config)
-        fill_from_folder(model, folder, dtype, key=key)
+        fill_from_folder(model, folder, tensors, dtype, key=key)
         model.eval()
     else:
         sizes = {name: value for name, value in asdict(choice.config).items() if value is not None}
-        config = T5Config(**{"feed_forward_proj": "gated-gelu", **sizes})
-        config.dense_act_fn = "gelu"
+        config = config_of_sizes({"feed_forward_proj": "gated-gelu", **sizes})
         model = T5ForConditionalGeneration(config).to(dtype)
     check_vocabulary(model, tokenizer)
     if choice.lora is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lavis_dynrefer.models.attention import aligned
+from lavis_dynrefer.models.llms.t5_building import head_scale
 from lavis_dynrefer.models.llms.t5_layers import (
     cross_attention,
     feed_forward,
@@ -69,8 +70,8 @@ def teacher_forced(
     for block in stack.block:
         states = run(_decoder_block, block, states, bias, encoded, memory_bias, dtype)
     states = stack.dropout(normed(stack.final_layer_norm, states, dtype))
-    if model.config.tie_word_embeddings:
-        states = states * model.config.d_model**-0.5
+    if (scale := head_scale(model.config)) is not None:
+        states = states * scale
     return product(model.get_output_embeddings(), states)
 
 

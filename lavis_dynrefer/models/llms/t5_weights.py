@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lavis_dynrefer.models.llms.t5_building import head_scale
 from lavis_dynrefer.models.llms.t5_layers import product
 
 # Bytes of copies, at most; a larger decoder computes with the weights as they are stored.
@@ -103,7 +104,7 @@ class DecoderProducts:
     @property
     def head_scale(self) -> float | None:
         """Factor of the states before the head; None for 1."""
-        return self._config.d_model**-0.5 if self._config.tie_word_embeddings else None
+        return head_scale(self._config)
 
     def _make(self, layers: Sequence[nn.Module]) -> Product:
         if any(type(layer) is not nn.Linear for layer in layers):

@@ -28,8 +28,9 @@ def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
             **SPECIAL_TOKENS,
         )
     except Exception as error:  # the tokenizers library raises nothing more specific
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"{path}: expected a tokenizer.json of the tokenizers library ({error}); "
+            f"{path}: expected a tokenizer.json of the tokenizers library ({reason:.150}); "
             "is the file complete?"
         ) from error
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from lavis_dynrefer.models.weights.lean_building import fill
@@ -122,7 +123,8 @@ def load_weights(
         copy: see `lean_building.fill`.
 
     Raises:
-        CheckpointError: unexpected names, other names missing than `may_miss`, or other shapes.
+        CheckpointError: unexpected names, other names missing than `may_miss`, other shapes, or
+            two tensors for one of the model.
     """
     if is_official(state):
         state = from_official(state)
@@ -149,9 +151,40 @@ def load_weights(
         raise CheckpointError(
             f"checkpoint does not fit the model: {', '.join(told)}; is it of this model type?"
         )
+    check_ties(target, state)
     fill(model, state, copy=copy)
     logger.info("Loaded %d tensors, %d stay unchanged", len(state), len(missing))
     return LoadReport(loaded=tuple(sorted(state)), missing=tuple(missing))
+
+
+def check_ties(entries: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Check that tensors which are one in the model have the same values in the file.
+
+    A library that ties layers whose weights differ would lose one of them without a word, as
+    transformers 5 does with the output layer of Flan-T5.
+
+    Args:
+        entries: state dict of the model, the same object under each name of a tied tensor.
+        state: of the file, under the same names.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    first: dict[int, str] = {}
+    for name, value in state.items():
+        known = first.setdefault(id(entries[name]), name) if name in entries else name
+        if known != name and not same_values(state[known], value):
+            raise CheckpointError(
+                f"{known} and {name} are one tensor in the model and two in the file; is "
+                "tie_word_embeddings right in its config?"
+            )
+
+
+def same_values(one: Tensor, other: Tensor | None) -> bool:
+    """Whether two tensors are equal, whatever their formats; not if there is no other one."""
+    if other is None or one.shape != other.shape:
+        return False
+    return one.data_ptr() == other.data_ptr() != 0 or torch.equal(one.float(), other.float())
 
 
 def _form(tensor: Tensor) -> str:

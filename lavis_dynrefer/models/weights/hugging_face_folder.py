@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_dynrefer.errors import InputError, MissingFileError
-from lavis_dynrefer.models.weights.checkpoint import load_weights
+from lavis_dynrefer.models.weights.checkpoint import check_ties, load_weights
 from lavis_dynrefer.models.weights.fetching.transfer import offline_variable
 from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, open_tensors
 from lavis_dynrefer.paths import find_resource
@@ -116,7 +116,14 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fill_from_folder(model: nn.Module, folder: Path, dtype: torch.dtype, *, key: str) -> None:
+def fill_from_folder(
+    model: nn.Module,
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    *,
+    key: str,
+) -> None:
     """Fill a model of Hugging Face, built `without_values`, from its folder.
 
     Weights in the format `dtype` stay mapped; others are converted one by one.
@@ -124,15 +131,16 @@ def fill_from_folder(model: nn.Module, folder: Path, dtype: torch.dtype, *, key:
     Args:
         model: target; nothing of it may be on another device than meta.
         folder: see `model_folder`.
+        tensors: of the folder, see `read_folder`.
         dtype: in which it is stored.
         key: config key that names the folder, for messages.
 
     Raises:
-        CheckpointError: the folder lacks tensors, or they have other shapes.
-        MissingFileError: a shard is not there.
+        CheckpointError: the folder lacks tensors, or they have other shapes, or it has two for one
+            of the model.
     """
     entries = model.state_dict(keep_vars=True)
-    tensors = _under_names_of(entries, read_folder(folder), getattr(model, "base_model_prefix", ""))
+    tensors = _under_names_of(entries, tensors, getattr(model, "base_model_prefix", ""))
     once = {id(entries[name]): name for name in tensors}  # of the names of a tied tensor one
     wanted = {
         name: tensors[name].to(dtype) if tensors[name].is_floating_point() else tensors[name]
@@ -144,6 +152,7 @@ def fill_from_folder(model: nn.Module, folder: Path, dtype: torch.dtype, *, key:
     buffers = [name for name, value in entries.items() if not isinstance(value, nn.Parameter)]
     model.requires_grad_(False)  # nothing is trained unless the caller says so later
     try:
+        check_ties(entries, tensors)
         load_weights(model, wanted, may_miss=buffers, copy=False)
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {folder} and its own config.json: {error}") from error
