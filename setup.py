@@ -100,6 +100,18 @@ LAVIS_PINS = [
 ]
 LAVIS_PINS += SPACY
 
+# Sphinx of today needs Python 3.11.
+DOCS = [
+    f'{requirement}; python_version >= "3.11"'
+    for requirement in (
+        "sphinx>=8.2",
+        "furo>=2024.8.6",
+        "myst-parser>=4",
+        "sphinx-copybutton>=0.5.2",
+        "sphinx-polyversion>=3",
+    )
+]
+
 DEMO = [  # gradio 6 begins with Python 3.10
     'gradio>=6.14,<7; python_version >= "3.10"',
     'gradio-image-annotation==0.5.6; python_version >= "3.10"',
@@ -172,6 +184,7 @@ setup(
     install_requires=[*REQUIRED, *LAVIS_IMPORTS],
     extras_require={
         "demo": DEMO,
+        "docs": DOCS,
         "heic": HEIC,
         "lavis-pins": LAVIS_PINS,
         "lora": LORA,
@@ -196,6 +209,7 @@ setup(
             "pytest-xdist>=3",
             "ruff==0.17.*",
             "setuptools>=64",
+            "twine>=6.1",
             "types-PyYAML",
             "wheel",
         ],

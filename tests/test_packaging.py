@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from email import message_from_bytes
@@ -15,8 +16,17 @@ from pathlib import Path
 
 import pytest
 
+from lavis_dynrefer.synthetic import make_scene, render
+
 ROOT = Path(__file__).parents[1]
-NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "output")
+NOT_SOURCE = shutil.ignore_patterns(
+    *(".git", ".hypothesis", ".*_cache", ".venv", "*.egg-info", "__pycache__", "build", "dist"),
+    "output",
+)
+BUILD_TIME = {**os.environ, "SOURCE_DATE_EPOCH": "1767225600"}  # the same bytes each time
+
+INSTALLED_BY_PIP = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+UNPACKING = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 UNSHIPPED = re.compile(r".*(/__pycache__/|/\.|\.egg-info/|/lavis_dynrefer\.pth$)")
 
@@ -62,11 +72,22 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def wheel(source, tmp_path_factory):
-    """The wheel built from the sdist, so that both are complete."""
+def built(source, tmp_path_factory):
+    """A folder with the sdist, and the wheel built from it, so that both are complete."""
     folder = tmp_path_factory.mktemp("dist")
-    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source])
-    return next(folder.glob("*.whl"))
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir"]
+    run([*build, folder, source], env=BUILD_TIME)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(built):
+    return next(built.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def sdist(built):
+    return next(built.glob("*.tar.gz"))
 
 
 class Environment:
@@ -99,34 +120,93 @@ class Environment:
         pip = [sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check"]
         return run([*pip, *arguments])
 
+    def files(self):
+        """Path -> content of all that belongs to this project, but for how it was installed."""
+        return {
+            str(path.relative_to(self.site)): path.read_bytes()
+            for item in self.site.glob("lavis_dynrefer*")
+            for path in [item, *item.rglob("*")]
+            if path.is_file() and path.suffix != ".pyc" and path.name not in INSTALLED_BY_PIP
+        }
+
+    def dynrefer(self, *words):
+        return run([self.python.parent / "dynrefer", *words], env=self.variables())
+
+    def variables(self):
+        return {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+
     def __call__(self, code, **variables):
         return run(
             [self.python, "-W", "ignore", "-W", "default::RuntimeWarning", "-c", code],
             cwd=self.site.parent,
-            env={**os.environ, "PYTHONPATH": "", **variables},
+            env={**self.variables(), **variables},
         )
+
+
+OPTIONS = ["--no-deps", "--no-build-isolation", "--ignore-installed", "--quiet"]
 
 
 @pytest.fixture(scope="module", params=INSTALLS)
 def installed(request, source, wheel, tmp_path_factory):
     environment = Environment(tmp_path_factory.mktemp("venv"))
     what = wheel if request.param == "wheel" else source
-    options = ["--no-deps", "--no-build-isolation", "--ignore-installed", "--quiet"]
-    environment.pip("install", *options, *INSTALLS[request.param], what)
+    environment.pip("install", *OPTIONS, *INSTALLS[request.param], what)
     environment.home = environment.site if request.param == "wheel" else source
     yield environment
     environment.pip("uninstall", "--yes", "--quiet", "lavis_dynrefer")
     assert environment.content() == environment.before
 
 
-def test_wheel_holds_every_file_of_the_package(wheel):
-    parts = {"lavis_dynrefer": ROOT / "lavis_dynrefer"}
-    parts.update({f"lavis_dynrefer/{name}": ROOT / name for name in ("configs", "projects")})
+@pytest.fixture(scope="session")
+def tracked():
+    """The files of the repository, as far as they are here."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and the repository")
+    names = run([git, "-C", ROOT, "-c", "core.quotePath=off", "ls-files"]).stdout.splitlines()
+    return {name for name in names if (ROOT / name).is_file()}
+
+
+@pytest.fixture(scope="session")
+def sdist_names(sdist):
+    with tarfile.open(sdist) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+def test_sdist_holds_the_whole_repository(tracked, sdist_names):
+    assert tracked - sdist_names == set()
+
+
+def test_sdist_holds_nothing_that_was_made_here(sdist_names):
+    generated = {"", "PKG-INFO", "setup.cfg"}
+
+    tops = {name.split("/")[0] for name in sdist_names}
+    assert tops - {*os.listdir(ROOT), *generated} == set()
+    assert [
+        name for name in sdist_names if re.search(r"\.pyc$|__pycache__|/\.git/|_cache/", name)
+    ] == []
+
+
+def test_wheel_has_the_same_bytes_from_sdist_and_checkout(source, wheel, tmp_path):
+    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir"]
+    run([*build, tmp_path, source], env=BUILD_TIME)
+
+    assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
+
+
+def test_index_would_accept_the_files(built):
+    pytest.importorskip("twine")
+    run([sys.executable, "-m", "twine", "check", "--strict", *built.iterdir()])
+
+
+def test_wheel_holds_every_file_of_the_package(source, wheel):
+    parts = {"lavis_dynrefer": source / "lavis_dynrefer"}
+    parts.update({f"lavis_dynrefer/{name}": source / name for name in ("configs", "projects")})
     expected = {
         f"{prefix}/{path.relative_to(folder).as_posix()}"
         for prefix, folder in parts.items()
         for path in folder.rglob("*")
-        if path.is_file() and not UNSHIPPED.match("/".join(path.relative_to(ROOT).parts))
+        if path.is_file() and not UNSHIPPED.match("/".join(path.relative_to(source).parts))
     }
 
     assert expected - set(zipfile.ZipFile(wheel).namelist()) == set()
@@ -161,6 +241,13 @@ def test_lavis_is_required_by_its_own_extra_alone(metadata):
 
     assert metadata["Requires-Python"] == ">=3.9"
     assert asked == ['salesforce-lavis==1.0.2; python_version < "3.12" and extra == "lavis-pins"']
+
+
+def test_metadata_names_the_licence_in_the_form_of_today(metadata):
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert metadata["License-File"] == "LICENSE"
+    # The two forms exclude each other.
+    assert not [line for line in metadata.get_all("Classifier") if line.startswith("License")]
 
 
 def test_importing_lavis_alone_connects_the_installed_plugin(installed):
@@ -205,3 +292,52 @@ def test_lavis_survives_a_broken_plugin_with_one_warning(installed, tmp_path):
     assert result.stdout == "True\n"
     assert result.stderr.count("RuntimeWarning") == 1
     assert "RuntimeError: bug" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def from_wheel(wheel, tmp_path_factory):
+    environment = Environment(tmp_path_factory.mktemp("venv"))
+    environment.pip("install", *OPTIONS, wheel)
+    return environment
+
+
+@pytest.fixture(scope="module")
+def repository(source, tmp_path_factory):
+    """The source in a repository of git, as an address that pip knows."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    folder = tmp_path_factory.mktemp("git") / "lavis_dynrefer"
+    shutil.copytree(source, folder, ignore=NOT_SOURCE)
+    git = ["git", "-C", folder, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "all of it"]):
+        run([*git, *words])
+    return f"git+{folder.as_uri()}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sdist", "repository", "unpacked sdist"])
+def test_every_source_installs_as_the_wheel_does(kind, request, from_wheel, sdist, tmp_path):
+    what = sdist if kind == "sdist" else None
+    if kind == "repository":
+        what = request.getfixturevalue("repository")
+    if kind == "unpacked sdist":
+        shutil.unpack_archive(sdist, tmp_path / "sdist", **UNPACKING)
+        (what,) = (tmp_path / "sdist").iterdir()
+    environment = Environment(tmp_path / "venv")
+    environment.pip("install", *OPTIONS, what)
+
+    assert environment.files() == from_wheel.files()
+    assert answers_of(environment, tmp_path / "1") == answers_of(from_wheel, tmp_path / "2")
+    info = json.loads(environment.dynrefer("info", "--json").stdout)
+    assert info["lavis"]["hook_read_at_start_up"]
+    assert info["lavis_import"]["knows_dynrefer"]
+    assert ("commit" in info["package"]) == (kind == "repository")
+
+
+def answers_of(environment, output):
+    """What `dynrefer predict` writes about a drawn scene."""
+    output.mkdir()
+    render(make_scene(0, 2_000_001)).save(output / "scene.png")
+    scene, answers = output / "scene.png", output / "answers"
+    environment.dynrefer("predict", scene, "--box", "120,80,260,210", "--output", answers)
+    return json.loads((answers / "results.jsonl").read_text(encoding="utf-8"))["regions"]
