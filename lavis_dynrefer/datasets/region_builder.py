@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lavis  # noqa: F401  first, for threads
-from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
+from lavis.datasets.builders.base_dataset_builder import (
+    BaseDatasetBuilder,
+    load_dataset_config,
+)
+from omegaconf import DictConfig, OmegaConf
 
+from lavis_dynrefer.config import MODELS
 from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.datasets.build_info import RegionInfo
 from lavis_dynrefer.datasets.prepared_tags import prepare_tags, tags_path
 from lavis_dynrefer.datasets.region_dataset import RegionDataset, RegionTags
 from lavis_dynrefer.datasets.region_sets import first_regions, tags_of
 from lavis_dynrefer.datasets.region_source import CONTROL_KEYS, RegionSource
+from lavis_dynrefer.datasets.sources.raw_files import DatasetError
 from lavis_dynrefer.datasets.sources.region_collector import TRAIN
 from lavis_dynrefer.datasets.tables import RegionTable
+from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.structures import RegionSet
 from lavis_dynrefer.vocab import TAG_METHODS, build_tagger
 from lavis_dynrefer.vocab.control_words import ControlSampler
@@ -24,21 +31,62 @@ from lavis_dynrefer.vocab.control_words import ControlSampler
 logger = logging.getLogger(__name__)
 
 
+class Splits(dict[str, RegionDataset]):
+    """Datasets by the name of their split in the run, and `splits["val"]` by its own, too.
+
+    Args:
+        datasets: name in the run -> dataset.
+        names: split -> its name in the run.
+    """
+
+    def __init__(self, datasets: Mapping[str, RegionDataset], names: Mapping[str, str]) -> None:
+        super().__init__(datasets)
+        self._names = dict(names)
+
+    def __missing__(self, split: str) -> RegionDataset:
+        name = self._names.get(split, split)
+        if name != split and name in self:
+            return self[name]
+        raise KeyError(f"no split {split!r}; there are {list(self)}")
+
+
 class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
     """Builds the datasets of a run; a subclass defines the files and how to read them.
 
     Args:
-        cfg: the dataset's section of a run; None for its default yaml.
+        cfg: the dataset's section of a run, or the yaml file that holds it; None for its default
+            yaml. A section may have some of the keys: the others are those of the default yamls of
+            the dataset and, where the file has a section `model`, of the model.
     """
 
     def __init__(self, cfg: Any = None) -> None:
-        BaseDatasetBuilder.__init__(self, cfg)
+        if cfg is None or isinstance(cfg, str):
+            cfg = load_dataset_config(cfg or self.default_config_path())
+        BaseDatasetBuilder.__init__(self, self._complete(cfg))
+
+    def _complete(self, section: DictConfig) -> DictConfig:
+        """The section with the keys of the default yamls, below the sections that it belongs to."""
+        root, name = section._get_root(), self.dataset_name
+        if "datasets" not in root:
+            root = OmegaConf.create({"datasets": {name: section}})
+        if name not in root.datasets:  # LAVIS takes the first dataset of a file
+            raise DatasetError(f"expected a section datasets.{name}, got {list(root.datasets)}")
+        own = root.datasets[name] or {}
+        defaults = [OmegaConf.load(self.default_config_path(own.get("type", "default")))]
+        model = root.get("model") or {}
+        family = MODELS.get(model.get("arch"))
+        if family is not None:
+            kind = model.get("model_type") or "default"
+            if kind in family.yamls:
+                defaults.append(OmegaConf.load(config_path(family.yamls[kind])))
+        return OmegaConf.merge(*defaults, root).datasets[name]
 
     def build(self) -> dict[str, RegionDataset]:
         """Read the raw files and wrap every split.
 
         Returns:
             Name of the split in the run -> dataset. The one named "train" serves single regions.
+            A split that `split_names` renames is found under its own name, too.
 
         Raises:
             DatasetError: an unknown key or split, a missing file, a split without usable regions.
@@ -54,10 +102,13 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
         if len(set(names.values())) < len(names):
             raise self._error(f"split_names: two splits share a name: {names}")
         tag_list = self.tag_names(info, region_sets.get(TRAIN)) or ()
-        return {
-            names[split]: self._dataset(info, split, names[split], region_sets[split], tag_list)
-            for split in splits
-        }
+        return Splits(
+            {
+                names[split]: self._dataset(info, split, names[split], region_sets[split], tag_list)
+                for split in splits
+            },
+            names,
+        )
 
     def _dataset(
         self,

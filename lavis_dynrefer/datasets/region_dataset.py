@@ -133,23 +133,31 @@ class RegionDataset(Dataset[dict[str, Any]]):
         self.name = region_set.name
         self.evaluator = evaluator
         self.train = train
-        self.vis_processor = vis_processor
-        self.text_processor = text_processor
+        self.set_processors(vis_processor, text_processor)
         self.tags = tags or RegionTags()
         self.controls = controls or ControlSampler()
         self.on_error = on_error
-        self._crop: Callable[[Image.Image, Tensor], Mapping[str, Any]] = vis_processor
-        if (
-            isinstance(vis_processor, ViewProcessor)
-            and type(vis_processor).__call__ is ViewProcessor.__call__
-        ):
-            self._crop = vis_processor.crop  # images and boxes of the dataset are checked
         # By default a training sample is one region, and rows need no list.
         self._samples: Sequence[Sequence[int]] | None = None
         if not train:
             self._samples = rows_by_image(region_set)
         elif regions_per_image > 1:
             self._samples = rows_by_image(region_set, max_rows=regions_per_image)
+
+    def set_processors(
+        self,
+        vis_processor: Callable[[Image.Image, Tensor], Mapping[str, Any]],
+        text_processor: Callable[[str], str] | None = None,
+    ) -> None:
+        """Use other processors, such as those of a model; arguments as for the class."""
+        self.vis_processor = vis_processor
+        self.text_processor = text_processor
+        self._crop = vis_processor
+        if (
+            isinstance(vis_processor, ViewProcessor)
+            and type(vis_processor).__call__ is ViewProcessor.__call__
+        ):
+            self._crop = vis_processor.crop  # images and boxes of the dataset are checked
 
     @property
     def tag_names(self) -> tuple[str, ...] | None:
