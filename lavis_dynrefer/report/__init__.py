@@ -1,0 +1,57 @@
+"""Plots of runs: one page from their folders, and each plot by itself, as for a notebook.
+
+`read_runs` reads the folders, `report_page` draws them all. The plots are functions of their own:
+each returns a `Plot`, which shows itself in a notebook and saves itself as .png, .pdf or .svg.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lavis_dynrefer.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from lavis_dynrefer.report.answer_plots import (
+        attribute_plot,
+        calibration_plot,
+        confusion_plot,
+    )
+    from lavis_dynrefer.report.caption_plots import caption_plot
+    from lavis_dynrefer.report.plot_style import Plot
+    from lavis_dynrefer.report.report_page import report_page
+    from lavis_dynrefer.report.run_answers import AnsweredSplit, read_answers
+    from lavis_dynrefer.report.run_comparison import comparison_plot, metric_plot
+    from lavis_dynrefer.report.run_folder import RunFolder, read_run, read_runs
+    from lavis_dynrefer.report.training_plots import training_plots, validation_plots
+
+__all__ = [
+    "AnsweredSplit",
+    "Plot",
+    "RunFolder",
+    "attribute_plot",
+    "calibration_plot",
+    "caption_plot",
+    "comparison_plot",
+    "confusion_plot",
+    "metric_plot",
+    "read_answers",
+    "read_run",
+    "read_runs",
+    "report_page",
+    "training_plots",
+    "validation_plots",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "answer_plots": ("attribute_plot", "calibration_plot", "confusion_plot"),
+        "caption_plots": ("caption_plot",),
+        "plot_style": ("Plot",),
+        "report_page": ("report_page",),
+        "run_answers": ("AnsweredSplit", "read_answers"),
+        "run_comparison": ("comparison_plot", "metric_plot"),
+        "run_folder": ("RunFolder", "read_run", "read_runs"),
+        "training_plots": ("training_plots", "validation_plots"),
+    },
+)

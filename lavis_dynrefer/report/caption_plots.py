@@ -1,0 +1,164 @@
+"""Plots of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lavis_dynrefer.report.plot_style import SOFT, Plot, new_figure, plot_settings, series
+from lavis_dynrefer.report.run_answers import RegionExample
+
+_LENGTHS = (1, 3, 5, 7, 9, 12, 16, 25)  # words: where the bins of annotations begin
+_PROBABILITIES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.001)  # edges of bins
+_LONGEST = 30  # words; longer captions are in the last bin
+_FEWEST = 3  # captions of a bin that is drawn
+
+Rows = list[tuple[Any, ...]]
+Scored = Sequence[tuple[RegionExample, float]]
+
+
+def caption_plot(
+    captions: Mapping[str, Sequence[RegionExample]],
+    meteor: Mapping[str, Sequence[tuple[RegionExample, float]]],
+) -> Plot:
+    """Lengths of captions, and their METEOR by the length of the annotation and by probability.
+
+    Args:
+        captions: run -> captions.
+        meteor: run -> captions with METEOR in percent; may be empty.
+    """
+    graded = any(meteor.values())
+    rows: list[tuple[Any, ...]] = []
+    with plot_settings():
+        figure, axes = new_figure(1, 3 if graded else 1, height=3.1)
+        for number, (label, found) in enumerate(captions.items()):
+            look = series(number)
+            _draw_lengths(axes[0], found, look, label, rows)
+            if meteor.get(label):
+                _draw_by_length(axes[1], meteor[label], look, label, rows)
+                _draw_by_probability(axes[2], meteor[label], look, label, rows)
+        truths = [_words(one.truth) for one in next(iter(captions.values())) if one.truth]
+        if truths:
+            _draw_annotated_lengths(axes[0], truths, rows)
+        axes[0].set(title="Length of captions", xlabel="words", ylabel="percent of regions")
+        axes[0].legend(labelcolor=SOFT)
+        if graded:
+            axes[1].set(
+                title="METEOR by length",
+                xlabel="words of the annotation",
+                ylabel="mean METEOR, percent",
+                ylim=(0, None),
+            )
+            axes[2].set(
+                title="METEOR by probability",
+                xlabel="probability of the caption",
+                ylabel="mean METEOR, percent",
+                ylim=(0, None),
+            )
+    means = "; ".join(
+        f"{label}: {np.mean([_words(one.answer) for one in found]):.1f} words on average"
+        + (
+            f", METEOR {np.mean([score for _, score in meteor[label]]):.1f}"
+            if meteor.get(label)
+            else ""
+        )
+        for label, found in captions.items()
+        if found
+    )
+    heads = ("run", "what", "bin", "value", "regions")
+    note = "Bars: standard error of the mean." if graded else ""
+    return Plot("Captions", f"Lengths and scores of captions. {means}.", figure, heads, rows, note)
+
+
+def _draw_lengths(
+    ax: Any, captions: Sequence[RegionExample], look: Mapping[str, Any], label: str, rows: Rows
+) -> None:
+    lengths = [_words(one.answer) for one in captions]
+    shares = _shares(lengths)
+    ax.plot(*zip(*shares), **look, markersize=4, label=label)
+    rows.extend(
+        (label, "words of the caption", words, f"{share:.1f} %", lengths.count(words))
+        for words, share in shares
+        if share
+    )
+
+
+def _draw_annotated_lengths(ax: Any, lengths: Sequence[int], rows: Rows) -> None:
+    shares = _shares(lengths)
+    ax.bar(*zip(*shares), width=0.9, color=SOFT, alpha=0.3, label="annotations", zorder=0)
+    rows.extend(
+        ("annotations", "words", words, f"{share:.1f} %", lengths.count(words))
+        for words, share in shares
+        if share
+    )
+
+
+def _shares(lengths: Sequence[int]) -> list[tuple[int, float]]:
+    """Words and percent of the captions, from the shortest to the longest."""
+    capped = [min(length, _LONGEST) for length in lengths]
+    counts = [capped.count(words) for words in range(max(capped) + 2)]
+    return [(words, 100 * count / len(lengths)) for words, count in enumerate(counts)]
+
+
+def _draw_by_length(
+    ax: Any, scored: Scored, look: Mapping[str, Any], label: str, rows: Rows
+) -> None:
+    edges = [*_LENGTHS, 10_000]
+    places = [
+        (low, high, f"{low}\u2013{high - 1}" if high < 10_000 else f"{low}+")
+        for low, high in zip(edges, edges[1:])
+    ]
+    _draw_bins(
+        ax,
+        [(_words(one.truth), score) for one, score in scored],
+        places,
+        look,
+        label,
+        rows,
+        "METEOR by words of the annotation",
+    )
+
+
+def _draw_by_probability(
+    ax: Any, scored: Scored, look: Mapping[str, Any], label: str, rows: Rows
+) -> None:
+    edges = _PROBABILITIES
+    places = [(low, high, f"{low:g}\u2013{min(high, 1):g}") for low, high in zip(edges, edges[1:])]
+    _draw_bins(
+        ax,
+        [(one.number, score) for one, score in scored],
+        places,
+        look,
+        label,
+        rows,
+        "METEOR by probability",
+    )
+
+
+def _draw_bins(
+    ax: Any,
+    pairs: Sequence[tuple[float, float]],
+    bins: Sequence[tuple[float, float, str]],
+    look: Mapping[str, Any],
+    label: str,
+    rows: Rows,
+    what: str,
+) -> None:
+    """Means of the second numbers in bins of the first, with standard errors."""
+    found = []
+    for place, (low, high, name) in enumerate(bins):
+        scores = np.array([score for value, score in pairs if low <= value < high])
+        if len(scores) >= _FEWEST:
+            error = float(scores.std(ddof=1) / np.sqrt(len(scores)))
+            found.append((place, float(scores.mean()), error))
+            rows.append((label, what, name, f"{scores.mean():.1f}", len(scores)))
+    if found:
+        places, means, errors = zip(*found)
+        ax.errorbar(places, means, yerr=errors, **look, markersize=5, capsize=3, label=label)
+    ax.set_xticks(range(len(bins)), [name for _, _, name in bins], rotation=45, ha="right")
+
+
+def _words(text: str) -> int:
+    return len(text.split())

@@ -1,0 +1,270 @@
+"""What a report shows, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from lavis_dynrefer.errors import DynReferError
+from lavis_dynrefer.images import open_image
+from lavis_dynrefer.pages.html_page import data_url, number
+from lavis_dynrefer.pages.region_drawing import visible_box
+from lavis_dynrefer.report.answer_plots import attribute_plot, calibration_plot, confusion_plot
+from lavis_dynrefer.report.caption_plots import caption_plot
+from lavis_dynrefer.report.plot_style import Plot
+from lavis_dynrefer.report.run_answers import AnsweredSplit, RegionExample, read_answers
+from lavis_dynrefer.report.run_comparison import (
+    comparison_plot,
+    differing_settings,
+    last_reports,
+    metric_table,
+)
+from lavis_dynrefer.report.run_folder import RunFolder
+from lavis_dynrefer.report.training_plots import training_plots, validation_plots
+
+_CONFUSIONS = 8  # named, with an example each
+_EXAMPLES = 6  # captions of each kind
+_CROP_SIDE, _CROP_BYTES = 220, 12_000
+_CONTEXT = 0.3  # of the box, around it
+_FRAME = "#d55e00"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under heads; `numbers` columns, the last ones, are aligned on the right."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    numbers: int = 0
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """A region: its crop as a data URL, empty without the image; what is said of it."""
+
+    crop: str
+    alt: str
+    lines: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Regions side by side."""
+
+    title: str
+    cards: Sequence[Card]
+
+
+@dataclass
+class Section:
+    """A part of the page.
+
+    Args:
+        name: of its anchor.
+        title: above it.
+        parts: `Plot`, `Table` or `Cards`.
+        remarks: what cannot be drawn, and why.
+    """
+
+    name: str
+    title: str
+    parts: list[Any] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def sections(runs: Sequence[RunFolder], options: Sequence[str] = ()) -> Iterator[Section]:
+    """Those for which the runs have something."""
+    overview = Section("overview", "Overview" if len(runs) == 1 else "Comparison")
+    plot = comparison_plot(runs)
+    overview.parts = [*([plot] if plot else []), *_comparison_tables(runs)]
+    training = Section("training", "Training", list(training_plots(runs)))
+    validation = Section("validation", "Validation", list(validation_plots(runs)))
+    yield from (one for one in (overview, training, validation) if one.parts)
+    for split in dict.fromkeys(split for run in runs for split in run.answers):
+        yield _answers(runs, split, options)
+
+
+def _comparison_tables(runs: Sequence[RunFolder]) -> Iterator[Table]:
+    changed = differing_settings(runs)
+    if len(runs) > 1 and changed:
+        yield Table(
+            "Settings that differ",
+            ("setting", *(run.label for run in runs)),
+            [(key, *values) for key, values in changed],
+        )
+    rows = metric_table(runs)
+    if len(runs) > 1 and rows:
+        heads = [
+            run.label if number == 0 else f"{run.label} (difference)"
+            for number, run in enumerate(runs)
+        ]
+        yield Table(
+            "All metrics, percent",
+            ("split, protocol and mode", "metric", *heads),
+            [(where, name, *_with_differences(values)) for where, name, values in rows],
+            numbers=len(runs),
+            folded=len(rows) > 12,
+        )
+    elif rows:
+        yield Table(
+            "All metrics, percent",
+            ("split, protocol and mode", "metric", "value"),
+            [(where, name, number(values[0] or 0.0)) for where, name, values in rows],
+            numbers=1,
+            folded=len(rows) > 12,
+        )
+    counts = [
+        (run.label, split, report["epoch"], name, f"{count:,}")
+        for run in runs
+        for split, report in last_reports(run).items()
+        for name, count in report["counts"].items()
+    ]
+    if counts:
+        yield Table(
+            "What was graded",
+            ("run", "split", "epoch", "count", "value"),
+            counts,
+            numbers=1,
+            folded=True,
+        )
+
+
+def _with_differences(values: Sequence[float | None]) -> list[str]:
+    first = values[0]
+    cells = ["" if first is None else number(first)]
+    for value in values[1:]:
+        if value is None:
+            cells.append("")
+        elif first is None:
+            cells.append(number(value))
+        else:
+            cells.append(f"{number(value)} ({number(value - first, sign=True)})")
+    return cells
+
+
+def _answers(runs: Sequence[RunFolder], split: str, options: Sequence[str]) -> Section:
+    section = Section(f"split-{split}", f"Answers: {split}")
+    read: dict[str, AnsweredSplit] = {}
+    for run in runs:
+        if split not in run.answers:
+            continue
+        try:
+            read[run.label] = read_answers(run, split, options)
+        except DynReferError as error:
+            section.remarks.append(
+                f"{run.label}: the answers are not drawn, because {error}. If the annotations have "
+                "moved, name their place: --options datasets.NAME.build_info.root=FOLDER"
+            )
+    for draw in (_attributes, _categories, _captions):
+        try:
+            section.parts += draw(read)
+        except DynReferError as error:
+            section.remarks.append(f"Not drawn: {error}")
+    if not section.parts and not section.remarks:
+        section.remarks.append("There is nothing to draw.")
+    return section
+
+
+def _attributes(read: Mapping[str, AnsweredSplit]) -> list[Plot]:
+    scores = {label: one.attributes for label, one in read.items()}
+    found = {label: one for label, one in scores.items() if one is not None}
+    names = {tuple(one.names) for one in found.values()}
+    if len(names) == 1:
+        return [attribute_plot(found), calibration_plot(found)]
+    plots = [
+        (
+            attribute_plot({label: one}, title=f"Average precision of each attribute: {label}"),
+            calibration_plot({label: one}),
+        )
+        for label, one in found.items()
+    ]
+    return [plot for pair in plots for plot in pair]
+
+
+def _categories(read: Mapping[str, AnsweredSplit]) -> Iterator[Any]:
+    for label, one in read.items():
+        confusions = one.confusions
+        if confusions is None:
+            continue
+        of = f": {label}" if len(read) > 1 else ""
+        yield confusion_plot(confusions, title=f"Which category is named for which{of}")
+        top = confusions.top(_CONFUSIONS)
+        cards = [
+            _card(
+                confusions.examples[truth, named][0],
+                [
+                    ("annotated", truth),
+                    ("named", named),
+                    ("", f"{count:,} regions, {share:.0%} of {truth}"),
+                ],
+            )
+            for truth, named, count, share in top
+        ]
+        if cards:
+            yield Cards(f"The most frequent confusions, a region each{of}", cards)
+
+
+def _captions(read: Mapping[str, AnsweredSplit]) -> Iterator[Any]:
+    captions = {label: one.captions for label, one in read.items() if one.captions}
+    if not captions:
+        return
+    problem: DynReferError | None = None
+    meteor: dict[str, Any] = {}
+    try:
+        meteor = {label: read[label].meteor for label in captions}
+    except DynReferError as error:
+        problem = error
+    yield caption_plot(captions, meteor)
+    for label in captions:
+        of = f": {label}" if len(captions) > 1 else ""
+        graded = sorted(meteor.get(label, ()), key=lambda pair: pair[1])
+        for title, chosen in (
+            ("Captions unlike their annotation, by METEOR", graded[:_EXAMPLES]),
+            ("Captions most like their annotation", graded[::-1][:_EXAMPLES]),
+        ):
+            cards = [
+                _card(
+                    one,
+                    [
+                        ("", one.answer or "(empty)"),
+                        ("annotated", one.truth),
+                        ("", f"METEOR {score:.0f}, probability {one.number:.2f}"),
+                    ],
+                )
+                for one, score in chosen
+            ]
+            if cards:
+                yield Cards(f"{title}{of}", cards)
+    if problem is not None:
+        raise problem
+
+
+def _card(one: RegionExample, lines: Sequence[tuple[str, str]]) -> Card:
+    return Card(_crop(one), f"region {one.region_id}: {one.answer}", lines)
+
+
+def _crop(one: RegionExample) -> str:
+    """The region with some of what is around it; empty if the image cannot be read."""
+    try:
+        image = open_image(one.image)
+    except DynReferError:
+        return ""
+    box = visible_box(one.box, image.size)
+    if box is None:
+        return ""
+    x1, y1, x2, y2 = box
+    around = _CONTEXT * max(x2 - x1, y2 - y1)
+    left, top = max(x1 - around, 0), max(y1 - around, 0)
+    right, bottom = min(x2 + around, image.width), min(y2 + around, image.height)
+    crop = image.crop((round(left), round(top), round(right), round(bottom)))
+    factor = _CROP_SIDE / max(crop.size)
+    size = (max(round(crop.width * factor), 1), max(round(crop.height * factor), 1))
+    crop = crop.resize(size, Image.Resampling.BICUBIC)
+    frame = [(x1 - left) * factor, (y1 - top) * factor, (x2 - left) * factor, (y2 - top) * factor]
+    ImageDraw.Draw(crop).rectangle(frame, outline=_FRAME, width=2)
+    return data_url(crop, max_bytes=_CROP_BYTES)

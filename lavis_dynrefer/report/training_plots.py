@@ -1,0 +1,326 @@
+"""Plots of trainings: losses, learning rate, speed by step; metrics by epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lavis_dynrefer.report.plot_style import (
+    INK,
+    LINE,
+    SOFT,
+    Plot,
+    new_figure,
+    plot_settings,
+    series,
+    short,
+)
+from lavis_dynrefer.report.run_folder import TRAIN, RunFolder
+
+Points = list[tuple[float, float]]
+
+_LOSS = "loss"
+_TITLES = {
+    "loss": "Loss",
+    "loss_caption": "Loss of captions",
+    "loss_tag": "Loss of tags",
+    "loss_contrast": "Loss of region-text contrast",
+    "lr": "Learning rate",
+    "grad_norm": "Norm of the gradients",
+    "scale": "Scale of the gradient scaler",
+    "skipped_steps": "Steps skipped by the scaler, in all",
+    "regions_per_second": "Regions per second",
+    "gpu_memory_mb": "Most GPU memory so far, MiB",
+}
+_STEPPING = ("lr", "grad_norm", "scale", "skipped_steps")
+_SPEED = ("regions_per_second", "gpu_memory_mb")
+# Evaluator -> the metrics of which the course is shown.
+SHOWN = {
+    "dense_caption": ("map", "detmap"),
+    "reg": ("meteor", "cider", "bleu_4", "rouge_l"),
+    "attributes": ("map", "map_head", "map_medium", "map_tail"),
+    "categories": ("acc", "acc_official"),
+}
+_COLUMNS = 2
+_TABLE_ROWS = 200  # of the points of a curve
+_MANY = 60  # points of a curve, from which on it is smoothed
+
+
+def training_plots(runs: Sequence[RunFolder]) -> list[Plot]:
+    """Losses, learning rate and steps, speed: those that any of the runs has."""
+    plots = []
+    losses = [name for name in _names(runs) if name.startswith(_LOSS)]
+    for title, names, note in (
+        ("Losses", losses, _loss_note(runs)),
+        ("Learning rate and steps", _STEPPING, ""),
+        ("Speed and memory", _SPEED, "Time between two rows of the log; validation is left out."),
+    ):
+        plot = _curves(runs, title, [name for name in names if name in _names(runs)], note)
+        if plot is not None:
+            plots.append(plot)
+    return plots
+
+
+def validation_plots(runs: Sequence[RunFolder]) -> list[Plot]:
+    """The metrics of each split that is evaluated after the epochs, with the best epoch marked."""
+    splits = dict.fromkeys(
+        split
+        for run in runs
+        for split in run.epochs
+        if split != TRAIN and len(run.evaluations(split)) > 1
+    )
+    return [_validation(runs, split) for split in splits]
+
+
+def _names(runs: Sequence[RunFolder]) -> list[str]:
+    """Names of all curves, losses of runs without numbers by step included."""
+    by_step = [name for run in runs for row in run.steps for name in row.scalars]
+    by_epoch = [name for run in runs for row in run.epochs.get(TRAIN, ()) for name in row]
+    return [
+        name for name in dict.fromkeys([*by_step, *by_epoch]) if name in _TITLES or _is_loss(name)
+    ]
+
+
+def _is_loss(name: str) -> bool:
+    return name.startswith("loss")
+
+
+def _loss_note(runs: Sequence[RunFolder]) -> str:
+    if not any(run.steps for run in runs):
+        return "A point is the mean of an epoch."
+    freq = max(int(run.settings.get("log_freq", 1)) for run in runs)
+    return f"A line is the mean of {freq} batches, a wide bar that of an epoch."
+
+
+def _curves(runs: Sequence[RunFolder], title: str, names: Sequence[str], note: str) -> Plot | None:
+    drawn = {
+        (name, run.label): (_by_step(run, name), _by_epoch(run, name))
+        for name in names
+        for run in runs
+    }
+    names = [name for name in names if any(any(drawn[name, run.label]) for run in runs)]
+    if not names:
+        return None
+    with plot_settings():
+        rows = -(-len(names) // _COLUMNS)
+        figure, axes = new_figure(rows, min(_COLUMNS, len(names)))
+        for ax, name in zip(axes, names):
+            for number, run in enumerate(runs):
+                _draw_curve(ax, *drawn[name, run.label], number=number, label=run.label)
+            if len(runs) == 1:
+                _mark_epochs(ax, runs[0])
+            ax.set_title(_TITLES.get(name, name))
+            ax.set_xlabel("batches trained on")
+            ax.margins(x=0.02)
+            _thousands(ax.xaxis)
+            if name in ("lr", "scale"):
+                ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4))
+            if name in _SPEED:
+                ax.set_ylim(bottom=0)
+            if name.startswith("skipped"):
+                ax.yaxis.get_major_locator().set_params(integer=True)
+        for ax in axes[len(names) :]:
+            ax.set_visible(False)
+        _legend(figure, axes[0], runs)
+    table = [
+        (run.label, _TITLES.get(name, name), kind, f"{step:,.0f}", _digits(value))
+        for name in names
+        for run in runs
+        for kind, points in zip(("batches", "epoch"), drawn[name, run.label])
+        for step, value in _thinned(points)
+    ]
+    heads = ("run", "curve", "mean of", "batches trained on", "value")
+    return Plot(title, _said(title, names, runs, drawn), figure, heads, table, note)
+
+
+def _by_step(run: RunFolder, name: str) -> Points:
+    points = [(float(row.step), row.scalars[name]) for row in run.steps if name in row.scalars]
+    if name == "skipped_steps":
+        total = 0.0
+        for place, (step, value) in enumerate(points):
+            total += value
+            points[place] = (step, total)
+        return points if total else []
+    return points
+
+
+def _by_epoch(run: RunFolder, name: str) -> Points:
+    """Means of epochs, at their last batch; by epoch where steps are not known."""
+    if name == "lr":
+        return []
+    ends = {row.epoch: row.step for row in run.steps if f"{TRAIN}_loss" in row.scalars}
+    rows = [row for row in run.epochs.get(TRAIN, ()) if name in row]
+    length = max((step / (epoch + 1) for epoch, step in ends.items()), default=1.0)
+    return [(ends.get(row["epoch"], (row["epoch"] + 1) * length), row[name]) for row in rows]
+
+
+def _draw_curve(ax: Any, steps: Points, epochs: Points, *, number: int, label: str) -> None:
+    look = series(number)
+    line = {"color": look["color"], "linestyle": look["linestyle"]}
+    if len(steps) > _MANY:
+        ax.plot(*zip(*steps), **line, alpha=0.3, linewidth=0.9)
+        ax.plot(*zip(*smoothed(steps)), **line, label=label)
+    elif steps:
+        ax.plot(*zip(*steps), **line, label=label)
+    if epochs and steps:  # a mean over the whole epoch is drawn over the whole epoch
+        starts = [0.0, *(end for end, _ in epochs[:-1])]
+        ends = [end for end, _ in epochs]
+        values = [value for _, value in epochs]
+        ax.hlines(values, starts, ends, color=look["color"], alpha=0.35, linewidth=5)
+    elif epochs:
+        ax.plot(*zip(*epochs), **look, markersize=6, label=label)
+
+
+def smoothed(points: Points) -> Points:
+    """An exponential mean over about a thirtieth of the curve, right from its first point.
+
+    >>> smoothed([(0.0, 2.0), (1.0, 2.0)])
+    [(0.0, 2.0), (1.0, 2.0)]
+    """
+    keep = 1 - 1 / max(len(points) / 30, 1)
+    mean = weight = 0.0
+    found = []
+    for step, value in points:
+        if math.isfinite(value):
+            mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        found.append((step, mean / weight if weight else math.nan))
+    return found
+
+
+def _mark_epochs(ax: Any, run: RunFolder) -> None:
+    ends = {row.step for row in run.steps if f"{TRAIN}_loss" in row.scalars}
+    for end in sorted(ends) if len(ends) <= 30 else ():
+        ax.axvline(end, color=LINE, linewidth=1.2, linestyle=":", zorder=0)
+
+
+def _validation(runs: Sequence[RunFolder], split: str) -> Plot:
+    report = next((run.reports[split][-1] for run in runs if run.reports.get(split)), None)
+    rows = {run.label: run.evaluations(split) for run in runs}
+    present = dict.fromkeys(name for found in rows.values() for row in found for name in row)
+    if report is None:
+        names, primary = ["agg_metrics"], "agg_metrics"
+    else:
+        primary = str(report["primary"])
+        shown = SHOWN.get(str(report["evaluator"]), ())
+        names = [name for name in dict.fromkeys((primary, *shown)) if name in present]
+    with plot_settings():
+        count = -(-len(names) // _COLUMNS)
+        figure, axes = new_figure(count, min(_COLUMNS, len(names)))
+        for ax, name in zip(axes, names):
+            for number, run in enumerate(runs):
+                points = [(row["epoch"], row[name]) for row in rows[run.label] if name in row]
+                if not points:
+                    continue
+                ax.plot(*zip(*points), **series(number), label=run.label, markersize=5)
+                best = _best(points)
+                if name == primary and best is not None:
+                    _mark_best(ax, best, number)
+            ax.set_title(f"{name}, percent")
+            ax.set_xlabel("epoch, counted from 0")
+            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.margins(x=0.06, y=0.18)
+        for ax in axes[len(names) :]:
+            ax.set_visible(False)
+        _legend(figure, axes[0], runs)
+    best_of = {
+        run.label: _best(
+            [(row["epoch"], row[primary]) for row in rows[run.label] if primary in row]
+        )
+        for run in runs
+    }
+    said = "; ".join(
+        f"{label} is best in epoch {best[0]} with {best[1]:.2f}"
+        for label, best in best_of.items()
+        if best is not None
+    )
+    table = [
+        (run.label, row["epoch"], *(_digits(row[name]) if name in row else "" for name in names))
+        for run in runs
+        for row in rows[run.label]
+    ]
+    alt = f"Metrics of split {split} by epoch: {said or 'no finite number'}."
+    heads = ("run", "epoch", *names)
+    note = f"The ring marks the best {primary}, which picks the weights." if said else ""
+    return Plot(f"Validation: {split}", alt, figure, heads, table, note)
+
+
+def _best(points: Points) -> tuple[float, float] | None:
+    """The first of the highest, as the run chooses it."""
+    finite = [point for point in points if math.isfinite(point[1])]
+    return max(finite, key=lambda point: point[1]) if finite else None
+
+
+def _mark_best(ax: Any, best: tuple[float, float], number: int) -> None:
+    colour = series(number)["color"]
+    ax.plot(
+        *best,
+        marker="o",
+        markersize=13,
+        markerfacecolor="none",
+        markeredgecolor=colour,
+        markeredgewidth=1.6,
+        linestyle="none",
+    )
+    ax.annotate(
+        f"{best[1]:.2f}",
+        best,
+        xytext=(0, 11),
+        textcoords="offset points",
+        ha="center",
+        color=INK,
+        fontsize=9,
+    )
+
+
+def _legend(figure: Any, ax: Any, runs: Sequence[RunFolder]) -> None:
+    if len(runs) < 2:
+        return
+    handles, labels = [], []
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            if label not in labels:
+                handles.append(handle)
+                labels.append(label)
+    del ax
+    figure.legend(
+        handles,
+        [short(label, 40) for label in labels],
+        loc="outside upper left",
+        ncols=min(len(labels), 4),
+        labelcolor=SOFT,
+    )
+
+
+def _thousands(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.get_major_locator().set_params(integer=True)
+
+
+def _thinned(points: Points) -> Iterator[tuple[float, float]]:
+    every = -(-len(points) // _TABLE_ROWS) or 1
+    yield from points[::every]
+
+
+def _digits(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _said(
+    title: str,
+    names: Sequence[str],
+    runs: Sequence[RunFolder],
+    drawn: Mapping[tuple[str, str], tuple[Points, Points]],
+) -> str:
+    parts = []
+    for run in runs:
+        for name in names:
+            steps, epochs = drawn[name, run.label]
+            points = epochs if len(epochs) > 1 and _is_loss(name) else steps or epochs
+            if points:
+                of = f"{run.label}: " if len(runs) > 1 else ""
+                ends = f"from {_digits(points[0][1])} to {_digits(points[-1][1])}"
+                parts.append(f"{of}{_TITLES.get(name, name)} {ends}")
+    return f"{title} over the training. {'; '.join(parts)}."
