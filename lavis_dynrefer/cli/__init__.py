@@ -68,6 +68,10 @@ COMMANDS = {
         "lavis_dynrefer.lab.grade_command",
         "grade the answers of a run, or a model on synthetic scenes",
     ),
+    "report": (
+        "lavis_dynrefer.cli.report",
+        "draw a run, or several side by side, into one html page",
+    ),
     "benchmark": (
         "lavis_dynrefer.lab.benchmark_command",
         "measure speed, and the effect of view policies",
