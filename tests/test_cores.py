@@ -35,3 +35,14 @@ def test_the_affinity_of_the_process_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(cores, "_QUOTA", tmp_path / "absent")
 
     assert cores.available_cores() == 3
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(2, 2), (5, 3)])
+def test_a_limit_leaves_cores_to_others(monkeypatch, tmp_path, limit, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5}, raising=False)
+    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "absent")
+    monkeypatch.setattr(cores, "_limit", None)
+
+    cores.limit_cores(limit)
+
+    assert cores.available_cores() == expected

@@ -33,7 +33,7 @@ ASKED_IN_ONE_PLACE = {
     r"os\.(replace|rename)\(|\.rename\(": ("paths", "pretrained"),  # an open file of Windows
     r"\.expanduser\(": ("paths",),  # a user without a home
     r"sched_getaffinity|cpu_count": ("cores", "resource_usage"),
-    r"getloadavg|\"/(proc|sys)/": ("cores", "resource_usage"),
+    r"getloadavg|\"/(proc|sys)/": ("cores", "resource_usage", "living_processes"),
     r"\"SIG(HUP|BREAK|QUIT|ALRM|KILL|USR)": ("ending_signals", "stop_signals"),
     r"signal\.SIG(HUP|BREAK|QUIT|ALRM|KILL|USR)": (),
     r"^\s*(import|from) (fcntl|resource|pwd|grp|termios|msvcrt|winreg)\b": (),

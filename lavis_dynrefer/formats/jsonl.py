@@ -77,20 +77,32 @@ class ResultLog(Collection[ImageResult]):
             ValueError: a number is not finite.
             InputError: the file cannot be written, or another program has changed it.
         """
-        row = _row_of(result)
+        self.extend([result])
+
+    def extend(self, results: Iterable[ImageResult]) -> None:
+        """Write rows; as `append`, but the file is opened once."""
         try:
             with self.path.open("r+b", buffering=0) as file:
-                self._write(file, row)
+                for result in results:
+                    row = _row_of(result)
+                    self._write(file, row)
+                    self._remember(result.image, self._end)
+                    self._end += len(row)
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        self._remember(result.image, self._end)
-        self._end += len(row)
 
-    def compact(self) -> None:
-        """Remove the rows that later ones replaced, and write those of an older version anew."""
-        if self._superseded:
+    def compact(self, order: Iterable[str] = ()) -> None:
+        """Write the file anew, if needed: one row for each image, and none of an older version.
+
+        Args:
+            order: names of images; their rows come in this order, after all others.
+        """
+        last = {name: self._starts[name] for name in order if name in self._starts}
+        first = (start for name, start in self._starts.items() if name not in last)
+        starts = [*sorted(first), *last.values()]
+        if self._superseded or starts != sorted(starts):
             with replacing(self.path) as file:
-                write_jsonl(self, file)
+                write_jsonl(self._at(starts), file)
             self._read()
 
     def _write(self, file: io.FileIO, row: bytes) -> None:
@@ -169,7 +181,7 @@ def read_results(path: str | Path) -> list[ImageResult]:
         raise InputError(f"{path}: {error}") from error
 
 
-def write_jsonl(results: Collection[ImageResult], file: TextIO) -> None:
+def write_jsonl(results: Iterable[ImageResult], file: TextIO) -> None:
     """Write one line per image."""
     for result in results:
         file.write(as_json(to_row(result)) + "\n")

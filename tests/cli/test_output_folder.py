@@ -14,6 +14,7 @@ from lavis_dynrefer.cli.predict.output_folder import (
     open_log,
     outdated,
 )
+from lavis_dynrefer.cli.predict.ranks.rank_folder import RANKS
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import ResultLog, write_results
 from lavis_dynrefer.formats.image_result import ImageResult
@@ -68,6 +69,41 @@ def test_an_unwritable_place_is_one_sentence(tmp_path):
 
 def result(name, length=0):
     return ImageResult(name, "x" * length, 9, 9, ())
+
+
+@pytest.fixture
+def left_by_ranks(tmp_path):
+    """A folder of a run of which two processes were killed, and one had replaced an answer."""
+    with open_log(tmp_path, {"model": "tiny"}, resume=True) as log:
+        log.append(result("a.jpg"))
+    (tmp_path / RANKS).mkdir()
+    for rank, names in enumerate((["a.jpg", "c.jpg"], ["b.jpg"])):
+        part = ResultLog(tmp_path / RANKS / f"part-{rank}-0af3.jsonl")
+        part.extend([result(name, length=rank + 1) for name in names])
+        with part.path.open("ab") as file:
+            file.write(b'{"image": "d.j')  # killed here
+    return tmp_path
+
+
+def test_answers_of_killed_processes_are_joined(left_by_ranks):
+    with open_log(left_by_ranks, {"model": "tiny"}, resume=True) as log:
+        log.compact(["a.jpg", "b.jpg", "c.jpg"])
+        rows = {row.image: row.path for row in log}
+    assert rows == {"a.jpg": "x", "b.jpg": "xx", "c.jpg": "x"}
+    assert not (left_by_ranks / RANKS).exists()
+
+
+def test_answers_of_killed_processes_with_other_settings_are_refused(left_by_ranks):
+    (left_by_ranks / "results.jsonl").write_bytes(b"")
+    with pytest.raises(InputError, match="holds answers made with other settings: model was"):
+        open_log(left_by_ranks, {"model": "flant5xl"}, resume=True).__enter__()
+    assert len(list((left_by_ranks / RANKS).iterdir())) == 2
+
+
+def test_starting_over_drops_the_answers_of_killed_processes(left_by_ranks):
+    with open_log(left_by_ranks, {"model": "flant5xl"}, resume=False) as log:
+        assert list(log.names()) == []
+    assert not (left_by_ranks / RANKS).exists()
 
 
 def test_a_log_that_is_gone_is_noticed(tmp_path):

@@ -67,6 +67,15 @@ def test_compact_removes_replaced_rows(log, results):
     assert log.get("c.png") == results[2]
 
 
+def test_compact_sorts_after_the_images_that_are_not_named(log, results):
+    order = ["c.png", "absent.png", results[0].image]
+    log.compact(order)
+    assert read_results(log.path) == [results[1], results[2], results[0]]
+    written = log.path.stat()
+    log.compact(order)
+    assert log.path.stat().st_ino == written.st_ino  # in order: not written anew
+
+
 def test_old_key_picture_is_read(log, results):
     log.path.write_text(
         log.path.read_text(encoding="utf-8").replace('{"image": ', '{"picture": '), encoding="utf-8"

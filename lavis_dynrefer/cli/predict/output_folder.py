@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lavis_dynrefer import __version__
+from lavis_dynrefer.cli.predict.ranks.rank_folder import RANKS, parts_of
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import FORMATS, ROWS, ResultLog
 from lavis_dynrefer.formats.json_stream import cannot_write, replace_bytes
@@ -54,6 +56,8 @@ class ImageFiles:
 def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator[ResultLog]:
     """The answers in a folder, to continue or to start; no other run may write there meanwhile.
 
+    What the processes of an earlier run have not joined is added.
+
     Args:
         folder: new, empty, or of an earlier run.
         settings: what the answers depend on besides images and boxes, as plain json.
@@ -67,19 +71,30 @@ def open_log(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Iter
         raise InputError(f"--output {folder}: expected a folder, got a file")
     known = folder / SETTINGS
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    others = names - {_LOCK, f"{SETTINGS}.partial"}  # which a killed run leaves
+    others = names - {_LOCK, RANKS, f"{SETTINGS}.partial"}  # which a killed run leaves
     if others and not known.is_file():
         raise InputError(f"--output {folder} holds other files; name a new or empty folder")
     settings = json.loads(json.dumps(settings))
     about = {"lavis_dynrefer": __version__, "settings": settings}
-    with _locked(folder):
+    with locked(folder):
+        parts = parts_of(folder)
         if not resume:
             for name in (name for format in FORMATS.values() for name in format.files):
                 (folder / name).unlink(missing_ok=True)
-        elif (folder / ROWS).is_file() and (folder / ROWS).stat().st_size:
-            _check_settings(folder, _read_settings(known), settings)
+        elif parts or ((folder / ROWS).is_file() and (folder / ROWS).stat().st_size):
+            check_settings(folder, read_settings(known), settings)
         replace_bytes(known, (json.dumps(about, indent=1) + "\n").encode())
-        yield ResultLog(folder / ROWS)
+        log = ResultLog(folder / ROWS)
+        join_parts(log, parts if resume else ())
+        shutil.rmtree(folder / RANKS, ignore_errors=True)
+        yield log
+
+
+def join_parts(log: ResultLog, parts: Iterable[Path]) -> None:
+    """Move the answers of several processes into one log; interrupted, it can be repeated."""
+    for part in parts:
+        log.extend(ResultLog(part))
+        part.unlink()
 
 
 def is_output_folder(folder: Path) -> bool:
@@ -140,7 +155,7 @@ def clashing_names(names: Iterable[str]) -> set[str]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder; the system frees it when this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +181,12 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_settings(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_settings(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that answers in a folder were made with the same settings.
+
+    Raises:
+        InputError: names those that differ.
+    """
     changes = [
         f"{key} was {earlier.get(key)!r:.60}, is {now[key]!r:.60}"
         for key in now
@@ -179,7 +199,12 @@ def _check_settings(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, 
         )
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a run kept.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     try:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
     except (KeyError, TypeError, OSError, ValueError) as error:

@@ -8,41 +8,34 @@ dynrefer predict photos/ --whole-image --attributes wet,dry --categories @names.
 dynrefer predict photo.jpg --point 60,120 --sam weights/sam-vit-base --tags @tags.txt
 
 Exit code 0: every image is answered. 2: invalid call. 3: some images could not be read or have
-invalid boxes; these are listed, the others answered. 4: the GPU is lost. 130: stopped by Ctrl-C,
-143: by a signal. After 4, 130 and 143 the same command continues.
+invalid boxes; these are listed, the others answered. 4: the GPU is lost. 5: one of several
+processes has ended. 130: stopped by Ctrl-C, 143: by a signal. After 4, 5, 130 and 143 the same
+command continues.
+
+torchrun --nproc_per_node=8 -m lavis_dynrefer.cli predict ... shares the images among processes, and
+so does srun; see docs/distributed.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lavis_dynrefer.cli.model_arguments import (
-    add_model_arguments,
-    at_least,
-    check_model,
-    checkpoint_in_use,
-    load_predictor,
-)
-from lavis_dynrefer.cli.predict.predict_questions import (
-    add_question_arguments,
-    read_questions,
-    split_at_commas,
-)
+from lavis_dynrefer.cli.model_arguments import add_model_arguments, at_least, check_model
+from lavis_dynrefer.cli.predict.predict_questions import add_question_arguments, split_at_commas
+from lavis_dynrefer.cli.predict.ranks.rank_variables import find_rank
 from lavis_dynrefer.cli.stopping import exit_code, stop_on_signals
+from lavis_dynrefer.cores import available_cores, limit_cores
 from lavis_dynrefer.errors import EXIT_DEVICE_LOST
 
 if TYPE_CHECKING:
     from lavis_dynrefer.cli.predict.output_target import OutputTarget
+    from lavis_dynrefer.cli.predict.predict_job import PredictJob
     from lavis_dynrefer.cli.predict.predict_run import PredictRun
-
-EXIT_SOME_FAILED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="skip images that --output has answers for; --no-resume starts over, and replaces "
         "a file",
+    )
+    output.add_argument(
+        "--rank-timeout",
+        type=at_least(1),
+        default=300,
+        metavar="SECONDS",
+        help="under torchrun or srun: after which a process is taken for dead that has not shown "
+        "itself in --output; default 300",
     )
 
 
@@ -144,93 +145,63 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    rank = find_rank(os.environ)
+    if rank is not None:
+        limit_cores(rank.share_of_cores(available_cores()))
     # Imported here, so that --help does not wait for torch.
-    from lavis_dynrefer.cli.predict import predict_report as report
-    from lavis_dynrefer.cli.predict.output_folder import ImageFiles, clashing_names, open_log
     from lavis_dynrefer.cli.predict.output_target import OutputTarget
-    from lavis_dynrefer.cli.predict.predict_images import find_images
-    from lavis_dynrefer.cli.predict.predict_regions import (
-        check_region_options,
-        region_finder,
-        region_settings,
-    )
-    from lavis_dynrefer.cli.predict.predict_run import PredictRun, still_to_do
+    from lavis_dynrefer.cli.predict.predict_regions import check_region_options
 
     target = OutputTarget.of(arguments, split_at_commas(arguments.format))
     check_region_options(arguments)
-    questions = read_questions(arguments)
-    found, passed_over = find_images(
-        arguments.images, recursive=arguments.recursive, leave_out=target.path
-    )
-    find, images, notes = region_finder(arguments, found)
-    settings = {
-        "model": arguments.model,
-        "checkpoint": _file_state(checkpoint_in_use(arguments)),
-        **asdict(questions),
-        **region_settings(arguments),
-    }
+    if rank is not None:
+        from lavis_dynrefer.cli.predict.ranks.rank_run import run_as_rank
+
+        return run_as_rank(arguments, target, rank)
+    return _run_alone(arguments, target)
+
+
+def _run_alone(arguments: argparse.Namespace, target: OutputTarget) -> int:
+    from lavis_dynrefer.cli.predict.output_folder import open_log
+    from lavis_dynrefer.cli.predict.predict_job import EXIT_SOME_FAILED, PredictJob
+
+    job = PredictJob.of(arguments, target)
     with target.folder() as folder:
         if not folder.exists():  # it is not made for a model that cannot be loaded
             check_model(arguments)
-        with open_log(folder, settings, resume=arguments.resume) as log:
-            clashing = clashing_names({*images, *log.names()})
-            drawings = ImageFiles(folder / "annotated", ".jpg", arguments.draw, clashing)
-            pages = ImageFiles(folder / "explain", ".html", arguments.explain, clashing)
-            load = cache(lambda: load_predictor(arguments))
-            job = PredictRun(load, find, questions, log, drawings, pages)
-            code = _answer(job, still_to_do(images, log, find), target, debug=arguments.debug)
+        with open_log(folder, job.settings, resume=arguments.resume) as log:
+            run = job.run(log, folder, log.names())
+            code = _answer(job, run)
     if code in (0, EXIT_SOME_FAILED):
         target.clean()
-        if "coco" in target.formats:  # the only one with numbers of categories
-            notes += find.categories.notes()
-        for text in (*passed_over, *notes):
-            report.note(text)
-        report.list_failures(job.failures)
+        job.tell_rest(run)
     return code
 
 
-def _answer(
-    job: PredictRun, images: Mapping[str, Path], target: OutputTarget, *, debug: bool
-) -> int:
+def _answer(job: PredictJob, run: PredictRun) -> int:
     """Answer, then report on the files or print the results; returns the exit code."""
-    from lavis_dynrefer.cli.predict import predict_report as report
-    from lavis_dynrefer.cli.predict.output_folder import keep_failures, outdated
+    from lavis_dynrefer.cli.predict.predict_report import note
+    from lavis_dynrefer.cli.predict.predict_run import still_to_do
     from lavis_dynrefer.models.device_errors import device_loss
 
-    cure = "; run the same command again to continue" if target.keeps_rows else ""
+    log = run.log
+    cure = "; run the same command again to continue" if job.target.keeps_rows else ""
     try:
         with redirect_stdout(sys.stderr):  # libraries print, and results may go to stdout
-            job.answer(images)
-            written = target.write(job.log)
-            job.complete()
+            run.answer(still_to_do(job.images, log, job.find))
+            log.compact(job.images)
+            written = job.target.write(log)
+            run.complete(log)
     except KeyboardInterrupt as stop:
-        report.note(f"stopped: {len(job.log):,} images are answered{cure}")
+        note(f"stopped: {len(log):,} images are answered{cure}")
         return exit_code(stop)
     except RuntimeError as error:
         loss = device_loss(error)
-        if loss is None or debug:
+        if loss is None or job.arguments.debug:
             raise
-        report.note(f"error: {loss}: {len(job.log):,} images are answered{cure}")
+        note(f"error: {loss}: {len(log):,} images are answered{cure}")
         return EXIT_DEVICE_LOST
-    if target.path is None:
-        report.print_results(job.log, written)
-    elif target.is_file:
-        report.print_summary(job.log, target.path.parent, written)
-    else:
-        keep_failures(job.failures, target.path)
-        if old := outdated(job.log, written):
-            report.note(f"without the newest answers, as --format does not name them: {old[0]}")
-        report.print_summary(job.log, target.path, [job.log.path, *written, *job.folders()])
-    return EXIT_SOME_FAILED if job.failures else 0
-
-
-def _file_state(checkpoint: str | None) -> list[Any] | None:
-    """Path, size and time of change: a later run may write another checkpoint to the same path."""
-    if checkpoint is None:
-        return None
-    path = Path(checkpoint)
-    state = [path.stat().st_size, int(path.stat().st_mtime)] if path.is_file() else []
-    return [str(path.absolute()), *state]
+    return job.report(run, log, written)
 
 
 def _numbers(text: str, count: int, example: str) -> list[float]:

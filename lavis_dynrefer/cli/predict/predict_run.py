@@ -86,6 +86,8 @@ class PredictRun:
         drawings: annotated images.
         pages: pages that explain the answers.
         failures: name of an image -> why it has no answer, drawing or page.
+        shown_as: beside the progress bar; without it there is none.
+        on_image: called with the name of each image that is answered or has failed.
     """
 
     load: Callable[[], RegionPredictor]
@@ -95,6 +97,8 @@ class PredictRun:
     drawings: ImageFiles
     pages: ImageFiles
     failures: dict[str, str] = field(default_factory=dict)
+    shown_as: str = "images"
+    on_image: Callable[[str], object] = lambda name: None
 
     def answer(self, images: Mapping[str, Path]) -> None:
         """Answer questions about images, draw and explain them.
@@ -109,16 +113,16 @@ class PredictRun:
                 for name, path in images.items()
             )
             answered = map(self._alone, jobs) if self.pages.wanted else self._in_batches(jobs)
-            with _progress() as progress:
-                for job in progress.track(answered, total=len(images), description="images"):
+            with _progress(shown=bool(self.shown_as)) as progress:
+                for job in progress.track(answered, total=len(images), description=self.shown_as):
                     self._keep(job)
-        self.log.compact()
+                    self.on_image(job.name)
 
-    def complete(self) -> None:
+    def complete(self, results: Iterable[ImageResult]) -> None:
         """Draw and explain images that were answered earlier, where the file is missing."""
         if self.drawings.wanted or self.pages.wanted:
-            with _progress() as progress:
-                for result in progress.track(self.log, description="drawings and pages"):
+            with _progress(shown=bool(self.shown_as)) as progress:
+                for result in progress.track(results, description="drawings and pages"):
                     if result.image not in self.failures:
                         self._illustrate(result)
 
@@ -240,9 +244,9 @@ def _raise_if_torch_failed(error: Exception) -> None:
         raise error
 
 
-def _progress() -> Progress:
+def _progress(*, shown: bool) -> Progress:
     console = Console(stderr=True)
-    return Progress(console=console, disable=not console.is_terminal)
+    return Progress(console=console, disable=not (shown and console.is_terminal))
 
 
 def still_to_do(images: Mapping[str, Path], log: ResultLog, find: RegionFinder) -> dict[str, Path]:

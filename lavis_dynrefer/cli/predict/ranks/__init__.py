@@ -1,0 +1,1 @@
+"""`dynrefer predict` as one of several processes."""
