@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from datetime import date
 from pathlib import Path
 
@@ -16,6 +17,8 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE)]  # this checkout, not another one that is installed
 
 import lavis_dynrefer  # noqa: E402  the path first
+
+warnings.filterwarnings("ignore", category=FutureWarning)  # of what LAVIS imports
 
 project = "lavis_dynrefer"
 author = "lavis_dynrefer authors"
@@ -56,6 +59,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+smartquotes = False  # "--box" is an option
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 

@@ -3,7 +3,7 @@
     sphinx-polyversion docs/site/poly.py build/versions
 
 builds every tag that begins with "v" and the branch `main`, as far as they have a site. Each page
-then shows the versions and leads to them; `index.html` leads to the newest.
+then shows the versions and leads to them; `index.html` leads to the newest tag.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class StrictDriver(DefaultDriver[GitRef, InFolder, Any]):
 
 
 def newest_first(versions: Any) -> list[str]:
-    """The branch, then the tags by date."""
-    ordered = sorted(versions, key=lambda ref: (ref.type_ != GitRefType.TAG, ref.date))
+    """The tags by date, then the branch."""
+    ordered = sorted(versions, key=lambda ref: (ref.type_ == GitRefType.TAG, ref.date))
     return [ref.name for ref in reversed(ordered)]
 
 

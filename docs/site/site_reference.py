@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from docutils import nodes
@@ -69,39 +69,59 @@ def tidy_signature(
 
 
 class CommandOptions(SphinxDirective):
-    """`{command-options} predict`: the usage of a command, then each argument and what it does."""
+    """`{command-options} predict`: how a command is called, then its arguments by group."""
 
     required_arguments = 1
 
     def run(self) -> Sequence[nodes.Node]:
-        """The usage as code, and a list of definitions for each group of arguments."""
+        """Code, and a list of definitions for each group; the same for each subcommand."""
         name = self.arguments[0]
         module = importlib.import_module(COMMANDS[name][0])
-        parser = argparse.ArgumentParser(
-            prog=f"dynrefer {name}",
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, width=84),
-        )
+        parser = argparse.ArgumentParser(prog=f"dynrefer {name}", add_help=False)
         module.add_arguments(parser)
-        formatter = parser._get_formatter()
-        usage = parser.format_usage().removeprefix("usage: ")
-        found: list[nodes.Node] = [nodes.literal_block(usage, usage, language="text")]
-        for group in parser._action_groups:
-            shown = [
-                action
-                for action in group._group_actions
-                if action.help is not argparse.SUPPRESS and action.dest != "help"
-            ]
-            if not shown:
-                continue
-            entries = nodes.definition_list(classes=["options"])
-            for action in shown:
-                text = formatter._format_action_invocation(action)
-                help_text = formatter._expand_help(action) if action.help else ""
-                term = nodes.term("", "", nodes.literal(text, text))
-                meaning = nodes.definition("", nodes.paragraph(help_text, help_text))
-                entries += nodes.definition_list_item("", term, meaning)
-            found.append(entries)
-        return found
+        return list(_describe(parser))
+
+
+def _describe(parser: argparse.ArgumentParser) -> Iterator[nodes.Node]:
+    formatter = parser._get_formatter()
+    below: list[argparse.ArgumentParser] = []
+    call = [parser.prog]
+    groups = []
+    for group in parser._action_groups:
+        entries = nodes.definition_list(classes=["options"])
+        for action in group._group_actions:
+            if isinstance(action, argparse._SubParsersAction):
+                below += action.choices.values()
+            elif action.help is not argparse.SUPPRESS and action.dest != "help":
+                entries += _entry(action, formatter)
+                if not action.option_strings:
+                    call.append(formatter._format_args(action, action.dest))
+        if entries.children:
+            groups += [*_title(group.title), entries]
+    if below:
+        yield from groups
+        for command in below:
+            yield from _describe(command)
+        return
+    usage = " ".join([*call, "[OPTION ...]"])
+    yield nodes.literal_block(usage, usage, language="text")
+    yield from groups
+
+
+def _title(title: str | None) -> list[nodes.Node]:
+    if title in ("positional arguments", "options"):  # argparse's own
+        return []
+    return [nodes.paragraph("", "", nodes.strong("", str(title).capitalize()))]
+
+
+def _entry(action: argparse.Action, formatter: argparse.HelpFormatter) -> nodes.Node:
+    text = formatter._format_action_invocation(action)
+    meaning = formatter._expand_help(action) if action.help else ""
+    return nodes.definition_list_item(
+        "",
+        nodes.term("", "", nodes.literal(text, text)),
+        nodes.definition("", nodes.paragraph(meaning, meaning)),
+    )
 
 
 def setup(app: Any) -> dict[str, bool]:
