@@ -27,6 +27,7 @@ from lavis_dynrefer.training.answers.answer_files import (
     AnswerLog,
     remove_unfinished,
     write_answers,
+    write_result_json,
 )
 from lavis_dynrefer.training.answers.run_grading import RESULTS, grade_rows
 from lavis_dynrefer.training.checks.data_checks import (
@@ -206,6 +207,8 @@ class DynReferTask(BaseTask):
             # LAVIS's own runner lets several processes answer the same region.
             rows = {row["region_id"]: row for part in everyone or () for row in part}
             write_answers(path, rows.values(), self.dataset.region_set)
+            if self.settings.result_json:
+                write_result_json(path.with_suffix(".json"), rows.values(), self.dataset.region_set)
             return list(rows.values())
 
         rows = on_main_process(write, share=False)

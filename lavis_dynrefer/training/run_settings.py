@@ -36,6 +36,7 @@ class TaskSettings:
 
     protocol_mode: Literal["strict", "official"] = "strict"  # strict: a missing answer is wrong
     generation: Mapping[str, Any] = field(default_factory=dict)  # replaces the model's beam search
+    result_json: bool = False  # write answers also as LAVIS does: a json array
     chunk: Size = 64  # regions answered at once in evaluation
     dtype: Dtype = "auto"  # number formats of answers, by the device; see NumberFormats
     amp: bool = False  # mixed precision in training; on a CPU only in bf16

@@ -16,6 +16,7 @@ from lavis_dynrefer.training.answers.answer_files import (
     find_answers,
     remove_unfinished,
     write_answers,
+    write_result_json,
 )
 from lavis_dynrefer.training.answers.run_grading import grade_run
 
@@ -47,6 +48,18 @@ def test_answers_are_on_disk_after_each_batch(tmp_path):
         assert ids(tmp_path) == [("val", UNFINISHED, [1, 2, 3])]
     log.remove()
     assert ids(tmp_path) == [("val", UNFINISHED, [])]
+
+
+def test_a_result_is_an_array_as_lavis_writes_it(tmp_path):
+    write_result_json(tmp_path / "val_epoch0.json", [answer(2, "cat"), FAILURE], REGIONS)
+
+    (row,) = json.loads((tmp_path / "val_epoch0.json").read_text(encoding="utf-8"))
+    assert list(row) == [
+        *("image_id", "region_id", "box", "caption", "caption_score", "categories", "scales")
+    ]
+    assert (row["image_id"], row["region_id"], row["caption"]) == (7, 2, "a 狗")
+    assert row["categories"] == [["cat", 0.9], ["dog", 0.1]]
+    assert find_answers(tmp_path) == []  # our own files are others
 
 
 def test_the_line_that_a_kill_cut_off_is_left_out(tmp_path):

@@ -81,6 +81,14 @@ def test_older_epochs_are_kept_on_request(tmp_path, keep, names):
     assert sorted(path.name for path in (tmp_path / "job").glob("*.pth*")) == names
 
 
+def test_a_kept_epoch_has_the_content_that_lavis_gives_it(tmp_path):
+    make_runner(tmp_path, valid_splits=[], keep_checkpoints=True).train()
+
+    kept = torch.load(tmp_path / "job" / "checkpoint_1.pth", map_location="cpu")
+    assert {"model", "optimizer", "config", "scaler", "epoch"} <= set(kept)
+    assert kept["epoch"] == 1
+
+
 def test_task_without_agg_metrics_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(ToyTask, "after_evaluation", lambda self, **_: {"accuracy": 1.0})
     with pytest.raises(ValueError, match=r"ToyTask.*'agg_metrics'.*'accuracy'"):

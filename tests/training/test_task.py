@@ -133,6 +133,15 @@ def test_answers_are_written_and_graded(graded, tmp_path):
     assert "acc" in (tmp_path / "report_val_epoch0.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_result_as_lavis_writes_it_is_there_on_request(graded, tmp_path, asked):
+    graded.settings = TaskSettings(result_json=asked)
+
+    graded.after_evaluation([row(1, ("dog", 1.0), ("cat", 0.0))], "val", 0)
+
+    assert (tmp_path / "result" / "val_epoch0.json").exists() == asked
+
+
 def test_answers_survive_a_grader_that_fails(graded, tmp_path, caplog):
     with pytest.raises(ValueError, match="9"):
         graded.after_evaluation([row(9, ("dog", 1.0))], "val", 0)  # no such region

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.formats.json_stream import replacing
+from lavis_dynrefer.formats.json_stream import dump_list, replacing
 from lavis_dynrefer.structures import RegionPrediction, RegionSet
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,34 @@ def write_answers(path: Path, rows: Iterable[Row], region_set: RegionSet) -> Non
     """Write all answers of a split, by region id; the file appears when it is complete."""
     images = _images_of(region_set)
     with replacing(path) as file:
-        ordered = sorted(rows, key=lambda row: row["region_id"])
+        ordered = sorted(rows, key=_region_id)
         file.writelines(_line(row, images) for row in ordered)
+
+
+def write_result_json(path: Path, rows: Iterable[Row], region_set: RegionSet) -> None:
+    """Write the predictions as LAVIS writes its results: an array of flat objects.
+
+    COCO's caption tools read `image_id` and `caption`; `region_id` tells the regions of an image
+    apart. Regions without an answer, and fields that were not asked for, are left out.
+    """
+    images = _images_of(region_set)
+    answered = (row for row in sorted(rows, key=_region_id) if "prediction" in row)
+    with replacing(path) as file:
+        dump_list((_flat(row, images) for row in answered), file)
+
+
+def _region_id(row: Row) -> int:
+    return int(row["region_id"])
+
+
+def _flat(row: Row, images: Mapping[int, int]) -> dict[str, Any]:
+    region_id = row["region_id"]
+    told = {
+        name: value
+        for name, value in row["prediction"].to_dict().items()
+        if value is not None and value != []
+    }
+    return {"image_id": images.get(region_id), "region_id": region_id, **told}
 
 
 @dataclass(frozen=True)
