@@ -113,8 +113,8 @@ def connect() -> None:
 def register() -> None:
     """Add our model, processors, builders, task and runner to an imported LAVIS; may be repeated.
 
-    Also makes `lavis.train` and `lavis.evaluate` importable, and lets LAVIS's model loaders be
-    called without a model type.
+    Also makes `lavis.train`, `lavis.evaluate` and `lavis.models.DynRefer` importable, and lets
+    LAVIS's model loaders be called without a model type.
     """
     import lavis  # noqa: F401  first: another thread may be importing it
     from lavis.common.registry import registry
@@ -131,9 +131,19 @@ def register() -> None:
         registry.mapping["builder_name_mapping"], "DATASET_CONFIG_DICT"
     )
     _make_model_type_optional()
+    vars(sys.modules["lavis.models"]).setdefault("__getattr__", _model_of_lavis)
     folders, extension = sys.modules["lavis"].__path__, paths.lavis_extension_path()
     if extension not in folders:
         folders.append(extension)  # at the end: a LAVIS that has its own train.py wins
+
+
+def _model_of_lavis(name: str) -> Any:
+    """`from lavis.models import DynRefer`, as for LAVIS's own models; imported on first use."""
+    if name != "DynRefer":
+        raise AttributeError(f"module 'lavis.models' has no attribute {name!r}")
+    from lavis.common.registry import registry
+
+    return registry.get_model_class("dynrefer")
 
 
 def _make_model_type_optional() -> None:
