@@ -68,6 +68,13 @@ def tidy_signature(
     return re.sub(r"TypeAliasForwardRef\('(?:\w+\.)*(\w+)'\)", r"\1", tidy), returns
 
 
+def set_dashes(_app: Any, doctree: nodes.document) -> None:
+    """The dash behind an argument; "--" elsewhere begins an option and stays."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 class CommandOptions(SphinxDirective):
     """`{command-options} predict`: how a command is called, then its arguments by group."""
 
@@ -130,5 +137,6 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("command-options", CommandOptions)
     app.add_directive("settings-table", SettingsTable)
     app.connect("autodoc-process-signature", tidy_signature)
+    app.connect("doctree-read", set_dashes)
     app.connect("missing-reference", find_by_last_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
