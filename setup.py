@@ -189,6 +189,7 @@ setup(
         "lavis-pins": LAVIS_PINS,
         "lora": LORA,
         "notebooks": [*REPORT, "ipykernel", "nbclient"],
+        "ray": ["ray[data]>=2.51"],
         "report": REPORT,
         "scene-graph": SCENE_GRAPH,
         "serve": SERVE,

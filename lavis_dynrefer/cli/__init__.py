@@ -28,6 +28,10 @@ COMMANDS = {
         "lavis_dynrefer.cli.predict.predict_command",
         "describe regions of images: captions, tags, attributes and categories",
     ),
+    "predict-many": (
+        "lavis_dynrefer.cli.predict_many",
+        "the same for very many images, on a machine or a cluster, with Ray",
+    ),
     "prepare": (
         "lavis_dynrefer.cli.prepare",
         "convert the raw files of a dataset into tables, or make a tag list of its captions",

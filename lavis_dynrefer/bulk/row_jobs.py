@@ -1,0 +1,170 @@
+"""Rows on their way to their answers; a bad row does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lavis_dynrefer.bulk.answer_columns import RowAnswer
+from lavis_dynrefer.bulk.image_sources import load_image
+from lavis_dynrefer.errors import DynReferError, InputError
+from lavis_dynrefer.formats.reading.box_units import size_problem
+from lavis_dynrefer.images import pixel_boxes
+from lavis_dynrefer.models.device_errors import is_out_of_memory
+from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.structures import RegionPrediction
+
+if TYPE_CHECKING:
+    from lavis_dynrefer.predictor import RegionPredictor
+
+logger = logging.getLogger(__name__)
+
+WHOLE_IMAGE = object()  # in place of boxes
+
+
+@dataclass
+class RowJob:
+    """A row on its way to its answers.
+
+    Called in a reader thread, it opens the image and checks the boxes. A row that cannot be read
+    counts as one without regions, so that it does not spoil a batch.
+
+    Args:
+        image: see `load_image`.
+        boxes: (R, 4) lists or arrays, or `WHOLE_IMAGE`; an exception is the error of the row.
+        format: see `images.pixel_boxes`.
+        normalised: see `images.pixel_boxes`.
+        drawn_on: width and height of the image that the boxes were drawn on; None: not known.
+        root: see `load_image`.
+    """
+
+    image: Any
+    boxes: Any
+    format: str = "xyxy"
+    normalised: bool | None = None
+    drawn_on: Any = None
+    root: str | None = None
+    answer: RowAnswer = field(default_factory=RowAnswer)
+
+    def __call__(self) -> tuple[Image.Image, Tensor]:
+        """The image and its checked boxes."""
+        self.answer = RowAnswer()
+        kind = "image"
+        try:
+            image = load_image(self.image, self.root)
+            kind = "boxes"
+            self.answer = RowAnswer(image.size)
+            boxes = self._read_boxes(image.size)
+        except Exception as error:  # whatever is wrong with one row must not stop the others
+            self.fail(kind, error)
+            return Image.new("RGB", (8, 8)), torch.zeros(0, 4)
+        return image, boxes
+
+    def finish(self, regions: Sequence[RegionPrediction]) -> None:
+        """Keep the answers, unless reading failed or they are not finite."""
+        if self.answer.error is not None:
+            return
+        if all(map(_is_finite, regions)):
+            self.answer = RowAnswer(self.answer.size, tuple(regions))
+        else:
+            self.fail("answer", InputError("scores are not finite; is the checkpoint intact?"))
+
+    def fail(self, kind: str, error: Exception) -> None:
+        """Keep an error in place of answers."""
+        logger.debug("a row failed", exc_info=error)
+        known = isinstance(error, (DynReferError, ValueError, OSError))
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        text = text.encode("utf-8", "replace").decode("utf-8")  # Arrow takes no lone surrogates
+        self.answer = RowAnswer(self.answer.size, error=text, error_kind=kind)
+
+    def _read_boxes(self, size: tuple[int, int]) -> Tensor:
+        if isinstance(self.boxes, Exception):
+            raise self.boxes
+        if self.boxes is WHOLE_IMAGE:
+            return pixel_boxes([[0, 0, *size]], size, normalised=False)
+        if self.boxes is None:
+            raise InputError("boxes: they are null; an image without regions has an empty list")
+        if self.drawn_on is not None:
+            width, height = (int(side) for side in self.drawn_on)
+            units = "fraction" if self.normalised else None
+            if problem := size_problem((width, height), size, units):
+                raise InputError(problem)
+        boxes = _plain(self.boxes)
+        return pixel_boxes(boxes, size, format=self.format, normalised=self.normalised)
+
+
+def answer_jobs(
+    predictor: RegionPredictor,
+    jobs: Sequence[RowJob],
+    questions: Questions,
+    *,
+    across_images: bool,
+) -> list[RowAnswer]:
+    """Answer about rows; each gets its answer or an error.
+
+    Args:
+        predictor: the model.
+        jobs: the rows.
+        questions: what to answer.
+        across_images: fill chunks with several images, see `RegionPredictor.answer_iter`.
+
+    Raises:
+        RuntimeError: torch or the GPU failed otherwise than for lack of memory.
+    """
+    to_do = iter(jobs)
+    taken: deque[RowJob] = deque()  # but not answered yet
+    while _some(predictor, _taking(to_do, taken), taken, questions, across_images):
+        while taken:  # one of these failed; alone each has its own error
+            job = taken.popleft()
+            _some(predictor, [job], deque([job]), questions, False)
+    return [job.answer for job in jobs]
+
+
+def _some(
+    predictor: RegionPredictor,
+    jobs: Iterable[RowJob],
+    taken: deque[RowJob],
+    questions: Questions,
+    across_images: bool,
+) -> bool:
+    """Answer until something fails; returns whether it did, with the jobs left in `taken`."""
+    try:
+        for regions in predictor.answer_iter(jobs, questions, across_images=across_images):
+            taken.popleft().finish(regions)
+    except Exception as error:  # see `RowJob`
+        if not taken or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
+            raise  # of torch, such as a GPU that is gone: the next row would fail as well
+        if len(taken) == 1:
+            taken[0].fail("answer", error)
+        return True
+    return False
+
+
+def _taking(jobs: Iterator[RowJob], taken: deque[RowJob]) -> Iterator[RowJob]:
+    for job in jobs:
+        taken.append(job)
+        yield job
+
+
+def _plain(value: Any) -> Any:
+    """Arrays inside arrays, as pandas has them, as lists."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _is_finite(region: RegionPrediction) -> bool:
+    pairs = (*region.tags, *region.attributes, *region.categories)
+    scores = [score for _, score in pairs]
+    return all(map(math.isfinite, [*scores, region.caption_score or 0.0]))
