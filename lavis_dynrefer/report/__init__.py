@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     )
     from lavis_dynrefer.report.caption_plots import caption_plot
     from lavis_dynrefer.report.plot_style import Plot
-    from lavis_dynrefer.report.report_page import report_page
-    from lavis_dynrefer.report.run_answers import AnsweredSplit, read_answers
+    from lavis_dynrefer.report.run_answers import AnsweredSplit, read_answers, score_captions
     from lavis_dynrefer.report.run_comparison import comparison_plot, metric_plot
     from lavis_dynrefer.report.run_folder import RunFolder, read_run, read_runs
-    from lavis_dynrefer.report.training_plots import training_plots, validation_plots
+    from lavis_dynrefer.report.runs_page import report_page
+    from lavis_dynrefer.report.training_curves import training_plots, validation_plots
 
 __all__ = [
     "AnsweredSplit",
@@ -38,6 +38,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "report_page",
+    "score_captions",
     "training_plots",
     "validation_plots",
 ]
@@ -48,10 +49,10 @@ __getattr__ = lazy_names(
         "answer_plots": ("attribute_plot", "calibration_plot", "confusion_plot"),
         "caption_plots": ("caption_plot",),
         "plot_style": ("Plot",),
-        "report_page": ("report_page",),
-        "run_answers": ("AnsweredSplit", "read_answers"),
+        "runs_page": ("report_page",),
+        "run_answers": ("AnsweredSplit", "read_answers", "score_captions"),
         "run_comparison": ("comparison_plot", "metric_plot"),
         "run_folder": ("RunFolder", "read_run", "read_runs"),
-        "training_plots": ("training_plots", "validation_plots"),
+        "training_curves": ("training_plots", "validation_plots"),
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from lavis_dynrefer.report.plot_style import SOFT, Plot, new_figure, plot_settin
 from lavis_dynrefer.report.run_answers import RegionExample
 
 _LENGTHS = (1, 3, 5, 7, 9, 12, 16, 25)  # words: where the bins of annotations begin
-_PROBABILITIES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.001)  # edges of bins
+_BINS = 6  # of probabilities
 _LONGEST = 30  # words; longer captions are in the last bin
 _FEWEST = 3  # captions of a bin that is drawn
 
@@ -105,59 +106,50 @@ def _shares(lengths: Sequence[int]) -> list[tuple[int, float]]:
 def _draw_by_length(
     ax: Any, scored: Scored, look: Mapping[str, Any], label: str, rows: Rows
 ) -> None:
-    edges = [*_LENGTHS, 10_000]
-    places = [
-        (low, high, f"{low}\u2013{high - 1}" if high < 10_000 else f"{low}+")
-        for low, high in zip(edges, edges[1:])
+    """Bins of the same lengths in every run, each at its mean length."""
+    bins = [
+        [(_words(one.truth), score) for one, score in scored if low <= _words(one.truth) < high]
+        for low, high in zip(_LENGTHS, [*_LENGTHS[1:], math.inf])
     ]
-    _draw_bins(
-        ax,
-        [(_words(one.truth), score) for one, score in scored],
-        places,
-        look,
-        label,
-        rows,
-        "METEOR by words of the annotation",
-    )
+    _draw_bins(ax, bins, look, label, rows, "METEOR by words of the annotation")
 
 
 def _draw_by_probability(
     ax: Any, scored: Scored, look: Mapping[str, Any], label: str, rows: Rows
 ) -> None:
-    edges = _PROBABILITIES
-    places = [(low, high, f"{low:g}\u2013{min(high, 1):g}") for low, high in zip(edges, edges[1:])]
-    _draw_bins(
-        ax,
-        [(one.number, score) for one, score in scored],
-        places,
-        look,
-        label,
-        rows,
-        "METEOR by probability",
-    )
+    """Bins of as many captions each."""
+    pairs = sorted((one.number, score) for one, score in scored)
+    count = max(min(_BINS, len(pairs) // _FEWEST), 1)
+    edges = [len(pairs) * number // count for number in range(count + 1)]
+    bins = [pairs[low:high] for low, high in zip(edges, edges[1:])]
+    _draw_bins(ax, bins, look, label, rows, "METEOR by probability")
+    if pairs[0][0] > 0 and pairs[-1][0] > 20 * pairs[0][0]:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.xaxis.set_minor_formatter("")
 
 
 def _draw_bins(
     ax: Any,
-    pairs: Sequence[tuple[float, float]],
-    bins: Sequence[tuple[float, float, str]],
+    bins: Sequence[Sequence[tuple[float, float]]],
     look: Mapping[str, Any],
     label: str,
     rows: Rows,
     what: str,
 ) -> None:
-    """Means of the second numbers in bins of the first, with standard errors."""
+    """Means of the second numbers at the means of the first, with standard errors."""
     found = []
-    for place, (low, high, name) in enumerate(bins):
-        scores = np.array([score for value, score in pairs if low <= value < high])
-        if len(scores) >= _FEWEST:
-            error = float(scores.std(ddof=1) / np.sqrt(len(scores)))
-            found.append((place, float(scores.mean()), error))
-            rows.append((label, what, name, f"{scores.mean():.1f}", len(scores)))
+    for pairs in bins:
+        if len(pairs) < _FEWEST:
+            continue
+        values, scores = np.array(pairs).T
+        error = float(scores.std(ddof=1) / np.sqrt(len(scores)))
+        found.append((float(values.mean()), float(scores.mean()), error))
+        edges = f"{values.min():.3g}\u2013{values.max():.3g}"
+        rows.append((label, what, edges, f"{scores.mean():.1f}", len(scores)))
     if found:
         places, means, errors = zip(*found)
         ax.errorbar(places, means, yerr=errors, **look, markersize=5, capsize=3, label=label)
-    ax.set_xticks(range(len(bins)), [name for _, _, name in bins], rotation=45, ha="right")
 
 
 def _words(text: str) -> int:

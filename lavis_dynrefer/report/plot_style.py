@@ -31,6 +31,7 @@ VARIABLES = {
 }
 WIDTH = 11.0  # inches, of a figure as wide as the page
 _DPI = 110  # of PNG
+_CSS_PER_INCH = 103  # pixels: `WIDTH` fills a page
 _SETTINGS = {
     "axes.axisbelow": True,
     "axes.edgecolor": LINE,
@@ -95,7 +96,9 @@ class Plot:
         )
         text = re.sub(r' id="[a-z]*tick_\d+"', "", text)
         head, rest = text.split(">", 1)
+        points = float(re.findall(r'viewBox="\S+ \S+ (\S+) ', head)[0])
         head = re.sub(r' (width|height|version|xmlns(:xlink)?)="[^"]*"', "", head)
+        head += f' style="width: {points / 72 * _CSS_PER_INCH:.0f}px"'
         for colour, variable in VARIABLES.items():
             rest = rest.replace(colour, f"var({variable})")
         return f'{head} role="img" aria-label="{_attribute(self.alt)}">{rest}'

@@ -15,15 +15,21 @@ from lavis_dynrefer.pages.region_drawing import visible_box
 from lavis_dynrefer.report.answer_plots import attribute_plot, calibration_plot, confusion_plot
 from lavis_dynrefer.report.caption_plots import caption_plot
 from lavis_dynrefer.report.plot_style import Plot
-from lavis_dynrefer.report.run_answers import AnsweredSplit, RegionExample, read_answers
+from lavis_dynrefer.report.run_answers import (
+    AnsweredSplit,
+    RegionExample,
+    read_answers,
+    score_captions,
+)
 from lavis_dynrefer.report.run_comparison import (
     comparison_plot,
     differing_settings,
     last_reports,
     metric_table,
+    shown_metrics,
 )
 from lavis_dynrefer.report.run_folder import RunFolder
-from lavis_dynrefer.report.training_plots import training_plots, validation_plots
+from lavis_dynrefer.report.training_curves import training_plots, validation_plots
 
 _CONFUSIONS = 8  # named, with an example each
 _EXAMPLES = 6  # captions of each kind
@@ -98,26 +104,23 @@ def _comparison_tables(runs: Sequence[RunFolder]) -> Iterator[Table]:
             [(key, *values) for key, values in changed],
         )
     rows = metric_table(runs)
-    if len(runs) > 1 and rows:
-        heads = [
-            run.label if number == 0 else f"{run.label} (difference)"
-            for number, run in enumerate(runs)
-        ]
-        yield Table(
-            "All metrics, percent",
-            ("split, protocol and mode", "metric", *heads),
-            [(where, name, *_with_differences(values)) for where, name, values in rows],
-            numbers=len(runs),
-            folded=len(rows) > 12,
-        )
-    elif rows:
-        yield Table(
-            "All metrics, percent",
-            ("split, protocol and mode", "metric", "value"),
-            [(where, name, number(values[0] or 0.0)) for where, name, values in rows],
-            numbers=1,
-            folded=len(rows) > 12,
-        )
+    main = {
+        name for run in runs for one in last_reports(run).values() for name in shown_metrics(one)
+    }
+    heads = [run.label if len(runs) > 1 else "value" for run in runs]
+    heads[1:] = [f"{label} (difference)" for label in heads[1:]]
+    for title, folded, shown in (
+        ("Main metrics, percent", False, [row for row in rows if row[1] in main]),
+        ("All metrics, percent", True, rows),
+    ):
+        if shown and (folded or len(runs) > 1):
+            yield Table(
+                title,
+                ("split, protocol and mode", "metric", *heads),
+                [(where, name, *_with_differences(values)) for where, name, values in shown],
+                numbers=len(runs),
+                folded=folded,
+            )
     counts = [
         (run.label, split, report["epoch"], name, f"{count:,}")
         for run in runs
@@ -216,7 +219,7 @@ def _captions(read: Mapping[str, AnsweredSplit]) -> Iterator[Any]:
     problem: DynReferError | None = None
     meteor: dict[str, Any] = {}
     try:
-        meteor = {label: read[label].meteor for label in captions}
+        meteor = score_captions({label: read[label] for label in captions})
     except DynReferError as error:
         problem = error
     yield caption_plot(captions, meteor)
@@ -233,7 +236,7 @@ def _captions(read: Mapping[str, AnsweredSplit]) -> Iterator[Any]:
                     [
                         ("", one.answer or "(empty)"),
                         ("annotated", one.truth),
-                        ("", f"METEOR {score:.0f}, probability {one.number:.2f}"),
+                        ("", f"METEOR {score:.0f}, probability {one.number:.2g}"),
                     ],
                 )
                 for one, score in chosen

@@ -196,22 +196,6 @@ class AnsweredSplit:
             if answer.caption is not None
         ]
 
-    @cached_property
-    def meteor(self) -> list[tuple[RegionExample, float]]:
-        """METEOR in percent of captions with an annotation; of many, `SCORED_CAPTIONS` at random.
-
-        Raises:
-            MissingPackageError: Java is missing or fails.
-        """
-        from lavis_dynrefer.metrics.java_tools import meteor_scores
-
-        graded = [one for one in self.captions if one.truth]
-        if len(graded) > SCORED_CAPTIONS:
-            rows = np.random.default_rng(0).choice(len(graded), SCORED_CAPTIONS, replace=False)
-            graded = [graded[row] for row in sorted(rows.tolist())]
-        scores = meteor_scores([(one.answer, [one.truth]) for one in graded])
-        return [(one, 100 * score) for one, score in zip(graded, scores)]
-
     def _asked(self, task: str) -> bool:
         label = {"attributes": "attributes", "categories": "category"}[task]
         answered = any(getattr(answer, task) for answer in self.predictions.values())
@@ -222,6 +206,39 @@ class AnsweredSplit:
     def _example(self, region: Any, *, answer: str, truth: str, number: float) -> RegionExample:
         image = self.region_set.images[region.image_id].path
         return RegionExample(region.region_id, image, region.box, answer, truth, number)
+
+
+def score_captions(
+    splits: Mapping[str, AnsweredSplit],
+) -> dict[str, list[tuple[RegionExample, float]]]:
+    """METEOR of the captions that have an annotation; of many, `SCORED_CAPTIONS` at random.
+
+    Args:
+        splits: run -> answers.
+
+    Returns:
+        Run -> captions with METEOR in percent; runs without such captions are left out.
+
+    Raises:
+        MissingPackageError: Java is missing or fails.
+    """
+    from lavis_dynrefer.metrics.java_tools import meteor_scores
+
+    chosen = []
+    for label, one in splits.items():
+        graded = [caption for caption in one.captions if caption.truth]
+        if len(graded) > SCORED_CAPTIONS:
+            rows = np.random.default_rng(0).choice(len(graded), SCORED_CAPTIONS, replace=False)
+            graded = [graded[row] for row in sorted(rows.tolist())]
+        chosen += [(label, caption) for caption in graded]
+    if not chosen:
+        return {}
+    # All at once: starting Java takes seconds.
+    scores = meteor_scores([(caption.answer, [caption.truth]) for _, caption in chosen])
+    found: dict[str, list[tuple[RegionExample, float]]] = {}
+    for (label, caption), score in zip(chosen, scores):
+        found.setdefault(label, []).append((caption, 100 * score))
+    return found
 
 
 def read_answers(run: Any, split: str, options: Sequence[str] = ()) -> AnsweredSplit:

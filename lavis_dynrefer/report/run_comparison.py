@@ -17,7 +17,7 @@ from lavis_dynrefer.report.plot_style import (
     short,
 )
 from lavis_dynrefer.report.run_folder import RunFolder
-from lavis_dynrefer.report.training_plots import SHOWN
+from lavis_dynrefer.report.training_curves import SHOWN
 
 _PLACES = ("run.output_dir", "run.dist_url", "run.rank", "run.gpu")  # of a run, not of what it does
 ABSENT = "not set"

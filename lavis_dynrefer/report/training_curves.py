@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from lavis_dynrefer.report.plot_style import (
@@ -17,6 +18,7 @@ from lavis_dynrefer.report.plot_style import (
     short,
 )
 from lavis_dynrefer.report.run_folder import TRAIN, RunFolder
+from lavis_dynrefer.training.scalars.scalar_file import ScalarRow
 
 Points = list[tuple[float, float]]
 
@@ -44,6 +46,7 @@ SHOWN = {
 }
 _COLUMNS = 2
 _TABLE_ROWS = 200  # of the points of a curve
+_MOST_MARKS = 30  # epochs whose ends are marked
 _MANY = 60  # points of a curve, from which on it is smoothed
 
 
@@ -94,8 +97,12 @@ def _loss_note(runs: Sequence[RunFolder]) -> str:
 
 
 def _curves(runs: Sequence[RunFolder], title: str, names: Sequence[str], note: str) -> Plot | None:
+    unit, divisors = _unit(runs)
     drawn = {
-        (name, run.label): (_by_step(run, name), _by_epoch(run, name))
+        (name, run.label): (
+            _by_step(run, name, divisors[run.label]),
+            _by_epoch(run, name, divisors[run.label]),
+        )
         for name in names
         for run in runs
     }
@@ -109,9 +116,9 @@ def _curves(runs: Sequence[RunFolder], title: str, names: Sequence[str], note: s
             for number, run in enumerate(runs):
                 _draw_curve(ax, *drawn[name, run.label], number=number, label=run.label)
             if len(runs) == 1:
-                _mark_epochs(ax, runs[0])
+                _mark_epochs(ax, runs[0], divisors[runs[0].label])
             ax.set_title(_TITLES.get(name, name))
-            ax.set_xlabel("batches trained on")
+            ax.set_xlabel(unit)
             ax.margins(x=0.02)
             _thousands(ax.xaxis)
             if name in ("lr", "scale"):
@@ -124,35 +131,57 @@ def _curves(runs: Sequence[RunFolder], title: str, names: Sequence[str], note: s
             ax.set_visible(False)
         _legend(figure, axes[0], runs)
     table = [
-        (run.label, _TITLES.get(name, name), kind, f"{step:,.0f}", _digits(value))
+        (run.label, _TITLES.get(name, name), kind, _place(step), _digits(value))
         for name in names
         for run in runs
         for kind, points in zip(("batches", "epoch"), drawn[name, run.label])
         for step, value in _thinned(points)
     ]
-    heads = ("run", "curve", "mean of", "batches trained on", "value")
+    heads = ("run", "curve", "mean of", unit, "value")
     return Plot(title, _said(title, names, runs, drawn), figure, heads, table, note)
 
 
-def _by_step(run: RunFolder, name: str) -> Points:
-    points = [(float(row.step), row.scalars[name]) for row in run.steps if name in row.scalars]
+def _unit(runs: Sequence[RunFolder]) -> tuple[str, dict[str, float | None]]:
+    """What the axis of a curve counts, and by how many batches that is, for each run.
+
+    Batches where every run has numbers by step, else epochs; None: no epoch of the run is finished,
+    so that its length is not known.
+    """
+    if all(run.steps or not run.epochs.get(TRAIN) for run in runs):
+        return "batches trained on", {run.label: 1.0 for run in runs}
+    return "epochs trained", {run.label: _epoch_length(run) for run in runs}
+
+
+def _epoch_length(run: RunFolder) -> float | None:
+    if not run.steps:
+        return 1.0
+    return next((row.step / (row.epoch + 1) for row in _epoch_ends(run)), None)
+
+
+def _epoch_ends(run: RunFolder) -> list[ScalarRow]:
+    return [row for row in run.steps if f"{TRAIN}_loss" in row.scalars]
+
+
+def _by_step(run: RunFolder, name: str, divisor: float | None) -> Points:
+    if divisor is None:
+        return []
+    points = [(row.step / divisor, row.scalars[name]) for row in run.steps if name in row.scalars]
     if name == "skipped_steps":
-        total = 0.0
-        for place, (step, value) in enumerate(points):
-            total += value
-            points[place] = (step, total)
-        return points if total else []
+        totals = accumulate(value for _, value in points)
+        points = [(step, total) for (step, _), total in zip(points, totals)]
+        return points if points and points[-1][1] else []
     return points
 
 
-def _by_epoch(run: RunFolder, name: str) -> Points:
+def _by_epoch(run: RunFolder, name: str, divisor: float | None) -> Points:
     """Means of epochs, at their last batch; by epoch where steps are not known."""
-    if name == "lr":
+    if name == "lr" or divisor is None:
         return []
-    ends = {row.epoch: row.step for row in run.steps if f"{TRAIN}_loss" in row.scalars}
+    ends = {row.epoch: row.step / divisor for row in _epoch_ends(run)}
     rows = [row for row in run.epochs.get(TRAIN, ()) if name in row]
-    length = max((step / (epoch + 1) for epoch, step in ends.items()), default=1.0)
-    return [(ends.get(row["epoch"], (row["epoch"] + 1) * length), row[name]) for row in rows]
+    if run.steps:
+        return [(ends[row["epoch"]], row[name]) for row in rows if row["epoch"] in ends]
+    return [(float(row["epoch"] + 1), row[name]) for row in rows]
 
 
 def _draw_curve(ax: Any, steps: Points, epochs: Points, *, number: int, label: str) -> None:
@@ -188,9 +217,9 @@ def smoothed(points: Points) -> Points:
     return found
 
 
-def _mark_epochs(ax: Any, run: RunFolder) -> None:
-    ends = {row.step for row in run.steps if f"{TRAIN}_loss" in row.scalars}
-    for end in sorted(ends) if len(ends) <= 30 else ():
+def _mark_epochs(ax: Any, run: RunFolder, divisor: float | None) -> None:
+    ends = sorted({row.step / (divisor or 1.0) for row in _epoch_ends(run)})
+    for end in ends if len(ends) <= _MOST_MARKS else ():
         ax.axvline(end, color=LINE, linewidth=1.2, linestyle=":", zorder=0)
 
 
@@ -302,6 +331,15 @@ def _thousands(axis: Any) -> None:
 def _thinned(points: Points) -> Iterator[tuple[float, float]]:
     every = -(-len(points) // _TABLE_ROWS) or 1
     yield from points[::every]
+
+
+def _place(step: float) -> str:
+    """Batches are whole numbers, epochs may be parts.
+
+    >>> _place(12345.0), _place(0.25)
+    ('12,345', '0.25')
+    """
+    return f"{step:,.3f}".rstrip("0").rstrip(".")
 
 
 def _digits(value: float) -> str:
