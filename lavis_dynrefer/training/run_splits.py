@@ -43,8 +43,8 @@ def select_splits(
         if name not in provided:
             keys = ", ".join(f"datasets.{dataset}.build_info" for dataset in datasets)
             raise InputError(
-                f"no dataset has a split {name!r}; there are {sorted(provided)}. Which splits are "
-                f"read, and their names in the run, is said by splits and split_names of {keys}"
+                f"no dataset has a split {name!r}; there are {sorted(provided)}: look at splits, "
+                f"which chooses some, and split_names, which renames them, of {keys}"
             )
         if len(provided[name]) > 1 and name != TRAIN:
             raise InputError(

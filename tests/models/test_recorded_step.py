@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lavis_dynrefer.config import GenerationConfig
+from lavis_dynrefer.config import CaptionSearch, GenerationConfig
 from lavis_dynrefer.models.llms import build_llm, t5_layers
 from lavis_dynrefer.models.llms.recorded_step import RecordedStep
 from lavis_dynrefer.models.llms.t5_search import SearchShape, T5Search
@@ -92,6 +92,7 @@ def recording(llm):
     [
         GenerationConfig(num_beams=1, max_new_tokens=9),
         GenerationConfig(num_beams=3, max_new_tokens=9, min_length=4, length_penalty=1.0),
+        CaptionSearch(num_beams=3, max_new_tokens=9, num_captions=2),
     ],
     ids=str,
 )
@@ -101,6 +102,13 @@ def test_a_recorded_step_gives_the_same_sentences(llm, recording, options):
         assert logs(recording.generate(*asked)) == sentences(llm.generate(*asked))
     assert len(recording._search._kept) == 3  # 8, 4 and 1 rows
     assert all(kept._step._play for kept in recording._search._kept.values())
+
+
+def test_a_step_that_samples_is_not_recorded(recording):
+    options = CaptionSearch(num_beams=1, max_new_tokens=9, top_p=0.9)
+
+    assert len(recording.generate(*prompt(3, 7), options)[0]) == 3
+    assert not recording._search._kept
 
 
 def test_new_weights_are_recorded_anew(llm, recording):
