@@ -197,6 +197,8 @@ class Answerer:
         scales, boxes = (known.pop(name) for name in names)
         queries = self.queries_by_task(features, known, self._decoded_tasks(questions.tasks))
         answers = self.decode(queries, questions)
+        if len(answers.get("caption", boxes)) != len(boxes):
+            raise InputError("generation: a prediction has one caption; `generate` gives several")
         used = scales_by_task(scales, known, questions.tasks)
         return [
             RegionPrediction(

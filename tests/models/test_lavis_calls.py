@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 
+from lavis_dynrefer.config import CaptionSearch
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.weights.places import model_config
 from lavis_dynrefer.views.view_processor import ViewProcessor
@@ -231,3 +232,8 @@ def test_a_language_model_of_ones_own_that_cannot_sample_says_so(model, sample, 
     assert len(model.generate(sample)) == 2
     with pytest.raises(ValueError, match="FlanT5 neither samples nor"):
         model.generate(sample, num_captions=2)
+
+
+def test_a_prediction_has_one_caption(model, sample):
+    with pytest.raises(ValueError, match="one caption; `generate` gives several"):
+        model.predict(sample, tasks=["caption"], generation=CaptionSearch(num_captions=2))
