@@ -85,6 +85,16 @@ def test_every_public_name_is_in_the_reference():
     assert sorted(set(public_names()) - DOCUMENTED) == []
 
 
+def test_no_public_name_is_also_a_module():
+    """An import of the module would put it in the place of the name."""
+    both = [
+        name
+        for name in public_names()
+        if (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
+    ]
+    assert both == []
+
+
 def test_every_command_is_in_the_reference():
     assert re.findall(r"^```\{command-options\} (\w.*)$", REFERENCE, re.M) == list(COMMANDS)
 
