@@ -16,7 +16,7 @@ PACKAGE = "lavis_dynrefer"
 FLOORS = (
     (
         *("errors", "settings", "config", "structures", "paths", "cores", "lazy_names"),
-        *("ending_signals", "images"),
+        *("ending_signals", "living_processes", "images"),
     ),
     ("vocab", "views", "metrics", "formats", "pages"),
     ("questions",),

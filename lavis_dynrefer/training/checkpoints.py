@@ -6,10 +6,11 @@ A checkpoint holds plain containers and tensors only, so `torch.load(weights_onl
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Union
@@ -20,11 +21,13 @@ from torch import Tensor
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.weights.tensor_reading import CheckpointError, read_content
 from lavis_dynrefer.paths import expand_home, replace_file
+from lavis_dynrefer.training.run_settings import RunSettings
 
 logger = logging.getLogger(__name__)
 
 LAST = "checkpoint_last.pth"
 BEST = "checkpoint_best.pth"
+_LAUNCHERS = "torchrun.json"  # in the folder of a run
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -45,6 +48,71 @@ def find_resumed(setting: str | None, root: PathLike) -> Path | None:
         "run.resume_ckpt_path=auto: %s", found or f"nothing under {root}, starting a new run"
     )
     return found
+
+
+def find_place(
+    run: RunSettings, new: Path, launchers: Sequence[str], *, restarts: int = 0
+) -> tuple[Path | None, Path]:
+    """The checkpoint to resume from, if any, and the folder to write to.
+
+    What torchrun starts again, after a process has died or a machine has joined, goes on in the
+    folder of the run from its last checkpoint, whatever the settings say.
+
+    Args:
+        run: its settings.
+        new: folder of a new run.
+        launchers: the torchruns that have started the processes, as of `process_group`.
+        restarts: how often they have.
+    """
+    resumed = find_resumed(run.resume_ckpt_path, new.parent)
+    if run.evaluate:
+        return resumed, new
+    in_place = resumed.parent if run.resume_in_place and resumed is not None else new
+    begun = _begun_by(launchers, {in_place, *_folders(new.parent)})
+    if begun is None:
+        if restarts:
+            logger.warning(
+                "torchrun has started the processes again, but under %s they have no run to go "
+                "on with; run.resume_ckpt_path=auto continues the newest one there",
+                new.parent,
+            )
+        return resumed, in_place
+    last = begun / LAST
+    if last.is_file():
+        logger.info("torchrun has started the processes again; they go on with %s", last)
+        return last, begun
+    logger.warning(
+        "torchrun has started the processes again before a checkpoint was saved in %s; they begin "
+        "anew (run.save_freq saves within epochs)",
+        begun,
+    )
+    return resumed, begun
+
+
+def keep_launchers(folder: Path, launchers: Sequence[str]) -> None:
+    """Note in the folder of a run who has started it, for `find_place`."""
+    if launchers:
+        _replace(
+            folder / _LAUNCHERS,
+            lambda partial: partial.write_text(json.dumps(launchers), encoding="utf-8"),
+        )
+
+
+def _begun_by(launchers: Sequence[str], folders: Iterable[Path]) -> Path | None:
+    """The newest folder of a run that one of these torchruns has begun."""
+    found = []
+    for path in (folder / _LAUNCHERS for folder in folders):
+        try:
+            names, changed = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
+        except (OSError, ValueError):  # none; or damaged, and then of a machine that died
+            continue
+        if set(launchers).intersection(names):
+            found.append((changed, path.parent))
+    return max(found, default=(0.0, None))[1]
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path.parent for path in root.glob(f"*/{_LAUNCHERS}")]
 
 
 class CheckpointWriteError(InputError):

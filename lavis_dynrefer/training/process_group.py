@@ -18,6 +18,7 @@ from lavis.common.dist_utils import (
 )
 from omegaconf import DictConfig
 
+from lavis_dynrefer import living_processes
 from lavis_dynrefer.errors import InputError
 
 T = TypeVar("T")
@@ -87,6 +88,23 @@ def gather_on_main_process(item: T) -> list[T] | None:
     items: list[Any] | None = [None] * dist.get_world_size() if is_main_process() else None
     dist.gather_object(item, items, dst=0, group=_object_group())
     return items
+
+
+def launchers() -> list[str] | None:
+    """The torchruns that have started the processes, on rank 0; None on the others.
+
+    A torchrun that starts its processes again stays the same; see `living_processes.identity`.
+    """
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    own = living_processes.identity(os.getppid()) if under_torchrun else ""
+    found = gather_on_main_process(own)
+    return None if found is None else sorted(set(found) - {""})
+
+
+def restarts() -> int:
+    """How often torchrun has started this process again after a failure."""
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return int(count) if count.isdecimal() else 0
 
 
 def _object_group() -> Any:

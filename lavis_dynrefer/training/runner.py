@@ -35,11 +35,12 @@ from lavis_dynrefer.models.precision import (
 from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained
 from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.training import checkpoints, loaders
+from lavis_dynrefer.training.checks.shared_folder import check_shared
 from lavis_dynrefer.training.feature_cache import use_feature_cache
 from lavis_dynrefer.training.loop.epoch_loop import Progress, fused
 from lavis_dynrefer.training.loop.run_watch import RunWatch
 from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
-from lavis_dynrefer.training.process_group import on_main_process
+from lavis_dynrefer.training.process_group import launchers, on_main_process, restarts
 from lavis_dynrefer.training.run_checkpoints import RunCheckpoints, Training
 from lavis_dynrefer.training.run_settings import MAY_CHANGE, RunSettings, read_settings
 from lavis_dynrefer.training.run_splits import TRAIN, select_splits
@@ -149,25 +150,26 @@ class DynReferRunner(RunnerBase):
     def setup_output_dir(self) -> None:
         """Make the folder of this run: `run.output_dir` (seen from the cwd) / job id.
 
-        With `run.resume_in_place` a resumed run continues in the folder of its checkpoint.
+        With `run.resume_in_place`, and if torchrun has started the processes again, a run continues
+        in the folder of its checkpoint.
 
         Raises:
-            InputError: the folder cannot be made.
+            InputError: the folder cannot be made, or is not the same on all machines.
         """
         root = expand_home(self.run.output_dir).absolute()
-        self._resume_path = on_main_process(
-            lambda: checkpoints.find_resumed(self.run.resume_ckpt_path, root)
+        started_by = launchers()
+        self._resume_path, self.output_dir = on_main_process(
+            lambda: checkpoints.find_place(
+                self.run, root / self.job_id, started_by or (), restarts=restarts()
+            )
         )
-        in_place = self.run.resume_in_place and not self.run.evaluate
-        if in_place and self._resume_path is not None:
-            self.output_dir = self._resume_path.parent
-        else:
-            self.output_dir = root / self.job_id
         self.result_dir = self.output_dir / "result"
         try:
             self.result_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"run.output_dir: {root} cannot be written ({error})") from error
+        check_shared(self.output_dir)
+        on_main_process(lambda: checkpoints.keep_launchers(self.output_dir, started_by or ()))
         # Not by register_path, which refuses a second runner in one process.
         registry.mapping["paths"].update(
             output_dir=str(self.output_dir), result_dir=str(self.result_dir)

@@ -20,10 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.cli.predict.ranks.living_processes import kernel, lives
 from lavis_dynrefer.cli.predict.ranks.rank_variables import Rank
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.json_stream import replace_bytes
+from lavis_dynrefer.living_processes import kernel, lives
 
 RANKS = ".ranks"  # folder in the output folder
 _BEAT = 2.0  # seconds
