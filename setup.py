@@ -59,7 +59,7 @@ def read_description():
 REQUIRED = [
     "torch>=2.1",
     "torchvision>=0.16",
-    "transformers>=4.26,<5",
+    "transformers>=4.26,<6",
     "einops>=0.4.1",
     "filelock",
     "imagehash>=4.3",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -180,12 +181,22 @@ def region_batch() -> dict:
 
 
 @pytest.fixture(scope="session")
-def meteor():
-    """One METEOR for all tests, as it takes seconds to start; on a machine that speaks German."""
+def meteor(tmp_path_factory):
+    """One METEOR for all tests, as it takes seconds to start.
+
+    On a machine that speaks German, and in a folder whose name has a blank.
+    """
+    from pycocoevalcap.meteor import meteor as coco_meteor
+
     from lavis_dynrefer.metrics.java_tools import Meteor
 
+    installed = Path(coco_meteor.__file__).parent
+    folder = tmp_path_factory.mktemp("with a blank")
+    shutil.copy(installed / coco_meteor.METEOR_JAR, folder)
+    (folder / "data").symlink_to(installed / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
+        patch.setattr(coco_meteor, "__file__", str(folder / "meteor.py"))
         running = Meteor()
     with running:
         yield running

@@ -80,6 +80,8 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
             self._process = _start_java(
                 *(f"-Xmx{memory}", "-jar", coco_meteor.METEOR_JAR),
                 *("-", "-", "-stdio", "-l", "en", "-norm"),
+                # Named, because METEOR does not find its own where the path has a blank.
+                *("-a", "data/paraphrase-en.gz"),
                 folder=Path(coco_meteor.__file__).parent,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
