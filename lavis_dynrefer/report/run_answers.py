@@ -260,7 +260,7 @@ def read_answers(run: Any, split: str, options: Sequence[str] = ()) -> AnsweredS
 
 
 def _annotations(config: Mapping[str, Any], split: str, options: Sequence[str]) -> RegionSet:
-    """The regions of a split, from tables that are there; nothing is converted."""
+    """The regions of a split, from the tables that the run made; where they are gone, anew."""
     from lavis_dynrefer.datasets.region_sets import first_regions
     from lavis_dynrefer.training.known_names import dataset_class
     from lavis_dynrefer.training.run_config import read_options
@@ -274,7 +274,7 @@ def _annotations(config: Mapping[str, Any], split: str, options: Sequence[str]) 
             names = {info.split_names.get(own, own): own for own in source.splits(info)}
             if split in names:
                 section.build_info.splits = [names[split]]
-                found = dataset_class(name)(section).read_prepared()[names[split]]
+                found = dataset_class(name)(section).read_splits()[names[split]]
                 return first_regions(found, info.max_images, info.max_regions)
         except (DynReferError, OSError) as error:
             problems.append(" ".join(str(error).split()))

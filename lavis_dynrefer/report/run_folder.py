@@ -166,7 +166,7 @@ def _note_what_is_missing(run: RunFolder) -> None:
     """Compare what is there with what the configuration asks for."""
     settings, missing = run.settings, run.missing
     if run.trains:
-        done, wanted = len(run.epochs.get(TRAIN, ())), int(settings["max_epoch"])
+        done, wanted = len(run.epochs.get(TRAIN, ())), int(settings.get("max_epoch") or 0)
         if done < wanted:
             missing.append(
                 f"{done} of {wanted} epochs are finished: the run is still going, or broke off; "
