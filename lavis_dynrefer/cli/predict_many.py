@@ -82,7 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--address", help="of a Ray cluster; default RAY_ADDRESS, else Ray starts on this machine"
     )
     work.add_argument(
-        "--workers", type=at_least(1), metavar="NUMBER", help="default: one per GPU, or one"
+        "--workers",
+        type=at_least(0),
+        metavar="NUMBER",
+        help="default: one per GPU, or one; 0: this process answers, without Ray",
     )
     work.add_argument(
         "--cpus-per-worker", type=float, default=1, metavar="NUMBER", help="default 1"
@@ -135,7 +138,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from lavis_dynrefer.cli.predict.output_folder import locked as locked_folder
     from lavis_dynrefer.formats.json_stream import replace_bytes
 
-    require_ray()
+    if arguments.workers != 0:
+        require_ray()
     folder = Path(os.path.abspath(arguments.output))
     _check_output(folder)
     predictor = _predictor(arguments)
@@ -310,11 +314,15 @@ def _answer(
         arguments.address or os.environ.get("RAY_ADDRESS") or None,
     )
     answerer = PartAnswerer(predictor, str(folder), arguments.batch_size)
+    if workers.count == 0:
+        results = (answerer(asdict(part)) for part in parts)
+    else:
+        results = run_parts(parts, answerer, workers)
     console = Console(stderr=True)
     try:
         with (
             redirect_stdout(sys.stderr),
-            closing(run_parts(parts, answerer, workers)) as answered,
+            closing(results) as answered,
             Progress(console=console, disable=not console.is_terminal) as progress,
         ):
             task = progress.add_task("parts", total=count, completed=count - len(parts))
