@@ -5,7 +5,8 @@ dynrefer report output/base/20261129021915 output/low_rate/20261129022612 --name
 
 Curves of the training, metrics by epoch, the precision of each attribute, which category is named
 for which, captions with their scores; for several runs also their metrics and the settings that
-differ. A run that is still going or broke off is drawn as far as it goes.
+differ. A run that is still going or broke off is drawn as far as it goes. Folders of `dynrefer
+predict` are drawn, too: which names were given how often, captions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from lavis_dynrefer.formats.json_stream import replace_bytes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dynrefer report`."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folder of a run")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", type=Path, help="folder of a run, or of dynrefer predict"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("report.html"), help="the page; report.html by default"
     )
@@ -35,14 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw the page; returns the exit code."""
-    from lavis_dynrefer.report import read_runs, report_page  # imports torch: slow
+    from lavis_dynrefer import report  # imports torch: slow
 
-    runs = read_runs(arguments.runs, arguments.names)
-    page = report_page(runs, arguments.options)
+    folders, names = arguments.runs, arguments.names
+    missing = []
+    if all(map(report.is_predicted, folders)):
+        labels = report.labels_of(folders, names)
+        page = report.predicted_page(dict(zip(labels, map(report.read_predicted, folders))))
+    else:
+        runs = report.read_runs(folders, names)
+        page = report.report_page(runs, arguments.options)
+        missing = [f"{one.label}: {text}" for one in runs for text in one.missing]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(arguments.output, page.encode("utf-8", "replace"))
-    for one in runs:
-        for text in one.missing:
-            print(f"{one.label}: {text}")
+    for text in missing:
+        print(text)
     print(f"report: {arguments.output}")
     return 0

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     )
     from lavis_dynrefer.report.caption_plots import caption_plot
     from lavis_dynrefer.report.plot_style import Plot
+    from lavis_dynrefer.report.predicted_folder import is_predicted, read_predicted
     from lavis_dynrefer.report.run_answers import AnsweredSplit, read_answers, score_captions
     from lavis_dynrefer.report.run_comparison import comparison_plot, metric_plot
-    from lavis_dynrefer.report.run_folder import RunFolder, read_run, read_runs
-    from lavis_dynrefer.report.runs_page import report_page
+    from lavis_dynrefer.report.run_folder import RunFolder, labels_of, read_run, read_runs
+    from lavis_dynrefer.report.runs_page import predicted_page, report_page
     from lavis_dynrefer.report.training_curves import training_plots, validation_plots
 
 __all__ = [
@@ -33,8 +34,12 @@ __all__ = [
     "caption_plot",
     "comparison_plot",
     "confusion_plot",
+    "is_predicted",
+    "labels_of",
     "metric_plot",
+    "predicted_page",
     "read_answers",
+    "read_predicted",
     "read_run",
     "read_runs",
     "report_page",
@@ -49,10 +54,11 @@ __getattr__ = lazy_names(
         "answer_plots": ("attribute_plot", "calibration_plot", "confusion_plot"),
         "caption_plots": ("caption_plot",),
         "plot_style": ("Plot",),
-        "runs_page": ("report_page",),
+        "runs_page": ("predicted_page", "report_page"),
+        "predicted_folder": ("is_predicted", "read_predicted"),
         "run_answers": ("AnsweredSplit", "read_answers", "score_captions"),
         "run_comparison": ("comparison_plot", "metric_plot"),
-        "run_folder": ("RunFolder", "read_run", "read_runs"),
+        "run_folder": ("RunFolder", "labels_of", "read_run", "read_runs"),
         "training_curves": ("training_plots", "validation_plots"),
     },
 )

@@ -103,18 +103,20 @@ class Plot:
             rest = rest.replace(colour, f"var({variable})")
         return f'{head} role="img" aria-label="{_attribute(self.alt)}">{rest}'
 
-    def save(self, path: Any) -> None:
-        """Write the figure to a file: .png, .pdf or .svg, on white."""
+    def save(self, path: Any, **options: Any) -> None:
+        """Write the figure on white; the name of a file tells how: .png, .pdf or .svg."""
         with plot_settings():
-            self.figure.savefig(path, dpi=_DPI, bbox_inches="tight", facecolor="white")
+            self.figure.savefig(path, dpi=_DPI, bbox_inches="tight", facecolor="white", **options)
 
-    def _repr_png_(self) -> bytes:
+    def _ipython_display_(self) -> None:
+        from IPython.display import Image, Markdown, display
+
         stream = io.BytesIO()
-        with plot_settings():
-            self.figure.savefig(
-                stream, format="png", dpi=_DPI, bbox_inches="tight", facecolor="white"
-            )
-        return stream.getvalue()
+        self.save(stream, format="png")
+        display(Markdown(f"**{self.title}**"))
+        display(Image(stream.getvalue(), alt=self.alt))
+        if self.note:
+            display(Markdown(self.note))
 
 
 @contextmanager

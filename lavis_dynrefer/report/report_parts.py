@@ -15,6 +15,7 @@ from lavis_dynrefer.pages.region_drawing import visible_box
 from lavis_dynrefer.report.answer_plots import attribute_plot, calibration_plot, confusion_plot
 from lavis_dynrefer.report.caption_plots import caption_plot
 from lavis_dynrefer.report.plot_style import Plot
+from lavis_dynrefer.report.predicted_folder import name_plot
 from lavis_dynrefer.report.run_answers import (
     AnsweredSplit,
     RegionExample,
@@ -95,6 +96,17 @@ def sections(runs: Sequence[RunFolder], options: Sequence[str] = ()) -> Iterator
         yield _answers(runs, split, options)
 
 
+def predicted_sections(read: Mapping[str, AnsweredSplit]) -> Iterator[Section]:
+    """Those of folders of `dynrefer predict`: folder -> its answers."""
+    names = Section("names", "Names")
+    names.parts = [plot for task in ("categories", "tags") if (plot := name_plot(read, task))]
+    if names.parts:
+        yield names
+    section = _drawn(Section("answers", "Answers"), read)
+    if section.parts or section.remarks:
+        yield section
+
+
 def _comparison_tables(runs: Sequence[RunFolder]) -> Iterator[Table]:
     changed = differing_settings(runs)
     if len(runs) > 1 and changed:
@@ -163,13 +175,17 @@ def _answers(runs: Sequence[RunFolder], split: str, options: Sequence[str]) -> S
                 f"{run.label}: the answers are not drawn, because {error}. If the annotations have "
                 "moved, name their place: --options datasets.NAME.build_info.root=FOLDER"
             )
+    return _drawn(section, read)
+
+
+def _drawn(section: Section, read: Mapping[str, AnsweredSplit]) -> Section:
+    """The section with what can be drawn of the answers."""
     for draw in (_attributes, _categories, _captions):
         try:
-            section.parts += draw(read)
+            for part in draw(read):
+                section.parts.append(part)
         except DynReferError as error:
             section.remarks.append(f"Not drawn: {error}")
-    if not section.parts and not section.remarks:
-        section.remarks.append("There is nothing to draw.")
     return section
 
 
@@ -226,25 +242,29 @@ def _captions(read: Mapping[str, AnsweredSplit]) -> Iterator[Any]:
     for label in captions:
         of = f": {label}" if len(captions) > 1 else ""
         graded = sorted(meteor.get(label, ()), key=lambda pair: pair[1])
-        for title, chosen in (
-            ("Captions unlike their annotation, by METEOR", graded[:_EXAMPLES]),
-            ("Captions most like their annotation", graded[::-1][:_EXAMPLES]),
-        ):
-            cards = [
-                _card(
-                    one,
-                    [
-                        ("", one.answer or "(empty)"),
-                        ("annotated", one.truth),
-                        ("", f"METEOR {score:.0f}, probability {one.number:.2g}"),
-                    ],
-                )
-                for one, score in chosen
-            ]
+        by_probability = sorted(captions[label], key=lambda one: one.number)
+        shown = {
+            "Captions unlike their annotation, by METEOR": graded[:_EXAMPLES],
+            "Captions most like their annotation": graded[::-1][:_EXAMPLES],
+        }
+        if not graded:
+            shown = {
+                "Least probable captions": [(one, None) for one in by_probability[:_EXAMPLES]],
+                "Most probable captions": [(one, None) for one in by_probability[::-1][:_EXAMPLES]],
+            }
+        for title, chosen in shown.items():
+            cards = [_caption_card(one, score) for one, score in chosen]
             if cards:
                 yield Cards(f"{title}{of}", cards)
     if problem is not None:
         raise problem
+
+
+def _caption_card(one: RegionExample, meteor: float | None) -> Card:
+    probability = f"probability {one.number:.2g}"
+    score = probability if meteor is None else f"METEOR {meteor:.0f}, {probability}"
+    truth = [("annotated", one.truth)] if one.truth else []
+    return _card(one, [("", one.answer or "(empty)"), *truth, ("", score)])
 
 
 def _card(one: RegionExample, lines: Sequence[tuple[str, str]]) -> Card:

@@ -103,13 +103,19 @@ def read_runs(folders: Sequence[str | Path], labels: Sequence[str] = ()) -> list
     Raises:
         InputError: see `read_run`; or two folders are the same, or labels do not fit.
     """
+    return [
+        read_run(folder, label=label) for folder, label in zip(folders, labels_of(folders, labels))
+    ]
+
+
+def labels_of(folders: Sequence[str | Path], labels: Sequence[str] = ()) -> Sequence[str]:
+    """A label for each folder; arguments and errors as of `read_runs`."""
     paths = [Path(folder).resolve() for folder in folders]
     if len(set(paths)) < len(paths):
-        raise InputError("a folder is named twice; name different runs")
+        raise InputError("a folder is named twice; name different ones")
     if labels and (len(labels) != len(paths) or len(set(labels)) < len(labels)):
         raise InputError(f"expected {len(paths)} different names, one for each run, got {labels}")
-    named = labels or differing_parts(paths)
-    return [read_run(folder, label=label) for folder, label in zip(folders, named)]
+    return labels or differing_parts(paths)
 
 
 def differing_parts(paths: Sequence[Path]) -> list[str]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from lavis_dynrefer.pages.html_page import number, page_template
 from lavis_dynrefer.report.plot_style import SERIES, Plot
-from lavis_dynrefer.report.report_parts import Cards, Table, sections
+from lavis_dynrefer.report.report_parts import (
+    Cards,
+    Section,
+    Table,
+    predicted_sections,
+    sections,
+)
+from lavis_dynrefer.report.run_answers import AnsweredSplit
 from lavis_dynrefer.report.run_comparison import last_reports
 from lavis_dynrefer.report.run_folder import RunFolder
 
@@ -29,12 +37,44 @@ def report_page(runs: Sequence[RunFolder], options: Sequence[str] = ()) -> str:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
+    return _page(
+        runs,
+        {run.label: _facts(run) for run in runs},
+        list(sections(runs, options)),
+        _tiles(runs[0]) if len(runs) == 1 else [],
+    )
+
+
+def predicted_page(read: Mapping[str, AnsweredSplit]) -> str:
+    """Draw the answers in folders of `dynrefer predict`: label -> answers."""
+    facts = {
+        label: [
+            ("images", f"{len(one.region_set.images):,}"),
+            ("regions", f"{len(one.predictions):,}"),
+        ]
+        for label, one in read.items()
+    }
+    return _page([_Predicted(label) for label in read], facts, list(predicted_sections(read)), [])
+
+
+class _Predicted(NamedTuple):
+    label: str
+    missing: Sequence[str] = ()
+
+
+def _page(
+    shown: Sequence[RunFolder | _Predicted],
+    facts: Mapping[str, Sequence[tuple[str, str]]],
+    parts: Sequence[Section],
+    tiles: Sequence[tuple[str, str]],
+) -> str:
     return page_template("report.html").render(
-        title=", ".join(run.label for run in runs),
-        runs=runs,
-        facts={run.label: _facts(run) for run in runs},
-        tiles=_tiles(runs[0]) if len(runs) == 1 else [],
-        sections=list(sections(runs, options)),
+        title=", ".join(one.label for one in shown),
+        kind_of="run" if isinstance(shown[0], RunFolder) else "folder",
+        runs=shown,
+        facts=facts,
+        tiles=tiles,
+        sections=parts,
         kind=_kind,
         series=list(zip(SERIES, _DARK_SERIES)),
     )

@@ -14,12 +14,15 @@ from test_run_folder import LINES, write_run
 
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.formats.image_result import Category, ImageResult
+from lavis_dynrefer.formats.jsonl import write_jsonl
 from lavis_dynrefer.report import (
     AnsweredSplit,
     attribute_plot,
     caption_plot,
     confusion_plot,
     metric_plot,
+    read_predicted,
     read_runs,
     report_page,
     training_plots,
@@ -254,6 +257,24 @@ def test_the_command_writes_the_page_and_tells_what_is_missing(tmp_path, capsys)
 
     assert output.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert "job: 1 of 2 epochs are finished" in capsys.readouterr().out
+
+
+def test_a_folder_of_predict_is_drawn_with_its_own_categories_as_annotations(tmp_path):
+    regions = tuple(
+        RegionPrediction(BOX, caption="a cat", caption_score=0.1 * number, categories=categories)
+        for number, categories in enumerate([(("cat", 2.0), ("dog", 1.0))] * 3)
+    )
+    own = (Category(1, "cat"), Category(2, "dog"), None)
+    result = ImageResult("a.png", str(tmp_path / "a.png"), 9, 9, regions, categories=own)
+    with (tmp_path / "results.jsonl").open("w", encoding="utf-8") as file:
+        write_jsonl([result], file)
+
+    split = read_predicted(tmp_path)
+    assert split.confusions.counts.tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "report.html")]) == 0
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "Categories named" in text
+    assert "Least probable captions" in text
 
 
 def test_the_command_refuses_another_folder(tmp_path, capsys):
