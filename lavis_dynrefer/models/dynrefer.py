@@ -53,6 +53,7 @@ from lavis_dynrefer.models.precision import (
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
 from lavis_dynrefer.models.vision.view_cache import ViewCache
+from lavis_dynrefer.models.weights.places import resolve_files
 from lavis_dynrefer.models.weights.pretrained import (
     check_filled,
     fill_trained,
@@ -334,7 +335,7 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
                 us ("auto") is not here; see `weights.places.resolve_files`.
             CheckpointError: weights that do not fit.
         """
-        values = _checked_section(cfg)
+        values = checked_files(_plain(cfg))
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
         config = from_mapping(DynReferConfig, own, where="model")
         model = cls(
@@ -355,13 +356,15 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
         return model
 
     def load_checkpoint_from_config(self, cfg: Any, **further: Any) -> None:
-        """Fill the model again from the files that a `model` section names, as `from_config` does.
+        """Fill parts of the model again from the files that a `model` section, or a part, names.
+
+        As in LAVIS a checkpoint is loaded unless `load_finetuned` is false.
 
         Raises:
             MissingFileError, CheckpointError: see `from_config`.
         """
         del further
-        self._load_files(_checked_section(cfg))
+        self._load_files(resolve_files({"load_finetuned": True, **_plain(cfg)}))
 
     def _load_files(self, values: Mapping[str, Any]) -> None:
         self.filled.update(load_sources(self, values.get("pretrained") or {}))
@@ -388,7 +391,7 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
         self.filled.update(report.loaded)
 
 
-def _checked_section(cfg: Any) -> dict[str, Any]:
-    """A `model` section as a plain mapping, its files found; see `checked_files`."""
-    values = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-    return checked_files(values)
+def _plain(cfg: Any) -> dict[str, Any]:
+    """A section of a LAVIS config as a plain mapping."""
+    values: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    return dict(values)

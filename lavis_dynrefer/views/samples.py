@@ -29,6 +29,10 @@ class Sample(dict[str, Any]):
         shape: torch.Size = self["views"].shape
         return shape
 
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """Of the views, or of one of their axes."""
+        return self.shape if dim is None else self.shape[dim]
+
     @property
     def device(self) -> torch.device:
         """Where the views are."""
@@ -44,6 +48,12 @@ class Sample(dict[str, Any]):
         if dim != 0:
             raise InputError(f"unsqueeze: a sample has one batch axis, 0; got {dim}")
         return self
+
+    def __missing__(self, key: object) -> Sample:
+        """`sample[None]` means `unsqueeze(0)`, as for a tensor."""
+        if key is None:
+            return self
+        raise KeyError(key)
 
     def to(self, device: str | int | torch.device, *, non_blocking: bool = False) -> Sample:
         """The sample with all tensors on a device.

@@ -169,13 +169,17 @@ def test_training_goes_on_after_an_answer(model, sample):
         model.eval()
 
 
-def test_files_of_a_section_are_loaded_again(model):
+WHOLE = OmegaConf.load(DynRefer.default_config_path()).model
+
+
+@pytest.mark.parametrize("section", [WHOLE, {"finetuned": WHOLE.finetuned}], ids=["all", "part"])
+def test_files_of_a_section_are_loaded_again(model, section):
     weight = model.tagging.decoder.classifier.weight
     before = weight.detach().clone()
     with torch.no_grad():
         weight.zero_()
 
-    model.load_checkpoint_from_config(OmegaConf.load(DynRefer.default_config_path()).model)
+    model.load_checkpoint_from_config(OmegaConf.create(section))
 
     assert torch.equal(model.tagging.decoder.classifier.weight, before)
 

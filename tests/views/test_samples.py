@@ -28,7 +28,12 @@ def test_without_boxes_the_region_is_the_whole_image():
 
 def test_rows_are_the_batch_axis():
     assert TWO.unsqueeze(0) is TWO
+    assert TWO[None] is TWO
+    assert "captions" not in TWO
+    with pytest.raises(KeyError, match="captions"):
+        TWO["captions"]
     assert TWO.unsqueeze(0).to(torch.device("cpu")).shape == (2, 2, 3, 8, 8)
+    assert (TWO.size(0), TWO.size()) == (2, TWO.shape)
 
 
 @pytest.mark.parametrize(
