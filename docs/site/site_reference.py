@@ -69,10 +69,13 @@ def tidy_signature(
 
 
 def set_dashes(_app: Any, doctree: nodes.document) -> None:
-    """The dash behind an argument; "--" elsewhere begins an option and stays."""
+    """A dash behind the name of an argument; none within an option, nor a line's end."""
     for text in list(doctree.findall(nodes.Text)):
         if text == " -- ":
             text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+    for code in doctree.findall(nodes.literal):
+        if re.fullmatch(r"--?[a-z-]+", code.astext()):
+            code["classes"].append("option")
 
 
 class CommandOptions(SphinxDirective):
