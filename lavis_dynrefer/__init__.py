@@ -62,7 +62,7 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
 
 
-versions.check_versions()
+versions.check_python()
 lavis_dynrefer_autoload.install()
 if "lavis" in sys.modules:
     from lavis_dynrefer.host import registration

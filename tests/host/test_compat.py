@@ -8,6 +8,7 @@ import warnings
 import pytest
 from fresh_interpreter import run_python
 
+from lavis_dynrefer import models
 from lavis_dynrefer.host import compat, versions
 from lavis_dynrefer.host.autoload import lavis_dynrefer_autoload
 
@@ -33,7 +34,7 @@ def pretended_transformers(tmp_path):
 
 @pytest.mark.parametrize("version", ["6.0.0", "6.1.0.dev0", "4.25.1"])
 def test_unsupported_transformers_is_refused(pretended_transformers, version):
-    result = run_python("import lavis_dynrefer", pretended_transformers(version))
+    result = run_python("import lavis_dynrefer.models", pretended_transformers(version))
 
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
@@ -61,15 +62,15 @@ def test_lavis_survives_unsupported_transformers_with_a_warning(pretended_transf
 def test_supported_transformers_is_accepted(pretended_transformers, version, monkeypatch):
     monkeypatch.syspath_prepend(str(pretended_transformers(version)))
 
-    assert versions.version("transformers") == version
-    versions.check_versions()
+    assert models.version("transformers") == version
+    models.check_transformers()
 
 
 def test_old_python_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 8, 18, "final", 0))
 
     with pytest.raises(ImportError, match=r"needs Python >= 3\.9, found 3\.8\.18"):
-        versions.check_versions()
+        versions.check_python()
 
 
 def test_warning_filters_of_libraries_stay_and_ours_go():

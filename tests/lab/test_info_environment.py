@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fresh_interpreter import run_python
 
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.lab.benchmarks import resource_usage
@@ -98,6 +99,27 @@ def test_a_missing_lavis_is_a_line(report, monkeypatch):
     text = environment_report.as_text({**report, "lavis": installed.lavis()})
 
     assert "LAVIS          not installed" in text.splitlines()
+
+
+def test_a_refused_transformers_is_a_line_and_other_commands_name_it(tmp_path, monkeypatch):
+    info = tmp_path / "transformers-4.20.0.dist-info"
+    info.mkdir()
+    metadata = "Metadata-Version: 2.1\nName: transformers\nVersion: 4.20.0\n"
+    (info / "METADATA").write_text(metadata, encoding="utf-8")
+    code = "import sys\nfrom lavis_dynrefer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    refused = "lavis_dynrefer needs transformers >=4.26,<6, found 4.20.0"
+
+    told = run_python(
+        "from lavis_dynrefer.lab.environment import installed\n"
+        "print(installed.libraries()['refused'])",
+        tmp_path,
+    )
+    other = run_python(f"import sys\nsys.argv[1:] = ['weights', 'list']\n{code}", tmp_path)
+
+    assert told.returncode == 0
+    assert told.stdout.startswith(refused)
+    assert other.returncode == 2
+    assert other.stderr.startswith(f"error: {refused}")
 
 
 def test_secrets_are_only_said_to_be_set():

@@ -74,6 +74,7 @@ def _prepare():
     from contextlib import ExitStack
 
     import lavis_dynrefer  # before its modules: another thread may be importing it  # noqa: F401
+    import lavis_dynrefer.models  # refuses some versions of transformers  # noqa: F401
     from lavis_dynrefer.host import compat
 
     stack = ExitStack()
