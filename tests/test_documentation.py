@@ -22,6 +22,8 @@ PAGES = [
     *("README.md", "CONTRIBUTING.md", "projects/dynrefer/README.md"),
     *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 ]
+# Filled from the source when the site is built; see test_documentation_site.py.
+REFERENCE = sorted(f"docs/reference/{path.name}" for path in (ROOT / "docs/reference").glob("*.md"))
 OWN_TESTS = {  # pages whose blocks run in other tests, with what they lead to
     "docs/serve.md": "serve/test_serve_docs.py",
     "docs/train_on_your_data.md": "test_train_on_your_data.py",
@@ -128,7 +130,7 @@ def broken_links(page):
             yield target
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *REFERENCE])
 def test_links_lead_somewhere(page):
     assert list(broken_links(page)) == []
 

@@ -42,6 +42,7 @@ def navigation(index: str) -> dict[str, list[str]]:
 def _add_navigation(app: Any, page: str, source: list[str]) -> None:
     if page != app.config.root_doc:
         return
+    app.env.note_dependency(INDEX)  # so that a row there rebuilds the navigation
     index = (Path(app.srcdir) / INDEX).read_text(encoding="utf-8")
     groups = navigation(index)
     first = next(iter(groups))

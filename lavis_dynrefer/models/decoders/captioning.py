@@ -63,12 +63,12 @@ class CaptionDecoder(nn.Module):
         return torch.cat([region, tokens], dim=1), torch.cat([region_mask, token_mask], dim=1)
 
     def loss(self, queries: Tensor, controls: Sequence[str], captions: Sequence[str]) -> Tensor:
-        """Mean cross-entropy per target token."""
+        """Mean cross-entropy per token of B captions, after queries (B, Q, D) and B prompts."""
         embeddings, mask = self.prompt(queries, controls)
         return self.llm.loss(embeddings, mask, captions, max_length=self.max_text_length)
 
     def losses(self, queries: Tensor, controls: Sequence[str], captions: Sequence[str]) -> Tensor:
-        """Mean cross-entropy per target token of each region (B,)."""
+        """As `loss`, for each region by itself: (B,)."""
         with self.at_work():
             embeddings, mask = self.prompt(queries, controls)
             return self.llm.losses(embeddings, mask, captions, max_length=self.max_text_length)
