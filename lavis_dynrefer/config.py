@@ -133,6 +133,9 @@ class GenerationConfig:
     min_length: int = Field(default=1, ge=0, le=100_000)  # tokens, official
     length_penalty: float = Field(default=0.0, ge=-100, le=100)  # official; 0: the score is a sum
     repetition_penalty: float = Field(default=1.5, gt=0)  # official
+    # Whose `generate` is followed where `length_penalty` is not 0. From 4.50 on the start token of
+    # a sentence that was cut does not count, and a search ends sooner. Official: 4.26.
+    length_rule: Literal["transformers-4.26", "transformers-4.50"] = "transformers-4.26"
 
     @property
     def samples(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 import transformers
@@ -9,6 +11,10 @@ import transformers
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.models.llms import build_llm
 from lavis_dynrefer.models.llms.beam_search import beam_search
+
+NEWER, OLDER = "transformers-4.50", "transformers-4.26"
+# That of the installed transformers.
+RULE = NEWER if tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 50) else OLDER
 
 START, END, A, B = range(4)
 # After START comes A (.6) or B (.4); after A anything, after B nearly always the end.
@@ -60,6 +66,40 @@ def test_a_sequence_that_never_ends_is_cut():
 
     assert tokens.shape == (1, 6)
     assert END not in tokens
+
+
+def test_the_start_of_a_sentence_that_was_cut_counts_by_the_older_rule_only():
+    endless = TABLE.clone()
+    endless[:, END] = 0
+    options = {"table": endless, "num_beams": 2, "max_new_tokens": 2, "length_penalty": 1.0}
+
+    older, newer = (search(**options, length_rule=rule)[1] for rule in (OLDER, NEWER))
+
+    best = torch.tensor(0.6 * 0.5).log().item()  # without the end there is .8 of the row of A
+    assert older.tolist() == pytest.approx([best / 3])
+    assert newer.tolist() == pytest.approx([best / 2])
+
+
+def test_rules_differ_in_what_else_a_cut_sentence_competes_with():
+    # After two tokens START A START, of .24, has not ended and START B END, of .36, has.
+    options = {"num_beams": 2, "max_new_tokens": 2, "length_penalty": 2.0}
+
+    (older, by_three), (newer, by_two) = (search(**options, length_rule=r) for r in (OLDER, NEWER))
+
+    ended = torch.tensor(0.4 * 0.9).log().item() / 4
+    cut = torch.tensor(0.6 * 0.4).log().item() / 9
+    assert by_three.tolist() == pytest.approx([max(ended, cut)])
+    assert by_two.tolist() == pytest.approx([ended])
+    assert older[0, 1].item() == A
+    assert newer[0, 1].item() == B
+
+
+def test_without_a_length_penalty_the_rules_agree():
+    tokens, scores = zip(
+        *(search(num_beams=2, max_new_tokens=4, length_rule=rule) for rule in (OLDER, NEWER))
+    )
+    assert torch.equal(*tokens)
+    assert torch.equal(*scores)
 
 
 def test_a_tie_is_decided_alike_whatever_else_is_in_the_batch():
@@ -114,7 +154,9 @@ def hugging_face(llm, prompt, options):
         output_scores=True,
         return_dict_in_generate=True,
     )
-    texts = llm.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+    texts = llm.tokenizer.batch_decode(
+        output.sequences, skip_special_tokens=True, clean_up_tokenization_spaces=True
+    )
     if options.num_beams > 1:
         return [text.strip() for text in texts], output.sequences_scores.exp().tolist()
     steps = llm.model.compute_transition_scores(
@@ -134,13 +176,7 @@ def hugging_face(llm, prompt, options):
         GenerationConfig(num_beams=2),
         GenerationConfig(num_beams=5, max_new_tokens=30),
         GenerationConfig(num_beams=3, max_new_tokens=4, min_length=4),
-        pytest.param(
-            GenerationConfig(num_beams=4, length_penalty=1.0, max_new_tokens=40),
-            marks=pytest.mark.skipif(
-                tuple(map(int, transformers.__version__.split(".")[:2])) > (4, 26),
-                reason="newer transformers do not count the start of a sentence that was cut",
-            ),
-        ),
+        GenerationConfig(num_beams=4, length_penalty=1.0, max_new_tokens=40, length_rule=RULE),
         GenerationConfig(num_beams=3, length_penalty=-1.0, repetition_penalty=1.2),
     ],
     ids=str,
@@ -152,6 +188,32 @@ def test_sentences_and_scores_are_those_of_generate(llm, prompt, options):
     expected, expected_scores = hugging_face(llm, prompt, options)
     assert texts == expected
     assert scores == pytest.approx(expected_scores, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(120))
+@torch.no_grad()
+def test_random_searches_are_those_of_generate(llm, seed):
+    drawn, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    tokens = drawn.choice([1, 2, 4, 8, 13, 20, 30])
+    options = GenerationConfig(
+        num_beams=drawn.choice([2, 2, 3, 4, 5, 7]),
+        max_new_tokens=tokens,
+        min_length=min(tokens, drawn.choice([0, 1, 3, 5])),
+        length_penalty=drawn.choice([0.0, 1.0, -1.0, 0.5, 2.0, -0.5, 1.7]),
+        repetition_penalty=drawn.choice([1.0, 1.5, 1.2, 0.8]),
+        length_rule=RULE,
+    )
+    rows, places = drawn.choice([1, 3, 6]), drawn.choice([1, 4, 9])
+    mask = torch.ones(rows, places, dtype=torch.long)
+    mask[::2, places // 2 + 1 :] = 0
+    prompt = torch.randn(rows, places, 16, generator=generator), mask
+
+    texts, scores = llm.generate(*prompt, options)
+
+    expected, expected_scores = hugging_face(llm, prompt, options)
+    assert texts == expected
+    assert scores == pytest.approx(expected_scores, rel=2e-3)
 
 
 @torch.no_grad()

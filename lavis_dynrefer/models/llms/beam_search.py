@@ -31,8 +31,8 @@ class BeamSearch:
         rows: B.
         options: K is `num_beams`. As in Hugging Face, the penalties for repetition and for ending
             before `min_length` apply to log-probabilities, or to logits if K is 1, and sums of
-            log-probabilities are divided by the length to the power of `length_penalty`. A
-            `CaptionSearch` may ask for several of the K sequences.
+            log-probabilities are divided by the length to the power of `length_penalty`, by its
+            `length_rule`. A `CaptionSearch` may ask for several of the K sequences.
         end: token that ends a sequence; it also fills what follows.
         device: of all tensors.
         penalise_start: whether the start token counts as a repetition; its length always counts.
@@ -54,6 +54,7 @@ class BeamSearch:
     ) -> None:
         self.options, self.end = options, end
         self._first_penalised = 0 if penalise_start else 1
+        self._newer_rule = options.length_rule == "transformers-4.50"
         beams, length = options.num_beams, options.max_new_tokens + 1
         shape = (rows, beams)
         self.newest = torch.empty(rows * beams, dtype=torch.long, device=device)
@@ -63,6 +64,7 @@ class BeamSearch:
         self._sums = torch.empty(shape, device=device)
         self._ended = torch.empty_like(self._tokens)  # the best K sequences that have ended
         self._scores = torch.empty_like(self._sums)
+        self._among_best = torch.empty(shape, dtype=torch.bool, device=device)  # of the newest
         self._length = torch.empty((), dtype=torch.long, device=device)  # tokens of open beams
         self._columns = torch.arange(length, device=device)
         self._slots = self._columns[:beams] if beams <= length else torch.arange(beams).to(device)
@@ -109,8 +111,11 @@ class BeamSearch:
         # An end counts only where it is among the best K.
         closing = torch.where(ends, scored, -torch.inf)[:, :beams]
         self._close(tokens[:, :beams], closing)
-        self.done |= self._scores[:, -1] >= scored[:, 0]
         going = best.masked_fill(ends, -torch.inf).topk(beams)
+        # The older rule also expects something of a sequence that has just ended.
+        hoped = self._by_length(going.values[:, 0]) if self._newer_rule else scored[:, 0]
+        self.done |= self._scores[:, -1] >= hoped
+        torch.lt(going.indices, beams, out=self._among_best)
         self._sums.copy_(going.values)
         torch.gather(tokens, 1, self._whole(going.indices), out=self._tokens)
         torch.gather(parents, 1, going.indices, out=self.parents)
@@ -125,7 +130,10 @@ class BeamSearch:
             of `length_penalty`. All rows may end with some more of the end token than one of them
             needs. Of several sequences those of a row follow each other, best first.
         """
-        open_scores = self._sums / (tokens + 1) ** self.options.length_penalty
+        length = tokens if self._newer_rule else tokens + 1
+        open_scores = self._sums / length**self.options.length_penalty
+        if self._newer_rule:
+            open_scores = open_scores.masked_fill(~self._among_best, -torch.inf)
         self._close(self._tokens, open_scores)
         count = self.options.kept_beams
         found = self._ended[:, :count, : tokens + 1].flatten(0, 1)
