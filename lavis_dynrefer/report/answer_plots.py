@@ -12,6 +12,7 @@ from lavis_dynrefer.pages.html_page import attribute
 from lavis_dynrefer.report.plot_style import (
     INK,
     LINE,
+    ON_SERIES,
     SERIES,
     SOFT,
     WIDTH,
@@ -105,9 +106,9 @@ def calibration_plot(scores: Mapping[str, AttributeScores]) -> Plot:
             )
         left.set(
             xlabel="score",
-            ylabel="share of regions that have the attribute",
+            ylabel="share that have the attribute",
             xlim=(0, 1),
-            ylim=(0, 1),
+            ylim=(-0.03, 1.03),
             title="Share by score",
         )
         right.set(
@@ -117,7 +118,10 @@ def calibration_plot(scores: Mapping[str, AttributeScores]) -> Plot:
         if len(bins) > 1:
             left.legend(labelcolor=SOFT)
     error = {label: _calibration_error(found) for label, found in bins.items()}
-    said = ", ".join(f"{label} {value:.3f}" for label, value in error.items())
+    said = ", ".join(
+        f"{label} {value:.3f}" if len(error) > 1 else f"{value:.3f}"
+        for label, value in error.items()
+    )
     rows = [
         (label, f"{score:.3f}", f"{share:.3f}", f"{count:,}")
         for label, found in bins.items()
@@ -219,7 +223,7 @@ def _draw_attributes(ax: Any, scores: Mapping[str, AttributeScores], rows: Seque
                 va="center",
                 ha="right" if inside else "left",
                 fontsize=8,
-                color="white" if inside else INK,
+                color=ON_SERIES if inside else INK,
             )
     else:
         values = np.array([one.precisions[rows] for one in scores.values()])
@@ -295,7 +299,7 @@ def _draw_matrix(ax: Any, shares: Any, *, diagonal: int) -> None:
                     ha="center",
                     va="center",
                     fontsize=8,
-                    color="white" if share > 0.6 else INK,
+                    color=ON_SERIES if share > 0.6 else INK,
                 )
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     ax.set_xticks(np.arange(columns + 1) - 0.5, minor=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lavis_dynrefer.report.plot_style import SOFT, Plot, new_figure, plot_settings, series
+from lavis_dynrefer.report.plot_style import SOFT, Plot, new_figure, plot_settings, series, short
 from lavis_dynrefer.report.run_answers import RegionExample
 
 _LENGTHS = (1, 3, 5, 7, 9, 12, 16, 25)  # words: where the bins of annotations begin
@@ -44,7 +44,14 @@ def caption_plot(
         if truths:
             _draw_annotated_lengths(axes[0], truths, rows)
         axes[0].set(title="Length of captions", xlabel="words", ylabel="percent of regions")
-        axes[0].legend(labelcolor=SOFT)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(
+            handles,
+            [short(label, 40) for label in labels],
+            loc="outside upper left",
+            ncols=min(len(labels), 4),
+            labelcolor=SOFT,
+        )
         if graded:
             axes[1].set(
                 title="METEOR by length",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, SOFT, LINE = "#1b1f27", "#5d6675", "#e2e5ea"  # text, less important text, grids
+ON_SERIES = "#ffffff"  # text on a colour of `SERIES`
 # Of Okabe and Ito, who chose them for colour-blind readers; in an order of falling contrast.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -27,6 +28,7 @@ VARIABLES = {
     INK: "--ink",
     SOFT: "--soft",
     LINE: "--line",
+    ON_SERIES: "--on-series",
     **{colour: f"--series{number}" for number, colour in enumerate(SERIES)},
 }
 WIDTH = 11.0  # inches, of a figure as wide as the page

@@ -219,7 +219,7 @@ def _categories(read: Mapping[str, AnsweredSplit]) -> Iterator[Any]:
                 [
                     ("annotated", truth),
                     ("named", named),
-                    ("", f"{count:,} regions, {share:.0%} of {truth}"),
+                    ("", f"{count:,} {_regions(count)}, {share:.0%} of {truth}"),
                 ],
             )
             for truth, named, count, share in top
@@ -258,6 +258,10 @@ def _captions(read: Mapping[str, AnsweredSplit]) -> Iterator[Any]:
                 yield Cards(f"{title}{of}", cards)
     if problem is not None:
         raise problem
+
+
+def _regions(count: int) -> str:
+    return "region" if count == 1 else "regions"
 
 
 def _caption_card(one: RegionExample, meteor: float | None) -> Card:
