@@ -102,7 +102,8 @@ def connected(
         cpus: cores that are then offered; None: those of the workers.
 
     Raises:
-        InputError: the cluster cannot be reached.
+        InputError: Ray cannot be reached or started.
+        MissingPackageError: Ray is not installed.
     """
     require_ray()
     for name, value in _ENVIRONMENT.items():
@@ -124,8 +125,9 @@ def connected(
         )
     try:
         ray.init(address=workers.address or "local", **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot reach Ray at {workers.address}: {error}") from error
+    except Exception as error:  # Ray's own are of all kinds
+        where = f"reach Ray at {workers.address}" if workers.address else "start Ray"
+        raise InputError(f"cannot {where}: {error}") from error
     try:
         yield
     finally:

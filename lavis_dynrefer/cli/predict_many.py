@@ -45,9 +45,8 @@ if TYPE_CHECKING:
 
 EXIT_SOME_FAILED = 3  # as of `dynrefer predict`
 _STATE = "_job"  # folder in the output, passed over by readers of Parquet
-_NOT_OFFERED = {  # options of regions of `dynrefer predict`
-    **dict.fromkeys(("box", "point", "sam", "proposals", "proposal_weights", "normalised")),
-}
+# Options of regions of `dynrefer predict` that workers do not have.
+_NOT_OFFERED = dict.fromkeys(("box", "point", "sam", "proposals", "proposal_weights", "normalised"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.workers != 0:
         require_ray()
     folder = Path(os.path.abspath(arguments.output))
-    _check_output(folder)
+    _check_output(folder, arguments.input)
     predictor = _predictor(arguments)
     check_model(arguments)
     with locked_folder(folder / _STATE):
@@ -202,7 +201,9 @@ def _absolute(name: str) -> str:
     return os.path.abspath(name) if os.path.exists(name) else name
 
 
-def _check_output(folder: Path) -> None:
+def _check_output(folder: Path, given: Path) -> None:
+    if folder == (given := Path(os.path.abspath(given))) or given in folder.parents:
+        raise InputError(f"--output {folder} is inside of {given}; name a folder beside it")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: expected a folder, got a file")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _STATE).is_dir():

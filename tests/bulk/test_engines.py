@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 
 import pyarrow as pa
@@ -52,14 +51,12 @@ def test_datasets_map(bulk, files, boxes, expected, tmp_path):
 
 def test_spark_map_in_pandas(bulk, table, expected, tmp_path, monkeypatch):
     pyspark = pytest.importorskip("pyspark", reason="needs pyspark")
-    from pyspark.sql.pandas.types import from_arrow_schema
+    from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
     assert pyspark.__version__
     source = tmp_path / "rows.parquet"
     pq.write_table(table, source)
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    here = os.path.dirname(os.path.abspath(__file__))  # what is pickled by reference
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
     spark = (
         pyspark.sql.SparkSession.builder.master("local[1]")
         .config("spark.ui.enabled", "false")
@@ -68,8 +65,9 @@ def test_spark_map_in_pandas(bulk, table, expected, tmp_path, monkeypatch):
         .getOrCreate()
     )
     try:
-        schema = from_arrow_schema(answer_schema(table.schema, without=["image"]))
-        answered = spark.read.parquet(str(source)).mapInPandas(bulk.frames, schema)
+        given = spark.read.parquet(str(source))
+        made = answer_schema(to_arrow_schema(given.schema), without=["image"])
+        answered = given.mapInPandas(bulk.frames, from_arrow_schema(made))
         rows = [row.asDict(recursive=True) for row in answered.orderBy("id").collect()]
         bad = spark.createDataFrame([("/nowhere.png", [[0.0, 0.0, 9.0, 9.0]])], ["path", "boxes"])
         given = pa.schema([("path", pa.string()), ("boxes", BOXES)])

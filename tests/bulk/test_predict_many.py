@@ -168,5 +168,9 @@ def test_folders_that_are_not_ours_are_left_alone(rows, tmp_path, capsys):
     assert main([*call, str(rows), "--output", str(tmp_path)]) == 2
     assert "holds other files" in capsys.readouterr().err
     assert main([*call, str(tmp_path / "none"), "--output", str(tmp_path / "o")]) == 2
-    assert main([*call, str(rows), "--output", str(rows)]) == 2
+    other = tmp_path / "notes.txt"
+    other.touch()
+    assert main([*call, str(rows), "--output", str(other)]) == 2
     assert "expected a folder, got a file" in capsys.readouterr().err
+    assert main([*call, str(tmp_path), "--output", str(tmp_path / "answers")]) == 2
+    assert "name a folder beside it" in capsys.readouterr().err
