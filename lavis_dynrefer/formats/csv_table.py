@@ -74,7 +74,7 @@ def read_csv_boxes(text: str) -> tuple[dict[str, ImageBoxes], str]:
     """
     file = io.StringIO(text, newline="")
     first = file.readline()
-    said = re.fullmatch(r'\s*"?sep=(.)"?\s*', first, re.IGNORECASE)  # of Excel
+    said = re.fullmatch(r'\s*"?sep=([^"\r\n])"?\s*', first, re.IGNORECASE)  # of Excel
     if not said:
         file.seek(0)
     delimiter = said[1] if said else max(",;\t", key=first.count)

@@ -38,10 +38,14 @@ def region_set(tmp_path):
     return RegionSet("demo", "val", images, regions)
 
 
+def first_word(caption):
+    return caption.lower().split()[:1]
+
+
 @pytest.fixture
 def build(region_set):
     def _build(processor=PROCESSOR, **options):
-        tags = RegionTags(NAMES, tagger=lambda caption: caption.lower().split()[:1])
+        tags = RegionTags(NAMES, tagger=first_word)
         defaults = {"train": False, "tags": tags}
         return RegionDataset(region_set, processor, str.lower, **{**defaults, **options})
 

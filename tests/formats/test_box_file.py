@@ -290,6 +290,7 @@ def test_old_key_picture_is_read(write):
             r"line 2: expected 5 cells, got 9; .* point",
         ),
         ("a.jpg,1,2,3,4\n", r"csv with a header line such as image,x1"),
+        ("sep=\r;\nimage;x1;y1;x2;y2\na.jpg;1;2;3;4\n", r"csv with a header line such as image"),
         ("image,x1,y1,x2,y2\na.jpg,1,2,3,4\nb.jpg,1,2,,4\n", r"line 3: expected numbers in x1, y1"),
         ("image,x1,y1,x2,y2\na.jpg,1,2\n", r"line 2: expected numbers in x1, y1, x2, y2"),
         ("image,x1,y1,x2,y2\n,1,2,3,4\n", r"line 2: no image"),
