@@ -134,6 +134,8 @@ END
             ;;
         dies)
             on_one_host
+            # Without it torch 2.14 does not tell the machine that comes back where the others are.
+            export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
             # shellcheck disable=SC2046
             torchrun_on a --max-restarts=3 $(train_options "$work/died") > "$work/a.txt" 2>&1 &
             first=$!
