@@ -144,7 +144,9 @@ def stream_more_than_the_store(folder, *, megabytes):
         import ray
 
         watch = _Watch()
-        ray.data.read_parquet(str(source)).map_batches(
+        # Few tasks: on a busy machine Ray else starts many processes before the first is there.
+        rows_read = ray.data.read_parquet(str(source), override_num_blocks=rows // 10)
+        rows_read.map_batches(
             BulkPredictor,
             fn_constructor_kwargs={"questions": QUESTIONS, "device": "cpu"},
             batch_format="pyarrow",
