@@ -13,6 +13,12 @@ from torch import Tensor
 from lavis_dynrefer.errors import DynReferError, InputError
 
 IGNORED = -100  # label that cross-entropy ignores
+# Spaced as tokens are -> as it is written, in this order.
+_JOINED = (
+    *((f" {mark}", mark) for mark in (".", "?", "!", ",")),
+    (" ' ", "'"),
+    *((f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")),
+)
 # What transformers raises about names, folders and files that it cannot load.
 _UNLOADABLE = (OSError, ValueError, LookupError, SafetensorError)
 
@@ -71,6 +77,16 @@ def decode(tokenizer: Any, tokens: Tensor) -> list[str]:
     texts = tokenizer.batch_decode(
         tokens.tolist(),  # all at once: the tokenizer would read a tensor row by row
         skip_special_tokens=True,
-        clean_up_tokenization_spaces=True,  # "a, b"; newer tokenizers leave "a , b"
+        clean_up_tokenization_spaces=False,
     )
-    return [text.strip() for text in texts]
+    return [_joined(text).strip() for text in texts]
+
+
+def _joined(text: str) -> str:
+    """The text without spaces before punctuation, as transformers 4.26 writes it.
+
+    Newer ones leave them by default, and from 5 on always where the tokens are byte pairs.
+    """
+    for spaced, mark in _JOINED:
+        text = text.replace(spaced, mark)
+    return text

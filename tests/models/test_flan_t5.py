@@ -9,6 +9,7 @@ import torch
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.hugging_face import decode
 from lavis_dynrefer.models.llms import build_llm
 
 OPTIONS = {
@@ -124,3 +125,13 @@ def test_invalid_options_are_named(change, message, monkeypatch):
 
     with pytest.raises(InputError, match=message):
         build_llm("flan_t5", {**OPTIONS, **change})
+
+
+def test_sentences_have_no_spaces_before_punctuation():
+    class Words:
+        """A tokenizer that leaves spaces, as transformers 5 makes those of byte pairs do."""
+
+        def batch_decode(self, rows, **_options):
+            return [" a man 's hat , it is n't red . "] * len(rows)
+
+    assert decode(Words(), torch.zeros(1, 2)) == ["a man's hat, it isn't red."]
