@@ -162,26 +162,21 @@ def stream_more_than_the_store(folder, *, megabytes):
 
 
 class _Watch:
-    """Peaks of the object store and of the memory of Ray's processes, seen four times a second."""
+    """Peaks of spilled files and of the memory of Ray's processes, seen four times a second."""
 
     def __init__(self):
-        self.used = self.worker = self.driver = 0
+        self.worker = self.driver = self.spilled = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
 
     def stop(self):
-        from ray._private.internal_api import memory_summary
-
-        summary = memory_summary(stats_only=True)
         self._ended.set()
         self._thread.join()
-        spilled = [line for line in summary.splitlines() if "Spilled" in line]
         return {
-            "peak MB of the store": self.used >> 20,
             "peak MB of a worker": self.worker >> 20,
             "peak MB of the driver": self.driver >> 20,
-            "spilled": spilled or "nothing",
+            "peak MB of spilled files": self.spilled >> 20,
         }
 
     def _look(self):
@@ -189,11 +184,11 @@ class _Watch:
         import ray
 
         own = psutil.Process()
+        session = Path(ray._private.worker._global_node.get_session_dir_path())
         while not self._ended.wait(0.25):
-            there, free = ray.cluster_resources(), ray.available_resources()
-            name = "object_store_memory"
-            self.used = max(self.used, int(there[name] - free.get(name, there[name])))
             self.driver = max(self.driver, own.memory_info().rss)
+            sizes = [os.path.getsize(path) for path in session.glob("ray_spilled_objects*/*")]
+            self.spilled = max(self.spilled, sum(sizes))
             for child in own.children(recursive=True):
                 try:
                     if child.name().startswith("ray::"):
