@@ -45,6 +45,12 @@ def load_t5_tokenizer(source: str) -> PreTrainedTokenizerBase:
     if path is not None and path.is_file():
         return _read_tokenizer_file(path)
     with loading(source, key="captioning.llm_options.tokenizer"):
+        if path is not None and (path / "tokenizer.json").is_file():
+            found = AutoTokenizer.from_pretrained(os.fspath(path))
+            if type(found).__name__ != "T5Tokenizer":
+                return found
+            # transformers 5 builds T5's from the words alone and drops the file's normalizer
+            return PreTrainedTokenizerFast.from_pretrained(os.fspath(path))
         return AutoTokenizer.from_pretrained(source if path is None else os.fspath(path))
 
 
