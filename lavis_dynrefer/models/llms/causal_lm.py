@@ -260,7 +260,7 @@ def _random(choice: CausalLMOptions, tokenizer: PreTrainedTokenizerBase) -> PreT
 def _check_known(model_type: str | None) -> None:
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
-    versions = ">=4.28,<5" if model_type == "llama" else "<5"  # Llama, and Vicuna, came with 4.28
+    versions = ">=4.28,<6" if model_type == "llama" else "<6"  # Llama, and Vicuna, came with 4.28
     raise MissingPackageError(
         f"captioning.llm_options: no decoder-only model of type {model_type!r} in transformers "
         f"{transformers.__version__}; pip install -U 'transformers{versions}', or use one it has, "
