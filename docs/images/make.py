@@ -4,8 +4,11 @@ Runs the commands of docs/tour.md and docs/why.md and keeps what they draw, or a
 page they write. `made_from.json` names the weights that answered; a test compares it with the
 shipped file.
 
-Needs `pip install '.[demo]' playwright`, and Chromium as the command `chromium`. Takes two minutes.
+Needs `pip install '.[demo,report]' playwright`, and Chromium as the command `chromium`.
+Takes ten minutes.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -39,6 +42,11 @@ DOCS = IMAGES.parent
 MODEL = "assets/tiny/model.safetensors"  # in the package
 WIDTH = 1100  # pixels of a page
 TEST_IMAGES = 150  # that the best and worst answers are taken from
+QUICKSTART = DOCS.parent / "projects/dynrefer/quickstart.yaml"
+REPORT_RUN = (  # what the runs of the report have in common
+    *("model.load_finetuned=false", "datasets.synthetic_region.build_info.scenes=100"),
+    *("run.max_epoch=4", "run.batch_size_train=32", "run.log_freq=5", "run.valid_splits=[val]"),
+)
 DRAWN_BOX = ((0.2, 0.1), (0.45, 0.6))  # corners, in fractions of the demo's canvas
 
 
@@ -48,6 +56,7 @@ def main() -> None:
         folder = Path(name)
         make_tour(folder, tab)
         make_why(folder, tab)
+        make_report(folder, tab)
         make_demo(tab)
     make_best_and_worst()
     digest = hashlib.sha256(resource_path(MODEL, key="model").read_bytes()).hexdigest()
@@ -75,6 +84,19 @@ def make_why(folder: Path, tab: Page) -> None:
     perform("why.md", "--explain", folder)
     page = folder / "answers/explain/photo.jpg.html"
     screenshot(tab, page, "why.jpg", 1130, target="#region-2")
+
+
+def make_report(folder: Path, tab: Page) -> None:
+    """The page of two runs of other learning rates; both begin without the shipped captioner."""
+    runs = []
+    for name, rate in (("base", "3e-4"), ("low_rate", "1e-4")):
+        options = [f"run.output_dir={folder / 'runs' / name}", f"run.init_lr={rate}", *REPORT_RUN]
+        run_module("train", "--cfg-path", QUICKSTART, "--options", *options)
+        runs += [str(log.parent) for log in (folder / "runs" / name).rglob("log.txt")]
+    page = folder / "report.html"
+    run_module("cli", "report", *runs, "--names", "base", "low_rate", "--output", page)
+    page.write_text(page.read_text("utf-8").replace(f"{folder}/", ""), "utf-8")  # shorter paths
+    screenshot(tab, page, "report.jpg", 1250)
 
 
 def make_demo(tab: Page) -> None:
@@ -151,6 +173,11 @@ def perform(page: str, words: str, folder: Path) -> None:
         commands = [ours + shlex.split(line)[1:] for line in lines]
     for command in commands:
         subprocess.run(command, cwd=folder, check=True)
+
+
+def run_module(module: str, *words: str | Path) -> None:
+    """Run a module of the package as a command."""
+    subprocess.run([sys.executable, "-m", f"lavis_dynrefer.{module}", *map(str, words)], check=True)
 
 
 @contextmanager
