@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,18 +26,20 @@ def column_names(batch: Batch) -> list[str]:
     """Names of the columns of a batch.
 
     Raises:
-        InputError: it is no batch.
+        InputError: it is no batch, or two columns have one name.
     """
     if isinstance(batch, (pa.Table, pa.RecordBatch)):
-        return list(batch.schema.names)
-    if _is_frame(batch):
-        return [str(name) for name in batch.columns]
-    if isinstance(batch, Mapping):
-        return list(batch)
-    raise InputError(
-        "batch: expected a pyarrow table, a pandas frame or a mapping of columns, got "
-        f"{type(batch).__name__}"
-    )
+        names = list(batch.schema.names)
+    elif _is_frame(batch) or isinstance(batch, Mapping):
+        names = list(batch)
+    else:
+        raise InputError(
+            "batch: expected a pyarrow table, a pandas frame or a mapping of columns, got "
+            f"{type(batch).__name__}"
+        )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"several columns are called {twice[0]!r}; rename or drop them")
+    return names
 
 
 def column(batch: Batch, name: str) -> list[Any]:
@@ -85,6 +88,8 @@ def holds_files(batch: Batch, name: str) -> bool:
     """Whether the cells of a column of images are more than paths and addresses."""
     if isinstance(batch, (pa.Table, pa.RecordBatch)):
         kind = batch.schema.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
         return not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
     first = next((value for value in batch[name] if not _is_missing(value)), None)
     return not isinstance(first, (str, type(None)))

@@ -112,7 +112,7 @@ class BulkPredictor:
             through, but for the images themselves.
 
         Raises:
-            InputError: a missing column, or one with the name of an answer.
+            InputError: a missing column, two of one name, or one with the name of an answer.
             RuntimeError: the GPU failed.
         """
         names = column_names(batch)
@@ -138,10 +138,19 @@ class BulkPredictor:
             images: one per row, see the column `image`.
             boxes: one per row, see the column `boxes`; an exception is the error of its row.
             sizes: of the images that the boxes were drawn on, or None where it is not known.
+
+        Raises:
+            InputError: not as many boxes or sizes as images.
         """
+        sizes = [None] * len(images) if sizes is None else sizes
+        if not len(images) == len(boxes) == len(sizes):
+            raise InputError(
+                f"expected columns of one length, got {len(images)} images, {len(boxes)} lists of "
+                f"boxes and {len(sizes)} sizes"
+            )
         jobs = [
             RowJob(image, of_image, self.format, self.normalised, size, self.root)
-            for image, of_image, size in zip(images, boxes, sizes or [None] * len(images))
+            for image, of_image, size in zip(images, boxes, sizes)
         ]
         predictor = self.predictor()
         questions = predictor.check(self.asked)
@@ -171,11 +180,13 @@ class BulkPredictor:
         """The schema of the answers about tables of a schema, without loading the model.
 
         Raises:
-            InputError: a column is missing, or has the name of an answer.
+            InputError: as of a call.
         """
-        image = self.image_column(given.names)
-        self._check_boxes(given.names)
-        is_dropped = not self.keep_images and holds_files(given.empty_table(), image)
+        table = given.empty_table()
+        names = column_names(table)
+        image = self.image_column(names)
+        self._check_boxes(names)
+        is_dropped = not self.keep_images and holds_files(table, image)
         return answer_schema(given, without=[image] if is_dropped else [])
 
     def boxes_of(self, boxes: Sequence[Any]) -> list[Any]:

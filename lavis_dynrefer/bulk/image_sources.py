@@ -58,6 +58,8 @@ def load_image(value: Any, root: str | None = None) -> Image.Image:
 def _joined(name: str, root: str | None) -> str:
     if _ADDRESS.match(name) or os.path.isabs(name):
         return name
+    if not name:
+        raise InputError("image: the path is empty")
     if root is None:
         raise InputError(f"image {name:.300}: a relative path; name the folder that it begins at")
     if _ADDRESS.match(root):

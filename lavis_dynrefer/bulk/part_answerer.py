@@ -39,12 +39,14 @@ class PartAnswerer:
         predictor: the model and the questions.
         folder: for the files; all nodes see it under this path.
         batch_size: rows in memory at once.
+        columns: of the rows of the job, which the row of a file that cannot be read has as well.
         version: of this package where the job was begun.
     """
 
     predictor: BulkPredictor
     folder: str
     batch_size: int = 64
+    columns: pa.Schema | None = None
     version: str = __version__
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,13 +104,15 @@ class PartAnswerer:
         """The schema of the answered rows, and why there are none."""
         if part.is_shard:
             return _nullable(answer_schema(_SHARD_COLUMNS)), part.error
-        if part.error is not None:
-            return answer_schema(pa.schema([])), part.error
-        try:
-            given = pq.read_schema(part.path)
-        except FILE_ERRORS as error:
-            return answer_schema(pa.schema([])), f"{part.path}: {error}"
-        return _nullable(self.predictor.schema(given)), None
+        error = part.error
+        if error is None:
+            try:
+                return _nullable(self.predictor.schema(pq.read_schema(part.path))), None
+            except (*FILE_ERRORS, InputError) as problem:  # the latter for a column that it lacks
+                error = f"{part.path}: {problem}"
+        if self.columns is None:
+            return answer_schema(pa.schema([])), error
+        return _nullable(self.predictor.schema(self.columns)), error
 
     def _parquet(self, part: Part) -> Iterator[pa.Table]:
         return map(self.predictor, read_rows(part, self.batch_size))

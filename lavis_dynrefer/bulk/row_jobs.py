@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.bulk.answer_columns import RowAnswer
+from lavis_dynrefer.bulk.each_alone import Outcome, answer_each, reason
 from lavis_dynrefer.bulk.image_sources import load_image
-from lavis_dynrefer.errors import DynReferError, InputError
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.reading.box_units import size_problem
 from lavis_dynrefer.images import pixel_boxes
-from lavis_dynrefer.models.device_errors import is_out_of_memory
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -69,21 +68,21 @@ class RowJob:
             return Image.new("RGB", (8, 8)), torch.zeros(0, 4)
         return image, boxes
 
-    def finish(self, regions: Sequence[RegionPrediction]) -> None:
-        """Keep the answers, unless reading failed or they are not finite."""
+    def finish(self, outcome: Outcome) -> None:
+        """Keep the answers or their error, unless reading failed."""
         if self.answer.error is not None:
             return
-        if all(map(_is_finite, regions)):
-            self.answer = RowAnswer(self.answer.size, tuple(regions))
+        if isinstance(outcome, Exception):
+            self.fail("answer", outcome)
+        elif all(map(_is_finite, outcome)):
+            self.answer = RowAnswer(self.answer.size, tuple(outcome))
         else:
             self.fail("answer", InputError("scores are not finite; is the checkpoint intact?"))
 
     def fail(self, kind: str, error: Exception) -> None:
         """Keep an error in place of answers."""
         logger.debug("a row failed", exc_info=error)
-        known = isinstance(error, (DynReferError, ValueError, OSError))
-        text = str(error) if known else f"{type(error).__name__}: {error}"
-        text = text.encode("utf-8", "replace").decode("utf-8")  # Arrow takes no lone surrogates
+        text = reason(error).encode("utf-8", "replace").decode()  # Arrow takes no lone surrogates
         self.answer = RowAnswer(self.answer.size, error=text, error_kind=kind)
 
     def _read_boxes(self, size: tuple[int, int]) -> Tensor:
@@ -94,9 +93,8 @@ class RowJob:
         if self.boxes is None:
             raise InputError("boxes: they are null; an image without regions has an empty list")
         if self.drawn_on is not None:
-            width, height = (int(side) for side in self.drawn_on)
             units = "fraction" if self.normalised else None
-            if problem := size_problem((width, height), size, units):
+            if problem := size_problem(_drawn_on(self.drawn_on), size, units):
                 raise InputError(problem)
         boxes = _plain(self.boxes)
         return pixel_boxes(boxes, size, format=self.format, normalised=self.normalised)
@@ -109,50 +107,20 @@ def answer_jobs(
     *,
     across_images: bool,
 ) -> list[RowAnswer]:
-    """Answer about rows; each gets its answer or an error.
-
-    Args:
-        predictor: the model.
-        jobs: the rows.
-        questions: what to answer.
-        across_images: fill chunks with several images, see `RegionPredictor.answer_iter`.
-
-    Raises:
-        RuntimeError: torch or the GPU failed otherwise than for lack of memory.
-    """
-    to_do = iter(jobs)
-    taken: deque[RowJob] = deque()  # but not answered yet
-    while _some(predictor, _taking(to_do, taken), taken, questions, across_images):
-        while taken:  # one of these failed; alone each has its own error
-            job = taken.popleft()
-            _some(predictor, [job], deque([job]), questions, False)
+    """Answer about rows; each gets its answer or an error. See `answer_each`."""
+    for job, outcome in answer_each(predictor, jobs, questions, across_images=across_images):
+        job.finish(outcome)
     return [job.answer for job in jobs]
 
 
-def _some(
-    predictor: RegionPredictor,
-    jobs: Iterable[RowJob],
-    taken: deque[RowJob],
-    questions: Questions,
-    across_images: bool,
-) -> bool:
-    """Answer until something fails; returns whether it did, with the jobs left in `taken`."""
+def _drawn_on(value: Any) -> tuple[int, int]:
     try:
-        for regions in predictor.answer_iter(jobs, questions, across_images=across_images):
-            taken.popleft().finish(regions)
-    except Exception as error:  # see `RowJob`
-        if not taken or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
-            raise  # of torch, such as a GPU that is gone: the next row would fail as well
-        if len(taken) == 1:
-            taken[0].fail("answer", error)
-        return True
-    return False
-
-
-def _taking(jobs: Iterator[RowJob], taken: deque[RowJob]) -> Iterator[RowJob]:
-    for job in jobs:
-        taken.append(job)
-        yield job
+        width, height = (int(side) for side in value)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InputError(
+            f"image_size: expected width and height in pixels, got {value!r:.100}"
+        ) from error
+    return width, height
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 dynrefer predict-many rows.parquet --output answers
 dynrefer predict-many shards/ --output answers --workers 8 --gpus-per-worker 1
 dynrefer predict-many photos/ --boxes boxes.json --output answers --tasks caption,tags
-dynrefer predict-many rows/ --output answers --address ray://head:10001
+dynrefer predict-many rows/ --output answers --address head:6379
 
 INPUT is Parquet (columns image and boxes; a file or a folder), shards of WebDataset (.tar files of
 images and json), or a folder of images. The answers are Parquet files in the folder --output, a row
@@ -39,8 +39,11 @@ from lavis_dynrefer.cli.stopping import exit_code, stop_on_signals
 from lavis_dynrefer.errors import EXIT_DEVICE_LOST, InputError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lavis_dynrefer.bulk.answer_folder import AnswerCounts
     from lavis_dynrefer.bulk.bulk_predictor import BulkPredictor
+    from lavis_dynrefer.bulk.part_answerer import PartAnswerer
     from lavis_dynrefer.bulk.work_parts import Part
 
 EXIT_SOME_FAILED = 3  # as of `dynrefer predict`
@@ -131,6 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from lavis_dynrefer.bulk.answer_folder import clean, count_answers, parts_to_do
+    from lavis_dynrefer.bulk.part_answerer import PartAnswerer
     from lavis_dynrefer.bulk.ray_job import require_ray
     from lavis_dynrefer.bulk.work_parts import find_parts
     from lavis_dynrefer.cli.predict.output_folder import SETTINGS, check_settings, read_settings
@@ -154,10 +158,12 @@ def _run(arguments: argparse.Namespace) -> int:
         parts = find_parts(files, arguments.rows_per_part)
         if not parts:
             raise InputError(f"{arguments.input} has no rows")
-        _check_columns(parts, predictor)
+        answerer = PartAnswerer(
+            predictor, str(folder), arguments.batch_size, _columns(parts, predictor)
+        )
         left = parts_to_do(parts, folder, retry_errors=arguments.retry_errors)
         start = time.monotonic()
-        code = _answer(arguments, predictor, folder, left, len(parts))
+        code = _answer(arguments, answerer, left, len(parts))
         counts = count_answers(parts, folder)
         done = len(parts) - sum(not (folder / part.file_name).is_file() for part in parts)
     _report(counts, folder, done, len(parts), time.monotonic() - start)
@@ -229,6 +235,8 @@ def _input(
         raise InputError("--boxes goes with a folder of images; rows have a column of boxes")
     else:
         files = find_files(path, kinds)
+        if len({file.name.lower().endswith(SHARDS) for file in files}) == 2:
+            raise InputError(f"{path} holds Parquet files and shards; name files of one kind")
         checksum = fingerprint(files)
     depends = asdict(predictor)
     for name in ("device", "chunk", "offload", "root"):
@@ -279,29 +287,29 @@ def _write_images(
     return replace(predictor, image="path", boxes="boxes"), digest(rows)
 
 
-def _check_columns(parts: Sequence[Part], predictor: BulkPredictor) -> None:
-    """Find out before the job begins that a column is missing in the first file."""
+def _columns(parts: Sequence[Part], predictor: BulkPredictor) -> pa.Schema | None:
+    """The columns of the first Parquet file that can be read.
+
+    Raises:
+        InputError: one is missing, which is found out before the job begins.
+    """
     import pyarrow.parquet as pq
 
     for part in parts:
-        if part.error is None:
-            if not part.is_shard:
-                predictor.schema(pq.read_schema(part.path))
-            return
+        if part.error is None and not part.is_shard:
+            columns = pq.read_schema(part.path)
+            predictor.schema(columns)
+            return columns
+    return None
 
 
 def _answer(
-    arguments: argparse.Namespace,
-    predictor: BulkPredictor,
-    folder: Path,
-    parts: Sequence[Part],
-    count: int,
+    arguments: argparse.Namespace, answerer: PartAnswerer, parts: Sequence[Part], count: int
 ) -> int:
     """Answer the parts that are left; returns the exit code, 0 unless it was stopped."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from lavis_dynrefer.bulk.part_answerer import PartAnswerer
     from lavis_dynrefer.bulk.ray_job import Workers, run_parts
     from lavis_dynrefer.cli.predict.predict_report import note
     from lavis_dynrefer.models.device_errors import device_loss
@@ -314,7 +322,6 @@ def _answer(
         arguments.gpus_per_worker,
         arguments.address or os.environ.get("RAY_ADDRESS") or None,
     )
-    answerer = PartAnswerer(predictor, str(folder), arguments.batch_size)
     if workers.count == 0:
         results = (answerer(asdict(part)) for part in parts)
     else:

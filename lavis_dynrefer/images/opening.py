@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from lavis_dynrefer.errors import InputError, MissingFileError, MissingPackageError
 from lavis_dynrefer.images.decoding import (
@@ -81,7 +81,10 @@ def open_image_bytes(data: bytes, name: str = "image") -> Image.Image:
         InputError: not an image, a damaged or a too large one, or an EPS or WMF file.
     """
     with _explaining(name):
-        return _open(io.BytesIO(data), name, foreign=True)
+        try:
+            return _open(io.BytesIO(data), name, foreign=True)
+        except UnidentifiedImageError as error:  # its text has an address in memory
+            raise InputError(f"{len(data):,} bytes that are no known image file") from error
 
 
 def _open(source: Source, name: str, *, foreign: bool = False) -> Image.Image:

@@ -100,14 +100,22 @@ def test_relative_paths_begin_at_the_root_and_pass_through(files, boxes, expecte
 
 BAD = [  # image, boxes, size that they were drawn on -> kind, and what the error says
     (None, [[0, 0, 9, 9]], None, "image", "null"),
-    (b"no image", [[0, 0, 9, 9]], None, "image", "cannot read image"),
+    (b"no image", [[0, 0, 9, 9]], None, "image", "8 bytes that are no known image file"),
+    (b"", [[0, 0, 9, 9]], None, "image", "cannot read image: 0 bytes"),
+    ("", [[0, 0, 9, 9]], None, "image", "the path is empty"),
     ("/nowhere/a.png", [[0, 0, 9, 9]], None, "image", "no image /nowhere/a.png"),
     ("nope://a/b.png", [[0, 0, 9, 9]], None, "image", "nope://a/b.png"),
     (..., None, None, "boxes", "an image without regions has an empty list"),
     (..., [[0, 0, 9]], None, "boxes", "expected shape"),
     (..., [[50, 50, 60, 60]], None, "boxes", "no part inside the 40 x 30 image"),
     (..., [[0.1, 0.1, 0.5, 0.5]], None, "boxes", "normalised=True"),
+    (..., "[[0, 0, 9, 9]]", None, "boxes", "expected rows of 4 numbers"),
+    (..., 7, None, "boxes", "expected shape"),
+    (..., [[[0, 0, 9, 9]]], None, "boxes", "expected shape"),
+    (..., [[None, 0, 9, 9]], None, "boxes", "not finite"),
     (..., [[0, 0, 9, 9]], [80, 60], "boxes", "80 x 60"),
+    (..., [[0, 0, 9, 9]], "80x60", "boxes", "image_size: expected width and height"),
+    (..., [[0, 0, 9, 9]], [None, None], "boxes", "image_size: expected width and height"),
 ]
 
 
@@ -207,6 +215,10 @@ def test_calls_that_cannot_work_are_refused(bulk, table):
         bulk(table.drop_columns("boxes"))
     with pytest.raises(InputError, match=r"\['error'\], the names of answers"):
         bulk(table.append_column("error", [["x", "y", "z"]]))
+    with pytest.raises(InputError, match="several columns are called 'id'"):
+        bulk(table.append_column("id", table.column("id")))
+    with pytest.raises(InputError, match="got 2 images, 1 lists of boxes"):
+        bulk({"image": [b"", b""], "boxes": [[]]})
     with pytest.raises(InputError, match="expected a pyarrow table"):
         bulk([1, 2])
     with pytest.raises(InputError, match="random views differ"):

@@ -137,18 +137,24 @@ def test_parts_with_errors_are_done_again_where_asked(answer, tmp_path):
     assert parts_to_do(parts, folder, retry_errors=True) == parts
 
 
-def test_a_file_that_is_not_parquet_is_a_row_with_an_error(answer, tmp_path):
-    good = write_table(tmp_path / "b.parquet", 1)
-    bad = tmp_path / "a.parquet"
+def test_files_that_cannot_be_read_are_rows_with_errors(bulk, tmp_path):
+    bad, good, without = (tmp_path / f"{letter}.parquet" for letter in "abc")
     bad.write_bytes(b"no parquet")
+    write_table(good, 1)
+    pq.write_table(pq.read_table(good).drop_columns("boxes"), without)
+    folder = tmp_path / "answers"
+    folder.mkdir()
 
-    folder = answer(bad, good)
+    answerer = PartAnswerer(bulk, str(folder), columns=pq.read_schema(good))
+    for part in find_parts([bad, good, without], 2):
+        answerer(asdict(part))
 
-    rows = [pq.read_table(path).to_pylist() for path in sorted(folder.iterdir())]
-    assert [len(part) for part in rows] == [1, 1]
-    assert rows[0][0]["error_kind"] == "file"
-    assert str(bad) in rows[0][0]["error"]
-    assert rows[1][0]["error"] is None
+    first, second, third = pq.read_table(folder).to_pylist()
+    assert (first["id"], first["error_kind"]) == (None, "file")
+    assert str(bad) in first["error"]
+    assert (second["id"], second["error"]) == (0, None)
+    assert (third["id"], third["error_kind"]) == (None, "file")
+    assert third["error"].startswith(f"{without}: expected a column 'boxes'")
 
 
 def test_rows_before_the_damage_of_a_file_are_answered(answer, tmp_path):

@@ -174,3 +174,6 @@ def test_folders_that_are_not_ours_are_left_alone(rows, tmp_path, capsys):
     assert "expected a folder, got a file" in capsys.readouterr().err
     assert main([*call, str(tmp_path), "--output", str(tmp_path / "answers")]) == 2
     assert "name a folder beside it" in capsys.readouterr().err
+    (tmp_path / "shard.tar").touch()
+    assert main([*call, str(tmp_path), "--output", f"{tmp_path}-answers"]) == 2
+    assert "holds Parquet files and shards" in capsys.readouterr().err

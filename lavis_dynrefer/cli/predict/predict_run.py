@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from lavis_dynrefer.bulk.each_alone import answer_each, raise_if_torch_failed, reason
 from lavis_dynrefer.cli.predict.output_folder import ImageFiles
 from lavis_dynrefer.cli.predict.predict_regions import RegionFinder
 from lavis_dynrefer.cli.predict.predict_report import annotated_jpeg, resize_for_drawing
-from lavis_dynrefer.errors import DynReferError, InputError
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import ImageResult, ResultLog
 from lavis_dynrefer.images import open_image, pixel_boxes
-from lavis_dynrefer.models.device_errors import is_out_of_memory
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
 
@@ -56,7 +55,7 @@ class _ImageJob:
             image = open_image(self.path)
             boxes = self.find(self.name, image)
         except Exception as error:  # whatever is wrong with one image must not stop the others
-            _raise_if_torch_failed(error)  # in a detector
+            raise_if_torch_failed(error)  # in a detector
             self.error = error
             return Image.new("RGB", (8, 8)), torch.zeros(0, 4)
         self.size = image.size
@@ -112,7 +111,7 @@ class PredictRun:
                 _ImageJob(name, path, self.find, self.drawings.wanted)
                 for name, path in images.items()
             )
-            answered = map(self._alone, jobs) if self.pages.wanted else self._in_batches(jobs)
+            answered = map(self._with_page, jobs) if self.pages.wanted else self._in_batches(jobs)
             with _progress(shown=bool(self.shown_as)) as progress:
                 for job in progress.track(answered, total=len(images), description=self.shown_as):
                     self._keep(job)
@@ -132,47 +131,27 @@ class PredictRun:
 
     def _in_batches(self, jobs: Iterable[_ImageJob]) -> Iterator[_ImageJob]:
         """Batches span images; reader threads open and crop them."""
-        to_do = iter(jobs)
-        taken: deque[_ImageJob] = deque()  # but not answered yet
+        for job, outcome in answer_each(self.load(), jobs, self.questions):
+            if isinstance(outcome, Exception):
+                job.error = job.error or outcome
+            else:
+                job.predictions = outcome
+            yield job
 
-        def take() -> Iterator[_ImageJob]:
-            for job in to_do:
-                taken.append(job)
-                yield job
-
-        while True:
-            try:
-                for predictions in self.load().answer_iter(take(), self.questions):
-                    job = taken.popleft()
-                    job.predictions = predictions
-                    yield job
-                return
-            except Exception as error:  # one of these images failed; retry them one by one
-                if not taken:
-                    raise
-                _raise_if_torch_failed(error)
-                logger.debug("a batch failed", exc_info=True)
-            while taken:
-                yield self._alone(taken.popleft())
-
-    def _alone(self, job: _ImageJob) -> _ImageJob:
+    def _with_page(self, job: _ImageJob) -> _ImageJob:
         """Answer about one image, keeping the encoding that its page needs."""
         from lavis_dynrefer.explain.explain_page import MAX_REGIONS
 
         predictor, questions = self.load(), self.questions
         image, boxes = job()
-        explained = MAX_REGIONS if self.pages.wanted else 0
         try:
-            if explained:
-                job.image = image
-                job.encoded = predictor.encode_boxes(
-                    image, boxes[:explained], views=questions.views
-                )
-                job.predictions = predictor.answer(job.encoded, questions)
-            samples = predictor.crop(image, boxes[explained:], questions.views)
-            job.predictions = [*job.predictions, *predictor.answer_samples(samples, questions)]
+            job.image = image
+            job.encoded = predictor.encode_boxes(image, boxes[:MAX_REGIONS], views=questions.views)
+            shown = predictor.answer(job.encoded, questions)
+            samples = predictor.crop(image, boxes[MAX_REGIONS:], questions.views)
+            job.predictions = [*shown, *predictor.answer_samples(samples, questions)]
         except Exception as error:  # see `_ImageJob`
-            _raise_if_torch_failed(error)
+            raise_if_torch_failed(error)
             job.error = job.error or error
         return job
 
@@ -209,7 +188,7 @@ class PredictRun:
                 else:
                     files.write(result.image, self._page(result, image, encoded).encode("utf-8"))
             except Exception as error:  # see `_ImageJob`
-                _raise_if_torch_failed(error)
+                raise_if_torch_failed(error)
                 self._fail(result.image, error, f"cannot be {done}: ")
 
     def _page(self, result: ImageResult, image: Image.Image, encoded: EncodedRegions | None) -> str:
@@ -230,18 +209,7 @@ class PredictRun:
 
     def _fail(self, name: str, error: Exception, what: str = "") -> None:
         logger.debug("%s", name, exc_info=error)
-        known = isinstance(error, (DynReferError, ValueError, OSError))
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        self.failures[name] = f"{what}{reason}"
-
-
-def _raise_if_torch_failed(error: Exception) -> None:
-    """Re-raise errors of torch, such as a GPU that is gone: the next image would fail as well.
-
-    Too little memory is an error of one image, which may have too many regions.
-    """
-    if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-        raise error
+        self.failures[name] = f"{what}{reason(error)}"
 
 
 def _progress(*, shown: bool) -> Progress:
