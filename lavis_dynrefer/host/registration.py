@@ -85,7 +85,7 @@ class TypesOf(Mapping[str, list[str]]):
 
     Args:
         classes: name -> class.
-        attribute: of each class, type -> yaml.
+        attribute: of each class, type -> yaml; a class registered later may have none.
     """
 
     def __init__(self, classes: Mapping[str, Any], attribute: str) -> None:
@@ -93,7 +93,7 @@ class TypesOf(Mapping[str, list[str]]):
         self._attribute = attribute
 
     def __getitem__(self, name: str) -> list[str]:
-        return list(getattr(self._classes[name], self._attribute))
+        return list(getattr(self._classes[name], self._attribute, ()))
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))

@@ -56,6 +56,12 @@ def test_the_model_is_listed():
     assert "coco_region" in registry.list_datasets()
 
 
+def test_a_model_without_types_does_not_break_the_list(monkeypatch):
+    monkeypatch.setitem(registry.mapping["model_name_mapping"], "toy", object)
+
+    assert ["toy"] in [line.split() for line in str(model_zoo).splitlines()]
+
+
 def test_the_class_is_one_of_the_models():
     model_class = registry.get_model_class("dynrefer")
 
