@@ -132,13 +132,19 @@ def test_secrets_are_only_said_to_be_set():
         "CUDA_VISIBLE_DEVICES": "0,1",
         "EDITOR": "vi",
         "AWS_SECRET_ACCESS_KEY": "s",
+        "HF_ENDPOINT": "https://me:p@ss/word@mirror.org/x?token=abc",
+        "HTTP_PROXY": "me:word@proxy:3128",
+        "HF_HUB_FOO": "hf_abcdefghij",
     }
 
     assert surroundings.variables(environment) == {
         "CUDA_VISIBLE_DEVICES": "0,1",
         "DYNREFER_API_KEY": "(set)",
         "DYNREFER_CACHE": "/data",
+        "HF_ENDPOINT": "https://(login)@mirror.org/x?(query)",
+        "HF_HUB_FOO": "(secret)",
         "HF_TOKEN": "(set)",
+        "HTTP_PROXY": "(login)@proxy:3128",
         "SLURM_JOB_USER": "(set)",
         "https_proxy": "http://(login)@proxy:3128",
     }
@@ -156,7 +162,7 @@ def test_the_home_folder_is_not_shown(monkeypatch, home, shown):
     monkeypatch.setattr(surroundings, "expand_home", lambda path: Path(home))
     texts = ["/home/me/a", "x=/home/me:/home/me", "/home/me2/a", "/data"]
 
-    assert surroundings.without_home({"a": texts, "b": 1}) == {"a": shown, "b": 1}
+    assert surroundings.without_private({"a": texts, "b": 1}) == {"a": shown, "b": 1}
 
 
 def test_unmet_requirements_name_what_is_there():

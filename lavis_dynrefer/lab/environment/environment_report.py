@@ -31,7 +31,7 @@ def gather() -> Report:
         report.update(probes.run_probes(tuple(probes.PROBES)))
     except Exception as error:  # no process can be started
         report.update(dict.fromkeys(probes.PROBES, _failed(error)))
-    tidy: Report = surroundings.without_home(report)
+    tidy: Report = surroundings.without_private(report)
     return tidy
 
 

@@ -65,9 +65,7 @@ def main(names: Sequence[str]) -> None:
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("default")
                 found = PROBES[name]()
-            said = [
-                str(one.message) for one in warned if one.category in (UserWarning, RuntimeWarning)
-            ]
+            said = [str(one.message) for one in warned if one.category in _MEANT_FOR_USERS]
             if said:
                 found["warnings"] = said
         except Exception as error:

@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lavis_dynrefer.cores import available_cores
@@ -33,9 +33,17 @@ _VARIABLES = re.compile(
     re.IGNORECASE,
 )
 _PRIVATE = re.compile(
-    r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|USER|ACCOUNT|EMAIL|_UID|_GID", re.I
+    r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|HEADER|USER|ACCOUNT|EMAIL|_UID|_GID", re.I
 )
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")  # of an address: name and password
+# What an address may hold besides the place: name and password, which may have a slash or an @;
+# a query, which may have a token or a signature.
+_LOGIN = re.compile(
+    r"(?<=://)([^\s/:?#@]+:[^\s?#]*|[^\s/?#]*)(?=@)"
+    r"|(?<![^\s=,;'\"])[^\s:/@]+:(?![/\\])[^\s@]*(?=@)"  # without http:// before it
+)
+_QUERY = re.compile(r"(://[^\s?#]*)[?#][^\s'\"]+")
+# Bearer words and tokens of Hugging Face, GitHub, OpenAI, AWS, wherever they stand.
+_SECRET = re.compile(r"(?<=Bearer )\S+|\b(hf_|gh[pousr]_|github_pat_|sk-|AKIA)\w{8,}")
 _SHOWN = 200  # characters of a value
 
 
@@ -71,25 +79,36 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
     {'https_proxy': 'http://(login)@proxy:3128'}
     """
     return {
-        name: "(set)" if _PRIVATE.search(name) else shorten(_LOGIN.sub("(login)", value), _SHOWN)
+        name: "(set)" if _PRIVATE.search(name) else shorten(without_secrets(value), _SHOWN)
         for name, value in sorted(environment.items())
         if _VARIABLES.match(name)
     }
 
 
-def without_home(value: Any) -> Any:
-    """A report with "~" in place of the home folder in all texts."""
+def without_secrets(text: str) -> str:
+    """A text without passwords, queries of addresses and tokens of well-known services.
+
+    >>> without_secrets("https://me:p@ss/word@host/x?token=1 and me:word@proxy:80")
+    'https://(login)@host/x?(query) and (login)@proxy:80'
+    """
+    text = _QUERY.sub(r"\1?(query)", _LOGIN.sub("(login)", text))
+    return _SECRET.sub("(secret)", text)
+
+
+def without_private(value: Any) -> Any:
+    """A report without secrets, and with "~" in place of the home folder, in all texts."""
     home = str(expand_home("~"))
     if home in ("~", os.path.sep) or len(home) < 3:  # nobody's, or everything's
-        return value
-    return _replaced(value, re.compile(re.escape(home) + r"(?![\w.-])"))
+        return _replaced(value, without_secrets)
+    folder = re.compile(re.escape(home) + r"(?![\w.-])")
+    return _replaced(value, lambda text: folder.sub("~", without_secrets(text)))
 
 
-def _replaced(value: Any, home: re.Pattern[str]) -> Any:
+def _replaced(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return home.sub("~", value)
+        return change(value)
     if isinstance(value, Mapping):
-        return {name: _replaced(item, home) for name, item in value.items()}
+        return {name: _replaced(item, change) for name, item in value.items()}
     if isinstance(value, list):
-        return [_replaced(item, home) for item in value]
+        return [_replaced(item, change) for item in value]
     return value
