@@ -146,7 +146,10 @@ class Environment:
 OPTIONS = ["--no-deps", "--no-build-isolation", "--ignore-installed", "--quiet"]
 
 
-@pytest.fixture(scope="module", params=INSTALLS)
+@pytest.fixture(
+    scope="module",
+    params=["wheel", "editable", pytest.param("strict_editable", marks=pytest.mark.slow)],
+)
 def installed(request, source, wheel, tmp_path_factory):
     environment = Environment(tmp_path_factory.mktemp("venv"))
     what = wheel if request.param == "wheel" else source
