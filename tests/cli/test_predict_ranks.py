@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lavis_dynrefer import cores
-from lavis_dynrefer.cli.predict.ranks.rank_folder import RANKS
+from lavis_dynrefer.cli.predict.ranks.rank_folder import RANKS, RankError
+from lavis_dynrefer.cli.predict.ranks.rank_run import _check_part
 from lavis_dynrefer.formats import FORMATS, read_results
 from lavis_dynrefer.synthetic import make_scene, render
 
@@ -117,6 +118,15 @@ def test_several_processes_need_an_output(image, predict, monkeypatch, capsys):
     assert predict(image, "--whole-image", *FEW) == 2
 
     assert "2 processes need --output" in capsys.readouterr().err
+
+
+def test_a_file_of_answers_that_is_seen_in_part_is_refused(tmp_path):
+    state = {"machine": "b", "answered": 2}
+
+    with pytest.raises(RankError, match=r"answers about 0 images, but b has written 2\. Run the"):
+        _check_part(tmp_path / "part-1-x.jsonl", state)
+
+    _check_part(tmp_path / "part-1-x.jsonl", {**state, "answered": 0})
 
 
 # ---- with torchrun

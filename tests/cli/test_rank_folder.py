@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,6 +78,21 @@ def test_files_of_an_earlier_start_do_not_count(make, both, tmp_path):
     outcomes = meet(both, make(0), make(1))
 
     assert outcomes == [None, {"to_do": [0, 2]}]
+
+
+def test_a_process_of_an_earlier_start_of_the_same_name_gets_no_work(make, both):
+    old = make(1)
+    meet(both, make(0), old)
+    first, second = make(0), make(1)
+
+    def come_late():
+        while (second._read(0) or {}).get("nonce") != first.nonce:
+            time.sleep(0.01)
+        old.update()  # it still works
+        time.sleep(SHORT)
+        return follow(second)
+
+    assert both(lambda: lead(first), come_late) == [None, {"to_do": [0, 2]}]
 
 
 def test_a_process_that_does_not_come_is_named(make, tmp_path):
@@ -161,6 +177,18 @@ def test_a_process_of_another_machine_lives_as_long_as_it_beats(make, both, chan
     assert ended in first.progress()
     with pytest.raises(RankError, match=ended):
         first.wait_for_others()
+
+
+def test_processes_that_were_suspended_together_are_not_dead(make, both, change, monkeypatch):
+    first, second = make(0), make(1)
+    meet(both, first, second)
+    change(1, kernel="of another machine")
+    assert not first._is_lost(1)
+
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
+
+    assert not first._is_lost(1)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs /proc")

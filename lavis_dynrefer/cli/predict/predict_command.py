@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument(
         "--rank-timeout",
-        type=at_least(1),
+        type=at_least(10),
         default=300,
         metavar="SECONDS",
         help="under torchrun or srun: after which a process is taken for dead that has not shown "

@@ -67,7 +67,8 @@ class RankFolder:
             "about": dict(about),
             "state": WAITING,
         }
-        self._heard: dict[int, tuple[Any, float]] = {}  # rank -> last nonce and beat, and when
+        # rank -> last nonce and beat, seconds of watching since, and when it was looked at
+        self._heard: dict[int, tuple[Any, float, float]] = {}
         self._known: dict[int, str] = {}  # rank -> nonce of those that have met
 
     @property
@@ -120,7 +121,7 @@ class RankFolder:
         while missing:
             for rank in sorted(missing):
                 state = self._read(rank)
-                if state is not None and state["launch"] == self.own.launch:
+                if state is not None and self._is_new(state):
                     missing.remove(rank)
                     states[rank] = state
             self._known = {rank: state["nonce"] for rank, state in states.items()}
@@ -140,6 +141,15 @@ class RankFolder:
                         f"{self._state['machine']}: {other!r:.200}, not {found!r:.200}; all "
                         "processes need the same command and the same files"
                     )
+
+    def _is_new(self, state: Mapping[str, Any]) -> bool:
+        """Whether a process of this start waits for work.
+
+        torchrun without a rendezvous starts under the same name each time, and a process of an
+        earlier start may still live: it has had its work, and its answers are joined already.
+        """
+        own = bool(state["launch"] == self.own.launch)
+        return own and state["state"] == WAITING and not self._ended(state)
 
     def start(self, **plan: Any) -> None:
         """Tell the others to begin; for rank 0."""
@@ -193,7 +203,8 @@ class RankFolder:
                 raise RankError(
                     f"rank {self.own.rank} on {self._state['machine']} saw nothing of rank 0 in "
                     f"{self._output} within {self._patience:.0f} s. Either rank 0 has failed, or "
-                    "it sees another folder under this name: all machines must share it"
+                    "it is still reading the answers of earlier runs (raise --rank-timeout), or it "
+                    "sees another folder under this name: all machines must share it"
                 )
             time.sleep(_POLL)
 
@@ -210,7 +221,8 @@ class RankFolder:
             told = _read_json(self._folder / "start.json") or {}
             if told.get("nonces", {}).get(str(self.own.rank)) == self.nonce:
                 break
-            if self._read(self.own.rank) is None:  # rank 0 has cleared the folder after us
+            shown = self._read(self.own.rank)
+            if shown is None or shown["nonce"] != self.nonce:  # rank 0 has cleared the folder
                 self.update()
             if self._is_lost(0):
                 raise RankError("rank 0 has ended before it gave any work; it says why")
@@ -265,11 +277,11 @@ class RankFolder:
         if state is not None and self._ended(state):
             return True
         heard, now = state and (state["nonce"], state["beat"]), time.monotonic()
-        last, since = self._heard.get(rank, (None, now))
-        if heard != last or rank not in self._heard:
-            self._heard[rank] = (heard, now)
-            return False
-        return now - since > self._patience
+        last, silent, looked = self._heard.get(rank, (None, 0.0, now))
+        # While all processes are suspended, as by Slurm, nobody is silent.
+        silent = silent + min(now - looked, _BEAT) if heard == last else 0.0
+        self._heard[rank] = (heard, silent, now)
+        return silent > self._patience
 
     def _ended(self, state: Mapping[str, Any]) -> bool:
         """Whether a process of this machine has ended; False of those of other machines."""

@@ -11,9 +11,11 @@ import argparse
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -103,7 +105,10 @@ def _as_first(job: PredictJob, ranks: RankFolder, folder: Path) -> int:
             return _broken_off(error, ranks, job)
         finally:
             ranks.close()
-        join_parts(log, [ranks.part, *ranks.parts(states)])
+        parts = ranks.parts(states)
+        for part, state in zip(parts, states.values()):
+            _check_part(part, state)
+        join_parts(log, [ranks.part, *parts])
         log.compact(job.images)
         written = job.target.write(log)
         failures = [run.failures, *(state["failures"] for state in states.values())]
@@ -159,6 +164,16 @@ def _answer(
             new = {names[place] for place in to_do}
             earlier = islice(ResultLog(folder / ROWS), own.rank, None, own.world)
             run.complete(row for row in earlier if row.image not in new)
+
+
+def _check_part(part: Path, state: Mapping[str, Any]) -> None:
+    """Refuse a file of answers that this machine sees in part only, as NFS can show it."""
+    seen = len(ResultLog(part))
+    if seen != state["answered"]:
+        raise RankError(
+            f"{part} holds answers about {seen:,} images, but {state['machine']} has written "
+            f"{state['answered']:,}. {CURE}"
+        )
 
 
 def _broken_off(error: BaseException, ranks: RankFolder, job: PredictJob) -> int:
