@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 LAST = "checkpoint_last.pth"
 BEST = "checkpoint_best.pth"
 _LAUNCHERS = "torchrun.json"  # in the folder of a run
+_begun_here: set[Path] = set()  # folders of runs of this process, which no restart has begun
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -91,6 +92,7 @@ def find_place(
 
 def keep_launchers(folder: Path, launchers: Sequence[str]) -> None:
     """Note in the folder of a run who has started it, for `find_place`."""
+    _begun_here.add(folder)
     if launchers:
         _replace(
             folder / _LAUNCHERS,
@@ -99,9 +101,9 @@ def keep_launchers(folder: Path, launchers: Sequence[str]) -> None:
 
 
 def _begun_by(launchers: Sequence[str], folders: Iterable[Path]) -> Path | None:
-    """The newest folder of a run that one of these torchruns has begun."""
+    """The newest folder of a run that one of these torchruns has begun in another process."""
     found = []
-    for path in (folder / _LAUNCHERS for folder in folders):
+    for path in (folder / _LAUNCHERS for folder in folders if folder not in _begun_here):
         try:
             names, changed = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
         except (OSError, ValueError):  # none; or damaged, and then of a machine that died

@@ -109,6 +109,14 @@ def runs(tmp_path):
         (tmp_path / name).mkdir()
         checkpoints.keep_launchers(tmp_path / name, launchers)
     (tmp_path / "one" / checkpoints.LAST).touch()
+    checkpoints._begun_here.clear()  # as in the processes that torchrun starts next
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_second_run_of_the_same_process_is_a_new_one(place, tmp_path):
+    checkpoints.keep_launchers(tmp_path / "one", ["a"])
+
+    assert place("a") == (None, "new")
 
 
 @pytest.mark.usefixtures("runs")
