@@ -30,6 +30,7 @@ from lavis_dynrefer.report.run_answers import (
 
 MOST_CATEGORIES = 20  # of a confusion matrix that can still be read
 MOST_ATTRIBUTES = 45  # of a panel
+_MOST_MEANS = 3  # in the title of a panel
 
 
 def attribute_plot(scores: Mapping[str, AttributeScores], *, title: str = "") -> Plot:
@@ -57,9 +58,8 @@ def attribute_plot(scores: Mapping[str, AttributeScores], *, title: str = "") ->
             means = [_mean(one.precisions[panels[name]]) for one in scores.values()]
             for number, mean in enumerate(means):
                 ax.axvline(mean, color=series(number)["color"], linewidth=1, linestyle="--")
-            left_out = len(panels[name]) - len(rows)
-            more = f", {left_out} between left out" if left_out else ""
-            ax.set_title(f"{name or 'all'}: mAP {', '.join(f'{mean:.1f}' for mean in means)}{more}")
+            told = f": mAP {', '.join(f'{mean:.1f}' for mean in means)}"
+            ax.set_title(f"{name or 'all'}{told if len(means) <= _MOST_MEANS else ''}")
             ax.set_xlim(0, 100)
             ax.set_xlabel("average precision, percent")
         _run_legend(figure, list(scores))
@@ -79,16 +79,22 @@ def attribute_plot(scores: Mapping[str, AttributeScores], *, title: str = "") ->
     ]
     heads = ("attribute", "frequency", "regions that have it", *_of_runs("AP", scores))
     none = len(first.names) - len(graded)
-    note = "Dashed: the mean of the group." + (
-        f" {none} attributes have no region, and so no average precision." if none else ""
-    )
-    return Plot(title or "Average precision of each attribute", alt, figure, heads, rows, note)
+    left_out = len(graded) - sum(map(len, shown.values()))
+    notes = ["Dashed: the mean of the group."]
+    if left_out:
+        notes.append(f"{left_out:,} between the best and the worst are in the table only.")
+    if none:
+        notes.append(f"{none:,} attributes have no region, and so no average precision.")
+    title = title or "Average precision of each attribute"
+    return Plot(title, alt, figure, heads, rows, " ".join(notes))
 
 
 def calibration_plot(scores: Mapping[str, AttributeScores]) -> Plot:
     """Scores of attributes beside the share of regions that have them."""
     bins = {label: one.calibration() for label, one in scores.items()}
     with plot_settings():
+        from matplotlib.ticker import LogFormatter
+
         figure, (left, right) = new_figure(1, 2, height=3.2, width=0.85 * WIDTH)
         left.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle="--", label="calibrated")
         for number, (label, found) in enumerate(bins.items()):
@@ -115,6 +121,7 @@ def calibration_plot(scores: Mapping[str, AttributeScores]) -> Plot:
             xlabel="score", ylabel="labels", xlim=(0, 1), yscale="log", title="Labels by score"
         )
         right.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        right.yaxis.set_minor_formatter(LogFormatter())  # the default writes formulas
         if len(bins) > 1:
             left.legend(labelcolor=SOFT)
     error = {label: _calibration_error(found) for label, found in bins.items()}

@@ -76,8 +76,16 @@ def caption_plot(
         if found
     )
     heads = ("run", "what", "bin", "value", "regions")
-    note = "Bars: standard error of the mean." if graded else ""
-    return Plot("Captions", f"Lengths and scores of captions. {means}.", figure, heads, rows, note)
+    notes = []
+    if graded:
+        notes.append(
+            "Bars: standard error of the mean. A mean of regions is not the METEOR of the metrics, "
+            "which is one of all captions together."
+        )
+    if any(row[2] == _LONGEST for row in rows):
+        notes.append(f"{_LONGEST} words stand for {_LONGEST} or more.")
+    alt = f"Lengths and scores of captions. {means}."
+    return Plot("Captions", alt, figure, heads, rows, " ".join(notes))
 
 
 def _draw_lengths(
@@ -85,29 +93,29 @@ def _draw_lengths(
 ) -> None:
     lengths = [_words(one.answer) for one in captions]
     shares = _shares(lengths)
-    ax.plot(*zip(*shares), **look, markersize=4, label=label)
+    ax.plot(*list(zip(*shares))[:2], **look, markersize=4, label=label)
     rows.extend(
-        (label, "words of the caption", words, f"{share:.1f} %", lengths.count(words))
-        for words, share in shares
-        if share
+        (label, "words of the caption", words, f"{share:.1f} %", count)
+        for words, share, count in shares
+        if count
     )
 
 
 def _draw_annotated_lengths(ax: Any, lengths: Sequence[int], rows: Rows) -> None:
     shares = _shares(lengths)
-    ax.bar(*zip(*shares), width=0.9, color=SOFT, alpha=0.3, label="annotations", zorder=0)
+    ax.bar(*list(zip(*shares))[:2], width=0.9, color=SOFT, alpha=0.3, label="annotations", zorder=0)
     rows.extend(
-        ("annotations", "words", words, f"{share:.1f} %", lengths.count(words))
-        for words, share in shares
-        if share
+        ("annotations", "words", words, f"{share:.1f} %", count)
+        for words, share, count in shares
+        if count
     )
 
 
-def _shares(lengths: Sequence[int]) -> list[tuple[int, float]]:
-    """Words and percent of the captions, from the shortest to the longest."""
+def _shares(lengths: Sequence[int]) -> list[tuple[int, float, int]]:
+    """Words, percent of the captions and their number, from the shortest to the longest."""
     capped = [min(length, _LONGEST) for length in lengths]
     counts = [capped.count(words) for words in range(max(capped) + 2)]
-    return [(words, 100 * count / len(lengths)) for words, count in enumerate(counts)]
+    return [(words, 100 * count / len(lengths), count) for words, count in enumerate(counts)]
 
 
 def _draw_by_length(

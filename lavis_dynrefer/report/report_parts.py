@@ -191,7 +191,9 @@ def _drawn(section: Section, read: Mapping[str, AnsweredSplit]) -> Section:
 
 def _attributes(read: Mapping[str, AnsweredSplit]) -> list[Plot]:
     scores = {label: one.attributes for label, one in read.items()}
-    found = {label: one for label, one in scores.items() if one is not None}
+    found = {  # without a region that has any of them, there is nothing to draw
+        label: one for label, one in scores.items() if one is not None and one.positives.any()
+    }
     names = {tuple(one.names) for one in found.values()}
     if len(names) == 1:
         return [attribute_plot(found), calibration_plot(found)]

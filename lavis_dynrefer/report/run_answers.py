@@ -19,6 +19,7 @@ from lavis_dynrefer.metrics.attribute_metrics import (
 )
 from lavis_dynrefer.metrics.category_metrics import best_category
 from lavis_dynrefer.metrics.graded_regions import answers_to_labelled
+from lavis_dynrefer.report.run_folder import RunFolder
 from lavis_dynrefer.structures import Box, RegionPrediction, RegionSet
 
 SCORED_CAPTIONS = 1000  # at most, by METEOR
@@ -241,11 +242,11 @@ def score_captions(
     return found
 
 
-def read_answers(run: Any, split: str, options: Sequence[str] = ()) -> AnsweredSplit:
+def read_answers(run: RunFolder, split: str, options: Sequence[str] = ()) -> AnsweredSplit:
     """The newest answers of a run to a split, with its annotations.
 
     Args:
-        run: a `RunFolder`.
+        run: of `read_run`.
         split: name in the run.
         options: settings that differ now: "datasets.x.build_info.root=/data".
 
@@ -267,7 +268,7 @@ def _annotations(config: Mapping[str, Any], split: str, options: Sequence[str]) 
 
     merged = OmegaConf.merge(OmegaConf.create(dict(config)), read_options(options))
     problems = []
-    for name, section in merged.datasets.items():
+    for name, section in (merged.datasets or {}).items():
         try:
             source = dataset_class(name)(section)
             info = source.info()

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.errors import InputError, MissingFileError
-from lavis_dynrefer.training.answers.answer_files import UNFINISHED, AnswerFiles, find_answers
+from lavis_dynrefer.errors import DynReferError, InputError, MissingFileError
+from lavis_dynrefer.training.answers.answer_files import (
+    RESULTS,
+    UNFINISHED,
+    AnswerFiles,
+    find_answers,
+)
 from lavis_dynrefer.training.answers.run_log import LOG, logged_config, logged_epochs, read_log
 from lavis_dynrefer.training.scalars.scalar_file import SCALARS, ScalarRow, read_scalars
 
-RESULTS = "result"
 TRAIN = "train"
 _EXPECTED = (
     f"expected the folder of a run of the task dynrefer, with a {LOG} and a folder {RESULTS}"
@@ -140,31 +144,47 @@ def differing_parts(paths: Sequence[Path]) -> list[str]:
 
 def _read_reports(run: RunFolder) -> dict[str, list[Mapping[str, Any]]]:
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for path in sorted(run.path.glob("report_*.json"), key=lambda path: path.stat().st_mtime):
+    ranked = []
+    for path in sorted(run.path.glob("report_*.json")):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-            found.setdefault(report["split"], []).append(
-                {key: report[key] for key in ("split", "epoch", "dataset", *_OF_A_REPORT)}
-            )
-        except (ValueError, LookupError, TypeError):
+            report = {key: report[key] for key in _OF_A_REPORT}
+            report["metrics"] = {name: float(one) for name, one in report["metrics"].items()}
+            report["counts"] = {name: int(count) for name, count in report["counts"].items()}
+            if report["primary"] not in report["metrics"]:
+                raise InputError("the main metric is missing")
+            ranked.append((_age(report["epoch"], [path]), report))
+        except (DynReferError, ValueError, LookupError, TypeError, AttributeError):
             run.missing.append(
                 f"{path.name} is damaged; dynrefer grade {run.path} --split SPLIT writes it again."
             )
+    for _, report in sorted(ranked, key=lambda pair: pair[0]):
+        found.setdefault(str(report["split"]), []).append(report)
     return found
 
 
-_OF_A_REPORT = ("evaluator", "protocol", "mode", "primary", "metrics", "counts")
+_OF_A_REPORT = ("split", "epoch", "evaluator", "protocol", "mode", "primary", "metrics", "counts")
+
+
+def _age(epoch: Any, paths: Sequence[Path]) -> tuple[int, float]:
+    """What grows with the time of an evaluation, also after its files were copied or graded again.
+
+    Evaluations by epoch; then those after the training, by the time of their files; the one under
+    way is before all others.
+    """
+    if epoch == UNFINISHED:
+        return 0, 0.0
+    if str(epoch).isdecimal():
+        return 1, float(epoch)
+    return 2, max(path.stat().st_mtime for path in paths)
 
 
 def _newest_answers(run: RunFolder) -> dict[str, AnswerFiles]:
     """The newest finished answers of each split; those under way only where there are no others."""
     newest: dict[str, AnswerFiles] = {}
-    ranks: dict[str, tuple[bool, float]] = {}
-    for answers in find_answers(run.path / RESULTS):
-        times = [path.stat().st_mtime for path in answers.paths]
-        rank = (answers.epoch != UNFINISHED, max(times))
-        if rank > ranks.get(answers.split, (False, -1.0)):
-            newest[answers.split], ranks[answers.split] = answers, rank
+    found = find_answers(run.path / RESULTS)
+    for answers in sorted(found, key=lambda one: _age(one.epoch, one.paths)):
+        newest[answers.split] = answers
     return newest
 
 
@@ -180,7 +200,7 @@ def _note_what_is_missing(run: RunFolder) -> None:
             )
         if not run.steps:
             missing.append(f"No {SCALARS}: the curves have a point for each epoch, none by step.")
-    for split in (*settings.get("valid_splits", ()), *settings.get("test_splits", ())):
+    for split in (*(settings.get("valid_splits") or ()), *(settings.get("test_splits") or ())):
         if split not in run.reports:
             broken = split in run.answers
             missing.append(

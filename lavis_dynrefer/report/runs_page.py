@@ -81,11 +81,11 @@ def _page(
 
 
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
-    settings, model = run.settings, run.config.get("model", {})
+    settings, model = run.settings, run.config.get("model") or {}
     facts = [
         ("folder", str(run.path)),
         ("model", f"{model.get('arch', '?')} {model.get('model_type', '')}".strip()),
-        ("data", ", ".join(run.config.get("datasets", {}))),
+        ("data", ", ".join(run.config["datasets"] or ())),
         ("seed", str(settings.get("seed", "?"))),
     ]
     if run.trains:

@@ -18,6 +18,7 @@ from lavis_dynrefer.report.plot_style import (
     short,
 )
 from lavis_dynrefer.report.run_folder import TRAIN, RunFolder
+from lavis_dynrefer.training.run_settings import RunSettings
 from lavis_dynrefer.training.scalars.scalar_file import ScalarRow
 
 Points = list[tuple[float, float]]
@@ -92,8 +93,11 @@ def _is_loss(name: str) -> bool:
 def _loss_note(runs: Sequence[RunFolder]) -> str:
     if not any(run.steps for run in runs):
         return "A point is the mean of an epoch."
-    freq = max(int(run.settings.get("log_freq", 1)) for run in runs)
-    return f"A line is the mean of {freq} batches, a wide bar that of an epoch."
+    freq = max(int(run.settings.get("log_freq") or RunSettings.log_freq) for run in runs)
+    return (
+        f"A point of a line is the mean of up to {freq} batches, a wide bar that of an epoch. Of "
+        f"more than {_MANY} points, the strong line is a moving average and the faint one has all."
+    )
 
 
 def _curves(runs: Sequence[RunFolder], title: str, names: Sequence[str], note: str) -> Plot | None:
@@ -129,7 +133,7 @@ def _curves(runs: Sequence[RunFolder], title: str, names: Sequence[str], note: s
                 ax.yaxis.get_major_locator().set_params(integer=True)
         for ax in axes[len(names) :]:
             ax.set_visible(False)
-        _legend(figure, axes[0], runs)
+        _legend(figure, runs)
     table = [
         (run.label, _TITLES.get(name, name), kind, _place(step), _digits(value))
         for name in names
@@ -178,7 +182,7 @@ def _by_epoch(run: RunFolder, name: str, divisor: float | None) -> Points:
     if name == "lr" or divisor is None:
         return []
     ends = {row.epoch: row.step / divisor for row in _epoch_ends(run)}
-    rows = [row for row in run.epochs.get(TRAIN, ()) if name in row]
+    rows = [row for row in run.evaluations(TRAIN) if name in row]
     if run.steps:
         return [(ends[row["epoch"]], row[name]) for row in rows if row["epoch"] in ends]
     return [(float(row["epoch"] + 1), row[name]) for row in rows]
@@ -224,15 +228,15 @@ def _mark_epochs(ax: Any, run: RunFolder, divisor: float | None) -> None:
 
 
 def _validation(runs: Sequence[RunFolder], split: str) -> Plot:
-    report = next((run.reports[split][-1] for run in runs if run.reports.get(split)), None)
     rows = {run.label: run.evaluations(split) for run in runs}
     present = dict.fromkeys(name for found in rows.values() for row in found for name in row)
-    if report is None:
-        names, primary = ["agg_metrics"], "agg_metrics"
-    else:
-        primary = str(report["primary"])
-        shown = SHOWN.get(str(report["evaluator"]), ())
-        names = [name for name in dict.fromkeys((primary, *shown)) if name in present]
+    reports = {run.label: run.reports[split][-1] for run in runs if run.reports.get(split)}
+    primary = {
+        run.label: str(reports[run.label]["primary"]) if run.label in reports else "agg_metrics"
+        for run in runs
+    }
+    shown = [name for one in reports.values() for name in SHOWN.get(str(one["evaluator"]), ())]
+    names = [name for name in dict.fromkeys((*primary.values(), *shown)) if name in present]
     with plot_settings():
         count = -(-len(names) // _COLUMNS)
         figure, axes = new_figure(count, min(_COLUMNS, len(names)))
@@ -243,7 +247,7 @@ def _validation(runs: Sequence[RunFolder], split: str) -> Plot:
                     continue
                 ax.plot(*zip(*points), **series(number), label=run.label, markersize=5)
                 best = _best(points)
-                if name == primary and best is not None:
+                if name == primary[run.label] and best is not None:
                     _mark_best(ax, best, number)
             ax.set_title(f"{name}, percent")
             ax.set_xlabel("epoch, counted from 0")
@@ -251,10 +255,14 @@ def _validation(runs: Sequence[RunFolder], split: str) -> Plot:
             ax.margins(x=0.06, y=0.18)
         for ax in axes[len(names) :]:
             ax.set_visible(False)
-        _legend(figure, axes[0], runs)
+        _legend(figure, runs)
     best_of = {
         run.label: _best(
-            [(row["epoch"], row[primary]) for row in rows[run.label] if primary in row]
+            [
+                (row["epoch"], row[primary[run.label]])
+                for row in rows[run.label]
+                if primary[run.label] in row
+            ]
         )
         for run in runs
     }
@@ -270,7 +278,8 @@ def _validation(runs: Sequence[RunFolder], split: str) -> Plot:
     ]
     alt = f"Metrics of split {split} by epoch: {said or 'no finite number'}."
     heads = ("run", "epoch", *names)
-    note = f"The ring marks the best {primary}, which picks the weights." if said else ""
+    main = " or ".join(dict.fromkeys(primary.values()))
+    note = f"The ring marks the best {main}, which picks the weights." if said else ""
     return Plot(f"Validation: {split}", alt, figure, heads, table, note)
 
 
@@ -302,7 +311,7 @@ def _mark_best(ax: Any, best: tuple[float, float], number: int) -> None:
     )
 
 
-def _legend(figure: Any, ax: Any, runs: Sequence[RunFolder]) -> None:
+def _legend(figure: Any, runs: Sequence[RunFolder]) -> None:
     if len(runs) < 2:
         return
     handles, labels = [], []
@@ -311,7 +320,6 @@ def _legend(figure: Any, ax: Any, runs: Sequence[RunFolder]) -> None:
             if label not in labels:
                 handles.append(handle)
                 labels.append(label)
-    del ax
     figure.legend(
         handles,
         [short(label, 40) for label in labels],

@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 from page_elements import EVIL, Page
 from PIL import Image
-from test_run_folder import LINES, write_run
+from test_run_folder import CONFIG, LINES, write_run
 
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.errors import InputError
@@ -19,7 +19,9 @@ from lavis_dynrefer.formats.jsonl import write_jsonl
 from lavis_dynrefer.report import (
     AnsweredSplit,
     attribute_plot,
+    calibration_plot,
     caption_plot,
+    comparison_plot,
     confusion_plot,
     metric_plot,
     read_predicted,
@@ -28,7 +30,7 @@ from lavis_dynrefer.report import (
     training_plots,
     validation_plots,
 )
-from lavis_dynrefer.report.report_parts import _with_differences
+from lavis_dynrefer.report.report_parts import _attributes, _with_differences
 from lavis_dynrefer.report.training_curves import smoothed
 from lavis_dynrefer.structures import (
     AttributeInfo,
@@ -104,6 +106,21 @@ def test_calibration_leaves_unknown_labels_out(attributes):
     ]
 
 
+def test_attributes_that_no_region_has_are_not_drawn():
+    answer = RegionPrediction(BOX, attributes=(("state:wet/damp", 0.5),))
+    regions = [region(0, attributes=(0,))]
+    split = AnsweredSplit(region_set(regions, attributes=(WET,)), {0: answer})
+
+    assert _attributes({"one": split}) == []
+
+
+def test_no_plot_has_a_formula_in_its_text(attributes):
+    svg = calibration_plot({"one": attributes}).svg()
+
+    assert "share that have the attribute" in svg
+    assert "mathdefault" not in svg
+
+
 def test_confusions_count_missing_answers_apart():
     split = categories_answered(("cat", "cat"), ("cat", "dog"), ("cat", None), ("dog", "dog"))
 
@@ -146,6 +163,18 @@ def test_captions_are_counted_by_length():
         ("annotations", "words", 2, "50.0 %", 1),
         ("annotations", "words", 3, "50.0 %", 1),
     ]
+
+
+def test_the_last_bin_of_lengths_counts_all_longer_captions():
+    regions = [region(number) for number in range(2)]
+    answers = {
+        number: RegionPrediction(BOX, caption="so " * words, caption_score=0.5)
+        for number, words in enumerate((30, 44))
+    }
+    plot = caption_plot({"one": AnsweredSplit(region_set(regions), answers).captions}, {})
+
+    assert plot.rows == [("one", "words of the caption", 30, "100.0 %", 2)]
+    assert plot.note == "30 words stand for 30 or more."
 
 
 def test_metrics_that_a_policy_lacks_are_left_out():
@@ -198,6 +227,32 @@ def test_the_best_epoch_is_named(tmp_path):
     (plot,) = validation_plots([run])
 
     assert "job is best in epoch 0 with 40.00" in plot.alt
+
+
+def test_runs_of_different_evaluators_have_their_own_best_epochs(tmp_path):
+    write_run(tmp_path / "a")
+    other = write_run(tmp_path / "b")
+    for path in (other / "log.txt", other / "report_val_epoch1.json"):
+        text = path.read_text(encoding="utf-8").replace("val_acc", "val_map")
+        text = text.replace('"acc"', '"map"').replace('"categories"', '"attributes"')
+        path.write_text(text, encoding="utf-8")
+
+    (plot,) = validation_plots(read_runs([tmp_path / "a", tmp_path / "b"]))
+
+    assert plot.heads == ("run", "epoch", "acc", "map")
+    assert plot.rows[0] == ("a", 0, "40", "")
+    assert plot.rows[2] == ("b", 0, "", "40")
+    assert "b is best in epoch 0 with 40.00" in plot.alt
+
+
+def test_runs_that_differ_in_their_views_alone_compare_policies(tmp_path):
+    for name in ("random", "image_prior"):
+        views = {"preprocess": {"vis_processor": {"eval": {"policy": name}}}}
+        write_run(tmp_path / name, config={**CONFIG, **views})
+
+    runs = read_runs([tmp_path / "random", tmp_path / "image_prior"])
+    assert comparison_plot(runs).title == "View policies compared"
+    assert comparison_plot(runs[:1]).title == "Main metrics"
 
 
 # ---- the page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,36 @@ def test_metrics_of_the_same_protocol_stand_in_one_row(tmp_path):
         ("val: x-9, strict", "acc", [30.0, 35.0]),
         ("val: x-9, strict", "acc_official", [29.0, 29.0]),
     ]
+
+
+# ---- order and damage
+
+
+def test_the_newest_report_is_that_of_the_last_epoch_also_after_older_ones_were_graded_again(
+    tmp_path,
+):
+    folder = write_run(tmp_path / "job", acc=30.0)
+    report = json.loads((folder / "report_val_epoch1.json").read_text(encoding="utf-8"))
+    older = {**report, "epoch": 0, "metrics": {"acc": 10.0}}
+    (folder / "report_val_epoch0.json").write_text(json.dumps(older), encoding="utf-8")
+    os.utime(folder / "report_val_epoch1.json", (1, 1))
+
+    assert [one["epoch"] for one in read_run(folder).reports["val"]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "change", [{"metrics": {"acc": None}}, {"metrics": [1]}, {"primary": "map"}, {"counts": None}]
+)
+def test_reports_without_usable_numbers_are_damaged(tmp_path, change):
+    folder = write_run(tmp_path / "job")
+    path = folder / "report_val_epoch1.json"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**report, **change}), encoding="utf-8")
+
+    assert "report_val_epoch1.json is damaged" in read_run(folder).missing[0]
+
+
+def test_empty_settings_are_as_good_as_none(tmp_path):
+    folder = write_run(tmp_path / "job", config=with_run(valid_splits=None, max_epoch=None))
+
+    assert read_run(folder).missing == []

@@ -22,6 +22,7 @@ from lavis_dynrefer.structures import RegionPrediction, RegionSet
 
 logger = logging.getLogger(__name__)
 
+RESULTS = "result"  # folder of the answers in that of a run
 UNFINISHED = "unfinished"
 # Row: region_id, and the prediction or the reason why there is none.
 Row = Mapping[str, Any]

@@ -16,13 +16,11 @@ from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.formats.json_stream import replace_bytes
 from lavis_dynrefer.metrics import EVALUATORS, render_table
 from lavis_dynrefer.structures import MetricReport
-from lavis_dynrefer.training.answers.answer_files import AnswerFiles, Row, find_answers
+from lavis_dynrefer.training.answers.answer_files import RESULTS, AnswerFiles, Row, find_answers
 from lavis_dynrefer.training.answers.run_log import logged_config, read_log
 from lavis_dynrefer.training.run_config import RunConfig, read_options
 
 logger = logging.getLogger(__name__)
-
-RESULTS = "result"  # folder of the answers in that of a run
 
 
 def grade_rows(

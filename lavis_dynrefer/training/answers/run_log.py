@@ -64,7 +64,7 @@ def logged_epochs(text: str) -> dict[str, list[dict[str, Any]]]:
         except ValueError:  # cut off
             continue
         split = _split_of(list(row))
-        if split is not None:
+        if split is not None and isinstance(row[split + _EPOCH], (int, str)):
             start = len(split) + 1
             numbers = {name[start:]: _number(value) for name, value in row.items()}
             epoch = row[split + _EPOCH]
