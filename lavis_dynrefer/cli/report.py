@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lavis_dynrefer.formats.json_stream import replace_bytes
+from lavis_dynrefer.formats.json_stream import cannot_write, replace_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw the page; returns the exit code."""
     from lavis_dynrefer import report  # imports torch: slow
 
+    try:  # before anything is drawn, which may take minutes
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(arguments.output, error) from error
     folders, names = arguments.runs, arguments.names
     missing = []
     if all(map(report.is_predicted, folders)):
@@ -49,7 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
         runs = report.read_runs(folders, names)
         page = report.report_page(runs, arguments.options)
         missing = [f"{one.label}: {text}" for one in runs for text in one.missing]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(arguments.output, page.encode("utf-8", "replace"))
     for text in missing:
         print(text)

@@ -332,8 +332,15 @@ def test_a_folder_of_predict_is_drawn_with_its_own_categories_as_annotations(tmp
     assert "Least probable captions" in text
 
 
+def test_a_page_that_has_no_place_is_refused_before_anything_is_drawn(tmp_path, capsys):
+    (tmp_path / "file").touch()
+
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "file" / "report.html")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
 def test_the_command_refuses_another_folder(tmp_path, capsys):
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
 
-    assert main(["report", str(tmp_path)]) == 2
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "report.html")]) == 2
     assert "expected the folder of a run" in capsys.readouterr().err
