@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lavis_dynrefer import cores
-from lavis_dynrefer.cli.predict.ranks.rank_folder import RANKS, RankError
+from lavis_dynrefer.cli.predict.ranks.rank_folder import RANKS, RankError, RankFolder
 from lavis_dynrefer.cli.predict.ranks.rank_run import _check_part
 from lavis_dynrefer.formats import FORMATS, read_results
 from lavis_dynrefer.synthetic import make_scene, render
@@ -129,6 +129,21 @@ def test_a_file_of_answers_that_is_seen_in_part_is_refused(tmp_path):
     _check_part(tmp_path / "part-1-x.jsonl", {**state, "answered": 0})
 
 
+def test_progress_is_told_line_by_line(image, predict, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cores, "_limit", None)
+    for name, value in of_slurm(0, 2).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(RankFolder, "gather", _interrupt)
+
+    assert predict(image, "--whole-image", *FEW, "--output", tmp_path / "out") == 130
+
+    assert "finished\n  rank 0 on " in capsys.readouterr().err
+
+
+def _interrupt(ranks):
+    raise KeyboardInterrupt
+
+
 # ---- with torchrun
 
 
@@ -215,7 +230,7 @@ def test_a_killed_process_is_told_and_any_number_continues(many, whole, tmp_path
 
     assert codes == [5, -signal.SIGKILL]
     assert "rank 0 on " in texts[0]
-    assert "12 of its 12 images are answered" in texts[0]
+    assert "12 of its 12 images are answered\n" in texts[0]
     assert "of its 12 images are answered; it has ended without a word" in texts[0]
     assert "Run the same command again, with any number of processes" in texts[0]
     assert not (tmp_path / "results.jsonl").read_text(encoding="utf-8")

@@ -129,6 +129,11 @@ def note(text: str) -> None:
     sys.stderr.write(printable(text) + "\n")
 
 
+def note_lines(text: str) -> None:
+    """Print lines to stderr, at once: other processes may print as well."""
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in text.splitlines()))
+
+
 def _print_file(path: Path) -> None:
     """Print a text file as it is, in UTF-8 whatever the encoding of the console."""
     bytes_out = getattr(sys.stdout, "buffer", None)

@@ -23,7 +23,7 @@ from lavis_dynrefer.cli.model_arguments import check_model
 from lavis_dynrefer.cli.predict.output_folder import join_parts, open_log
 from lavis_dynrefer.cli.predict.output_target import OutputTarget
 from lavis_dynrefer.cli.predict.predict_job import PredictJob
-from lavis_dynrefer.cli.predict.predict_report import note
+from lavis_dynrefer.cli.predict.predict_report import note_lines
 from lavis_dynrefer.cli.predict.predict_run import PredictRun, still_to_do
 from lavis_dynrefer.cli.predict.ranks.rank_folder import (
     CURE,
@@ -66,7 +66,7 @@ def run_as_rank(arguments: argparse.Namespace, target: OutputTarget, own: Rank) 
         if arguments.debug:
             raise
         time.sleep(_OTHERS_FIRST)
-        note(f"error: rank {own.rank} on {socket.gethostname()}: {error}")
+        note_lines(f"error: rank {own.rank} on {socket.gethostname()}: {error}")
         return EXIT_BAD_INPUT
 
 
@@ -185,10 +185,10 @@ def _broken_off(error: BaseException, ranks: RankFolder, job: PredictJob) -> int
     own = ranks.own
     if isinstance(error, KeyboardInterrupt):
         if ranks.is_lowest():  # else another process tells it
-            note(f"stopped: {ranks.progress()}\n{CURE}")
+            note_lines(f"stopped: {ranks.progress()}\n{CURE}")
         return exit_code(error)
     if isinstance(error, RankError):
-        note(f"error: {error}")
+        note_lines(f"error: {error}")
         return EXIT_RANK_LOST
     loss = device_loss(error) if isinstance(error, RuntimeError) else None
     text = str(loss) if loss else text_for_user(error)
@@ -196,5 +196,5 @@ def _broken_off(error: BaseException, ranks: RankFolder, job: PredictJob) -> int
         ranks.update(state=FAILED, problem=text or f"{type(error).__name__}: {error}")
     if text is None or job.arguments.debug:
         raise error
-    note(f"error: rank {own.rank} on {socket.gethostname()}: {text}\n{CURE}")
+    note_lines(f"error: rank {own.rank} on {socket.gethostname()}: {text}\n{CURE}")
     return EXIT_DEVICE_LOST if loss else EXIT_BAD_INPUT
