@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.hugging_face import loading
 from lavis_dynrefer.models.texts.lost_text import LostText, count_lost, lost_of_rows
+from lavis_dynrefer.models.weights.hugging_face_folder import hub_folder
 from lavis_dynrefer.paths import find_resource, resource_path
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 START_TOKEN = "<s>"
+_KEY = "captioning.llm_options.tokenizer"
+_WORDS = ("*.model", "vocab.*")
+_FILES = ("*.json", "*.model", "*.txt")  # what a tokenizer is fetched for
 
 
 def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
@@ -36,22 +41,45 @@ def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
 
 
 def load_t5_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a T5 from a Hugging Face name, a folder, or a tokenizer.json of ours.
+    """Tokenizer of a language model from a Hugging Face name, a folder, or our tokenizer.json.
 
     Raises:
-        InputError: nothing of that name, or the file is not a tokenizer.json.
+        InputError: nothing of that name, or the file is not a tokenizer.json, or the folder has no
+            words, or words that the installed packages cannot read.
     """
     path = find_resource(source)
     if path is not None and path.is_file():
         return _read_tokenizer_file(path)
-    with loading(source, key="captioning.llm_options.tokenizer"):
-        if path is not None and (path / "tokenizer.json").is_file():
-            found = AutoTokenizer.from_pretrained(os.fspath(path))
-            if type(found).__name__ != "T5Tokenizer":
-                return found
-            # transformers 5 builds T5's from the words alone and drops the file's normalizer
-            return PreTrainedTokenizerFast.from_pretrained(os.fspath(path))
-        return AutoTokenizer.from_pretrained(source if path is None else os.fspath(path))
+    folder = hub_folder(source, _FILES, key=_KEY) if path is None else path
+    if not (folder / "tokenizer.json").is_file():
+        return _from_words(folder)
+    with loading(source, key=_KEY):
+        found = AutoTokenizer.from_pretrained(os.fspath(folder))
+        if int(transformers.__version__.split(".")[0]) < 5:
+            return found
+        # transformers 5 takes the words alone from the file. The rest, such as how a text is
+        # normalized, is what it thinks right for this kind of model.
+        tokens = {name: getattr(found, name) for name in ("bos_token", *SPECIAL_TOKENS)}
+        return PreTrainedTokenizerFast.from_pretrained(os.fspath(folder), **tokens)
+
+
+def _from_words(folder: Path) -> PreTrainedTokenizerBase:
+    """Tokenizer of a folder without tokenizer.json, as spiece.model or vocab.json."""
+    words = sorted(path.name for pattern in _WORDS for path in folder.glob(pattern))
+    if not words:  # transformers 5 would make up a tokenizer without words
+        raise InputError(
+            f"{_KEY}: {folder} has no tokenizer.json, and no words to make a tokenizer from "
+            f"({', '.join(_WORDS)})"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(os.fspath(folder))
+    except Exception as error:  # by version an ImportError, TypeError or ValueError
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{_KEY}: {folder} has no tokenizer.json, and none can be made from {words}; "
+            "put one there, or for a .model file pip install protobuf ('protobuf<3.21' with "
+            f"transformers 4.26) ({reason:.150})"
+        ) from error
 
 
 class FileTokenizer:

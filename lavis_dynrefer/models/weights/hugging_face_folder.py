@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +45,36 @@ def model_folder(source: str, *, key: str) -> Path:
         raise InputError(f"{key}: expected a folder of Hugging Face files, {source!r} is a file")
     if not is_hub_name(source):
         raise MissingFileError(no_folder(source, key))
-    # Imported here: rarely needed.
-    from huggingface_hub import snapshot_download
-
     for patterns in (_WANTED, ("*.bin",)):
-        try:
-            path = Path(
-                snapshot_download(
-                    source,
-                    allow_patterns=list(patterns),
-                    local_files_only=offline_variable() is not None,
-                )
-            )
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{key}: cannot load {source!r}: there is no such folder, and no such model on "
-                f"huggingface.co, or it cannot be reached ({reason:.150})"
-            ) from error
+        path = hub_folder(source, patterns, key=key)
         if any(path.glob("model*.safetensors")):
             break
     return path
+
+
+def hub_folder(source: str, patterns: Sequence[str], *, key: str) -> Path:
+    """The folder of a name on the hub, with the files of these patterns, fetched once.
+
+    Raises:
+        InputError: the hub cannot be reached, or has no such model; names the config key.
+    """
+    # Imported here: rarely needed.
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                source,
+                allow_patterns=list(patterns),
+                local_files_only=offline_variable() is not None,
+            )
+        )
+    except Exception as error:  # from 1.0 on also what its library of HTTP raises
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{key}: cannot load {source!r}: there is no such folder, and no such model on "
+            f"huggingface.co, or it cannot be reached ({reason:.150})"
+        ) from error
 
 
 def no_folder(source: str, key: str) -> str:
