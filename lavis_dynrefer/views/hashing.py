@@ -57,7 +57,8 @@ class OfficialHash:
     """The bits of the released code: 224 px, lowest 8 x 8 of the DCT, threshold at their mean.
 
     Resizing and transform are both linear, so one small matrix per side does both at once; no
-    crop is ever resized.
+    crop is ever resized. Sums are float32, as in the released code, and their last digit depends
+    on numpy's linear algebra: a coefficient as near to the mean as that may be on either side.
 
     Args:
         image: RGB image.

@@ -46,6 +46,13 @@ def test_xywh_becomes_xyxy():
     assert pixel_boxes([[10, 5, 20, 10]], SIZE, format="xywh").tolist() == [BOX]
 
 
+def test_boxes_of_eight_bits_do_not_overflow():
+    boxes = np.array([[200, 2, 100, 3]], np.uint8)  # the right edge is beyond 255
+    for given in (boxes, [list(boxes[0])]):
+        found = pixel_boxes(given, (320, 20), format="xywh")
+        assert found.tolist() == [[200, 2, 300, 5]]
+
+
 @pytest.mark.parametrize(
     ("format", "box"),
     [("xyxy", [0.25, 0.25, 0.75, 0.75]), ("xywh", [0.25, 0.25, 0.5, 0.5])],

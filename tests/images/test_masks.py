@@ -187,6 +187,12 @@ def test_numpy_integers_are_valid_counts():
     assert box_from_rle(mask) == (2, 1, 4, 3)
 
 
+def test_numpy_integers_of_eight_bits_do_not_overflow():
+    # 20 x 20 pixels: their number and the sum of the runs, 400, are beyond 255.
+    mask = {"size": list(np.uint8([20, 20])), "counts": list(np.uint8([200, 100, 100]))}
+    assert box_from_rle(mask) == (10, 0, 15, 20)  # columns 10 to 14, whole
+
+
 @pytest.mark.parametrize("function", [box_from_polygons, box_from_rle])
 def test_unknown_rule_is_refused(function):
     with pytest.raises(ValueError, match="one of"):

@@ -72,6 +72,14 @@ def test_an_overlap_equal_to_the_threshold_counts():
     assert metrics["map"] == pytest.approx(60.0)
 
 
+def test_thresholds_are_rounded_as_overlaps_are():
+    most = (0.0, 0.0, 10.0, 7.0)  # overlap 0.7, in 32 bits 0.69999999: below 0.7 in 64 bits
+
+    metrics = evaluate([region(1, 1, LEFT)], {1: answer(most)}).metrics
+
+    assert metrics["iou_0.7"] == 100.0
+
+
 @pytest.mark.parametrize(("mode", "percent"), [("strict", 51.0), ("official", 100.0)])
 def test_only_the_strict_mode_counts_images_without_predictions(mode, percent):
     regions = [region(1, 1, LEFT), region(2, 2, LEFT)]
