@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 
-import pandas
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -58,6 +57,7 @@ def test_no_text_is_a_formula(text):
         attributes=((text, 0.5),),
     )
     table = table_of([ImageResult(text, text, 9, 9, (region,), (text,))])
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
     frame = pandas.read_csv(io.StringIO(table, newline=""))
     (row,) = frame.to_dict("records")
     assert [row[column] for column in ("image", "path", "region", "caption", "category")] == [
