@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,15 +14,30 @@ from typing import Any
 from lavis_dynrefer.bulk.part_answerer import PartAnswerer
 from lavis_dynrefer.bulk.work_parts import Part
 from lavis_dynrefer.errors import DynReferError, InputError, MissingPackageError
+from lavis_dynrefer.models.device_errors import is_device_failure
 
 _STORE = 100 << 20  # bytes of a local object store, which holds descriptions of parts only
 
 # Set before Ray is imported, unless the user has set them.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no calls home
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else one error that is none for each job
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
+
+
+class _RayAnswerer(PartAnswerer):
+    """Returns what users must know: Ray loses the type of exceptions and buries their text."""
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {**super().__call__(row), "problem": None, "is_lost": False}
+        except (DynReferError, RuntimeError) as error:
+            is_lost = is_device_failure(error)
+            if not is_lost and not isinstance(error, DynReferError):
+                raise
+            failed = {"number": row["number"], "rows": 0, "seconds": 0.0}
+            return {**failed, "problem": str(error), "is_lost": is_lost}
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ def run_parts(
 
     Raises:
         InputError: the cluster cannot be reached or is too small, or a worker cannot begin.
-        RuntimeError: a worker failed; `__cause__` is its error.
+        RuntimeError: a GPU is lost, or a worker failed.
     """
     with connected(workers):
         import ray.data
@@ -73,21 +88,20 @@ def run_parts(
         answered = ray.data.from_items(
             [asdict(part) for part in parts], override_num_blocks=len(parts)
         ).map(
-            PartAnswerer,
-            fn_constructor_kwargs={
-                "predictor": answerer.predictor,
-                "folder": answerer.folder,
-                "batch_size": answerer.batch_size,
-                "version": answerer.version,
-            },
+            _RayAnswerer,
+            fn_constructor_kwargs=dict(vars(answerer)),
             compute=ray.data.ActorPoolStrategy(size=workers.count),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
         )
         try:
-            yield from answered.iter_rows()
+            for result in answered.iter_rows():
+                problem, is_lost = result.pop("problem"), result.pop("is_lost")
+                if problem is not None:
+                    raise RuntimeError(problem) if is_lost else InputError(problem)
+                yield result
         except ray.exceptions.RayError as error:
-            raise _cause(error) from error
+            raise RuntimeError(f"a worker failed: {error}") from error
 
 
 @contextmanager
@@ -154,14 +168,3 @@ def _local_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _cause(error: BaseException) -> Exception:
-    """The error of a worker, without the traces of Ray around it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        cause = getattr(inner, "cause", None) or inner.__cause__
-        if isinstance(cause, DynReferError):
-            return type(cause)(str(cause)) if isinstance(cause, InputError) else cause
-        inner = cause
-    return RuntimeError(f"a worker failed: {error}")

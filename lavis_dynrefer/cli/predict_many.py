@@ -298,7 +298,10 @@ def _columns(parts: Sequence[Part], predictor: BulkPredictor) -> pa.Schema | Non
     for part in parts:
         if part.error is None and not part.is_shard:
             columns = pq.read_schema(part.path)
-            predictor.schema(columns)
+            try:
+                predictor.schema(columns)
+            except InputError as error:
+                raise InputError(f"{part.path}: {error}") from error
             return columns
     return None
 

@@ -125,28 +125,62 @@ def compare_workers(folder, *, rows):
     return {"rows per second": numbers, "ratio": numbers[2] / numbers[1]}
 
 
-def stream_more_than_the_store(folder, *, megabytes):
-    """A pipeline of Ray Data over more images than the object store holds."""
-    rows = megabytes
-    side = 590  # pixels: 1 MB as bmp
-    source, answers = folder / "rows", folder / "answers"
-    source.mkdir()
-    for start in range(0, rows, 10):
-        seeds = range(start, min(start + 10, rows))
+def answer_more_than_the_store(folder, *, megabytes):
+    """Peaks while images are answered that the object store cannot hold, by way of the answers."""
+    source = folder / "rows"
+    write_large_rows(source, megabytes)
+    ways = {
+        "predict-many": _by_parts,
+        "Ray Data": _by_pipeline,
+        "Ray Data, limited": lambda *folders: _by_pipeline(*folders, limited=True),
+    }
+    numbers = {}
+    for name, way in ways.items():
+        answers = folder / name
+        answers.mkdir()
+        with _Watch() as watch:
+            way(source, answers)
+        numbers[name] = watch.peaks
+        table = pq.read_table(answers)
+        assert sorted(table.column("id").to_pylist()) == list(range(megabytes))
+        assert table.column("error").null_count == megabytes
+    return {"store": STORE >> 20, **numbers}
+
+
+def write_large_rows(folder, megabytes):
+    """Files of ten rows; each has an image of 1 MB."""
+    folder.mkdir()
+    for start in range(0, megabytes, 10):
+        seeds = range(start, min(start + 10, megabytes))
         table = {
             "id": list(seeds),
-            "image": [noise(seed, side, "BMP") for seed in seeds],
+            "image": [noise(seed, 590, "BMP") for seed in seeds],
             "boxes": pa.array([[[5, 5, 200, 300]]] * len(seeds), BOXES),
         }
-        pq.write_table(pa.table(table), source / f"{start:06}.parquet")
-    size = sum(path.stat().st_size for path in source.iterdir())
+        pq.write_table(pa.table(table), folder / f"{start:06}.parquet")
+
+
+def _by_parts(source, answers):
+    parts = find_parts(sorted(source.iterdir()), 10)
+    answerer = PartAnswerer(BulkPredictor(QUESTIONS, device="cpu"), str(answers), batch_size=10)
+    assert len(list(run_parts(parts, answerer, Workers(1)))) == len(parts)
+
+
+def _by_pipeline(source, answers, *, limited=False):
     with connected(Workers(1), store=STORE, cpus=2):
         import ray
 
-        watch = _Watch()
+        context = ray.data.DataContext.get_current()
+        if limited:
+            context.target_max_block_size = 4 << 20
+            context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
+                object_store_memory=STORE // 2
+            )
         # Few tasks: on a busy machine Ray else starts many processes before the first is there.
-        rows_read = ray.data.read_parquet(str(source), override_num_blocks=rows // 10)
-        rows_read.map_batches(
+        rows = ray.data.read_parquet(
+            str(source), override_num_blocks=len(list(source.iterdir())), concurrency=1
+        )
+        rows.map_batches(
             BulkPredictor,
             fn_constructor_kwargs={"questions": QUESTIONS, "device": "cpu"},
             batch_format="pyarrow",
@@ -154,47 +188,52 @@ def stream_more_than_the_store(folder, *, megabytes):
             compute=ray.data.ActorPoolStrategy(size=1),
             num_cpus=1,
         ).write_parquet(str(answers))
-        peaks = watch.stop()
-    table = pq.read_table(answers)
-    assert sorted(table.column("id").to_pylist()) == list(range(rows))
-    assert table.column("error").null_count == rows
-    return {"megabytes": size >> 20, "store": STORE >> 20, **peaks}
 
 
 class _Watch:
-    """Peaks of spilled files and of the memory of Ray's processes, seen four times a second."""
+    """Peaks of the object store, of spilled files and of processes, seen four times a second."""
 
     def __init__(self):
-        self.worker = self.driver = self.spilled = 0
+        self.peaks = {"store": 0, "spilled": 0, "worker": 0, "driver": 0}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
-        self._thread.start()
 
-    def stop(self):
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
         self._ended.set()
         self._thread.join()
-        return {
-            "peak MB of a worker": self.worker >> 20,
-            "peak MB of the driver": self.driver >> 20,
-            "peak MB of spilled files": self.spilled >> 20,
-        }
+        self.peaks = {f"peak MB, {name}": size >> 20 for name, size in self.peaks.items()}
 
     def _look(self):
         import psutil
-        import ray
 
         own = psutil.Process()
-        session = Path(ray._private.worker._global_node.get_session_dir_path())
         while not self._ended.wait(0.25):
-            self.driver = max(self.driver, own.memory_info().rss)
-            sizes = [os.path.getsize(path) for path in session.glob("ray_spilled_objects*/*")]
-            self.spilled = max(self.spilled, sum(sizes))
+            self._see("driver", own.memory_info().rss)
             for child in own.children(recursive=True):
                 try:
-                    if child.name().startswith("ray::"):
-                        self.worker = max(self.worker, child.memory_info().rss)
-                except psutil.Error:
-                    continue
+                    if child.name() == "raylet":
+                        self._see_store(child)
+                    elif child.name().startswith("ray::"):
+                        self._see("worker", child.memory_info().rss)
+                except (OSError, psutil.Error):
+                    continue  # it has ended
+
+    def _see_store(self, raylet):
+        """Pages of the store that were ever in use, and the size of what was moved to disk."""
+        for path in Path(f"/proc/{raylet.pid}/fd").iterdir():
+            if "plasma" in os.readlink(path):
+                self._see("store", path.stat().st_blocks * 512)
+        words = raylet.cmdline()
+        (session,) = (word.partition("=")[2] for word in words if word.startswith("--session_dir="))
+        spilled = Path(session).glob("ray_spilled_objects*/*")
+        self._see("spilled", sum(path.stat().st_size for path in spilled))
+
+    def _see(self, name, size):
+        self.peaks[name] = max(self.peaks[name], size)
 
 
 def main():
@@ -219,7 +258,7 @@ def main():
         elif given.study == "workers":
             print(compare_workers(folder, rows=given.rows))
         else:
-            print(stream_more_than_the_store(folder, megabytes=given.megabytes))
+            print(answer_more_than_the_store(folder, megabytes=given.megabytes))
 
 
 if __name__ == "__main__":
