@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lavis_dynrefer.cores import available_cores
+from lavis_dynrefer.host.compat import require_lavis
 from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.structures import RegionPrediction, RegionSet
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the quickstart; returns the exit code of the first command that failed, else 0."""
+    require_lavis("dynrefer quickstart")
     console = Console(markup=False, emoji=False)  # paths may look like either
     output: Path = arguments.output.resolve()
     output.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +29,21 @@ def needing_lavis(what: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name != "lavis":
             raise
-        raise MissingPackageError(
-            f"{what} needs LAVIS, which is not installed; {INSTALL_LAVIS}"
-        ) from error
+        raise _missing_lavis(what) from error
+
+
+def require_lavis(what: str) -> None:
+    """Say how to install LAVIS if it is missing, for `what` starts LAVIS in another process.
+
+    Raises:
+        ImportError: LAVIS is not installed.
+    """
+    if importlib.util.find_spec("lavis") is None:
+        raise _missing_lavis(what)
+
+
+def _missing_lavis(what: str) -> MissingPackageError:
+    return MissingPackageError(f"{what} needs LAVIS, which is not installed; {INSTALL_LAVIS}")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import subprocess
 import sys
@@ -122,6 +123,14 @@ def test_command_without_lavis_says_how_to_install_it(failing, capsys):
 
     assert main(["fail"]) == EXIT_BAD_INPUT
     assert "error: dynrefer fail needs LAVIS, which is not installed" in capsys.readouterr().err
+
+
+def test_quickstart_without_lavis_ends_before_it_draws(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    assert main(["quickstart", "--output", str(tmp_path / "out")]) == EXIT_BAD_INPUT
+    assert "dynrefer quickstart needs LAVIS, which is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
