@@ -190,8 +190,8 @@ def test_a_signal_keeps_the_answers(
     arguments = [folder, "--boxes", folder / "boxes.json", *FEW, "--output", output]
     whole, handler = RegionPredictor.answer_iter, signal.getsignal(number)
 
-    def cut_off(self, *arguments):
-        for place, answers in enumerate(whole(self, *arguments)):
+    def cut_off(self, *arguments, **options):
+        for place, answers in enumerate(whole(self, *arguments, **options)):
             if place == 1:
                 signal.raise_signal(number)
             yield answers
