@@ -152,7 +152,7 @@ class GenerationConfig:
 class CaptionSearch(GenerationConfig):
     """Several sentences of a region: the best of a beam search, or sampled at random."""
 
-    num_captions: Size = 1  # of each region, best first; at most `num_beams` unless sampled
+    num_captions: Size = 1  # of each region, best first and at most `num_beams`, or as drawn
     # Sample from the likeliest tokens that have this probability together; None: beam search
     top_p: Optional[float] = Field(default=None, ge=0, le=1)
     temperature: float = Field(default=1.0, gt=0)  # divides logits before they are sampled from

@@ -194,9 +194,9 @@ def _write_json(path: Path, content: object) -> None:
 
 def _write_tokenizer(folder: Path, source: str) -> None:
     """A tokenizer of Hugging Face, from a folder or a tokenizer.json."""
-    from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
+    from lavis_dynrefer.models.texts.tokenizers import load_llm_tokenizer
 
-    load_t5_tokenizer(source).save_pretrained(folder)
+    load_llm_tokenizer(source).save_pretrained(folder)
 
 
 def full_size(

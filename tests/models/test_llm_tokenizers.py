@@ -8,7 +8,7 @@ import pytest
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.models.texts.tokenizers import load_llm_tokenizer
 from lavis_dynrefer.models.weights.fetching import transfer
 
 WORDS = ["<pad>", "</s>", "<unk>", "▁", "▁a", "▁fine", "▁cat", "▁café", "▁1", "\u2044", "2", "<x>"]
@@ -111,7 +111,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("by", ["folder", "name"])
 def test_t5_reads_hard_texts(hub, by):
-    tokenizer = load_t5_tokenizer(str(hub) if by == "folder" else "owner/t5")
+    tokenizer = load_llm_tokenizer(str(hub) if by == "folder" else "owner/t5")
 
     assert {text: tokenizer(text)["input_ids"] for text in IDS} == IDS
     assert tokenizer.batch_decode([[CAT, END, 0]], skip_special_tokens=True) == ["cat"]
@@ -121,7 +121,7 @@ def test_t5_reads_hard_texts(hub, by):
 
 @pytest.mark.skipif("llama" not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, reason="came with 4.28")
 def test_an_older_llama_keeps_its_first_space(tmp_path):
-    tokenizer = load_t5_tokenizer(str(write(tmp_path, "Llama", OLDER_LLAMA)))
+    tokenizer = load_llm_tokenizer(str(write(tmp_path, "Llama", OLDER_LLAMA)))
 
     assert tokenizer(" a a", add_special_tokens=False)["input_ids"] == [3, 5, 5]
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
@@ -129,7 +129,7 @@ def test_an_older_llama_keeps_its_first_space(tmp_path):
 
 def test_a_folder_without_words_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no tokenizer\.json, and no words .*\*\.model, vocab"):
-        load_t5_tokenizer(str(write(tmp_path, "T5")))
+        load_llm_tokenizer(str(write(tmp_path, "T5")))
 
 
 def test_words_of_sentencepiece_are_read_as_it_reads_them_or_refused(tmp_path):
@@ -152,7 +152,7 @@ def test_words_of_sentencepiece_are_read_as_it_reads_them_or_refused(tmp_path):
     pieces = sentencepiece.SentencePieceProcessor(model_file=f"{stem}.model")
     texts = [text.strip() for text in IDS if "<" not in text]
     try:
-        tokenizer = load_t5_tokenizer(str(tmp_path))
+        tokenizer = load_llm_tokenizer(str(tmp_path))
     except InputError as error:  # by what is installed
         found = str(error)
     else:
@@ -170,4 +170,4 @@ def test_a_broken_connection_names_the_key(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     with pytest.raises(InputError, match=r"llm_options\.tokenizer: .*'owner/no'.*\(timed out\)"):
-        load_t5_tokenizer("owner/no")
+        load_llm_tokenizer("owner/no")

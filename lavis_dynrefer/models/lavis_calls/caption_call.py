@@ -101,7 +101,8 @@ class CaptionCall:
             temperature: divides the logits that are sampled from.
 
         Returns:
-            B * num_captions captions, those of a region behind each other, best first.
+            B * num_captions captions, those of a region behind each other: best first, or as drawn
+            when sampled.
 
         Raises:
             InputError: see `predict`; an argument is out of bounds, or set where it plays no part.

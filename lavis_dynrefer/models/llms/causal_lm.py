@@ -34,7 +34,7 @@ from lavis_dynrefer.models.llms.beam_search import beam_search
 from lavis_dynrefer.models.llms.llm_options import CausalLMOptions
 from lavis_dynrefer.models.llms.lora import add_lora
 from lavis_dynrefer.models.precision import bf16_instead_of_fp16, without_gradients
-from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.models.texts.tokenizers import load_llm_tokenizer
 from lavis_dynrefer.models.weights.hugging_face_folder import (
     fill_from_folder,
     model_folder,
@@ -220,7 +220,7 @@ def build(options: Mapping[str, Any]) -> CausalLM:
     choice = from_mapping(CausalLMOptions, options, where="captioning.llm_options")
     key = "captioning.llm_options.pretrained"
     folder = model_folder(choice.pretrained, key=key) if choice.pretrained else None
-    tokenizer = load_t5_tokenizer(str(choice.tokenizer or folder))
+    tokenizer = load_llm_tokenizer(str(choice.tokenizer or folder))
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise InputError(
             "captioning.llm_options.tokenizer: it lacks a start or an end token (bos_token, "

@@ -37,7 +37,7 @@ from lavis_dynrefer.models.precision import (
     without_autocast,
     without_gradients,
 )
-from lavis_dynrefer.models.texts.tokenizers import load_t5_tokenizer
+from lavis_dynrefer.models.texts.tokenizers import load_llm_tokenizer
 from lavis_dynrefer.models.weights.hugging_face_folder import (
     fill_from_folder,
     model_folder,
@@ -167,7 +167,7 @@ def build(options: Mapping[str, Any]) -> FlanT5:
     dtype = torch.bfloat16 if int8 else getattr(torch, choice.dtype)
     key = "captioning.llm_options.pretrained"
     folder = model_folder(choice.pretrained, key=key) if choice.pretrained else None
-    tokenizer = load_t5_tokenizer(str(choice.tokenizer or folder))
+    tokenizer = load_llm_tokenizer(str(choice.tokenizer or folder))
     if folder is not None:
         with loading(str(choice.pretrained), key=key):
             tensors = read_folder(folder)

@@ -40,7 +40,7 @@ def _read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
         ) from error
 
 
-def load_t5_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_llm_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Tokenizer of a language model from a Hugging Face name, a folder, or our tokenizer.json.
 
     Raises:

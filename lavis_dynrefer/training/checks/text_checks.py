@@ -48,14 +48,14 @@ class Counters(NamedTuple):
         Raises:
             InputError: a file that is no tokenizer.
         """
-        from lavis_dynrefer.models.texts.tokenizers import build_text_tokenizer, load_t5_tokenizer
+        from lavis_dynrefer.models.texts.tokenizers import build_text_tokenizer, load_llm_tokenizer
 
         options, text = config.captioning.llm_options, config.text
         name = options.get("tokenizer") or options.get("pretrained")
         captions = names = None
         if isinstance(name, str) and find_resource(name) is not None:
             limit = config.captioning.max_text_length
-            captions = _of_captions(load_t5_tokenizer(name), limit)
+            captions = _of_captions(load_llm_tokenizer(name), limit)
         if text.tokenizer != "clip" and find_resource(text.tokenizer) is not None:
             length = text.context_length
             names = build_text_tokenizer(text.tokenizer, context_length=length).lost
