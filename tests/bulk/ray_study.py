@@ -141,6 +141,7 @@ def answer_more_than_the_store(folder, *, megabytes):
         with _Watch() as watch:
             way(source, answers)
         numbers[name] = watch.peaks
+        print(name, watch.peaks, flush=True)
         table = pq.read_table(answers)
         assert sorted(table.column("id").to_pylist()) == list(range(megabytes))
         assert table.column("error").null_count == megabytes

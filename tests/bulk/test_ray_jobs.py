@@ -71,3 +71,4 @@ def test_images_stay_out_of_the_store_and_a_pipeline_passes_more_than_it_holds(t
 
     assert numbers["predict-many"]["peak MB, store"] <= 5
     assert numbers["Ray Data"]["peak MB, store"] > 10  # the reading sees what is in the store
+    assert numbers["Ray Data, limited"]["peak MB, spilled"] == 0
