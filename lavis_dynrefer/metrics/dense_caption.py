@@ -86,7 +86,7 @@ def dense_caption_map(matches: Matches, similarity: TextSimilarity) -> dict[str,
         raise InputError("detection scores must be finite; the model diverged or is damaged")
     candidates = np.flatnonzero(matches.first & (matches.ious >= np.float32(min(IOU_THRESHOLDS))))
     similarities = np.full(len(matches.pairs), -1.0)
-    similarities[candidates] = similarity([matches.pairs[row] for row in candidates])
+    similarities[candidates] = similarity([matches.pairs[row] for row in candidates.tolist()])
     order = np.argsort(-matches.scores, kind="stable")
     captions, boxes = {}, {}
     for iou in IOU_THRESHOLDS:

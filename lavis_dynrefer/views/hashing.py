@@ -47,7 +47,8 @@ class PerceptualHash:
         crops = np.empty((len(boxes), _PHASH_SIZE, _PHASH_SIZE))
         for number, (left, top, right, bottom) in enumerate(np.asarray(boxes).tolist()):
             crop = self._gray.crop((left, top, right, bottom))
-            crops[number] = crop.resize((_PHASH_SIZE, _PHASH_SIZE), Image.Resampling.LANCZOS)
+            small = crop.resize((_PHASH_SIZE, _PHASH_SIZE), Image.Resampling.LANCZOS)
+            crops[number] = np.asarray(small)
         low = dct(dct(crops, axis=1)[:, :HASH_SIDE], axis=2)[:, :, :HASH_SIDE].reshape(-1, BITS)
         bits: NDArray[np.bool_] = low > np.median(low, axis=1, keepdims=True)
         return bits
@@ -70,10 +71,9 @@ class OfficialHash:
 
     def __call__(self, boxes: Boxes) -> NDArray[np.bool_]:
         """Bits (N, 64) of whole-pixel xyxy boxes (N, 4) inside the image."""
-        low = np.empty((len(boxes), HASH_SIDE, HASH_SIDE), dtype=np.float32)
+        low = np.empty((len(boxes), BITS), dtype=np.float32)
         for number, (left, top, right, bottom) in enumerate(np.asarray(boxes).tolist()):
-            low[number] = _lowest(self._gray[top:bottom, left:right])
-        low = low.reshape(-1, BITS)
+            low[number] = _lowest(self._gray[top:bottom, left:right]).ravel()
         bits: NDArray[np.bool_] = low > low.mean(axis=1, keepdims=True)
         return bits
 
