@@ -61,7 +61,7 @@ def box_from_array(pixels: NDArray[Any]) -> Box:
     >>> box_from_array(np.eye(3, 5))
     (0.0, 0.0, 3.0, 3.0)
     """
-    rows, columns = pixels.any(axis=1).nonzero()[0], pixels.any(axis=0).nonzero()[0]
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
     if not len(rows):
         raise InputError("the mask is empty")
     return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
