@@ -85,8 +85,8 @@ REQUIRED = [
 ]
 LAVIS_IMPORTS = ["ftfy", "regex", "timm>=0.4.12", "tqdm", "webdataset"]
 
-# The last with wheels for all its parts there.
-SPACY = ['spacy<3.8; python_version < "3.10"']
+# The last with wheels for all its parts there, which are built for numpy 1.
+SPACY = ['spacy<3.8; python_version < "3.10"', 'numpy<2; python_version < "3.10"']
 
 # The libraries of 2023 that LAVIS asks for. From Python 3.12 on they have no wheels.
 LAVIS_PINS = [
@@ -205,6 +205,8 @@ setup(
             "build",
             "hypothesis",
             "mypy>=1.10",
+            "pandas",
+            "pip",
             "playwright",  # drives a chromium that is installed; it downloads none
             "pytest>=7",
             "pytest-xdist>=3",

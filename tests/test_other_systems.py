@@ -32,7 +32,7 @@ from lavis_dynrefer.training.run_config import LaunchError, read_options
 ASKED_IN_ONE_PLACE = {
     r"os\.(replace|rename)\(|\.rename\(": ("paths", "pretrained"),  # an open file of Windows
     r"\.expanduser\(": ("paths",),  # a user without a home
-    r"sched_getaffinity|cpu_count": ("cores", "resource_usage"),
+    r"sched_getaffinity|os.cpu_count": ("cores", "resource_usage"),
     r"getloadavg|\"/(proc|sys)/": ("cores", "resource_usage", "living_processes"),
     r"\"SIG(HUP|BREAK|QUIT|ALRM|KILL|USR)": ("ending_signals", "stop_signals"),
     r"signal\.SIG(HUP|BREAK|QUIT|ALRM|KILL|USR)": (),
@@ -223,6 +223,7 @@ def test_the_gpu_of_a_mac_is_not_chosen_unasked(monkeypatch):
 # What Python lacks on Windows; a console that fails on what it lacks.
 IMITATION = """
 import multiprocessing, os, signal, sys
+import torch.distributed.elastic.timer  # it asks for SIGKILL by the name of the system
 multiprocessing.set_start_method("spawn")
 for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGALRM", "SIGUSR1", "SIGUSR2", "pthread_sigmask"):
     if hasattr(signal, name):
