@@ -68,6 +68,8 @@ def source(tmp_path_factory):
     """A copy of the checkout, because building writes into it."""
     folder = tmp_path_factory.mktemp("source") / "lavis_dynrefer"
     shutil.copytree(ROOT, folder, ignore=NOT_SOURCE)
+    for path in filter(Path.is_file, folder.rglob("*")):  # whatever the umask of the checkout was
+        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
     return folder
 
 

@@ -68,7 +68,9 @@ def test_whatever_is_not_known_is_a_line_with_the_reason(report):
 
 
 def test_a_torch_that_ends_the_process_costs_its_own_lines(fake_torch):
-    fake_torch("import os, sys\nsys.stderr.write('illegal instruction')\nos._exit(9)\n")
+    fake_torch(
+        "import os, sys\nsys.stderr.write('illegal instruction')\nsys.stderr.flush()\nos._exit(9)\n"
+    )
 
     found = probes.run_probes(["torch", "java"])
 
