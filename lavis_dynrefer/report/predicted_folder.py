@@ -74,17 +74,10 @@ def name_plot(read: Mapping[str, AnsweredSplit], task: str) -> Plot | None:
         for number, (label, one) in enumerate(counts.items()):
             places = [-row - height * (number - (len(counts) - 1) / 2) for row in range(len(names))]
             values = [one[name] for name in names]
-            ax.barh(places, values, 0.88 * height, color=SERIES[number % len(SERIES)], label=label)
-            for place, value in zip(places, values):
-                ax.annotate(
-                    f"{value:,}",
-                    (value, place),
-                    xytext=(3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8,
-                    color=INK,
-                )
+            bars = ax.barh(
+                places, values, 0.88 * height, color=SERIES[number % len(SERIES)], label=label
+            )
+            ax.bar_label(bars, [f"{n:,}" for n in values], padding=3, fontsize=8, color=INK)
         ax.set_yticks([-row for row in range(len(names))], [short(name) for name in names])
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("regions")

@@ -109,17 +109,10 @@ def metric_plot(
             places = [row for row, name in enumerate(names) if _finite(found.get(name))]
             at = [row + width * (number - (len(metrics) - 1) / 2) for row in places]
             values = [found[names[row]] for row in places]
-            ax.bar(at, values, width=0.88 * width, color=series(number)["color"], label=label)
-            for place, value in zip(at, values):
-                ax.annotate(
-                    f"{value:.1f}",
-                    (place, value),
-                    xytext=(0, 2),
-                    ha="center",
-                    textcoords="offset points",
-                    fontsize=8,
-                    color=INK,
-                )
+            bars = ax.bar(
+                at, values, width=0.88 * width, color=series(number)["color"], label=label
+            )
+            ax.bar_label(bars, fmt="%.1f", padding=2, fontsize=8, color=INK)
         ax.set_xticks(
             range(len(names)),
             ["\n".join(short(line) for line in name.split("\n")) for name in names],

@@ -19,6 +19,7 @@ from lavis_dynrefer.errors import InputError
 logger = logging.getLogger(__name__)
 
 _CLOSING = 1  # seconds that uvicorn gives clients to take their answers
+_ENDING = 10.0  # seconds that a server may take to end by itself, and again when told to hurry
 _TICK = 0.05  # seconds
 
 
@@ -64,9 +65,18 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port, cancel the running requests, and end."""
+        """Close the port, cancel the running requests, and end.
+
+        A thread that does not end, such as of an application that never finishes its own shutdown,
+        is left behind: as a daemon it does not keep the process.
+        """
         self._server.should_exit = True
-        self._thread.join()
+        self._thread.join(_ENDING)
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            self._thread.join(_ENDING)
+        if self._thread.is_alive():
+            logger.warning("the server did not end within %.0f seconds; left behind", 2 * _ENDING)
 
 
 def run(
