@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lavis_dynrefer.structures import Box
+from lavis_dynrefer.synthetic.painting.stencils import make_stencil
 from lavis_dynrefer.synthetic.scene_world import HEIGHT, SLOTS, SYMMETRIC, WIDTH
-from lavis_dynrefer.synthetic.stencils import make_stencil
 
 SOLID = 128  # coverage of a pixel, in 255ths, from which the object owns it
 _MIN_RATIO = 1.5  # of the distances along and across a clear direction
@@ -68,7 +68,7 @@ class SceneObject:
         left: image column of the top left pixel of its mask.
         top: image row of that pixel.
         box: tight xyxy box around the visible part, in whole pixels.
-        visible: share of the object that no other object covers, at least 0.7.
+        visible: share of the object that no other object covers, at least 0.7; 0.25 in a crowd.
         surface: the ground under it.
         location: in the image, e.g. "top left"; None if unclear.
         relation: to the reference object, e.g. "left of"; None without one.
@@ -110,7 +110,7 @@ class Scene:
     Args:
         seed: of the dataset.
         index: of the scene; `split_of` gives its split.
-        world: "landmark" or "neighbour".
+        world: one of `scene_world.WORLDS`.
         zones: one ground, or two that meet at `edge`.
         sideways: whether the two zones are left and right instead of top and bottom.
         edge: column (sideways) or row at which the zones meet, in pixels.

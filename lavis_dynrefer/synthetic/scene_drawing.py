@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from lavis_dynrefer.synthetic.object_painting import colourise
+from lavis_dynrefer.synthetic.painting.object_painting import colourise
+from lavis_dynrefer.synthetic.painting.stencils import make_stencil
+from lavis_dynrefer.synthetic.painting.textures import ground
 from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import Scene, SceneObject
 from lavis_dynrefer.synthetic.scene_world import HEIGHT, WIDTH
-from lavis_dynrefer.synthetic.stencils import make_stencil
-from lavis_dynrefer.synthetic.textures import ground
 
 _STREAM = 97  # of random numbers, apart from those that lay the scene out
 _SEAM = 12  # pixels on either side of the edge in which two grounds are blended

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from lavis_dynrefer.errors import InputError, choice_problem
 
 WIDTH, HEIGHT = 480, 360  # pixels of every image
-WORLDS = ("landmark", "neighbour")
+WORLDS = ("landmark", "neighbour", "crowded")  # random numbers depend on the place in this list
+LANDMARK_WORLDS = ("landmark", "crowded")  # whose captions refer to one large solid object
 
-# Every shape of shapes.py, in the order of the COCO-style category ids 1, 2, ...
+# Every shape of painting/shapes.py, in the order of the COCO-style category ids 1, 2, ...
 CATEGORIES = (
     "house",
     "tree",

@@ -7,12 +7,12 @@ import hashlib
 import numpy as np
 import pytest
 
-from lavis_dynrefer.synthetic.object_painting import TONES, colourise
+from lavis_dynrefer.synthetic.painting.object_painting import TONES, colourise
+from lavis_dynrefer.synthetic.painting.stencils import make_stencil
 from lavis_dynrefer.synthetic.scene import tight_box
 from lavis_dynrefer.synthetic.scene_drawing import render
 from lavis_dynrefer.synthetic.scene_layout import make_scene
 from lavis_dynrefer.synthetic.scene_world import CATEGORIES, COLOURS, WORLDS, held_out_pairs
-from lavis_dynrefer.synthetic.stencils import make_stencil
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -60,4 +60,8 @@ def test_sixteen_categories_have_one_held_out_colour_each():
     assert len({category for _, category in held_out_pairs()}) == 16
 
 
-GOLDEN = {"landmark": "1f927880b5825b1e", "neighbour": "6d7dbb5e51a754b5"}
+GOLDEN = {
+    "landmark": "1f927880b5825b1e",
+    "neighbour": "6d7dbb5e51a754b5",
+    "crowded": "e037a5079e428164",
+}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lavis_dynrefer.synthetic.shapes import PAINTS
-from lavis_dynrefer.synthetic.stencils import Stencil, turn
+from lavis_dynrefer.synthetic.painting.shapes import PAINTS
+from lavis_dynrefer.synthetic.painting.stencils import Stencil, turn
 
 RGB = tuple[int, int, int]
 

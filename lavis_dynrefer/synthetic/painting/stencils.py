@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lavis_dynrefer.synthetic.shapes import PAINTS, outline_of
+from lavis_dynrefer.synthetic.painting.shapes import PAINTS, outline_of
 
 _GRID = 4096  # corners are rounded to this fraction of a pixel, so that all machines agree
 

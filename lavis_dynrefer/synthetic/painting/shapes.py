@@ -235,13 +235,52 @@ SHAPES: Mapping[str, tuple[Part, ...]] = {
         Part("body", _oval(0.0, 0.3, 0.55, 0.6)),
     ),
 }
+# Of the quickstart: what it teaches. No other scene shows them, and the embedded model has never
+# seen them.
+NEW_SHAPES: Mapping[str, tuple[Part, ...]] = {
+    "rocket": (
+        Part("cream", ((-0.2, 0.6), (-0.12, 0.84), (0.0, 1.02), (0.12, 0.84), (0.2, 0.6))),
+        Part("metal", _box(-0.2, 0.5, 0.2, 0.66)),
+        Part("shade", ((-0.26, -0.02), (-0.66, 0.42), (-0.66, 0.8), (-0.24, 0.52))),
+        Part("shade", ((0.26, -0.02), (0.66, 0.42), (0.66, 0.8), (0.24, 0.52))),
+        Part("body", _smooth(((-0.3, 0.56), (-0.42, -0.3), (0.0, -1.22), (0.42, -0.3),
+                              (0.3, 0.56)))),
+        Part("white", _oval(0.0, -0.2, 0.2, 0.2)),
+        Part("glass", _oval(0.0, -0.2, 0.13, 0.13)),
+    ),
+    "cactus": (
+        Part("body", (*_arc(-0.58, -0.2, 0.15, 0.15, 180, 360), (-0.43, 0.0), (0.0, 0.0),
+                      (0.0, 0.3), *_arc(-0.48, 0.05, 0.25, 0.25, 90, 180))),
+        Part("body", (*_arc(0.58, -0.42, 0.15, 0.15, 180, 360),
+                      *_arc(0.48, -0.15, 0.25, 0.25, 0, 90), (0.0, 0.1), (0.0, -0.2),
+                      (0.43, -0.2))),
+        Part("body", (*_arc(0.0, -0.78, 0.26, 0.26, 180, 360), (0.26, 0.6), (-0.26, 0.6))),
+        Part("shade", _box(-0.11, -0.78, -0.06, 0.5)),
+        Part("shade", _box(0.06, -0.78, 0.11, 0.5)),
+        Part("white", _oval(-0.02, -1.02, 0.12, 0.1)),
+        Part("wood", ((-0.4, 0.56), (0.4, 0.56), (0.3, 1.02), (-0.3, 1.02))),
+        Part("cream", _box(-0.46, 0.46, 0.46, 0.62)),
+    ),
+    "snail": (
+        Part("ink", ((-0.78, -0.2), (-0.96, -0.72), (-0.9, -0.74), (-0.68, -0.2))),
+        Part("ink", ((-0.66, -0.2), (-0.66, -0.76), (-0.6, -0.76), (-0.56, -0.2))),
+        Part("ink", _oval(-0.94, -0.74, 0.08, 0.08)),
+        Part("ink", _oval(-0.63, -0.78, 0.08, 0.08)),
+        Part("cream", _smooth(((-1.02, -0.3), (-0.46, -0.34), (-0.4, 0.3), (0.6, 0.34),
+                               (1.16, 0.74), (-0.9, 0.74)))),
+        Part("ink", _oval(-0.82, -0.08, 0.05, 0.05)),
+        Part("body", _oval(0.2, -0.08, 0.62, 0.6)),
+        Part("shade", _band(0.2, -0.06, (0.46, 0.44), (0.37, 0.35), 60, 360)),
+        Part("shade", _band(0.26, -0.06, (0.26, 0.25), (0.17, 0.16), 0, 300)),
+    ),
+}
 # fmt: on
 
 
 @functools.cache
 def outline_of(category: str) -> tuple[Part, ...]:
     """The parts of a category, centred on (0, 0) with the longest side scaled to 1."""
-    parts = SHAPES[category]
+    parts = SHAPES.get(category) or NEW_SHAPES[category]
     xs = [x for part in parts for x, _ in part.points]
     ys = [y for part in parts for _, y in part.points]
     side = max(max(xs) - min(xs), max(ys) - min(ys))

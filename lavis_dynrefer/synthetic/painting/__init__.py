@@ -1,0 +1,1 @@
+"""How objects and grounds look: shapes, stencils, colours, textures."""
