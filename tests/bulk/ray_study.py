@@ -111,6 +111,7 @@ def compare_workers(folder, *, rows):
     """Rows per second with one and with two workers.
 
     The first quarter of the parts is not counted: in that time the last worker loads its model.
+    "at once" is how many parts were worked on at a time, which tells whether all workers had work.
     """
     source = folder / "rows.parquet"
     write_rows(source, rows, rows)
@@ -120,13 +121,17 @@ def compare_workers(folder, *, rows):
         answers = folder / f"answers-{count}"
         answers.mkdir()
         answerer = PartAnswerer(BulkPredictor(QUESTIONS, device="cpu"), str(answers))
-        start, counted = 0.0, 0
+        start, counted, worked = 0.0, 0, 0.0
         for done, result in enumerate(run_parts(parts, answerer, Workers(count)), 1):
             counted += result["rows"]
+            worked += result["seconds"]
             if done == len(parts) // 4:
-                start, counted = time.monotonic(), 0
-        numbers[count] = counted / (time.monotonic() - start)
-    return {"rows per second": numbers, "ratio": numbers[2] / numbers[1]}
+                start, counted, worked = time.monotonic(), 0, 0.0
+        seconds = time.monotonic() - start
+        numbers[count] = {"rows per second": counted / seconds, "at once": worked / seconds}
+        print(count, numbers[count], flush=True)
+    rates = [numbers[count]["rows per second"] for count in (1, 2)]
+    return {**numbers, "ratio": rates[1] / rates[0]}
 
 
 def answer_more_than_the_store(folder, *, megabytes):
