@@ -201,10 +201,10 @@ class RankFolder:
                 return
             if time.monotonic() - begin > self._patience:
                 raise RankError(
-                    f"rank {self.own.rank} on {self._state['machine']} saw nothing of rank 0 in "
-                    f"{self._output} within {self._patience:.0f} s. Either rank 0 has failed, or "
-                    "it is still reading the answers of earlier runs (raise --rank-timeout), or it "
-                    "sees another folder under this name: all machines must share it"
+                    f"rank 0 did not show up in {self._output} within {self._patience:.0f} s. "
+                    "Either it has failed, or it is still reading the answers of earlier runs "
+                    "(raise --rank-timeout), or it sees another folder under this name: all "
+                    "machines must share it"
                 )
             time.sleep(_POLL)
 
