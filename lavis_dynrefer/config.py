@@ -65,6 +65,8 @@ class RegionEncoderConfig:
         default=2, ge=-1, le=100
     )  # official; 0 or less adapts to the region's size
     offset_groups: Size = 4  # official, DCNv4 group
+    # "cells": the region's cells count by how much of them is mask; official: masks give boxes only
+    masks: Literal["ignore", "cells"] = "ignore"
 
 
 @settings

@@ -113,22 +113,34 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
     (1.0, 1.0, 3.0, 3.0)
     """
     _check_rule(rule)
-    if not {"size", "counts"} <= set(rle):
-        raise InputError(f"RLE mask: expected size and counts, got {list(rle)!r:.60}")
-    height, width = _rle_size(rle["size"])
+    *_, (left, top, right, bottom) = box_of_runs(rle)
+    edge = 0.0 if rule == "exact" else 1.0
+    return left, top, right - edge, bottom - edge
+
+
+def box_of_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], Box]:
+    """Runs of set pixels, counted down the columns, and the exact box around them.
+
+    Returns:
+        (n,) first pixel of each run, (n,) the pixel after its last, and xyxy in pixels.
+
+    Raises:
+        InputError: see `box_from_rle`.
+    """
+    height, width = _rle_size(rle)
     runs = run_lengths(rle["counts"], height * width)
     # Runs outside and inside the mask alternate, down each column.
     ends = runs.cumsum()[1::2]
     starts = ends - runs[1::2]
-    starts, last = starts[ends > starts], ends[ends > starts] - 1
+    starts, ends = starts[ends > starts], ends[ends > starts]
     if not len(starts):
         raise InputError(f"the mask of {height} x {width} is empty; drop this region")
+    last = ends - 1
     crosses = starts // height != last // height  # from the foot of a column to the next one
     top = 0 if crosses.any() else int((starts % height).min())
-    bottom = height - 1 if crosses.any() else int((last % height).max())
-    edge = 1.0 if rule == "exact" else 0.0
-    left, right = int(starts[0] // height), int(last[-1] // height)
-    return float(left), float(top), right + edge, bottom + edge
+    bottom = height if crosses.any() else int((last % height).max()) + 1
+    left, right = int(starts[0] // height), int(last[-1] // height) + 1
+    return starts, ends, (float(left), float(top), float(right), float(bottom))
 
 
 def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.int64]:
@@ -168,18 +180,31 @@ def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.
     return np.asarray(runs, dtype=np.int64)
 
 
-def _box_of(mask: Any, image_size: Sequence[int]) -> Box:
+def check_mask(
+    mask: Any, image_size: Sequence[int]
+) -> Mapping[str, Any] | Sequence[Sequence[float]] | NDArray[Any]:
+    """Tell which of the three forms a mask has, and check its size.
+
+    Args:
+        mask: as for `boxes_of_masks`.
+        image_size: width and height of the image in pixels.
+
+    Returns:
+        An RLE, polygons, or an array (height, width).
+
+    Raises:
+        InputError: another form, not as large as the image, or an array of probabilities.
+    """
     if isinstance(mask, Mapping):
-        box = box_from_rle(mask)
-        _check_size(mask["size"], image_size)
-        return box
+        _check_size(_rle_size(mask), image_size)
+        return mask
     mask = as_arrays(mask)
     if isinstance(mask, (list, tuple)):
         if not all(isinstance(part, (list, tuple, np.ndarray)) for part in mask):
             raise InputError("expected a list of polygons; one polygon is a list of one")
         kinds = {part.dtype.str[1:] for part in mask if isinstance(part, np.ndarray)}
         if not kinds & {"b1", "u1"}:  # bool and uint8 are the rows of an array
-            return box_from_polygons(mask)
+            return mask
     pixels = np.asarray(mask)
     if pixels.ndim == 3 and 1 in (pixels.shape[0], pixels.shape[2]):
         pixels = pixels.squeeze(0 if pixels.shape[0] == 1 else 2)
@@ -190,7 +215,14 @@ def _box_of(mask: Any, image_size: Sequence[int]) -> Box:
         )
     _check_size(pixels.shape, image_size)
     _check_values(pixels)
-    return box_from_array(pixels)
+    return pixels
+
+
+def _box_of(mask: Any, image_size: Sequence[int]) -> Box:
+    found = check_mask(mask, image_size)
+    if isinstance(found, Mapping):
+        return box_from_rle(found)
+    return box_from_array(found) if isinstance(found, np.ndarray) else box_from_polygons(found)
 
 
 def _check_values(pixels: NDArray[Any]) -> None:
@@ -207,7 +239,7 @@ def _check_values(pixels: NDArray[Any]) -> None:
 
 def _check_size(size: Sequence[int], image_size: Sequence[int]) -> None:
     width, height = image_size
-    if list(size) != [height, width]:
+    if [*size] != [height, width]:
         raise InputError(f"the mask is {size[1]} x {size[0]} pixels, the image {width} x {height}")
 
 
@@ -237,8 +269,11 @@ def _decompressed(counts: str | bytes) -> list[int]:
     return runs
 
 
-def _rle_size(size: Any) -> tuple[int, int]:
+def _rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width."""
+    if not {"size", "counts"} <= set(rle):
+        raise InputError(f"RLE mask: expected size and counts, got {list(rle)!r:.60}")
+    size = rle["size"]
     sides = _whole_numbers(size, "RLE size") if isinstance(size, (list, tuple)) else []
     if len(sides) != 2 or min(sides) < 1:
         raise InputError(f"RLE size: expected [height, width] in pixels, got {size!r:.60}")

@@ -115,7 +115,8 @@ class RegionPretraining(BaseModel):
 
         Args:
             samples: views (B, V, 3, S, S), boxes (B, V, 4), image_boxes (B, 4), image_ids: B
-                numbers, tags: B lists of indices into the labels.
+                numbers, tags: B lists of indices into the labels; masks (B, G, G), if any are
+                used: the heads on a view's cells learn without them, the queries with them.
 
         Returns:
             "loss" and its parts "loss_cells", "loss_mean", "loss_summary", "loss_query" and
@@ -144,7 +145,10 @@ class RegionPretraining(BaseModel):
 
         features = ViewFeatures(
             rearrange(tokens[:, 0], "(b v) c -> b v c", b=len(views)),
-            rearrange(maps[own], "(b v) c h w -> b v c h w", b=len(views)),
+            encoder.weighted(
+                rearrange(maps[own], "(b v) c h w -> b v c h w", b=len(views)),
+                encoder.masks_of(samples),
+            ),
         )
         summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
         queries = self.qformer(self.region_encoder(features))

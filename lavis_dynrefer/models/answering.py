@@ -23,7 +23,7 @@ from lavis_dynrefer.models.texts.text_bank import TextBank
 from lavis_dynrefer.questions import Attribute, Questions
 from lavis_dynrefer.structures import AttributeInfo, NamedScore, RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy
-from lavis_dynrefer.views.samples import Sample, rows_of
+from lavis_dynrefer.views.samples import MASKS, Sample, rows_of
 from lavis_dynrefer.vocab.control_words import control_prompt
 from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
 
@@ -44,7 +44,9 @@ class RegionModel(Protocol):
     categories: tuple[str, ...]
     device: torch.device
 
-    def encode_views(self, views: Tensor, boxes: Tensor) -> ViewFeatures:
+    def encode_views(
+        self, views: Tensor, boxes: Tensor, masks: Tensor | None = None
+    ) -> ViewFeatures:
         """Encode every view once."""
 
     def region_queries(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
@@ -112,10 +114,13 @@ class Answerer:
         return nullcontext() if self.formats is None else self.formats.of(part, self.model.device)
 
     def encode(self, sample: Mapping[str, Any]) -> ViewFeatures:
-        """Encode the views of a sample on the model's device."""
+        """Encode the views of a sample on the model's device, with its masks if it has any."""
         device = self.model.device
+        names = ("views", "boxes", MASKS)
         with self.computing("vit"):
-            return self.model.encode_views(sample["views"].to(device), sample["boxes"].to(device))
+            return self.model.encode_views(
+                *(sample[name].to(device) for name in names if name in sample)
+            )
 
     def encode_in_parts(
         self, sample: Mapping[str, Any], size: int

@@ -35,6 +35,7 @@ from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.lavis_calls.caption_call import CaptionCall
 from lavis_dynrefer.models.lavis_calls.feature_call import FeatureCall
+from lavis_dynrefer.models.lavis_calls.format_calls import FormatCalls
 from lavis_dynrefer.models.losses import asymmetric_loss
 from lavis_dynrefer.models.model_parts import (
     build_parts,
@@ -42,14 +43,7 @@ from lavis_dynrefer.models.model_parts import (
     fill_at_random,
     set_trainable,
 )
-from lavis_dynrefer.models.precision import (
-    HALVES,
-    active_autocast,
-    choose_device,
-    formats_on,
-    refuse_half_weights,
-    without_gradients,
-)
+from lavis_dynrefer.models.precision import active_autocast, formats_on, without_gradients
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
 from lavis_dynrefer.models.vision.view_cache import ViewCache
@@ -65,7 +59,7 @@ from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
-from lavis_dynrefer.views.samples import regions_of
+from lavis_dynrefer.views.samples import MASKS, regions_of
 
 TRAINING_KEYS = ("views", "boxes", "captions", "tags", "controls")
 
@@ -73,7 +67,7 @@ logger = logging.getLogger(__name__)
 
 
 @registry.register_model("dynrefer")
-class DynRefer(CaptionCall, FeatureCall, BaseModel):
+class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
     """The whole model; every part can be built, replaced and tested on its own.
 
     Args:
@@ -134,8 +128,8 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
 
         Args:
             samples: views (B, V, 3, S, S); boxes (B, V, 4), the region in pixels of each view;
-                captions: B texts; tags: B lists of indices into the model's tag list; controls:
-                B control prompts.
+                masks (B, G, G), if any are used; captions: B texts; tags: B lists of indices into
+                the model's tag list; controls: B control prompts.
 
         Returns:
             "loss" and its weighted parts "loss_caption", "loss_tag", "loss_contrast".
@@ -150,7 +144,8 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
                 f"them; {missing} are missing"
             )
         self.region_encoder.check_views(samples)
-        queries = self.region_queries(self.encode_views(samples["views"], samples["boxes"]))
+        masks = self.region_encoder.masks_of(samples)
+        queries = self.region_queries(self.encode_views(samples["views"], samples["boxes"], masks))
         return self.losses_of(queries, samples["captions"], samples["tags"], samples["controls"])
 
     def losses_of(
@@ -178,12 +173,15 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
         }
         return {"loss": sum(parts.values()), **parts}
 
-    def encode_views(self, views: Tensor, boxes: Tensor) -> ViewFeatures:
+    def encode_views(
+        self, views: Tensor, boxes: Tensor, masks: Tensor | None = None
+    ) -> ViewFeatures:
         """Encode every view once.
 
         Args:
             views: (B, V, 3, S, S) uint8, or floats already normalised.
             boxes: (B, V, 4) the region in pixels of each view.
+            masks: (B, G, G) uint8 if they are to be used, see `RegionEncoder.pool`.
         """
         trained = torch.is_grad_enabled() and any(
             parameter.requires_grad for parameter in self.backbone.parameters()
@@ -195,7 +193,7 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
             else:
                 tokens = self.backbone(flat)
         tokens = rearrange(tokens, "(b v) n c -> b v n c", b=len(views))
-        return self.region_encoder.pool(tokens, boxes)
+        return self.region_encoder.pool(tokens, boxes, masks)
 
     def region_queries(self, features: ViewFeatures, route: Tensor | None = None) -> Tensor:
         """Queries (B, Q, D) from all views, or from those in `route` (B, n)."""
@@ -249,6 +247,8 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
         """
         sample = regions_of(samples)
         self.region_encoder.check_views(sample)
+        if MASKS in sample and self.region_encoder.masks_of(sample) is None:
+            sample = {key: value for key, value in sample.items() if key != MASKS}
         own = dtype != "auto" or active_autocast(self.device) is None
         answerer = Answerer(self, formats_on(dtype, self.device) if own else None, self._fitting)
         training = self.training
@@ -259,41 +259,6 @@ class DynRefer(CaptionCall, FeatureCall, BaseModel):
         finally:
             if training:
                 self.train()
-
-    def to(self, *args: Any, **kwargs: Any) -> DynRefer:
-        """As any module, but not to half precision.
-
-        Raises:
-            InputError: a device that is not there, or float16 or bfloat16.
-        """
-        refuse_half_weights(*args, *kwargs.values())
-        device = kwargs.get("device", args[0] if args else None)
-        if isinstance(device, (str, int, torch.device)) and str(device) != "meta":
-            choose_device(device)
-        return super().to(*args, **kwargs)
-
-    def float(self) -> DynRefer:
-        """To float32, but for frozen weights that are stored in half precision.
-
-        Their products are computed in float32 all the same. LAVIS calls this on a CPU, where it
-        would double the memory.
-        """
-        kept = {id(weight) for weight in self.parameters() if not weight.requires_grad}
-        return self._apply(
-            lambda value: (
-                value
-                if not value.is_floating_point() or (id(value) in kept and value.dtype in HALVES)
-                else value.to(torch.float32)
-            )
-        )
-
-    def half(self) -> DynRefer:
-        """Refused: T5 overflows in float16."""
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> DynRefer:
-        """Refused: choose the number format by dtype."""
-        return self.to(torch.bfloat16)
 
     def train(self, mode: bool = True) -> DynRefer:
         """Switch modes; a frozen backbone always stays in eval mode."""

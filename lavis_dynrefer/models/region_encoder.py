@@ -1,8 +1,8 @@
 """From view tokens to region tokens: RoI-Align, alignment to the region's own view, fusion.
 
 In the order of the data: `RegionEncoder.pool` takes the region out of every view's feature map,
-`DeformableAlign` moves what the nested views show to where it lies in the region's own view, and a
-two-layer network fuses the views.
+and lets its cells count by the region's mask if there is one; `DeformableAlign` moves what the
+nested views show to where it lies in the region's own view; a two-layer network fuses the views.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torchvision.ops import roi_align
 
 from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.views.samples import MASKS
 
 KERNEL = 3  # official: 3 x 3 taps, stride 1, padding 1, dilation 1
 TAPS = KERNEL * KERNEL
@@ -60,6 +61,7 @@ class RegionEncoder(nn.Module):
         roi_size: side of the region's feature map in cells.
         sampling_ratio: samples per cell and axis in RoI-Align.
         offset_groups: channel groups of the alignment.
+        masks: what the model was trained for: "cells" uses masks, "ignore" the box alone.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class RegionEncoder(nn.Module):
         roi_size: int,
         sampling_ratio: int,
         offset_groups: int,
+        masks: str = "ignore",
     ) -> None:
         super().__init__()
         self.num_views = num_views
         self.roi_size = roi_size
         self.sampling_ratio = sampling_ratio
         self.image_size = image_size
+        self.masks = masks
         if num_views > 1:
             self.align = DeformableAlign(width, groups=offset_groups)
         self.fusion = nn.Sequential(
@@ -103,12 +107,18 @@ class RegionEncoder(nn.Module):
                 "(dataset.set_processors)"
             )
 
-    def pool(self, tokens: Tensor, boxes: Tensor) -> ViewFeatures:
+    def masks_of(self, sample: Mapping[str, Any]) -> Tensor | None:
+        """Masks (B, G, G) of a sample, None without any, or where the model takes boxes alone."""
+        return sample.get(MASKS) if self.masks == "cells" else None
+
+    def pool(self, tokens: Tensor, boxes: Tensor, masks: Tensor | None = None) -> ViewFeatures:
         """Take the region out of every view's feature map by RoI-Align.
 
         Args:
             tokens: (B, V, N, C).
             boxes: (B, V, 4) the region in pixels of each view.
+            masks: (B, G, G) uint8, how much of each cell of a grid over the region is mask. All
+                views show the same region, so one grid is for all of them.
         """
         batch, views = tokens.shape[:2]
         index = torch.arange(batch * views, device=boxes.device, dtype=torch.float32)
@@ -120,7 +130,14 @@ class RegionEncoder(nn.Module):
             roi_size=self.roi_size,
             sampling_ratio=self.sampling_ratio,
         )
-        return ViewFeatures(tokens[:, :, 0], rearrange(maps, "(b v) c h w -> b v c h w", b=batch))
+        maps = rearrange(maps, "(b v) c h w -> b v c h w", b=batch)
+        return ViewFeatures(tokens[:, :, 0], self.weighted(maps, masks))
+
+    def weighted(self, maps: Tensor, masks: Tensor | None) -> Tensor:
+        """Maps (B, V, C, h, w) whose cells count by masks (B, G, G), or as they are without any."""
+        if masks is None:
+            return maps
+        return maps * cell_weights(masks, self.roi_size).to(maps)[:, None, None]
 
     def forward(self, features: ViewFeatures) -> Tensor:
         """Align views 1.. to view 0 and fuse all; returns (B, 1 + roi_size ** 2, C).
@@ -208,6 +225,31 @@ def pool_rois(
     return features.to(maps.dtype)
 
 
+def cell_weights(masks: Tensor, cells: int) -> Tensor:
+    """What the cells of a region count by its mask.
+
+    Args:
+        masks: (B, G, G) uint8, how much of each cell of a grid over the region is mask.
+        cells: of the result, a side; need not divide G.
+
+    Returns:
+        (B, cells, cells) float32: the share of each cell that is mask, divided by the largest, so
+        that cells of a thin mask are as large as those of any other.
+
+    >>> cell_weights(torch.tensor([[[255, 0], [51, 0]]]), 2)
+    tensor([[[1.0000, 0.0000],
+             [0.2000, 0.0000]]])
+    """
+    side = masks.shape[-1]
+    # Whole numbers, in which sums are exact: a region without a mask is multiplied by exactly 1.
+    starts = torch.arange(cells, device=masks.device)[:, None] * side
+    places = torch.arange(side, device=masks.device) * cells
+    shared = (starts + side).minimum(places + cells) - starts.maximum(places)
+    overlaps = shared.clamp(min=0).float()  # (cells, G), of lengths in 1 / (cells * G) of a side
+    sums = overlaps @ masks.float() @ overlaps.T
+    return sums / sums.amax(dim=(1, 2), keepdim=True).clamp(min=1)
+
+
 def offset_mask_channels(groups: int) -> int:
     """Channels of an offset-and-mask map: 27 per group, padded to a multiple of 8 as in DCNv4."""
     return math.ceil(groups * TAPS * 3 / 8) * 8
@@ -270,4 +312,5 @@ def build_region_encoder(config: RegionEncoderConfig, vision: VisionConfig) -> R
         roi_size=config.roi_size,
         sampling_ratio=config.sampling_ratio,
         offset_groups=config.offset_groups,
+        masks=config.masks,
     )

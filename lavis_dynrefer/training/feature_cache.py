@@ -76,4 +76,6 @@ def views_of(dataset: Any) -> int:
         each = 1 + len(policy.candidates) if policy.num_views > 1 else 1
     else:
         each = max(views_by_task(policy))
+    if processor.mask_views != "none" and 0 < processor.mask_share < 1:
+        each *= 2  # with the mask and without
     return each * len(dataset.region_set.regions)

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.cores import available_cores
-from lavis_dynrefer.views.policies import RandomScales
 from lavis_dynrefer.views.samples import Sample, batches, split_boxes
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
@@ -39,8 +38,8 @@ def read_ahead(
         one by one, each while the one before it is in use, to save memory. An exception in a job
         is raised when its image is due.
     """
-    # Random scales come from one generator: several threads would not be reproducible.
-    readers = 1 if isinstance(processor.policy, RandomScales) else READERS
+    # Random draws come from one generator: several threads would not be reproducible.
+    readers = 1 if processor.draws else READERS
     pending: deque[Future[_Reading]] = deque()
     with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
         try:

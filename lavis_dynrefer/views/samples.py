@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.images.mask_cover import FULL
 
 PER_REGION = ("views", "boxes", "scales", "image_boxes")
+MASKS = "masks"  # per region, too, but only there if a mask is used
 _JOINING = (torch.stack, torch.cat, torch.concat)
 
 
@@ -107,7 +109,8 @@ def concat_samples(samples: Sequence[Mapping[str, Any]]) -> Sample:
 
     Args:
         samples: at least one, each with views, boxes, scales, image_boxes and routes; lists under
-            further keys are joined, too.
+            further keys are joined, too. Where only some have masks, those of the other regions
+            are their whole boxes.
     """
     first = samples[0]
     if len(samples) == 1:
@@ -116,6 +119,16 @@ def concat_samples(samples: Sequence[Mapping[str, Any]]) -> Sample:
     batch["routes"] = {
         task: torch.cat([sample["routes"][task] for sample in samples]) for task in first["routes"]
     }
+    grids = [sample[MASKS] for sample in samples if MASKS in sample]
+    if grids:
+        batch[MASKS] = torch.cat(
+            [
+                sample[MASKS]
+                if MASKS in sample
+                else grids[0].new_full((len(sample["views"]), *grids[0].shape[1:]), FULL)
+                for sample in samples
+            ]
+        )
     for key in (key for key, value in first.items() if isinstance(value, list)):
         batch[key] = [item for sample in samples for item in sample[key]]
     return batch
@@ -184,7 +197,8 @@ def split_boxes(boxes: Tensor, size: int) -> list[Tensor]:
 
 def rows_of(sample: Mapping[str, Any], rows: slice) -> Sample:
     """Some regions of a sample."""
-    part = Sample({key: sample[key][rows] for key in PER_REGION})
+    keys = (*PER_REGION, MASKS) if MASKS in sample else PER_REGION
+    part = Sample({key: sample[key][rows] for key in keys})
     routes = sample.get("routes") or {}
     part["routes"] = {task: route[rows] for task, route in routes.items()}
     return part

@@ -126,3 +126,20 @@ def test_labels_have_the_prompts_of_attributes(pretraining):
 def test_pretrained_parts_load_into_the_model(pretraining, smallest_model, part):
     ours = {name for name in pretraining.state_dict() if name.startswith(f"{part}.")}
     assert ours == {name for name in smallest_model.state_dict() if name.startswith(f"{part}.")}
+
+
+def test_masks_reach_the_queries_and_not_the_heads_on_cells(pretraining, scattered):
+    pretraining.eval()
+    masks = torch.zeros(len(scattered["views"]), 28, 28, dtype=torch.uint8)
+    masks[:, :14] = 255
+    with torch.no_grad():
+        plain = pretraining(scattered)
+        ignored = pretraining({**scattered, "masks": masks})
+        pretraining.region_encoder.masks = "cells"
+        used = pretraining({**scattered, "masks": masks})
+
+    assert ignored["loss_query"] == plain["loss_query"]
+    assert [used[f"loss_{name}"] for name in HEADS[:3]] == [
+        plain[f"loss_{name}"] for name in HEADS[:3]
+    ]
+    assert used["loss_query"] != plain["loss_query"]

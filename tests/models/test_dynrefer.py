@@ -194,3 +194,25 @@ def test_one_view_needs_no_alignment(smallest_config, region_batch):
         if weight.requires_grad and weight.grad is None
     ]
     assert without == []
+
+
+def test_masks_count_in_losses_and_answers_of_a_model_that_uses_them(smallest_config, region_batch):
+    config = {**smallest_config, "region": {**smallest_config["region"], "masks": "cells"}}
+    torch.manual_seed(0)
+    model = DynRefer.from_config(config).eval()
+    masks = torch.full((len(region_batch["views"]), 28, 28), 255, dtype=torch.uint8)
+    whole = {**region_batch, "masks": masks}
+    masked = {**region_batch, "masks": masks.clone()}
+    masked["masks"][1, :, :20] = 0
+
+    plain, unmasked, other = (
+        [dict(answer.categories) for answer in model.predict(batch, chunk=3)]
+        for batch in (region_batch, whole, masked)
+    )
+
+    assert plain == unmasked
+    assert [row for row in range(len(plain)) if other[row] != plain[row]] == [1]
+    assert model(whole)["loss"] == model(region_batch)["loss"] != model(masked)["loss"]
+    model.region_encoder.masks = "ignore"
+    assert model(masked)["loss"] == model(region_batch)["loss"]
+    assert [dict(answer.categories) for answer in model.predict(masked, chunk=3)] == plain

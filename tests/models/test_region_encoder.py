@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures
+from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures, cell_weights
 
 
-def encoder(width: int = 4, num_views: int = 2, roi_size: int = 2) -> RegionEncoder:
+def encoder(
+    width: int = 4, num_views: int = 2, roi_size: int = 2, masks: str = "ignore"
+) -> RegionEncoder:
     torch.manual_seed(0)
     return RegionEncoder(
         width,
@@ -17,6 +19,7 @@ def encoder(width: int = 4, num_views: int = 2, roi_size: int = 2) -> RegionEnco
         roi_size=roi_size,
         sampling_ratio=2,
         offset_groups=2,
+        masks=masks,
     )
 
 
@@ -77,3 +80,58 @@ def test_route_picks_views_in_its_order():
     features = ViewFeatures(torch.arange(6.0).reshape(2, 3, 1), torch.zeros(2, 3, 1, 1, 1))
     chosen = features.select(torch.tensor([[0, 2], [2, 1]]))
     assert chosen.summary[..., 0].tolist() == [[0, 2], [5, 4]]
+
+
+def test_cells_count_by_their_share_of_the_mask():
+    # A grid of 6 x 6 over 2 x 2 cells of 3 x 3: all of the first cell is mask, a third of the next.
+    grid = torch.zeros(1, 6, 6, dtype=torch.uint8)
+    grid[0, :3, :4] = 255
+    tokens, boxes = torch.randn(1, 2, 17, 4), torch.tensor([[[0.0, 0, 32, 32], [8, 8, 16, 24]]])
+    model = encoder()
+
+    plain, masked = model.pool(tokens, boxes), model.pool(tokens, boxes, grid)
+
+    weights = torch.tensor([[1, 1 / 3], [0, 0]])
+    assert torch.allclose(masked.maps, plain.maps * weights)  # of every view
+    assert torch.equal(masked.summary, plain.summary)
+
+
+def test_cells_need_not_divide_the_grid():
+    # Cells of 28 / 16 = 1.75: the first two end at 3.5, in the middle of the fourth column.
+    grid = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    grid[:, :, :3] = 255
+
+    weights = cell_weights(grid, 16)
+
+    assert torch.allclose(weights[0, 5], torch.tensor([1, 1.25 / 1.75] + [0.0] * 14))
+
+
+def test_a_thin_mask_is_as_large_as_any_other():
+    grid = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    grid[0, 14] = 40  # of a cell of 7 rows one, to 40 / 255
+
+    weights = cell_weights(grid, 4)
+
+    assert weights[0].tolist() == [[0] * 4, [0] * 4, [1] * 4, [0] * 4]
+    assert cell_weights(torch.zeros_like(grid), 4).eq(0).all()  # finite, without any mask
+
+
+@pytest.mark.parametrize("cells", [4, 7, 16])
+def test_a_region_without_a_mask_is_unchanged_beside_one_with_it(cells):
+    grids = torch.full((2, 28, 28), 255, dtype=torch.uint8)
+    grids[1, :5] = 0
+    tokens, boxes = torch.randn(2, 2, 17, 4), torch.rand(2, 2, 4) * 8 + torch.tensor([0, 0, 20, 20])
+    model = encoder(roi_size=cells)
+
+    plain, masked = model.pool(tokens, boxes), model.pool(tokens, boxes, grids)
+
+    assert torch.equal(plain.maps[0], masked.maps[0])
+    assert not torch.equal(plain.maps[1], masked.maps[1])
+
+
+def test_masks_are_used_by_a_model_that_was_trained_for_them():
+    sample = {"masks": torch.zeros(1, 28, 28, dtype=torch.uint8)}
+
+    assert encoder().masks_of(sample) is None
+    assert encoder(masks="cells").masks_of(sample) is sample["masks"]
+    assert encoder(masks="cells").masks_of({}) is None
