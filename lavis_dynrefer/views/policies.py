@@ -7,9 +7,7 @@ line in `POLICIES`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,12 +17,20 @@ from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.views.hashing import BITS, HASH_SIDE, HASHES
+from lavis_dynrefer.views.model_priors import ConfidencePrior, LearnedPrior
 from lavis_dynrefer.views.nesting import nest_boxes, whole_pixels
+from lavis_dynrefer.views.view_plan import (
+    CANDIDATES,
+    check_candidates,
+    check_scales,
+    check_task_scales,
+)
+from lavis_dynrefer.views.view_plan import ViewPlan as ViewPlan
+from lavis_dynrefer.views.view_plan import ViewPolicy as ViewPolicy
 
 if TYPE_CHECKING:
     import imagehash
 
-CANDIDATES = tuple(step / 10 for step in range(1, 11))  # released code: 0.1, 0.2, ..., 1.0
 # Scales each task gains most from, best first, as the paper reports them: attributes 0.1, captions
 # 0.4 to 0.5, recognition in between, nothing above 0.5. Not measured by us.
 RECOGNITION = (0.2, 0.3, 0.1, 0.4, 0.5)
@@ -34,27 +40,6 @@ TASK_SCALES = {
     "attributes": (0.1, 0.2, 0.3, 0.4, 0.5),
     "categories": RECOGNITION,
 }
-
-
-@dataclass(frozen=True)
-class ViewPlan:
-    """The views to crop for each region.
-
-    Args:
-        scales: (R, V), the first column is 0.
-        routes: task -> indices into V of the views this task uses; other tasks use all views in
-            order.
-    """
-
-    scales: Tensor
-    routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-
-class ViewPolicy(Protocol):
-    """Chooses scales; may look at the image. Several threads may call it at once."""
-
-    def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
-        """Scales for boxes (R, 4) in pixels of `image`."""
 
 
 class RandomScales:
@@ -73,7 +58,7 @@ class RandomScales:
         candidates: Sequence[float] = CANDIDATES,
         rng: torch.Generator | None = None,
     ) -> None:
-        _check_candidates(candidates, num_views)
+        check_candidates(candidates, num_views)
         self.num_views = num_views
         self.candidates = torch.tensor(candidates)
         self.rng = rng
@@ -99,7 +84,7 @@ class FixedScales:
     """
 
     def __init__(self, scales: Sequence[float]) -> None:
-        _check_scales(scales)
+        check_scales(scales)
         self.scales = torch.tensor([float(scale) for scale in scales])
 
     def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
@@ -122,7 +107,7 @@ class ImagePrior:
     def __init__(
         self, num_views: int, *, hash: str = "phash", candidates: Sequence[float] = CANDIDATES
     ) -> None:
-        _check_candidates(candidates, num_views)
+        check_candidates(candidates, num_views)
         if not all(candidates):  # scores are divided by it
             raise InputError(f"candidates: expected numbers above 0, got {list(candidates)}")
         if hash not in list(HASHES):  # it may be a list
@@ -203,14 +188,7 @@ class TaskPrior:
         self, scales: Mapping[str, Sequence[float]] | None = None, *, num_views: int = 3
     ) -> None:
         scales = default_task_scales(num_views) if scales is None else scales
-        if not isinstance(scales, Mapping) or not scales:
-            raise InputError(f"scales: expected a list of numbers for each task, got {scales!r}")
-        for task, row in scales.items():
-            _check_scales(row, where=f"scales.{task}")
-        if len({len(row) for row in scales.values()}) != 1:
-            raise InputError(
-                f"scales: every task needs the same number of views, got {dict(scales)}"
-            )
+        check_task_scales(scales)
         union = sorted({float(scale) for row in scales.values() for scale in row})
         self.scales = torch.tensor(union)
         self.routes = {
@@ -229,32 +207,8 @@ def default_task_scales(num_views: int) -> dict[str, tuple[float, ...]]:
     >>> default_task_scales(3)["caption"]
     (0.0, 0.4, 0.5)
     """
-    _check_candidates(RECOGNITION, num_views)
+    check_candidates(RECOGNITION, num_views)
     return {task: (0.0, *sorted(scales[: num_views - 1])) for task, scales in TASK_SCALES.items()}
-
-
-def _are_scales(values: Any) -> bool:
-    return isinstance(values, (Sequence, np.ndarray)) and all(
-        isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
-        for value in values
-    )
-
-
-def _check_scales(scales: Any, *, where: str = "scales") -> None:
-    if not _are_scales(scales) or len(scales) == 0 or scales[0] != 0:
-        raise InputError(f"{where}: expected numbers in [0, 1] beginning with 0, got {scales!r}")
-
-
-def _check_candidates(candidates: Any, num_views: Any) -> None:
-    """Refuse invalid scales, or too few for so many views."""
-    if type(num_views) is not int or num_views < 1:
-        raise InputError(f"num_views: expected a whole number of at least 1, got {num_views!r}")
-    if not _are_scales(candidates):
-        raise InputError(f"candidates: expected numbers in [0, 1], got {candidates!r}")
-    if num_views - 1 > len(candidates):
-        raise InputError(
-            f"{num_views} views need {num_views - 1} candidates, got {list(candidates)}"
-        )
 
 
 POLICIES: dict[str, Callable[..., ViewPolicy]] = {
@@ -262,6 +216,8 @@ POLICIES: dict[str, Callable[..., ViewPolicy]] = {
     "fixed": FixedScales,
     "image": ImagePrior,
     "task": TaskPrior,
+    "confidence": ConfidencePrior,
+    "learned": LearnedPrior,
 }
 
 
@@ -285,10 +241,7 @@ def views_by_task(policy: ViewPolicy, tasks: Collection[str] = ()) -> set[int]:
     if isinstance(policy, (RandomScales, ImagePrior)):  # a plan would cost hashes
         return {policy.num_views}
     plan = policy.plan(Image.new("RGB", (8, 8)), torch.tensor([[2.0, 2.0, 6.0, 6.0]]))
-    everything = plan.scales.shape[1]
-    if not tasks:
-        return {everything}
-    return {len(plan.routes[task]) if task in plan.routes else everything for task in tasks}
+    return plan.counts(tasks)
 
 
 def check_policy_name(views: Any) -> None:

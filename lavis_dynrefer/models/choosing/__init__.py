@@ -1,0 +1,1 @@
+"""How the model chooses among the views of a region."""
