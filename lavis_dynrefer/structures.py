@@ -53,6 +53,8 @@ class RegionRecord:
         category: one of `RegionSet.category_names`.
         score: confidence of the box where a detector proposed it, else None.
         iscrowd: the region is a crowd of its category, which COCO keeps apart from single objects.
+        mask: pixels of the region, where the source has them: COCO's run lengths {"size": [height,
+            width], "counts": compressed text}, or polygons [[x1, y1, x2, y2, ...], ...] in pixels.
     """
 
     region_id: int
@@ -64,6 +66,7 @@ class RegionRecord:
     category: str | None = None
     score: float | None = None
     iscrowd: bool = False
+    mask: Any = field(default=None, hash=False)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ name the file has on its own site.
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Literal, Optional
+from typing import Annotated, Literal, Optional
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, Strict
 
 from lavis_dynrefer.config import ControlSettings
 from lavis_dynrefer.formats.reading.box_units import UNITS
@@ -21,6 +21,13 @@ Evaluator = Literal[tuple(EVALUATORS)]
 BoxUnit = Literal[UNITS]
 TagMethod = Literal[TAG_METHODS]
 World = Literal[WORLDS]
+# One, or several that the scenes of a split take one after the other.
+Worlds = Annotated[
+    tuple[World, ...],
+    Strict(False),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1, max_length=12),
+]
 
 
 @settings
@@ -81,7 +88,7 @@ class SyntheticInfo(RegionInfo):
 
     scenes: int = Field(default=400, ge=1)  # images in train, val and test together
     seed: int = Field(default=0, ge=0)
-    world: World = "landmark"  # what the captions relate a region to
+    world: Worlds = ("landmark",)  # what the captions relate a region to
     labels: Literal["captions", "truth"] = "captions"  # tags: of the captions, or all that is true
 
 

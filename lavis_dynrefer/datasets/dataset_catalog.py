@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +13,16 @@ from lavis_dynrefer.datasets.custom_source import Custom
 from lavis_dynrefer.datasets.region_source import RegionSource, default_yaml
 from lavis_dynrefer.datasets.sources import coco_layout, grit, ovad, refcocog, visual_genome
 from lavis_dynrefer.datasets.sources.raw_files import Opener
-from lavis_dynrefer.datasets.sources.region_collector import TRAIN, Stores, in_memory
+from lavis_dynrefer.datasets.sources.region_collector import (
+    TRAIN,
+    MaskedStore,
+    MemoryStore,
+    Stores,
+    in_memory,
+)
 from lavis_dynrefer.paths import cache_dir, expand_home
 from lavis_dynrefer.structures import RegionSet
-from lavis_dynrefer.synthetic.scene_dataset import VERSION, read_truth, write_dataset
+from lavis_dynrefer.synthetic.scene_dataset import VERSION, truth_of, write_dataset
 from lavis_dynrefer.synthetic.scene_vocabulary import true_labels
 
 Splits = Mapping[str, RegionSet]
@@ -177,7 +184,7 @@ class Synthetic(RegionSource):
 
     def images(self, info: build_info.SyntheticInfo) -> Path:
         """The folder of the scenes, in which splits have folders of their own."""
-        name = f"synthetic-v{VERSION}-{info.world}-{info.scenes}-{info.seed}"
+        name = f"synthetic-v{VERSION}-{'+'.join(info.world)}-{info.scenes}-{info.seed}"
         return expand_home(info.root) if info.root else cache_dir(create=False) / name
 
     def read(self, info: build_info.SyntheticInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
@@ -192,9 +199,10 @@ class Synthetic(RegionSource):
         }
 
     def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
-        """Read the generated files as if they were the real ones."""
+        """Read the generated files as if they were the real ones, and masks from the truth."""
         sources, protocol = self.sources(info), info.protocol or "synthetic"
         root = self.images(info)
+        stores = partial(_store_with_masks, stores, root)
         found: dict[str, RegionSet] = {}
         described = [split for split in splits if split in visual_genome.SPLITS]
         if described:
@@ -219,14 +227,26 @@ class Synthetic(RegionSource):
         write_dataset(self.images(info), scenes=info.scenes, seed=info.seed, world=info.world)
 
 
+def _store_with_masks(stores: Stores, root: Path, split: str) -> MemoryStore:
+    """The store of a split, whose regions get the masks of the truth."""
+    truth = truth_of(root, split if split in visual_genome.SPLITS else "val2017")
+    masks = {row["region_id"]: row["mask"] for row in truth}
+    if split == "attributes":  # OVAD's ids are places in the file
+        masks = dict(enumerate(masks.values()))
+    return MaskedStore(stores(split), masks)
+
+
 def _with_true_tags(region_set: RegionSet, root: Path) -> RegionSet:
     """Each object once, tagged with all true facts, mentioned or not."""
-    truth = read_truth(root, region_set.split)
-    by_object = {(region.image_id, region.box): region for region in region_set.regions}
-    regions = [
-        replace(region, tags=true_labels(truth[region.region_id]["facts"]))
-        for region in by_object.values()
-    ]
+    # Two objects may have the same box, but no pixel.
+    by_object = {(one.image_id, one.mask["counts"]): one for one in region_set.regions}
+    wanted = {region.region_id for region in by_object.values()}
+    labels = {
+        row["region_id"]: true_labels(row["facts"])
+        for row in truth_of(root, region_set.split)
+        if row["region_id"] in wanted
+    }
+    regions = [replace(region, tags=labels[region.region_id]) for region in by_object.values()]
     return replace(region_set, regions=regions, name=f"{region_set.name}-truth")
 
 

@@ -31,7 +31,7 @@ from lavis_dynrefer.paths import cache_dir, expand_home, replace_file
 from lavis_dynrefer.structures import AttributeInfo, RegionSet
 
 logger = logging.getLogger(__name__)
-FORMAT = 3  # of the manifest and the tables
+FORMAT = 4  # of the manifest and the tables
 MANIFEST = "manifest.json"
 # Reasons about an image or a row that is not a region; the others drop one region each.
 IMAGE_REASONS = frozenset({"no_regions", "in_two_splits", "unreadable_entry", "duplicate_entry"})

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from lavis_dynrefer.datasets.region_sets import rows_by_image
@@ -104,7 +103,8 @@ class RegionDataset(Dataset[dict[str, Any]]):
     Args:
         region_set: the regions, their boxes checked.
         vis_processor: RGB image and boxes (R, 4), R may be 0 -> views, boxes, scales, image_boxes,
-            routes; usually a `ViewProcessor`.
+            routes; usually a `ViewProcessor`. If its attribute `asks_for_masks` is true, it gets
+            masks=[...] as well, one `RegionRecord.mask` for each region, where any has one.
         text_processor: cleans captions in training; None if they are clean already.
         train: a sample is one region, or a few of one image, instead of one image.
         evaluator: what grades the answers, a name from `metrics.EVALUATORS`.
@@ -119,7 +119,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
     def __init__(
         self,
         region_set: RegionSet,
-        vis_processor: Callable[[Image.Image, Tensor], Mapping[str, Any]],
+        vis_processor: Callable[..., Mapping[str, Any]],
         text_processor: Callable[[str], str] | None = None,
         *,
         train: bool,
@@ -146,13 +146,14 @@ class RegionDataset(Dataset[dict[str, Any]]):
 
     def set_processors(
         self,
-        vis_processor: Callable[[Image.Image, Tensor], Mapping[str, Any]],
+        vis_processor: Callable[..., Mapping[str, Any]],
         text_processor: Callable[[str], str] | None = None,
     ) -> None:
         """Use other processors, such as those of a model; arguments as for the class."""
         self.vis_processor = vis_processor
         self.text_processor = text_processor
         self._crop = vis_processor
+        self._asks_for_masks = bool(getattr(vis_processor, "asks_for_masks", False))
         if (
             isinstance(vis_processor, ViewProcessor)
             and type(vis_processor).__call__ is ViewProcessor.__call__
@@ -250,8 +251,10 @@ class RegionDataset(Dataset[dict[str, Any]]):
                     raise error
                 failed.append(_failure(regions.pop(row), error))
         boxes = torch.tensor([region.box for region in regions.values()], dtype=torch.float32)
+        masks = [region.mask for region in regions.values()] if self._asks_for_masks else []
+        given = {} if all(mask is None for mask in masks) else {"masks": masks}
         try:
-            return self._crop(image, boxes.reshape(-1, 4))
+            return self._crop(image, boxes.reshape(-1, 4), **given)
         except ValueError as error:
             detail = f"image {record.image_id}, {record.path}: {error}"
             raise SampleError("unusable_view", detail) from error

@@ -17,8 +17,9 @@ from lavis_dynrefer.datasets.tables import (
     ImageTable,
     RegionTable,
     RejectionTable,
+    region_row,
 )
-from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet, Rejection
+from lavis_dynrefer.structures import ImageRecord, RegionSet, Rejection
 
 ROWS = 16384  # in a batch, the unit of writing
 
@@ -35,8 +36,8 @@ class TableStore(MemoryStore):
         self.folder = folder
         self.image_folder = image_folder
         super().__init__(
-            regions=_Writer(folder / "regions.arrow", REGION_SCHEMA, _region_row),
-            truth=_Writer(folder / "truth.arrow", REGION_SCHEMA, _region_row),
+            regions=_Writer(folder / "regions.arrow", REGION_SCHEMA, region_row),
+            truth=_Writer(folder / "truth.arrow", REGION_SCHEMA, region_row),
             rejected=_Writer(folder / "rejected.arrow", REJECTION_SCHEMA, _rejection_row),
         )
 
@@ -112,10 +113,6 @@ class _Writer:
             self._rows = []
 
 
-def _region_row(region: RegionRecord) -> dict[str, Any]:
-    return {**vars(region), "tags": region.tags or None}
-
-
 def _rejection_row(rejection: Rejection) -> dict[str, Any]:
     region = rejection.region
-    return {**vars(rejection), "region": None if region is None else _region_row(region)}
+    return {**vars(rejection), "region": None if region is None else region_row(region)}

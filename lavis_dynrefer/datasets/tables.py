@@ -18,6 +18,13 @@ import pyarrow as pa
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, Rejection
 
+_MASK = pa.struct(  # run lengths or polygons, see `RegionRecord`
+    [
+        pa.field("size", pa.list_(pa.int32(), 2)),  # height and width in pixels
+        pa.field("counts", pa.string()),
+        pa.field("polygons", pa.list_(pa.list_(pa.float32()))),
+    ]
+)
 REGION_SCHEMA = pa.schema(
     [
         pa.field("region_id", pa.int64(), nullable=False),
@@ -29,6 +36,7 @@ REGION_SCHEMA = pa.schema(
         pa.field("category", pa.string()),
         pa.field("score", pa.float64()),
         pa.field("iscrowd", pa.bool_(), nullable=False),
+        pa.field("mask", _MASK),
     ]
 )
 IMAGE_SCHEMA = pa.schema(
@@ -106,7 +114,7 @@ class _RegionBatch:
         self._boxes = memoryview(numbers(batch.column("box").flatten(), np.float64))
         self._optional = {
             name: column
-            for name in ("caption", "tags", "attributes", "category", "score")
+            for name in ("caption", "tags", "attributes", "category", "score", "mask")
             for column in [batch.column(name)]
             if column.null_count < len(column)
         }
@@ -186,7 +194,15 @@ def columns_of(regions: Sequence[RegionRecord]) -> pa.Table:
     """Regions as columns of `REGION_SCHEMA`; those of a table are mapped into memory, not read."""
     if isinstance(regions, RegionTable):
         return regions.columns
-    return pa.Table.from_pylist([vars(region) for region in regions], REGION_SCHEMA)
+    return pa.Table.from_pylist([region_row(region) for region in regions], REGION_SCHEMA)
+
+
+def region_row(region: RegionRecord) -> dict[str, Any]:
+    """A region as a row of `REGION_SCHEMA`."""
+    mask = region.mask
+    if mask is not None and not isinstance(mask, Mapping):
+        mask = {"polygons": mask}
+    return {**vars(region), "tags": region.tags or None, "mask": mask}
 
 
 def read_batches(path: str | Path, schema: pa.Schema) -> list[pa.RecordBatch]:
@@ -221,6 +237,7 @@ def _record(
     box: Sequence[float],
     tags: Sequence[str] | None = None,
     attributes: Sequence[int] | None = None,
+    mask: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> RegionRecord:
     """A region with tuples instead of Arrow's lists."""
@@ -230,5 +247,10 @@ def _record(
         tuple(box),
         tags=tuple(tags or ()),
         attributes=None if attributes is None else tuple(attributes),
+        mask=None if mask is None else _mask(**mask),
         **fields,
     )
+
+
+def _mask(size: list[int] | None, counts: str | None, polygons: list[list[float]] | None) -> Any:
+    return {"size": size, "counts": counts} if polygons is None else polygons

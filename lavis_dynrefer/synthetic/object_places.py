@@ -32,9 +32,11 @@ MAX_HIDDEN = 0.3  # largest share of an object that others may cover, but for cr
 _ONE_GROUND = 0.85  # share of a box from which it lies on one ground
 
 
-def draw_look(rng: RandomStream, world: str, *, landmark: bool) -> Look:
-    """A random appearance; that of a landmark is large and solid."""
-    category = rng.pick(CATEGORIES)
+def draw_look(
+    rng: RandomStream, world: str, *, landmark: bool, categories: Sequence[str] = CATEGORIES
+) -> Look:
+    """A random appearance; that of a landmark is large, solid, and of a known category."""
+    category = rng.pick(CATEGORIES if landmark else categories)
     size = "large" if landmark else rng.weighted(SIZES)
     limit = LANDMARK_WORLD_LIMIT if world in LANDMARK_WORLDS else max(SIDES["large"])
     sides = LANDMARK_SIDES if landmark else [side for side in SIDES[size] if side <= limit]

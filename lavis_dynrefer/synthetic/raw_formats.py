@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
-from lavis_dynrefer.images.boxes import xyxy_to_xywh
+from lavis_dynrefer.images.boxes import pairwise_iou, xyxy_to_xywh
+from lavis_dynrefer.images.mask_encoding import encode_mask
 from lavis_dynrefer.synthetic.random_stream import RandomStream
 from lavis_dynrefer.synthetic.scene import Scene, owner_map
 from lavis_dynrefer.synthetic.scene_captions import facts, full_caption, short_caption
@@ -131,10 +133,16 @@ def ovad_annotations(scene: Scene) -> list[Row]:
 def truth_rows(scene: Scene) -> list[Row]:
     """The facts of each region, so that answers can be graded slot by slot.
 
-    Keys: split, image_id, region_id (of region_descriptions, or the COCO annotation id), form
-    ("full" or "short" caption), phrase, box (xyxy), visible, held_out (the object's colour and
-    category never occur together in training), facts (see `scene_captions.facts`).
+    Keys: split, image_id, world, region_id (of region_descriptions, or the COCO annotation id),
+    form ("full" or "short" caption), phrase, box (xyxy), visible (share of the object), overlap
+    (largest intersection over union with the box of another object), held_out (the object's colour
+    and category never occur together in training), facts (see `scene_captions.facts`), mask (run
+    lengths of the visible pixels).
     """
+    boxes = torch.tensor([item.box for item in scene.objects])
+    overlaps = pairwise_iou(boxes, boxes).fill_diagonal_(0).amax(dim=1).tolist()
+    owner = owner_map(scene.objects)
+    masks = [encode_mask(owner == number) for number in range(len(scene.objects))]
     rows = []
     for region_id, number, form, phrase in captions(scene):
         item = scene.objects[number]
@@ -142,13 +150,16 @@ def truth_rows(scene: Scene) -> list[Row]:
             {
                 "split": split_of(scene.index),
                 "image_id": scene.index,
+                "world": scene.world,
                 "region_id": region_id,
                 "form": form,
                 "phrase": phrase,
                 "box": list(item.box),
                 "visible": round(item.visible, 3),
+                "overlap": round(overlaps[number], 3),
                 "held_out": (item.look.colour, item.look.category) in held_out_pairs(),
                 "facts": facts(scene, number),
+                "mask": masks[number],
             }
         )
     return rows

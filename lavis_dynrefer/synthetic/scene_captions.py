@@ -25,7 +25,7 @@ NOUNS: Mapping[str, str] = {
     "pose": "pose",
 }
 PATTERN_PLURALS: Mapping[str, str] = {"striped": "stripes", "checkered": "checks", "dotted": "dots"}
-_UNSAID = frozenset({"medium", "solid"})
+UNSAID = frozenset({"medium", "solid"})
 # Share of short captions about: properties of the object by its name, properties of "it" or "the
 # thing", its name, or its place.
 _SUBJECTS = {"named": 0.36, "unnamed": 0.36, "name": 0.08, "place": 0.2}
@@ -49,14 +49,19 @@ def facts(scene: Scene, number: int) -> dict[str, str | None]:
 
 def full_caption(scene: Scene, number: int) -> str:
     """The one full caption of an object, e.g. "a small striped red mug left of a blue house"."""
-    item = scene.objects[number]
-    look = item.look
-    own = [w for w in (look.size, look.pattern) if w not in _UNSAID]
+    look = scene.objects[number].look
+    own = [w for w in (look.size, look.pattern) if w not in UNSAID]
     own_phrase = _with_article(" ".join([*own, look.colour, look.category]))
+    return f"{own_phrase} {place_phrase(scene, number)}"
+
+
+def place_phrase(scene: Scene, number: int) -> str:
+    """The end of a full caption: "left of a blue house", or "on the sand"."""
+    item = scene.objects[number]
     if item.reference is None:
-        return f"{own_phrase} on the {item.surface}"
+        return f"on the {item.surface}"
     other = scene.objects[item.reference].look
-    return f"{own_phrase} {item.relation} {_with_article(f'{other.colour} {other.category}')}"
+    return f"{item.relation} {_with_article(f'{other.colour} {other.category}')}"
 
 
 def short_caption(scene: Scene, number: int, rng: RandomStream) -> str:

@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Rows = dict[str, list[dict[str, Any]]]  # of all files, for one or more scenes
 
-VERSION = 3  # of the generator; raise it when the same arguments give other data
+VERSION = 4  # of the generator; raise it when the same arguments give other data
 _MANIFEST = "synthetic.json"
 _INFO = {
     "description": "Procedural scenes in the format of a public data set",
@@ -55,7 +55,12 @@ def split_sizes(scenes: int) -> dict[str, int]:
 
 
 def write_dataset(
-    root: Path, *, scenes: int, seed: int, world: str = "landmark", processes: int = 1
+    root: Path,
+    *,
+    scenes: int,
+    seed: int,
+    world: str | Sequence[str] = "landmark",
+    processes: int = 1,
 ) -> None:
     """Write images and annotations in the layout of the public datasets.
 
@@ -69,15 +74,19 @@ def write_dataset(
         root: a new or empty folder, or one written before with the same arguments.
         scenes: images of the Visual Genome part; a tenth is added for COCO and OVAD.
         seed: any non-negative integer.
-        world: see `make_scene`.
+        world: see `make_scene`; of a list of worlds, the scenes of a split take one after the
+            other, again and again.
         processes: number of processes; the result does not depend on it.
 
     Raises:
         InputError: too few scenes, an unknown world, or a folder with other content.
     """
     sizes = split_sizes(scenes)
-    check_world(world)
-    manifest = {"version": VERSION, "scenes": scenes, "seed": seed, "world": world}
+    worlds = (world,) if isinstance(world, str) else tuple(world)
+    for name in worlds or ("",):
+        check_world(name)
+    written = worlds[0] if len(worlds) == 1 else list(worlds)
+    manifest = {"version": VERSION, "scenes": scenes, "seed": seed, "world": written}
     if _is_written(root, manifest):
         logger.info("%s already holds this dataset", root)
         return
@@ -94,7 +103,7 @@ def write_dataset(
     indices = [SPLIT_START[split] + i for split, size in sizes.items() for i in range(size)]
     try:
         rows: Rows = defaultdict(list)
-        draw = functools.partial(_write_scene, partial, seed, world)
+        draw = functools.partial(_write_scene, partial, seed, worlds)
         for part in _draw_all(draw, indices, processes):
             for name, items in part.items():
                 rows[name] += items
@@ -115,10 +124,21 @@ def read_truth(root: Path, split: str) -> dict[int, dict[str, Any]]:
     Raises:
         InputError: no such split.
     """
+    return {row["region_id"]: row for row in truth_of(root, split)}
+
+
+def truth_of(root: Path, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of `read_truth`, one at a time: those of a large split need 2 kB of memory each.
+
+    Raises:
+        InputError: no such split.
+    """
     check_split(split)
+    start = json.dumps({"split": split})[:-1]
     with (root / "truth.jsonl").open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return {row["region_id"]: row for row in rows if row["split"] == split}
+        for line in lines:
+            if line.startswith(start):
+                yield json.loads(line)
 
 
 def described_objects(
@@ -165,8 +185,9 @@ def _draw_all(draw: functools.partial[Rows], indices: list[int], processes: int)
         yield from pool.map(draw, indices, chunksize=16)
 
 
-def _write_scene(root: Path, seed: int, world: str, index: int) -> Rows:
-    scene = make_scene(seed, index, world)
+def _write_scene(root: Path, seed: int, worlds: Sequence[str], index: int) -> Rows:
+    place = index - SPLIT_START[split_of(index)]
+    scene = make_scene(seed, index, worlds[place % len(worlds)])
     # JPEG with full colour resolution: a third of the bytes of PNG and 60 times faster to write.
     render(scene).save(root / _image_file(index), "JPEG", quality=95, subsampling=0)
     rows = {"truth": raw_formats.truth_rows(scene)}

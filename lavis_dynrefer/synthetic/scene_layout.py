@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from lavis_dynrefer.structures import Box
 from lavis_dynrefer.synthetic.crowded_places import draw_crowd
@@ -25,6 +26,7 @@ from lavis_dynrefer.synthetic.scene import (
     tight_box,
 )
 from lavis_dynrefer.synthetic.scene_world import (
+    CATEGORIES,
     HEIGHT,
     LANDMARK_WORLDS,
     SURFACES,
@@ -39,7 +41,13 @@ _REACH = 110.0  # largest distance of related boxes in pixels
 _NEARER = 4.0  # pixels by which the nearest neighbour must be nearer than the second
 
 
-def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
+def make_scene(
+    seed: int,
+    index: int,
+    world: str = "landmark",
+    *,
+    categories: Sequence[str] = CATEGORIES,
+) -> Scene:
     """Lay out one scene; the same arguments give the same scene on every machine.
 
     Args:
@@ -50,6 +58,8 @@ def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
             "neighbour": captions place each object relative to its nearest neighbour;
             "crowded": as "landmark", but objects hide each other: many are visible to 25 to 60 %,
             and pairs of objects have nearly the same box.
+        categories: what the objects besides a landmark may be, also those of `NEW_SHAPES`; one that
+            is named twice is twice as likely. A crowd shows the known ones only.
 
     Raises:
         InputError: unknown world, or an index below 1.
@@ -63,17 +73,21 @@ def make_scene(seed: int, index: int, world: str = "landmark") -> Scene:
     if world == "crowded":
         objects = draw_crowd(rng, scene, count, held_out)
     else:
-        objects = _draw_objects(rng, scene, count, held_out)
+        objects = _draw_objects(rng, scene, count, held_out, categories)
     return dataclasses.replace(scene, objects=_with_facts(objects, world))
 
 
 def _draw_objects(
-    rng: RandomStream, scene: Scene, count: int, held_out: frozenset[tuple[str, str]]
+    rng: RandomStream,
+    scene: Scene,
+    count: int,
+    held_out: frozenset[tuple[str, str]],
+    categories: Sequence[str],
 ) -> list[SceneObject]:
     objects: list[SceneObject] = []
     while len(objects) < count:
         is_landmark = scene.world in LANDMARK_WORLDS and not objects
-        look = draw_look(rng, scene.world, landmark=is_landmark)
+        look = draw_look(rng, scene.world, landmark=is_landmark, categories=categories)
         placed = None
         if is_new_pair(look, objects, held_out):
             placed = find_place(rng, scene, look, objects)

@@ -235,10 +235,10 @@ def test_tables_that_cannot_be_replaced_are_named(vg, tmp_path, prepare_val, mon
         (["val"], '{"format": 0}', "of another version; prepare again"),
         (["val"], "{", "is damaged"),
         (["val"], "[" * 10**5, "is damaged"),
-        (["val"], '{"format": 3, "images": 3, "splits": {}}', r"is damaged \(images: "),
+        (["val"], '{"format": 4, "images": 3, "splits": {}}', r"is damaged \(images: "),
         (
             ["val"],
-            '{"format": 3, "images": "", "state": {"sources": {}, "images": []}, '
+            '{"format": 4, "images": "", "state": {"sources": {}, "images": []}, '
             '"splits": {"val": {}}}',
             r"is damaged \(splits.val.name: ",
         ),

@@ -28,9 +28,15 @@ EVERYTHING = RegionRecord(
     category="person",
     score=0.1,
     iscrowd=True,
+    mask={"size": [30, 40], "counts": "52203"},
 )
 NOTHING = RegionRecord(2, 4, (1.0, 2.0, 3.0, 4.0))
-REGIONS = [EVERYTHING, NOTHING, RegionRecord(3, 9, (5.0, 5.0, 9.0, 9.0), "a dog")]
+POLYGONS = [[5.0, 5.0, 9.0, 5.0, 9.0, 9.25], [6.0, 6.0, 7.0, 6.0, 7.0, 7.0]]
+REGIONS = [
+    EVERYTHING,
+    NOTHING,
+    RegionRecord(3, 9, (5.0, 5.0, 9.0, 9.0), "a dog", mask=POLYGONS),
+]
 TRUTH = [RegionRecord(70, 4, (0.0, 0.0, 1.0, 1.0), "a cat")]
 REJECTED = [
     Rejection("no_regions", "image 5 has none", 5),

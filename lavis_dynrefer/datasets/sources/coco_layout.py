@@ -19,6 +19,8 @@ from lavis_dynrefer.formats.reading.strict_values import (
     whole_number,
     xyxy,
 )
+from lavis_dynrefer.formats.result_parts.region_masks import fits_image, read_mask
+from lavis_dynrefer.images.mask_encoding import compress_counts
 from lavis_dynrefer.images.masks import box_from_rle
 from lavis_dynrefer.structures import Box, ImageRecord, RegionRecord, RegionSet
 
@@ -28,6 +30,7 @@ IMAGES = RawFile("images.storage", "val2017", _SITE)
 VG_REG_CAPTIONS = RawFile(
     "annotations", "test_caption.json", "the GLaMM project (VG region captions, test_caption.json)"
 )
+UNUSABLE_MASK = "unusable_mask"  # noted
 Describe = Callable[[Row, Optional[ImageRecord]], dict[str, Any]]
 """Annotation and its image -> more fields of its `RegionRecord`; may replace the box."""
 
@@ -198,12 +201,35 @@ def collect_regions(
             image_id = whole_number(row["image_id"])
             image = images.get(image_id)
             fields = {"box": xyxy(row["bbox"]), **describe(row, image)}
-            region = RegionRecord(whole_number(row["id"]), image_id, **fields)
+            mask = region_mask(row, image, collector)
+            region = RegionRecord(whole_number(row["id"]), image_id, mask=mask, **fields)
         except ROW_ERRORS as error:
             detail = f"annotation {shown(row)}: {error!r}"
             collector.leave_out("unreadable_record", detail, image_id)
             continue
         collector.add(region, image)
+
+
+def region_mask(row: Row, image: ImageRecord | None, collector: RegionCollector) -> Any:
+    """The mask of an annotation: polygons in pixels, or compressed run lengths.
+
+    One that is damaged or as large as another image is None and noted as `unusable_mask`: the box
+    is the region, and its mask adds to it.
+    """
+    try:
+        mask = read_mask(row.get("segmentation"))
+    except ROW_ERRORS:
+        mask, damaged = None, True
+    else:
+        damaged = False
+    if mask is not None and image is not None:
+        damaged = not fits_image(mask, (image.width, image.height))
+    if damaged:
+        collector.note(UNUSABLE_MASK)
+        return None
+    if isinstance(mask, Mapping):
+        return {**mask, "counts": compress_counts(mask["counts"])}
+    return mask
 
 
 class ImageRows:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lavis_dynrefer.datasets.sources.annotation_rows import rows_by_id
 from lavis_dynrefer.datasets.sources.box_fit import BoxFit, in_pixels
-from lavis_dynrefer.datasets.sources.coco_layout import ImageRows
+from lavis_dynrefer.datasets.sources.coco_layout import ImageRows, region_mask
 from lavis_dynrefer.datasets.sources.custom_checks import (
     GUIDE,
     SizeCheck,
@@ -150,6 +150,8 @@ def _collect(
         return
     if region.caption is None:
         collector.note("no_caption")
+    if images.units in (None, "pixels"):  # in other units, so is a polygon
+        region = replace(region, mask=region_mask(row, image, collector))
     collector.add(region, image)
 
 

@@ -53,6 +53,28 @@ class MemoryStore:
         )
 
 
+class MaskedStore(MemoryStore):
+    """A store whose regions get masks that their files have no place for.
+
+    Args:
+        store: keeps the records.
+        masks: region id -> mask, see `RegionRecord`; the other regions have none.
+    """
+
+    def __init__(self, store: MemoryStore, masks: Mapping[int, Any]) -> None:
+        super().__init__(regions=self, truth=store.truth, rejected=store.rejected)
+        self._store = store
+        self._masks = masks
+
+    def append(self, region: RegionRecord) -> None:
+        """Keep a usable region."""
+        self._store.regions.append(replace(region, mask=self._masks.get(region.region_id)))
+
+    def finish(self, images: Mapping[int, ImageRecord], **about: Any) -> RegionSet:
+        """The split, see `MemoryStore`."""
+        return self._store.finish(images, **about)
+
+
 Stores = Callable[[str], MemoryStore]
 """Split name -> where its records are kept."""
 
@@ -75,6 +97,7 @@ class RegionCollector:
     box_partly_outside     the original box leaves the image by more than rounding
     box_below_2_px         a side of the box, as used, is shorter than 2 pixels
     crowd                  the region is a crowd of its category
+    unusable_mask          its mask is damaged or of another image's size; the box is used
     id_beyond_32_bits      the region's id does not fit into an int32
     non_ascii_caption      the caption, as used, has other characters than ASCII
     caption_over_31_words  more words than the tokens that models are trained on by default

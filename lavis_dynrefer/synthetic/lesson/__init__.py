@@ -1,0 +1,1 @@
+"""What the quickstart teaches: objects that no other scene shows, as a dataset of one's own."""
