@@ -29,6 +29,7 @@ from lavis_dynrefer.models.region_encoder import (
     pool_rois,
 )
 from lavis_dynrefer.models.texts.text_encoder import TextEncoder
+from lavis_dynrefer.models.weights.pretrained import load_sources
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.vocab import load_names
@@ -89,7 +90,10 @@ class RegionPretraining(BaseModel):
 
     @classmethod
     def from_config(cls, cfg: Any) -> RegionPretraining:
-        """Build from the `model` section of a LAVIS config, with random weights."""
+        """Build from the `model` section of a LAVIS config.
+
+        Weights are random but for those in the files of `pretrained`, see `weights.pretrained`.
+        """
         values = OmegaConf.to_container(cfg, resolve=True)
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
         config = from_mapping(RegionModelConfig, own, where="model")
@@ -97,7 +101,7 @@ class RegionPretraining(BaseModel):
             raise InputError("model.tagging.vocabulary: name a file with one tag per line")
         qformer = QFormer(config.qformer, region_width=config.vision.width)
         text_encoder = TextEncoder(config.text)
-        return cls(
+        model = cls(
             backbone=Backbone(config.vision),
             region_encoder=build_region_encoder(config.region, config.vision),
             qformer=qformer,
@@ -109,6 +113,8 @@ class RegionPretraining(BaseModel):
             ),
             labels=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
         )
+        load_sources(model, values.get("pretrained") or {})
+        return model
 
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
         """Binary cross-entropy, summed over labels, averaged over views or regions.

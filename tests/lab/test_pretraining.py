@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from lavis_dynrefer.lab.pretraining import RegionPretraining
 
@@ -13,12 +14,15 @@ PARTS = ("backbone", "region_encoder", "qformer", "text_encoder", "contrast")
 
 
 @pytest.fixture
-def pretraining(smallest_config):
-    torch.manual_seed(0)
+def config(smallest_config):
     keys = ("vision", "region", "qformer", "text", "tagging", "contrast")
-    return RegionPretraining.from_config(
-        OmegaConf.create({key: smallest_config[key] for key in keys})
-    )
+    return {key: smallest_config[key] for key in keys}
+
+
+@pytest.fixture
+def pretraining(config):
+    torch.manual_seed(0)
+    return RegionPretraining.from_config(OmegaConf.create(config))
 
 
 @pytest.fixture
@@ -126,6 +130,20 @@ def test_labels_have_the_prompts_of_attributes(pretraining):
 def test_pretrained_parts_load_into_the_model(pretraining, smallest_model, part):
     ours = {name for name in pretraining.state_dict() if name.startswith(f"{part}.")}
     assert ours == {name for name in smallest_model.state_dict() if name.startswith(f"{part}.")}
+
+
+def test_pretraining_goes_on_from_pretrained_parts(pretraining, config, tmp_path):
+    file = tmp_path / "pretrained.safetensors"
+    kept = {name: one for name, one in pretraining.state_dict().items() if "head" not in name}
+    save_file(kept, file)
+    torch.manual_seed(1)
+
+    further = RegionPretraining.from_config(
+        OmegaConf.create({**config, "pretrained": {"parts": str(file)}})
+    ).state_dict()
+
+    assert all(torch.equal(further[name], one) for name, one in kept.items())
+    assert not torch.equal(further["query_head.weight"], pretraining.query_head.weight)
 
 
 def test_masks_reach_the_queries_and_not_the_heads_on_cells(pretraining, scattered):
