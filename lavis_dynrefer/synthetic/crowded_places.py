@@ -104,6 +104,9 @@ def _place_over(
     owner = owner_map(objects)
     wholes = [item.look.mask() for item in objects]
     x1, y1, x2, y2 = objects[below].box
+    before = np.bincount(owner.ravel() + 1, minlength=len(objects) + 1)[1:]  # visible pixels
+    pixels = int(wholes[below].sum())
+    low, high = (_SHARED_VISIBLE, 1.0) if plan == "same box" else (MIN_VISIBLE, OCCLUDED)
     reach = _REACH[plan]
     for _ in range(TRIES):
         x = (x1 + x2) / 2 + rng.uniform(-reach, reach) * (x2 - x1 + width)
@@ -115,27 +118,26 @@ def _place_over(
         surface = surface_under(scene, box)
         covers = owner[top : top + height, left : left + width][mask]
         lost = np.bincount(covers + 1, minlength=len(objects) + 1)[1:]
-        if surface is None or lost[_LANDMARK] > MAX_HIDDEN * len(covers) or not lost[below]:
+        share = (int(before[below]) - int(lost[below])) / pixels
+        if surface is None or not lost[below] or not low <= share < high:
+            continue
+        if lost[_LANDMARK] > MAX_HIDDEN * len(covers):
+            continue
+        if look.colour in _colours_near(objects, wholes, box):
             continue
         after = owner.copy()
         after[top : top + height, left : left + width][mask] = len(objects)
-        left_over = {number: _rest(objects, wholes, number, after) for number in lost.nonzero()[0]}
-        if None in left_over.values() or look.colour in _colours_near(objects, wholes, box):
+        rests = [_rest(objects, wholes, number, after) for number in (below, *lost.nonzero()[0])]
+        if None in rests or (plan == "same box" and _iou(rests[0], box) < SHARED_IOU):
             continue
-        share, rest = left_over[below]
-        if plan == "same box":
-            good = share >= _SHARED_VISIBLE and _iou(rest, box) >= SHARED_IOU
-        else:
-            good = MIN_VISIBLE <= share < OCCLUDED
-        if good:
-            return SceneObject(look, left, top, box, 1.0, surface)
+        return SceneObject(look, left, top, box, 1.0, surface)
     return None
 
 
 def _rest(
     objects: list[SceneObject], wholes: list[np.ndarray], number: int, owner: np.ndarray
-) -> tuple[float, Box] | None:
-    """Visible share and box of an object; None if too little of it is visible."""
+) -> Box | None:
+    """Box of what is visible of an object; None if that is too little."""
     item, whole = objects[number], wholes[number]
     height, width = whole.shape
     visible = owner[item.top : item.top + height, item.left : item.left + width] == number
@@ -146,7 +148,7 @@ def _rest(
     box = tight_box(visible, item.left, item.top)
     if max(box[2] - box[0], box[3] - box[1]) < _MIN_LENGTH * max(height, width):
         return None
-    return pixels / all_pixels, box
+    return box
 
 
 def _colours_near(objects: list[SceneObject], wholes: list[np.ndarray], box: Box) -> set[str]:
