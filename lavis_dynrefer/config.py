@@ -202,6 +202,22 @@ class CaptioningConfig(ControlSettings):
 
 
 @settings
+class ScalePriorConfig:
+    """The head of the learned view policy."""
+
+    candidates: tuple[float, ...] = tuple(step / 10 for step in range(1, 11))  # scales, ascending
+    width: Size = 128  # of its hidden layers; ours, as all about it
+    dropout: Share = 0.2
+
+    @model_validator(mode="after")
+    def _check_candidates(self) -> "ScalePriorConfig":
+        scales = list(self.candidates)
+        if scales != sorted(set(scales)) or not all(0 < scale <= 1 for scale in scales):
+            raise ValueError(f"candidates: expected scales in (0, 1] in order, got {scales}")
+        return self
+
+
+@settings
 class LossConfig:
     """Weights of the three losses and the constants of the asymmetric one."""
 
@@ -240,6 +256,7 @@ class DynReferConfig(RegionModelConfig):
 
     captioning: CaptioningConfig = field(default_factory=CaptioningConfig)
     losses: LossConfig = field(default_factory=LossConfig)
+    scale_prior: Optional[ScalePriorConfig] = None  # for the view policy "learned"
     trainable: tuple[str, ...] = (  # modules with gradients; official: all that is not pretrained,
         "region_encoder",  # plus the Q-Former without its query tokens
         "qformer.bert",
@@ -247,6 +264,16 @@ class DynReferConfig(RegionModelConfig):
         "contrast",
         "captioning.prefix",
     )
+
+    @model_validator(mode="after")
+    def _check_scale_prior(self) -> "DynReferConfig":
+        views = self.region.num_views
+        if self.scale_prior and not 1 < views <= len(self.scale_prior.candidates) + 1:
+            raise ValueError(
+                f"scale_prior.candidates: region.num_views is {views}, so that the model chooses "
+                f"{views - 1} at a time; expected 1 or more, and as many candidates"
+            )
+        return self
 
 
 @settings

@@ -26,12 +26,7 @@ from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.weights.places import model_config
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import RegionPrediction
-from lavis_dynrefer.views.policies import (
-    ViewPolicy,
-    check_policy_name,
-    parse_policy,
-    views_by_task,
-)
+from lavis_dynrefer.views.policies import ViewPolicy, check_policy_name, parse_policy, views_by_task
 from lavis_dynrefer.views.reading_ahead import ReadImage, crop_ahead, read_ahead
 from lavis_dynrefer.views.samples import Sample, batches, count_regions
 from lavis_dynrefer.views.view_processor import ViewProcessor
@@ -384,7 +379,11 @@ class RegionPredictor:
 
     def _make_processor(self, views: str | ViewPolicy, tasks: Sequence[str]) -> ViewProcessor:
         wanted = self.model.region_encoder.num_views
-        policy = parse_policy(views, num_views=wanted) if isinstance(views, str) else views
+        policy = views
+        if isinstance(policy, str):
+            known = getattr(self.model.scale_prior, "candidates", None)
+            own = self.processor.policy
+            policy = parse_policy(policy, num_views=wanted, own=own, candidates=known)
         found = views_by_task(policy, tasks or TASKS)
         if wanted not in found or (tasks and len(found) > 1):
             other = max(found - {wanted})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lavis_dynrefer.config import CaptioningConfig
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.choosing.scale_choice import choose_views
+from lavis_dynrefer.models.choosing.scale_prior import ScalePrior
 from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
@@ -20,10 +22,10 @@ from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.precision import NumberFormats
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
-from lavis_dynrefer.questions import Attribute, Questions
+from lavis_dynrefer.questions import TASKS, Attribute, Questions
 from lavis_dynrefer.structures import AttributeInfo, NamedScore, RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy
-from lavis_dynrefer.views.samples import MASKS, Sample, rows_of
+from lavis_dynrefer.views.samples import CHOICE, MASKS, rows_of
 from lavis_dynrefer.vocab.control_words import control_prompt
 from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
 
@@ -40,6 +42,7 @@ class RegionModel(Protocol):
     captioning: CaptionDecoder
     embed_texts: TextBank
     caption_config: CaptioningConfig
+    scale_prior: ScalePrior | None
     attributes: tuple[AttributeInfo, ...]
     categories: tuple[str, ...]
     device: torch.device
@@ -122,9 +125,17 @@ class Answerer:
                 *(sample[name].to(device) for name in names if name in sample)
             )
 
+    def look(
+        self, sample: Mapping[str, Any], tasks: Collection[str] = TASKS
+    ) -> tuple[Mapping[str, Any], ViewFeatures]:
+        """Encode a sample; where the model chooses views, only those in use are left of them."""
+        if CHOICE in sample:
+            return choose_views(self, sample, tasks)
+        return sample, self.encode(sample)
+
     def encode_in_parts(
         self, sample: Mapping[str, Any], size: int
-    ) -> list[tuple[Sample, ViewFeatures]]:
+    ) -> list[tuple[Mapping[str, Any], ViewFeatures]]:
         """Encode `size` regions at once, or as many as fit into the memory.
 
         Returns:
@@ -134,11 +145,10 @@ class Answerer:
             TooLittleMemoryError: the memory does not suffice for one region.
         """
 
-        def encode(rows: slice) -> list[tuple[Sample, ViewFeatures]]:
-            part = rows_of(sample, rows)
+        def encode(rows: slice) -> list[tuple[Mapping[str, Any], ViewFeatures]]:
             # Not as inference tensors: callers keep the features, and may train on them.
             with torch.inference_mode(False), torch.no_grad():
-                return [(part, self.encode(part))]
+                return [self.look(rows_of(sample, rows))]
 
         name = partial(_describe, sample)
         return self._fitting.in_parts(encode, len(sample["views"]), size, name)
@@ -165,23 +175,34 @@ class Answerer:
             TooLittleMemoryError: the memory does not suffice for one region.
         """
 
-        def answer(part: Sample, encoded: ViewFeatures) -> list[RegionPrediction]:
+        def answer(part: Mapping[str, Any], encoded: ViewFeatures) -> list[RegionPrediction]:
             return self.answer(part, encoded, questions)
 
-        return self.in_parts(answer, sample, size, features)
+        return self.in_parts(answer, sample, size, features, self._decoded_tasks(questions.tasks))
 
     def in_parts(
         self,
-        work: Callable[[Sample, ViewFeatures], list[T]],
+        work: Callable[[Mapping[str, Any], ViewFeatures], list[T]],
         sample: Mapping[str, Any],
         size: int,
         features: ViewFeatures | None = None,
+        tasks: Collection[str] = TASKS,
     ) -> list[T]:
-        """As `answer_in_parts`, for any work on encoded regions; its results in one list."""
+        """As `answer_in_parts`, for any work on encoded regions; its results in one list.
+
+        Args:
+            work: part of the sample, its features -> results.
+            sample: as for `encode`.
+            size: most regions at once.
+            features: of the sample, if it is encoded already.
+            tasks: that the work is about.
+        """
 
         def take(rows: slice) -> list[T]:
             part = rows_of(sample, rows)
-            return work(part, self.encode(part) if features is None else features.rows(rows))
+            if features is None:
+                return work(*self.look(part, tasks))
+            return work(part, features.rows(rows))
 
         name = partial(_describe, sample)
         return self._fitting.in_parts(take, len(sample["views"]), size, name)

@@ -31,6 +31,8 @@ from lavis_dynrefer.config import (
 )
 from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.models.answering import Answerer
+from lavis_dynrefer.models.choosing.prior_training import examples_of, prior_losses
+from lavis_dynrefer.models.choosing.scale_prior import ScalePrior
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.lavis_calls.caption_call import CaptionCall
@@ -59,7 +61,7 @@ from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
-from lavis_dynrefer.views.samples import MASKS, regions_of
+from lavis_dynrefer.views.samples import CHOICE, MASKS, regions_of
 
 TRAINING_KEYS = ("views", "boxes", "captions", "tags", "controls")
 
@@ -83,6 +85,7 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
         losses: weights of the three losses.
         caption_config: beam search, and whether tags steer captions.
         trainable: modules that get gradients, by their path from the model.
+        scale_prior: chooses views for the view policy "learned".
     """
 
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
@@ -104,6 +107,7 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
         losses: LossConfig = LossConfig(),  # noqa: B008  frozen
         caption_config: CaptioningConfig = CaptioningConfig(),  # noqa: B008  frozen
         trainable: Sequence[str] = DynReferConfig().trainable,
+        scale_prior: ScalePrior | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -113,6 +117,7 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
         self.tagging = tagging
         self.contrast = contrast
         self.captioning = captioning
+        self.scale_prior = scale_prior
         self.attributes = tuple(attributes)
         self.categories = tuple(categories)
         self.losses = losses
@@ -132,7 +137,8 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
                 the model's tag list; controls: B control prompts.
 
         Returns:
-            "loss" and its weighted parts "loss_caption", "loss_tag", "loss_contrast".
+            "loss" and its weighted parts "loss_caption", "loss_tag", "loss_contrast"; of samples
+            with a choice those of `prior_losses`, which train `scale_prior` alone.
 
         Raises:
             InputError: no training batch, or views that the model does not take.
@@ -144,9 +150,25 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
                 f"them; {missing} are missing"
             )
         self.region_encoder.check_views(samples)
+        if CHOICE in samples:
+            return self._prior_losses(samples)
         masks = self.region_encoder.masks_of(samples)
         queries = self.region_queries(self.encode_views(samples["views"], samples["boxes"], masks))
         return self.losses_of(queries, samples["captions"], samples["tags"], samples["controls"])
+
+    def _prior_losses(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+        prior = self.scale_prior
+        trained = {name.split(".")[0] for name, one in self.named_parameters() if one.requires_grad}
+        if prior is None or trained != {"scale_prior"}:
+            raise InputError(
+                "vis_processor.train.policy: views that the model chooses are for training its "
+                "scale_prior: set model.scale_prior and model.trainable: [scale_prior], or "
+                "another policy"
+            )
+        with self.answering(samples) as (answerer, sample):  # without dropout
+            inputs, costs = examples_of(answerer, prior, sample)
+        prior.steps += 1
+        return prior_losses(prior(*inputs), costs)
 
     def losses_of(
         self,

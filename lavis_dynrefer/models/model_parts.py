@@ -8,11 +8,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from lavis_dynrefer.config import DynReferConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.backbone import Backbone
+from lavis_dynrefer.models.choosing.scale_prior import ScalePrior
 from lavis_dynrefer.models.decoders.captioning import CaptionDecoder
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
@@ -53,6 +55,7 @@ def build_parts(config: DynReferConfig, *, empty: bool = False) -> dict[str, Any
     for name, build in builders.items():
         with without_values() if empty else nullcontext():
             parts[name] = build()
+    parts["scale_prior"] = _scale_prior(config)
     llm = build_llm(config.captioning.llm, config.captioning.llm_options)
     with without_values() if empty else nullcontext():
         parts["captioning"] = _captioning(config, llm)
@@ -87,6 +90,19 @@ def _captioning(config: DynReferConfig, llm: LanguageModel) -> CaptionDecoder:
         region_dim=config.qformer.width,
         max_text_length=config.captioning.max_text_length,
     )
+
+
+def _scale_prior(config: DynReferConfig) -> ScalePrior | None:
+    """The head of the learned view policy, small and with random weights, until it is trained."""
+    if config.scale_prior is None:
+        return None
+    with torch.random.fork_rng(devices=[]):  # whatever else is random stays as it is without it
+        return ScalePrior(
+            config.scale_prior,
+            num_views=config.region.num_views,
+            width=config.vision.width,
+            query_numbers=config.qformer.num_queries * config.qformer.width,
+        )
 
 
 def fill_at_random(model: nn.Module, config: DynReferConfig) -> None:

@@ -22,7 +22,8 @@ from torchvision.ops import roi_align
 
 from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.views.samples import MASKS
+from lavis_dynrefer.images.mask_cover import FULL
+from lavis_dynrefer.views.samples import CHOICE, MASKS
 
 KERNEL = 3  # official: 3 x 3 taps, stride 1, padding 1, dilation 1
 TAPS = KERNEL * KERNEL
@@ -91,13 +92,14 @@ class RegionEncoder(nn.Module):
         """Refuse views of another size, or another number of them, before they are encoded.
 
         Args:
-            sample: views (B, V, 3, S, S); routes, if tasks use some of the views only.
+            sample: views (B, V, 3, S, S); routes or a choice, if only some of the views are used.
 
         Raises:
             InputError: names the keys to set.
         """
         count, _, *size = sample["views"].shape[1:]
-        wanted = self.num_views if not sample.get("routes") else count
+        all_used = not sample.get("routes") and not sample.get(CHOICE)
+        wanted = self.num_views if all_used else count
         if size != [self.image_size] * 2 or count != wanted:
             raise InputError(
                 f"got {count} views of {' x '.join(map(str, size))} pixels per region, but the "

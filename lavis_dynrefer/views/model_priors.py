@@ -9,7 +9,7 @@ of the other tasks, chooses, and encodes what it chose; the rest is never encode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from PIL import Image
@@ -24,7 +24,7 @@ from lavis_dynrefer.views.view_plan import (
     check_task_scales,
 )
 
-WHOLE_IMAGE = 1.0  # scale of the view that the learned prior looks at
+T = TypeVar("T")
 
 
 class _ModelPrior:
@@ -38,7 +38,6 @@ class _ModelPrior:
     """
 
     chooser: ClassVar[str]
-    also: ClassVar[tuple[float, ...]] = ()  # scales that the model looks at to choose
 
     def __init__(
         self,
@@ -58,7 +57,7 @@ class _ModelPrior:
         if scales is not None:
             check_task_scales(scales)
         own = {task: [float(scale) for scale in row] for task, row in (scales or {}).items()}
-        union = sorted({0.0, *ascending, *self.also, *(s for row in own.values() for s in row)})
+        union = sorted({0.0, *ascending, *(scale for row in own.values() for scale in row)})
         self.num_views = num_views
         self.candidates = tuple(ascending)
         self.scales = torch.tensor(union)
@@ -85,8 +84,8 @@ class LearnedPrior(_ModelPrior):
     """A small head of the model says how likely a right caption is with each choice of views.
 
     The head is trained by projects/dynrefer/train_policy_tiny.yaml, and is part of the checkpoint.
-    It sees the region's own view, the box, and the whole image at the size of a view, which is
-    encoded once per image.
+    It sees the region's own view, the widest candidate, usually the whole image, and where the
+    region is in it: one view and one pass of the Q-Former more, and no caption.
 
     Args:
         num_views: V, of a task, with the region itself.
@@ -96,10 +95,9 @@ class LearnedPrior(_ModelPrior):
     """
 
     chooser = "learned"
-    also = (WHOLE_IMAGE,)
 
 
-def neighbours(columns: Sequence[int], count: int) -> list[tuple[int, ...]]:
+def neighbours(columns: Sequence[T], count: int) -> list[tuple[T, ...]]:
     """All runs of `count` neighbours.
 
     >>> neighbours([1, 2, 3], 2)

@@ -211,13 +211,16 @@ def default_task_scales(num_views: int) -> dict[str, tuple[float, ...]]:
     return {task: (0.0, *sorted(scales[: num_views - 1])) for task, scales in TASK_SCALES.items()}
 
 
+MODEL_PRIORS: dict[str, type[ConfidencePrior | LearnedPrior]] = {
+    "confidence": ConfidencePrior,
+    "learned": LearnedPrior,
+}
 POLICIES: dict[str, Callable[..., ViewPolicy]] = {
     "random": RandomScales,
     "fixed": FixedScales,
     "image": ImagePrior,
     "task": TaskPrior,
-    "confidence": ConfidencePrior,
-    "learned": LearnedPrior,
+    **MODEL_PRIORS,
 }
 
 
@@ -260,8 +263,21 @@ def check_policy_name(views: Any) -> None:
         raise InputError(f"views: expected a name or an object with `plan`, got {views!r}")
 
 
-def parse_policy(text: str, *, num_views: int) -> ViewPolicy:
-    """Make a policy from one word: "image", "task", "random", or scales as "fixed:0,0.5".
+def parse_policy(
+    text: str,
+    *,
+    num_views: int,
+    own: ViewPolicy | None = None,
+    candidates: Sequence[float] | None = None,
+) -> ViewPolicy:
+    """Make a policy from one word: "image", "task", "random", or scales as in "fixed:0,0.5".
+
+    Args:
+        text: the word.
+        num_views: V, of a task.
+        own: policy that the model has been evaluated with; where the views of captions alone are
+            chosen by the model, those of the other tasks stay as they are there.
+        candidates: what the model's `scale_prior` chooses among.
 
     Raises:
         InputError: no such policy, or invalid scales.
@@ -272,7 +288,20 @@ def parse_policy(text: str, *, num_views: int) -> ViewPolicy:
     name, _, scales = text.partition(":")
     if name == "fixed":
         return _fixed_scales(text, scales)
-    return build_policy(text, {"num_views": num_views})
+    options: dict[str, Any] = {"num_views": num_views}
+    if name in MODEL_PRIORS:
+        options["scales"] = _scales_without_captions(own)
+    if name == "learned" and candidates is not None:
+        options["candidates"] = candidates
+    return build_policy(text, options)
+
+
+def _scales_without_captions(policy: ViewPolicy | None) -> dict[str, list[float]] | None:
+    if not isinstance(policy, (TaskPrior, *MODEL_PRIORS.values())):
+        return None
+    routes = {task: route for task, route in policy.routes.items() if task != "caption"}
+    scales = [round(scale, 6) for scale in policy.scales.tolist()]  # they are float32
+    return {task: [scales[view] for view in route] for task, route in routes.items()} or None
 
 
 def _fixed_scales(text: str, scales: str) -> FixedScales:

@@ -14,6 +14,7 @@ from lavis_dynrefer.images.mask_cover import FULL
 
 PER_REGION = ("views", "boxes", "scales", "image_boxes")
 MASKS = "masks"  # per region, too, but only there if a mask is used
+CHOICE = "choice"  # chooser -> (B, W, n), only there if the model chooses views; see `ModelChoice`
 _JOINING = (torch.stack, torch.cat, torch.concat)
 
 
@@ -129,6 +130,11 @@ def concat_samples(samples: Sequence[Mapping[str, Any]]) -> Sample:
                 for sample in samples
             ]
         )
+    if CHOICE in first:
+        batch[CHOICE] = {
+            chooser: torch.cat([sample[CHOICE][chooser] for sample in samples])
+            for chooser in first[CHOICE]
+        }
     for key in (key for key, value in first.items() if isinstance(value, list)):
         batch[key] = [item for sample in samples for item in sample[key]]
     return batch
@@ -201,4 +207,6 @@ def rows_of(sample: Mapping[str, Any], rows: slice) -> Sample:
     part = Sample({key: sample[key][rows] for key in keys})
     routes = sample.get("routes") or {}
     part["routes"] = {task: route[rows] for task, route in routes.items()}
+    if CHOICE in sample:
+        part[CHOICE] = {chooser: choices[rows] for chooser, choices in sample[CHOICE].items()}
     return part

@@ -16,7 +16,7 @@ from lavis_dynrefer.images.mask_cover import RegionMask, checked_masks, mask_gri
 from lavis_dynrefer.views.dimming import dim_outside
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes, whole_pixels
 from lavis_dynrefer.views.policies import RandomScales, ViewPolicy, build_policy
-from lavis_dynrefer.views.samples import Sample
+from lavis_dynrefer.views.samples import CHOICE, Sample
 
 # Name in LAVIS's registry -> the policy of a processor whose yaml names none.
 DEFAULT_POLICIES = {"dynrefer_train": "random", "dynrefer_eval": "image"}
@@ -76,7 +76,7 @@ class ViewProcessor:
         self.rng = rng
 
     @property
-    def wants_masks(self) -> bool:
+    def asks_for_masks(self) -> bool:
         """Whether a dataset that has masks should give them."""
         return self.use_masks or self.mask_share > 0
 
@@ -105,7 +105,8 @@ class ViewProcessor:
             scales (R, V); image_boxes (R, 4) as given; routes: task -> (R, n) indices into V,
             empty where all tasks use all views. If any mask is used, masks (R, 28, 28) uint8: how
             much of each cell of a grid over the region's box is mask, 255 for all of it, and
-            for regions without a mask.
+            for regions without a mask. If the model is to choose views, choice: how it chooses ->
+            (R, W, n) indices into V, of n views that belong together.
 
         Raises:
             InputError: no image; boxes or masks of another shape, not finite, or outside the image.
@@ -133,6 +134,9 @@ class ViewProcessor:
             image_boxes=boxes,
             routes=routes,
         )
+        if plan.choice is not None:
+            choices = torch.tensor(plan.choice.choices)
+            sample[CHOICE] = {plan.choice.chooser: choices.repeat(len(boxes), 1, 1)}
         used = self._used_masks(masks, image, len(boxes))
         if any(mask is not None for mask in used):
             sample["masks"] = mask_grids(used, whole_pixels(boxes, *image.size))

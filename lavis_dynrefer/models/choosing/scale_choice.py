@@ -6,13 +6,13 @@ chooser looks at, and what it chose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lavis_dynrefer.errors import InputError, choice_problem
+from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.views.samples import CHOICE, MASKS, Sample
@@ -20,43 +20,45 @@ from lavis_dynrefer.vocab.control_words import control_prompt
 
 if TYPE_CHECKING:
     from lavis_dynrefer.models.answering import Answerer
+    from lavis_dynrefer.models.choosing.scale_prior import ScalePrior
 
 
-def choose_views(answerer: Answerer, sample: Mapping[str, Any]) -> tuple[Sample, ViewFeatures]:
+def choose_views(
+    answerer: Answerer, sample: Mapping[str, Any], tasks: Collection[str] = TASKS
+) -> tuple[Sample, ViewFeatures]:
     """Choose among the candidates of a sample.
 
     Args:
         answerer: of the model that chooses.
         sample: with a choice, see `ViewProcessor`.
+        tasks: whose views are needed.
 
     Returns:
-        The sample with the views in use alone, in which every task has a route, and their features.
+        The sample with the views in use alone, in which all these tasks have a route, and their
+        features.
 
     Raises:
         InputError: the model cannot choose so.
     """
     ((chooser, choices),) = sample[CHOICE].items()
-    problem = choice_problem("views", chooser, CHOOSERS)
-    if problem is not None:
-        raise InputError(problem)
     choices = choices.cpu()  # (B, W, n)
     seen = SeenViews(answerer, sample)
-    rows = torch.arange(len(choices))
-    chosen = choices[rows, CHOOSERS[chooser](answerer, seen, choices)]  # (B, n)
-    routes = {task: route.cpu() for task, route in (sample.get("routes") or {}).items()}
-    fixed = sorted({0, *(column for route in routes.values() for column in route[0].tolist())})
-    columns = torch.cat([torch.tensor(fixed).repeat(len(rows), 1), chosen], dim=1)
-    places = range(len(fixed), columns.shape[1])
-    free = torch.tensor([0, *places]).repeat(len(rows), 1)
-    kept = Sample({**sample, **{name: seen.take(name, columns) for name in _BY_VIEW}})
+    given = sample.get("routes") or {}
+    routes = {task: given[task][0].tolist() for task in tasks if task in given}
+    fixed = sorted({0, *(column for route in routes.values() for column in route)})
+    columns = torch.tensor(fixed).repeat(len(choices), 1)
+    if any(task not in routes for task in tasks):
+        rows = torch.arange(len(choices))
+        chosen = choices[rows, CHOOSERS[chooser](answerer, seen, choices)]  # (B, n)
+        columns = torch.cat([columns, chosen], dim=1)
+    free = [0, *range(len(fixed), columns.shape[1])]
+    used = {task: [*map(fixed.index, routes[task])] if task in routes else free for task in tasks}
+    kept = {**sample, **{name: seen.take(name, columns) for name in _BY_VIEW}}
     del kept[CHOICE]
     kept["routes"] = {
-        task: torch.tensor(list(map(fixed.index, routes[task][0].tolist()))).repeat(len(rows), 1)
-        if task in routes
-        else free
-        for task in TASKS
+        task: torch.tensor(route).repeat(len(choices), 1) for task, route in used.items()
     }
-    return kept, seen.features(columns)
+    return Sample(kept), seen.features(columns)
 
 
 _BY_VIEW = ("views", "boxes", "scales")
@@ -123,7 +125,30 @@ def _by_confidence(answerer: Answerer, seen: SeenViews, choices: Tensor) -> Tens
 
 def _by_prior(answerer: Answerer, seen: SeenViews, choices: Tensor) -> Tensor:
     """The choice that the trained head expects most of; (B,) indices into W."""
-    raise NotImplementedError
+    prior = answerer.model.scale_prior
+    if prior is None:
+        raise InputError("views: this model has no scale_prior; " + _CURE)
+    if not prior.steps:
+        raise InputError("views: the scale_prior of this model is not trained; " + _CURE)
+    return prior(*prior_inputs(answerer, prior, seen, choices)).argmax(dim=1).cpu()
+
+
+_CURE = "train one with projects/dynrefer/train_policy_tiny.yaml, or choose other views"
+
+
+def prior_inputs(
+    answerer: Answerer, prior: ScalePrior, seen: SeenViews, choices: Tensor
+) -> tuple[ViewFeatures, Tensor, Tensor]:
+    """What the head looks at, its arguments; the widest choice is the last one.
+
+    Raises:
+        InputError: other choices than those of the head.
+    """
+    prior.check(seen.take("scales", choices[:1].flatten(1)).view(choices.shape[1:]).cpu())
+    widest = choices[:, -1]  # (B, n)
+    queries = seen.queries(widest)
+    boxes = seen.take("boxes", widest)[:, -1].to(queries.device) / seen.sample["views"].shape[-1]
+    return seen.features(torch.zeros(len(choices), 1, dtype=torch.long)), queries, boxes
 
 
 CHOOSERS: dict[str, Callable[[Answerer, SeenViews, Tensor], Tensor]] = {

@@ -74,6 +74,9 @@ SOURCES = {
 }
 
 
+OPTIONAL = ("scale_prior.",)  # prefixes of what a model answers without; no file need have it
+
+
 def load_sources(model: nn.Module, files: Mapping[str, Any]) -> set[str]:
     """Fill frozen parts from their files, in the order of `SOURCES`.
 
@@ -144,7 +147,9 @@ def check_filled(
     unfilled = {
         name: weight
         for name, weight in model.named_parameters()
-        if name not in known and ".lora_" not in name  # LoRA begins with a product of zero
+        if name not in known
+        and ".lora_" not in name  # LoRA begins with a product of zero
+        and not name.startswith(OPTIONAL)
     }
     refused = [
         name for name, weight in unfilled.items() if not (from_scratch and weight.requires_grad)
@@ -216,7 +221,9 @@ def fill_trained(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
         raise CheckpointError(f"{source}: nan or infinite numbers in {spoilt[:5]}")
     try:
         report = load_weights(
-            model, weights, may_miss=[name for name in entries if name not in trained]
+            model,
+            weights,
+            may_miss=[*OPTIONAL, *(name for name in entries if name not in trained)],
         )
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
@@ -230,6 +237,7 @@ def fill_trained(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
         if isinstance(entries[name], nn.Parameter)
         and name not in trained
         and id(entries[name]) not in known
+        and not name.startswith(OPTIONAL)
     ]
     if absent:
         parts = sorted({key.split(".")[0] for key in absent})

@@ -22,6 +22,7 @@ PARTS = (  # of a DynRefer, which `trainable` names
     *("backbone", "region_encoder", "qformer", "text_encoder"),
     *("tagging", "contrast", "captioning"),
 )
+OPTIONAL_PARTS = ("scale_prior",)  # there if the section of that name is
 
 
 def read_model(model: Section) -> tuple[RegionModelConfig | None, list[Finding]]:
@@ -52,8 +53,9 @@ def check_model(model: Section) -> Findings:
 
 def _check_names(config: DynReferConfig) -> Findings:
     parts = [name.split(".")[0] for name in config.trainable]
+    there = (*PARTS, *(name for name in OPTIONAL_PARTS if getattr(config, name) is not None))
     # "" is the whole model.
-    yield from each(choice_problem("model.trainable", part, PARTS) for part in parts if part)
+    yield from each(choice_problem("model.trainable", part, there) for part in parts if part)
     for key in ("attributes", "categories"):
         yield from absent_file(getattr(config.contrast, key), f"model.contrast.{key}")
     if config.text.tokenizer != "clip":
