@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.masks import box_from_array, box_from_polygons, box_of_runs, check_mask
+from lavis_dynrefer.images.mask_encoding import decode_mask
+from lavis_dynrefer.images.masks import (
+    box_from_array,
+    box_from_polygons,
+    box_from_rle,
+    check_mask,
+)
 from lavis_dynrefer.structures import Box
 
 GRID = 28  # cells a side of what a model gets of a mask
@@ -25,25 +31,19 @@ _SAMPLES = 448  # a side, at least: points at which a polygon is read
 
 @dataclass(frozen=True)
 class RunMask:
-    """Runs of pixels down the columns of an image, as COCO's run-length encoding has them.
+    """COCO's run-length encoding, decoded only when it is used.
 
     Args:
-        starts: (n,) first pixel of each run, counted down the columns.
-        ends: (n,) the pixel after the last.
-        height: of the image in pixels.
+        rle: checked.
         box: tight xyxy in pixels.
     """
 
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    height: int
+    rle: Mapping[str, Any]
     box: Box
 
     def cover(self, frame: Box, size: int) -> NDArray[np.float64]:
         """See `RegionMask`."""
-        left, top, right, bottom = map(int, self.box)
-        pixels = _pixels_of_runs(self.starts, self.ends, self.height, (left, right))
-        return _shares(pixels[top:bottom], (left, top), frame, size)
+        return ArrayMask(decode_mask(self.rle), self.box).cover(frame, size)
 
 
 @dataclass(frozen=True)
@@ -126,21 +126,6 @@ def checked_masks(masks: Sequence[Any], image_size: Sequence[int]) -> list[Regio
     return checked
 
 
-def decode_mask(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Pixels (height, width) of a run-length encoded mask.
-
-    Raises:
-        InputError: see `masks.box_from_rle`.
-
-    >>> decode_mask({"size": [2, 3], "counts": [1, 3, 2]}).astype(int)
-    array([[0, 1, 0],
-           [1, 1, 0]])
-    """
-    starts, ends, _ = box_of_runs(rle)
-    height, width = rle["size"]
-    return _pixels_of_runs(starts, ends, height, (0, width))
-
-
 def tight_boxes(masks: Sequence[RegionMask | None]) -> list[Box]:
     """The boxes of checked masks.
 
@@ -185,25 +170,12 @@ def mask_grids(masks: Sequence[RegionMask | None], boxes: Tensor) -> Tensor:
 def _checked(mask: Any, image_size: Sequence[int]) -> RegionMask:
     found = check_mask(mask, image_size)
     if isinstance(found, Mapping):
-        starts, ends, box = box_of_runs(found)
-        return RunMask(starts, ends, int(found["size"][0]), box)
+        return RunMask(found, box_from_rle(found))
     if isinstance(found, np.ndarray):
         return ArrayMask(found, box_from_array(found))
     box = box_from_polygons(found)
     corners = (np.asarray(part, dtype=np.float64).reshape(-1, 2) for part in found)
     return PolygonMask(tuple(corners), box)
-
-
-def _pixels_of_runs(
-    starts: NDArray[np.int64], ends: NDArray[np.int64], height: int, columns: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """(height, n) pixels of the columns from the first to before the last; all runs lie there."""
-    first, last = columns
-    steps = np.zeros((last - first) * height + 1, dtype=np.int8)
-    np.add.at(steps, starts - first * height, 1)
-    np.add.at(steps, ends - first * height, -1)
-    inside = steps[:-1].cumsum(dtype=np.int8).astype(bool)
-    return inside.reshape(-1, height).T
 
 
 def _apart(box: Box, other: Sequence[float]) -> bool:

@@ -113,34 +113,20 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
     (1.0, 1.0, 3.0, 3.0)
     """
     _check_rule(rule)
-    *_, (left, top, right, bottom) = box_of_runs(rle)
-    edge = 0.0 if rule == "exact" else 1.0
-    return left, top, right - edge, bottom - edge
-
-
-def box_of_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], Box]:
-    """Runs of set pixels, counted down the columns, and the exact box around them.
-
-    Returns:
-        (n,) first pixel of each run, (n,) the pixel after its last, and xyxy in pixels.
-
-    Raises:
-        InputError: see `box_from_rle`.
-    """
     height, width = _rle_size(rle)
     runs = run_lengths(rle["counts"], height * width)
     # Runs outside and inside the mask alternate, down each column.
     ends = runs.cumsum()[1::2]
     starts = ends - runs[1::2]
-    starts, ends = starts[ends > starts], ends[ends > starts]
+    starts, last = starts[ends > starts], ends[ends > starts] - 1
     if not len(starts):
         raise InputError(f"the mask of {height} x {width} is empty; drop this region")
-    last = ends - 1
     crosses = starts // height != last // height  # from the foot of a column to the next one
     top = 0 if crosses.any() else int((starts % height).min())
-    bottom = height if crosses.any() else int((last % height).max()) + 1
-    left, right = int(starts[0] // height), int(last[-1] // height) + 1
-    return starts, ends, (float(left), float(top), float(right), float(bottom))
+    bottom = height - 1 if crosses.any() else int((last % height).max())
+    edge = 1.0 if rule == "exact" else 0.0
+    left, right = int(starts[0] // height), int(last[-1] // height)
+    return float(left), float(top), right + edge, bottom + edge
 
 
 def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.int64]:

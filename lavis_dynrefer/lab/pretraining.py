@@ -24,7 +24,6 @@ from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.qformer import QFormer
 from lavis_dynrefer.models.region_encoder import (
     RegionEncoder,
-    ViewFeatures,
     build_region_encoder,
     pool_rois,
 )
@@ -132,7 +131,7 @@ class RegionPretraining(BaseModel):
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
         truth = multi_hot(samples["tags"], len(self.tag_names)).to(tokens.device)  # (B, K)
 
-        rois, shown, own = self._regions_in_views(samples)
+        rois, shown = self._regions_in_views(samples)
         encoder = self.region_encoder
         maps = pool_rois(
             tokens,
@@ -149,12 +148,10 @@ class RegionPretraining(BaseModel):
         cells = (_label_loss(self.cells_head(maps.flatten(1)), truth[shown]) * weight).sum()
         mean = (_label_loss(self.mean_head(maps.mean(dim=(2, 3))), truth[shown]) * weight).sum()
 
-        features = ViewFeatures(
-            rearrange(tokens[:, 0], "(b v) c -> b v c", b=len(views)),
-            encoder.weighted(
-                rearrange(maps[own], "(b v) c h w -> b v c h w", b=len(views)),
-                encoder.masks_of(samples),
-            ),
+        features = encoder.pool(
+            rearrange(tokens, "(b v) n c -> b v n c", b=len(views)),
+            samples["boxes"],
+            encoder.masks_of(samples),
         )
         summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
         queries = self.qformer(self.region_encoder(features))
@@ -179,12 +176,11 @@ class RegionPretraining(BaseModel):
         rng = random.Random(int(torch.randint(2**31, ())))
         return [rng.choice(prompts) for prompts in self.prompts]
 
-    def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    def _regions_in_views(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """All K pairs of a view and a region that it shows.
 
         Returns:
-            (K, 5) index of the view and xyxy in its pixels; (K,) index of the region; and, for each
-            of the B * V views, the index in K of the region that it was cropped for.
+            (K, 5) index of the view and xyxy in its pixels; (K,) index of the region.
         """
         boxes, image_boxes = samples["boxes"], samples["image_boxes"]
         size = self.region_encoder.image_size
@@ -203,8 +199,7 @@ class RegionPretraining(BaseModel):
         row, column, shown = kept.nonzero(as_tuple=True)
         view = row * boxes.shape[1] + column
         pairs = torch.cat([view[:, None].float(), inside[row, column, shown]], dim=1)
-        places = kept.flatten().cumsum(dim=0).view(kept.shape) - 1  # in K
-        return pairs, shown, places[own, :, own].flatten()
+        return pairs, shown
 
 
 def transform_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:

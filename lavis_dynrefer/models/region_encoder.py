@@ -27,6 +27,7 @@ from lavis_dynrefer.views.samples import CHOICE, MASKS
 
 KERNEL = 3  # official: 3 x 3 taps, stride 1, padding 1, dilation 1
 TAPS = KERNEL * KERNEL
+MOST = 2.0  # times that a cell counts by a mask, at most
 
 
 @dataclass(frozen=True)
@@ -125,21 +126,26 @@ class RegionEncoder(nn.Module):
         batch, views = tokens.shape[:2]
         index = torch.arange(batch * views, device=boxes.device, dtype=torch.float32)
         rois = torch.cat([index[:, None], rearrange(boxes, "b v x -> (b v) x").float()], dim=1)
-        maps = pool_rois(
-            rearrange(tokens, "b v n c -> (b v) n c"),
-            rois,
-            image_size=self.image_size,
-            roi_size=self.roi_size,
-            sampling_ratio=self.sampling_ratio,
-        )
-        maps = rearrange(maps, "(b v) c h w -> b v c h w", b=batch)
-        return ViewFeatures(tokens[:, :, 0], self.weighted(maps, masks))
+        flat = rearrange(tokens, "b v n c -> (b v) n c")
 
-    def weighted(self, maps: Tensor, masks: Tensor | None) -> Tensor:
-        """Maps (B, V, C, h, w) whose cells count by masks (B, G, G), or as they are without any."""
-        if masks is None:
-            return maps
-        return maps * cell_weights(masks, self.roi_size).to(maps)[:, None, None]
+        def pool(side: int, samples: int) -> Tensor:
+            maps = pool_rois(
+                flat,
+                rois,
+                image_size=self.image_size,
+                roi_size=side,
+                sampling_ratio=samples,
+            )
+            return rearrange(maps, "(b v) c h w -> b v c h w", b=batch)
+
+        maps = pool(self.roi_size, self.sampling_ratio)
+        if masks is not None:
+            # The same points of the feature map, of which each cell then takes those in the mask.
+            half, odd = divmod(max(self.sampling_ratio, 0), 2)
+            parts = pool(2 * self.roi_size, self.sampling_ratio if odd or not half else half)
+            kept = rearrange(masks == FULL, "b h w -> b (h w)").all(dim=1)
+            maps = torch.where(kept[:, None, None, None, None], maps, masked_cells(parts, masks))
+        return ViewFeatures(tokens[:, :, 0], maps)
 
     def forward(self, features: ViewFeatures) -> Tensor:
         """Align views 1.. to view 0 and fuse all; returns (B, 1 + roi_size ** 2, C).
@@ -227,29 +233,41 @@ def pool_rois(
     return features.to(maps.dtype)
 
 
-def cell_weights(masks: Tensor, cells: int) -> Tensor:
-    """What the cells of a region count by its mask.
+def masked_cells(parts: Tensor, masks: Tensor) -> Tensor:
+    """Cells of a region, each the mean of those of its 2 x 2 parts that are mask.
+
+    A cell counts by how much of it is mask. All cells together count as much as those of a region
+    without a mask, so that a thin mask is not almost nothing, but none more than twice.
 
     Args:
+        parts: (B, V, C, 2h, 2w).
         masks: (B, G, G) uint8, how much of each cell of a grid over the region is mask.
-        cells: of the result, a side; need not divide G.
 
     Returns:
-        (B, cells, cells) float32: the share of each cell that is mask, divided by the largest, so
-        that cells of a thin mask are as large as those of any other.
-
-    >>> cell_weights(torch.tensor([[[255, 0], [51, 0]]]), 2)
-    tensor([[[1.0000, 0.0000],
-             [0.2000, 0.0000]]])
+        (B, V, C, h, w); 0 where nothing is mask.
     """
-    side = masks.shape[-1]
-    # Whole numbers, in which sums are exact: a region without a mask is multiplied by exactly 1.
-    starts = torch.arange(cells, device=masks.device)[:, None] * side
-    places = torch.arange(side, device=masks.device) * cells
-    shared = (starts + side).minimum(places + cells) - starts.maximum(places)
-    overlaps = shared.clamp(min=0).float()  # (cells, G), of lengths in 1 / (cells * G) of a side
-    sums = overlaps @ masks.float() @ overlaps.T
-    return sums / sums.amax(dim=(1, 2), keepdim=True).clamp(min=1)
+    shares = mask_shares(masks.to(parts.device), parts.shape[-1])
+    of_cells = F.avg_pool2d(shares, 2)
+    smallest = torch.finfo(torch.float32).tiny
+    mean = of_cells.mean(dim=(1, 2), keepdim=True).clamp(min=smallest)
+    factor = (1 / mean).minimum(MOST / of_cells.clamp(min=smallest))
+    sums = F.avg_pool3d(parts.float() * shares[:, None, None], (1, 2, 2))
+    return (sums * factor[:, None, None]).to(parts.dtype)
+
+
+def mask_shares(masks: Tensor, side: int) -> Tensor:
+    """Shares (B, side, side) in [0, 1] of a grid's cells that are mask; need not divide G.
+
+    >>> mask_shares(torch.tensor([[[255, 0, 0], [255, 51, 0], [0, 0, 0]]]), 2)
+    tensor([[[0.6889, 0.0222],
+             [0.2222, 0.0222]]])
+    """
+    size = masks.shape[-1]
+    starts = torch.arange(side, device=masks.device)[:, None] * size
+    places = torch.arange(size, device=masks.device) * side
+    shared = (starts + size).minimum(places + side) - starts.maximum(places)
+    overlaps = shared.clamp(min=0) / size  # (side, G), of each length in those of the new cells
+    return overlaps @ (masks / FULL) @ overlaps.T
 
 
 def offset_mask_channels(groups: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.mask_cover import checked_masks, decode_mask, mask_grids, tight_boxes
+from lavis_dynrefer.images.mask_cover import checked_masks, mask_grids, tight_boxes
 
 SIZE = (5, 4)  # width, height
 # Rows 1 to 2 of columns 2 to 3 are set; runs go down the columns.
@@ -81,12 +81,6 @@ def test_runs_of_any_mask_are_read_as_by_pycocotools():
     rows = cover(packed, (0.0, 0.0, 31.0, 31.0), 31, (31, 23))  # cells of one pixel
     assert np.array_equal(rows[:23], pixels)
     assert not rows[23:].any()
-
-
-def test_runs_become_pixels():
-    assert np.array_equal(decode_mask(RUNS), PIXELS)
-    packed = coco_mask.encode(np.asfortranarray(PIXELS.astype(np.uint8)))
-    assert np.array_equal(decode_mask(packed), PIXELS)
 
 
 def test_large_polygons_and_their_pixels_cover_alike():

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lavis_dynrefer.models.region_encoder import RegionEncoder, ViewFeatures, cell_weights
+from lavis_dynrefer.models.region_encoder import (
+    RegionEncoder,
+    ViewFeatures,
+    mask_shares,
+    masked_cells,
+)
 
 
 def encoder(
@@ -82,51 +87,73 @@ def test_route_picks_views_in_its_order():
     assert chosen.summary[..., 0].tolist() == [[0, 2], [5, 4]]
 
 
-def test_cells_count_by_their_share_of_the_mask():
-    # A grid of 6 x 6 over 2 x 2 cells of 3 x 3: all of the first cell is mask, a third of the next.
-    grid = torch.zeros(1, 6, 6, dtype=torch.uint8)
-    grid[0, :3, :4] = 255
-    tokens, boxes = torch.randn(1, 2, 17, 4), torch.tensor([[[0.0, 0, 32, 32], [8, 8, 16, 24]]])
-    model = encoder()
+def test_cells_are_the_mean_of_their_parts_in_the_mask():
+    # One cell of 2 x 2 parts. Of the first part all is mask, of the second a half.
+    parts = torch.tensor([[8.0, 2.0], [100.0, 100.0]]).reshape(1, 1, 1, 2, 2)
+    grid = torch.tensor([[[254, 127], [0, 0]]], dtype=torch.uint8)
 
-    plain, masked = model.pool(tokens, boxes), model.pool(tokens, boxes, grid)
+    found = masked_cells(parts, grid)
 
-    weights = torch.tensor([[1, 1 / 3], [0, 0]])
-    assert torch.allclose(masked.maps, plain.maps * weights)  # of every view
-    assert torch.equal(masked.summary, plain.summary)
+    assert found.item() == pytest.approx((8 + 0.5 * 2) / 1.5)
 
 
-def test_cells_need_not_divide_the_grid():
+def test_all_cells_together_count_as_much_as_without_a_mask():
+    # Of cells of two by two parts, the first is all mask, of the second a half, two have none:
+    # together 1.5 of 4, and so 4 / 1.5 times as much, but at most twice.
+    grid = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    grid[0, :2, :3] = 255
+    parts = torch.ones(1, 2, 3, 4, 4)
+
+    found = masked_cells(parts, grid)
+
+    expected = torch.tensor([[2.0, 0.5 * 4 / 1.5], [0, 0]])
+    assert torch.allclose(found, expected.expand(1, 2, 3, 2, 2))
+
+
+def test_cells_count_at_most_twice():
+    grid = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    grid[0, 14] = 2  # of 28 rows one, to 2 / 255
+
+    found = masked_cells(torch.full((1, 1, 1, 8, 8), 3.0), grid)
+
+    assert torch.allclose(found[0, 0, 0, 2], torch.tensor(6.0))
+    assert found[0, 0, 0, [0, 1, 3]].eq(0).all()
+    none = masked_cells(torch.full((1, 1, 1, 8, 8), 3.0), torch.zeros_like(grid))
+    assert none.eq(0).all()  # and finite
+
+
+def test_shares_need_not_divide_the_grid():
     # Cells of 28 / 16 = 1.75: the first two end at 3.5, in the middle of the fourth column.
     grid = torch.zeros(1, 28, 28, dtype=torch.uint8)
     grid[:, :, :3] = 255
 
-    weights = cell_weights(grid, 16)
+    shares = mask_shares(grid, 16)
 
-    assert torch.allclose(weights[0, 5], torch.tensor([1, 1.25 / 1.75] + [0.0] * 14))
-
-
-def test_a_thin_mask_is_as_large_as_any_other():
-    grid = torch.zeros(1, 28, 28, dtype=torch.uint8)
-    grid[0, 14] = 40  # of a cell of 7 rows one, to 40 / 255
-
-    weights = cell_weights(grid, 4)
-
-    assert weights[0].tolist() == [[0] * 4, [0] * 4, [1] * 4, [0] * 4]
-    assert cell_weights(torch.zeros_like(grid), 4).eq(0).all()  # finite, without any mask
+    assert torch.allclose(shares[0, 5], torch.tensor([1, 1.25 / 1.75] + [0.0] * 14))
+    assert torch.allclose(mask_shares(grid, 56)[0, 5, :8], torch.tensor([1.0] * 6 + [0.0] * 2))
 
 
-@pytest.mark.parametrize("cells", [4, 7, 16])
-def test_a_region_without_a_mask_is_unchanged_beside_one_with_it(cells):
-    grids = torch.full((2, 28, 28), 255, dtype=torch.uint8)
-    grids[1, :5] = 0
-    tokens, boxes = torch.randn(2, 2, 17, 4), torch.rand(2, 2, 4) * 8 + torch.tensor([0, 0, 20, 20])
-    model = encoder(roi_size=cells)
+@pytest.mark.parametrize("ratio", [1, 2, 4, -1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masks_leave_the_cells_that_they_fill(ratio, dtype):
+    # The left half of a region of 2 x 2 cells is mask: both cells there count twice.
+    grid = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    grid[:, :, :14] = 255
+    grid[1] = 255
+    tokens = torch.randn(2, 2, 65, 4).to(dtype)
+    boxes = torch.tensor([[[0.0, 0, 32, 32], [8, 8, 24, 24]]] * 2)
+    model = encoder()
+    model.sampling_ratio = ratio
 
-    plain, masked = model.pool(tokens, boxes), model.pool(tokens, boxes, grids)
+    plain, masked = model.pool(tokens, boxes), model.pool(tokens, boxes, grid)
 
-    assert torch.equal(plain.maps[0], masked.maps[0])
-    assert not torch.equal(plain.maps[1], masked.maps[1])
+    assert masked.maps.dtype == dtype
+    twice = 2 * plain.maps[0, ..., 0]
+    close = {"atol": 0.05, "rtol": 0.05} if dtype == torch.bfloat16 else {}
+    assert ratio == 1 or torch.allclose(masked.maps[0, ..., 0], twice, **close)  # of every view
+    assert masked.maps[0, ..., 1].eq(0).all()
+    assert torch.equal(masked.maps[1], plain.maps[1])
+    assert torch.equal(masked.summary, plain.summary)
 
 
 def test_masks_are_used_by_a_model_that_was_trained_for_them():

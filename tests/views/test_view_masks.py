@@ -145,7 +145,7 @@ def test_options_of_a_yaml_say_whether_masks_are_asked_for(options, asks, draws)
 
     built = ViewProcessor.from_config(node)
 
-    assert (built.wants_masks, built.draws) == (asks, draws)
+    assert (built.asks_for_masks, built.draws) == (asks, draws)
     assert built.mask_views == options.get("mask_views", "none")
 
 
