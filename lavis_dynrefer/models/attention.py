@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,7 +21,8 @@ def attend(
 ) -> Tensor:
     """softmax(queries keys^T scale + bias) values, by the fastest kernel that torch has for it.
 
-    The matrix of probabilities is not kept, neither here nor for the backward pass.
+    The matrix of probabilities is not kept, neither here nor for the backward pass; but it is on a
+    CPU in training with 16 bits, where torch's own backward pass takes five times as long.
 
     Args:
         queries: (B, h, n, d).
@@ -37,9 +39,32 @@ def attend(
     """
     if bias is not None:
         bias = bias.to(queries.dtype)  # torch refuses two types; autocast casts both again
+    trains = any(part.requires_grad for part in (queries, keys, values))
+    half = queries.dtype in (torch.bfloat16, torch.float16)
+    if trains and half and queries.device.type == "cpu" and not dropout:
+        return _attend_plainly(queries, keys, values, bias, scale, causal)
     return F.scaled_dot_product_attention(
         queries, keys, values, attn_mask=bias, dropout_p=dropout, is_causal=causal, scale=scale
     )
+
+
+def _attend_plainly(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    scale: float | None,
+    causal: bool,
+) -> Tensor:
+    """`attend` as products of matrices."""
+    factor = queries.shape[-1] ** -0.5 if scale is None else scale
+    scores = (queries * factor) @ keys.transpose(-2, -1)
+    if bias is not None:
+        scores = scores + bias
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    return scores.softmax(dim=-1) @ values
 
 
 def aligned(bias: Tensor) -> Tensor:

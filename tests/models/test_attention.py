@@ -50,6 +50,30 @@ def test_is_the_formula_and_so_are_its_gradients(scale, shape, causal):
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize(
+    ("shape", "causal"), [(None, False), (None, True), ((1, 3, 5, 5), False), ((2, 1, 1, 5), False)]
+)
+def test_training_in_16_bits_on_a_cpu_is_the_formula(shape, causal):
+    # Another path than without gradients; both are compared with the formula in 32 bits.
+    generator = torch.Generator().manual_seed(0)
+    triple = [torch.randn(2, 3, 5, 4, generator=generator).bfloat16() for _ in range(3)]
+    bias = None if shape is None else torch.randn(shape, generator=generator).bfloat16()
+    full = torch.zeros(1) if bias is None else bias.float()
+    if causal:
+        full = torch.full((5, 5), float("-inf")).triu(1)
+    exact = [part.float().requires_grad_() for part in triple]
+    expected = naive(*exact, full, 0.5)
+    rounded = [part.requires_grad_() for part in triple]
+    result = attend(*rounded, bias=bias, causal=causal)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), expected, atol=0.04, rtol=0.02)
+    for mine, theirs in zip(
+        torch.autograd.grad(result.float().pow(2).sum(), rounded),
+        torch.autograd.grad(expected.pow(2).sum(), exact),
+    ):
+        torch.testing.assert_close(mine.float(), theirs, atol=0.1, rtol=0.05)
+
+
 def test_dropout_keeps_the_mean():
     torch.manual_seed(0)
     ones = torch.ones(64, 4, 8, 8)
