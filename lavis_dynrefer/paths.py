@@ -24,7 +24,7 @@ def config_path(name: str) -> str:
 
 
 def project_path(name: str) -> str:
-    """Absolute path of a shipped run file, such as "dynrefer/quickstart.yaml"."""
+    """Absolute path of a shipped run file, such as "dynrefer/synthetic.yaml"."""
     return str(_beside_or_inside("projects") / name)
 
 

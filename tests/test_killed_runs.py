@@ -43,7 +43,7 @@ def command(scenes, output):
         f"model.trainable=[{PARTS}]",
     ]
     module = [sys.executable, "-m", "lavis_dynrefer.train"]
-    return [*module, "--cfg-path", "dynrefer/quickstart.yaml", "--options", *settings]
+    return [*module, "--cfg-path", "dynrefer/synthetic.yaml", "--options", *settings]
 
 
 def start(scenes, output):

@@ -48,7 +48,7 @@ print(json.dumps({
     "file": os.path.realpath(lavis_dynrefer.__file__),
     "types": dict(model_zoo)["dynrefer"],
     "model_yaml": os.path.isfile(registry.get_model_class("dynrefer").default_config_path("tiny")),
-    "run_yaml": os.path.isfile(lavis_dynrefer.paths.project_path("dynrefer/quickstart.yaml")),
+    "run_yaml": os.path.isfile(lavis_dynrefer.paths.project_path("dynrefer/synthetic.yaml")),
     "defaults": load_model_and_preprocess.__defaults__,
     "train": importlib.util.find_spec("lavis.train") is not None,
     "evaluate": importlib.util.find_spec("lavis.evaluate") is not None,

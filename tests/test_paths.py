@@ -25,7 +25,7 @@ def test_config_path_is_absolute_and_exists():
 
 @pytest.mark.usefixtures("elsewhere")
 def test_project_path_finds_a_shipped_run_file():
-    assert Path(paths.project_path("dynrefer/quickstart.yaml")).is_file()
+    assert Path(paths.project_path("dynrefer/synthetic.yaml")).is_file()
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -22,7 +22,7 @@ from lavis_dynrefer.training.answers.run_grading import grade_run
 from lavis_dynrefer.training.launch import launch, train_main
 from lavis_dynrefer.training.run_config import LaunchError
 
-RUN = "dynrefer/quickstart.yaml"
+RUN = "dynrefer/synthetic.yaml"
 SPLITS = ("test", "synthetic_attributes", "synthetic_categories")
 LORA = "model.captioning.llm_options.lora"
 PARTS = "region_encoder,qformer,text_encoder,tagging,contrast,captioning.prefix"

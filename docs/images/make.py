@@ -42,7 +42,7 @@ DOCS = IMAGES.parent
 MODEL = "assets/tiny/model.safetensors"  # in the package
 WIDTH = 1100  # pixels of a page
 TEST_IMAGES = 150  # that the best and worst answers are taken from
-QUICKSTART = DOCS.parent / "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = DOCS.parent / "projects/dynrefer/synthetic.yaml"
 REPORT_RUN = (  # what the runs of the report have in common
     *("model.load_finetuned=false", "datasets.synthetic_region.build_info.scenes=100"),
     *("run.max_epoch=4", "run.batch_size_train=32", "run.log_freq=5", "run.valid_splits=[val]"),
@@ -91,7 +91,7 @@ def make_report(folder: Path, tab: Page) -> None:
     runs = []
     for name, rate in (("base", "3e-4"), ("low_rate", "1e-4")):
         options = [f"run.output_dir={folder / 'runs' / name}", f"run.init_lr={rate}", *REPORT_RUN]
-        run_module("train", "--cfg-path", QUICKSTART, "--options", *options)
+        run_module("train", "--cfg-path", SYNTHETIC, "--options", *options)
         runs += [str(log.parent) for log in (folder / "runs" / name).rglob("log.txt")]
     page = folder / "report.html"
     run_module("cli", "report", *runs, "--names", "base", "low_rate", "--output", page)

@@ -21,8 +21,8 @@ EXIT_PIPE_CLOSED = 1  # as of every Python program
 # A module offers `add_arguments(parser)` and `run(arguments) -> exit code`.
 COMMANDS = {
     "quickstart": (
-        "lavis_dynrefer.cli.quickstart",
-        "draw synthetic scenes, train the embedded model further, grade it before and after",
+        "lavis_dynrefer.cli.quickstart.quickstart_command",
+        "teach the embedded model new objects, and show what it says before and after",
     ),
     "predict": (
         "lavis_dynrefer.cli.predict.predict_command",

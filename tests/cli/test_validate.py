@@ -13,7 +13,7 @@ from lavis_dynrefer.cli import main
 from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.training.checks.file_checks import check_file
 
-QUICKSTART = "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = "projects/dynrefer/synthetic.yaml"
 OVAD = "projects/dynrefer/evaluate/ovad.yaml"
 TRAIN = "projects/dynrefer/train/vg_v1.2.yaml"
 MODEL = config_path("models/dynrefer_tiny.yaml")
@@ -30,7 +30,7 @@ def warnings(name, *options):
     return [finding.text for finding in check_file(name, options) if not finding.fatal]
 
 
-RUN_MISTAKES = [  # option of the quickstart -> complaint
+RUN_MISTAKES = [  # option of the run -> complaint
     # names and sections
     ("rum.seed=3", "'rum'; did you mean run?"),
     ("model.arch=dynref", "model.arch: unknown 'dynref'"),
@@ -76,7 +76,7 @@ RUN_MISTAKES = [  # option of the quickstart -> complaint
     ("expected.test.map=[1,1]", "expected.source"),
 ]
 MISTAKES = [
-    *((QUICKSTART, *mistake) for mistake in RUN_MISTAKES),
+    *((SYNTHETIC, *mistake) for mistake in RUN_MISTAKES),
     (OVAD, "expected.ovad_vla.map=[1,1]", "'ovad_vla'; did you mean ovad_val?"),
     (OVAD, "expected.ovad_val.meteor=[1,1]", "'meteor'"),
     (OVAD, "expected.ovad_val.map=29.2", "expected.ovad_val.map: expected "),
@@ -131,7 +131,7 @@ def test_unusual_values_that_work_are_accepted(change):
     ],
 )
 def test_views_are_counted_for_every_policy(policy, views):
-    (found,) = errors(QUICKSTART, *(f"{EVAL}.{option}" for option in policy))
+    (found,) = errors(SYNTHETIC, *(f"{EVAL}.{option}" for option in policy))
 
     assert views in found
 
@@ -146,7 +146,7 @@ def test_unknown_group_of_attributes_is_a_warning():
 def test_all_mistakes_are_listed_at_once():
     planted = ("model.vision.depht=3", f"{DATA}.build_info.sceens=3", f"{EVAL}.policy=best")
 
-    assert len(errors(QUICKSTART, *planted)) == 3
+    assert len(errors(SYNTHETIC, *planted)) == 3
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_all_mistakes_are_listed_at_once():
         (OVAD, "model.finetuned=/nowhere.pth", "model.finetuned: no file '/nowhere.pth'"),
         (OVAD, "datasets.ovad.build_info.root=/nowhere", "build_info.root: no folder '/nowhere'"),
         (OVAD, "run.load_ckpt_path=/nowhere.pth", "run.load_ckpt_path: no file '/nowhere.pth'"),
-        (QUICKSTART, "model.text.tokenizer=/nowhere.json", "model.text.tokenizer: no file"),
-        (QUICKSTART, "run.device=cuda", "run.device: torch finds no cuda device"),
+        (SYNTHETIC, "model.text.tokenizer=/nowhere.json", "model.text.tokenizer: no file"),
+        (SYNTHETIC, "run.device=cuda", "run.device: torch finds no cuda device"),
     ],
 )
 def test_what_this_machine_lacks_is_a_warning(name, option, warning, monkeypatch):
@@ -214,24 +214,24 @@ def test_a_broken_file_is_one_finding(tmp_path, content, complaint):
 
 
 def test_a_missing_file_leads_to_the_shipped_ones():
-    assert errors("projects/dynrefer/quickstrat.yaml")[0].endswith(f"did you mean {QUICKSTART}?")
+    assert errors("projects/dynrefer/syntetic.yaml")[0].endswith(f"did you mean {SYNTHETIC}?")
     (error,) = errors("nofile.yaml")
     folder = Path(error.rpartition("the shipped files are in ")[2])
-    assert (folder / "quickstart.yaml").is_file()
+    assert (folder / "synthetic.yaml").is_file()
 
 
 def test_valid_files_are_ok(capsys):
-    assert main(["validate", QUICKSTART, MODEL]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == f"{QUICKSTART}: ok"
+    assert main(["validate", SYNTHETIC, MODEL]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{SYNTHETIC}: ok"
 
 
 def test_problems_are_listed_with_exit_code_2(capsys):
-    code = main(["validate", QUICKSTART, TRAIN, "--options", "run.amp_dtype=fp8"])
+    code = main(["validate", SYNTHETIC, TRAIN, "--options", "run.amp_dtype=fp8"])
     lines = capsys.readouterr().out.splitlines()
 
     assert code == 2
     found = [line for line in lines if not line.startswith("  warning: ")]
-    assert found[::2] == [f"{QUICKSTART}: 1 wrong", f"{TRAIN}: 1 wrong"]
+    assert found[::2] == [f"{SYNTHETIC}: 1 wrong", f"{TRAIN}: 1 wrong"]
     assert all(line.startswith("  error: run.amp_dtype: expected") for line in found[1::2])
 
 
@@ -239,14 +239,14 @@ def test_nothing_is_built_or_read(monkeypatch, tmp_path):
     monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(torch.nn.Module, "__init__", None)  # no part of a model can be made
 
-    assert errors(QUICKSTART) == []
+    assert errors(SYNTHETIC) == []
     assert not Path(tmp_path / "cache").exists()
 
 
 def test_lavis_is_not_imported():
     done = run_python(
         "import sys; from lavis_dynrefer.cli import main\n"
-        f"assert main(['validate', {QUICKSTART!r}]) == 0\n"
+        f"assert main(['validate', {SYNTHETIC!r}]) == 0\n"
         "assert not {'lavis', 'transformers', 'torchvision'} & sys.modules.keys()"
     )
 

@@ -24,7 +24,7 @@ def train(folder, options, *, ranks=1):
     """`python -m lavis.train` under torchrun; returns its exit code and what it wrote."""
     torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--standalone"]
     command = [sys.executable, *torchrun, "-m", "lavis.train"]
-    command += ["--cfg-path", "projects/dynrefer/quickstart.yaml", "--options", *options]
+    command += ["--cfg-path", "projects/dynrefer/synthetic.yaml", "--options", *options]
     command.append(f"run.output_dir={folder}")
     ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -9,7 +9,7 @@ from lavis.common.registry import registry
 
 from lavis_dynrefer.training.launch import launch
 
-QUICKSTART = "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = "projects/dynrefer/synthetic.yaml"
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def reported(run):
 
 def test_stock_runner_evaluates_to_a_report(training_gpu, options, tmp_path):
     del training_gpu
-    run = launch(QUICKSTART, options, evaluate=True)
+    run = launch(SYNTHETIC, options, evaluate=True)
 
     own = ["run.runner=runner_dynrefer", "run.device=cpu", f"run.output_dir={tmp_path / 'own'}"]
-    expected = launch(QUICKSTART, [*options, *own], evaluate=True)
+    expected = launch(SYNTHETIC, [*options, *own], evaluate=True)
     assert reported(run) == pytest.approx(reported(expected))
 
 
@@ -53,6 +53,6 @@ def test_stock_runner_trains_to_a_report(gpu, options, monkeypatch, tmp_path):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
 
-    run = launch(QUICKSTART, [*options, f"run.dist_url={(tmp_path / 'meet').as_uri()}"])
+    run = launch(SYNTHETIC, [*options, f"run.dist_url={(tmp_path / 'meet').as_uri()}"])
 
     assert reported(run)["acc"] > 50

@@ -18,7 +18,7 @@ from lavis_dynrefer.training.run_settings import RunSettings, TaskSettings, read
 # To the GPU: prompts, captions for the language model, captions for the contrast, tags. From it:
 # the losses, and in float16 whether the gradients are finite.
 STEP = 6
-QUICKSTART = "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = "projects/dynrefer/synthetic.yaml"
 
 
 def on_gpu(batch, gpu):
@@ -127,9 +127,9 @@ def test_a_resumed_run_goes_on_with_its_gradient_scaler(training_gpu, tmp_path):
         "run.resume_in_place=true",
     ]
 
-    first = launch(QUICKSTART, [*options, "run.max_epoch=1"])
+    first = launch(SYNTHETIC, [*options, "run.max_epoch=1"])
     saved = torch.load(first.output_dir / "checkpoint_last.pth", weights_only=False)
-    second = launch(QUICKSTART, [*options, "run.max_epoch=2", "run.resume_ckpt_path=auto"])
+    second = launch(SYNTHETIC, [*options, "run.max_epoch=2", "run.resume_ckpt_path=auto"])
 
     again = torch.load(second.output_dir / "checkpoint_last.pth", weights_only=False)
     assert second.output_dir == first.output_dir

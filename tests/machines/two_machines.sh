@@ -58,7 +58,7 @@ torchrun_on() {
 
 # train_options OUTPUT: the arguments of a short training.
 train_options() {
-    echo -m lavis_dynrefer.train --cfg-path projects/dynrefer/quickstart.yaml --options \
+    echo -m lavis_dynrefer.train --cfg-path projects/dynrefer/synthetic.yaml --options \
         "run.output_dir=$1" run.device=cpu run.max_epoch=2 run.batch_size_train=8 \
         run.num_workers=0 run.save_freq=1 run.log_freq=1 "run.test_splits=[]" \
         "datasets.synthetic_region.build_info.root=$work/scenes" \

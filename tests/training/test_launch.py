@@ -21,7 +21,7 @@ from lavis_dynrefer.training.launch import evaluate_main, launch, train_main
 from lavis_dynrefer.training.run_config import LaunchError
 
 ROOT = Path(__file__).parents[2]
-QUICKSTART = "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = "projects/dynrefer/synthetic.yaml"
 
 
 @registry.register_model("toy_drawing")
@@ -129,7 +129,7 @@ def test_errors_and_warnings_are_printed_a_line_each(capsys, tmp_path, monkeypat
 
     monkeypatch.chdir(tmp_path)
 
-    assert train_main(["--cfg-path", QUICKSTART, "--options", *options]) == 2
+    assert train_main(["--cfg-path", SYNTHETIC, "--options", *options]) == 2
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err.splitlines() == [
         "error: run.chunk: expected at least 1, got 0",
@@ -141,7 +141,7 @@ def test_errors_and_warnings_are_printed_a_line_each(capsys, tmp_path, monkeypat
 def test_other_ranks_print_nothing(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
 
-    assert train_main(["--cfg-path", QUICKSTART, "--options", "run.seed=-1"]) == 2
+    assert train_main(["--cfg-path", SYNTHETIC, "--options", "run.seed=-1"]) == 2
     assert capsys.readouterr().err == ""
 
 

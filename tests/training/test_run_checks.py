@@ -14,13 +14,13 @@ import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.training.checks.run_checks import check_run, load_checked_config
 from lavis_dynrefer.training.run_config import LaunchError, find_run_file, load_run_config
 
-QUICKSTART = "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = "projects/dynrefer/synthetic.yaml"
 EVAL = "datasets.synthetic_region.vis_processor.eval"
 TRAIN = "datasets.synthetic_region.vis_processor.train"
 TASK_POLICY = (f"{EVAL}.policy=task", f"{EVAL}.scales.caption=[0,0.4]", f"{EVAL}.scales.tags=[0,1]")
 
 
-def stops(*options, name=QUICKSTART, evaluate=False):
+def stops(*options, name=SYNTHETIC, evaluate=False):
     config = load_run_config(name, ["run.device=cpu", *options], evaluate=evaluate)
     return [finding.text for finding in check_run(config) if finding.stops]
 
@@ -171,7 +171,7 @@ def test_a_task_policy_only_has_to_fit_the_tasks_in_use():
 
 
 def test_a_dataset_of_another_plugin_is_not_checked(tmp_path):
-    content = OmegaConf.load(find_run_file(QUICKSTART))
+    content = OmegaConf.load(find_run_file(SYNTHETIC))
     content.datasets = {"toy_points": {"sizes": {"train": 3}, "vis_processor": {"odd": None}}}
     OmegaConf.save(content, tmp_path / "run.yaml")
     import toy_plugin  # noqa: F401  registers it
@@ -198,7 +198,7 @@ def test_a_run_needs_the_gpu_it_asks_for(monkeypatch, model):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     with pytest.raises(LaunchError, match=r"torch finds no cuda device; use cpu or auto"):
-        load_checked_config(QUICKSTART, [model, "run.device=cuda"])
+        load_checked_config(SYNTHETIC, [model, "run.device=cuda"])
 
 
 def test_a_backbone_alone_cannot_be_evaluated():

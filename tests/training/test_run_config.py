@@ -14,7 +14,7 @@ from lavis_dynrefer.models.weights.fetching.part_registry import register
 from lavis_dynrefer.training.run_config import LaunchError, find_run_file, load_run_config
 
 ROOT = Path(__file__).parents[2]
-QUICKSTART = "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = "projects/dynrefer/synthetic.yaml"
 RUNS = sorted((ROOT / "projects").rglob("*.yaml"))
 OTHER = """
 model: {arch: blip_caption, model_type: base_coco}
@@ -50,9 +50,9 @@ def test_a_shipped_run_is_merged_as_lavis_does(path):
 
 def test_options_win_over_every_yaml_as_in_lavis():
     options = ["model.tagging.threshold=0.3", "datasets.synthetic_region.build_info.scenes=7"]
-    stock = stock_config(find_run_file(QUICKSTART), options).to_dict()
+    stock = stock_config(find_run_file(SYNTHETIC), options).to_dict()
 
-    ours = load_run_config(QUICKSTART, options).to_dict()
+    ours = load_run_config(SYNTHETIC, options).to_dict()
 
     assert ours["model"] == stock["model"]
     assert ours["datasets"] == stock["datasets"]
@@ -71,7 +71,7 @@ def test_a_run_of_another_task_is_what_lavis_makes_of_it(other_yaml):
 def test_a_run_of_ours_is_read_without_lavis():
     code = (
         "import sys; from lavis_dynrefer.training.checks.file_checks import check_file; "
-        f"check_file({QUICKSTART!r}); "
+        f"check_file({SYNTHETIC!r}); "
         "print(sorted({'lavis', 'transformers', 'torchvision'} & set(sys.modules)))"
     )
     result = run_python(code)
@@ -79,21 +79,21 @@ def test_a_run_of_ours_is_read_without_lavis():
 
 
 def test_our_task_gets_our_runner_and_the_defaults_of_all_keys():
-    run = load_run_config(QUICKSTART, ["run.runner=null", "run.seed=null"]).run_cfg
+    run = load_run_config(SYNTHETIC, ["run.runner=null", "run.seed=null"]).run_cfg
 
     assert (run.runner, run.seed, run.beta2) == ("runner_dynrefer", 42, 0.999)
 
 
 def test_model_type_given_as_an_option_loads_the_yaml_of_that_type():
-    config = load_run_config(QUICKSTART, ["model.model_type=flant5xl"])
+    config = load_run_config(SYNTHETIC, ["model.model_type=flant5xl"])
 
     assert config.model_cfg.captioning.llm_options.dtype == "bfloat16"
 
 
 def test_dataset_without_settings_means_its_defaults(tmp_path):
-    quickstart = OmegaConf.load(find_run_file(QUICKSTART))
-    quickstart.datasets = {"synthetic_region": None}
-    OmegaConf.save(quickstart, tmp_path / "run.yaml")
+    section = OmegaConf.load(find_run_file(SYNTHETIC))
+    section.datasets = {"synthetic_region": None}
+    OmegaConf.save(section, tmp_path / "run.yaml")
 
     config = load_run_config(str(tmp_path / "run.yaml"))
 
@@ -104,19 +104,19 @@ def test_dataset_without_settings_means_its_defaults(tmp_path):
     "options", [["run.max_epoch=7", "run.amp=true"], ["run.max_epoch", "7", "run.amp", "true"]]
 )
 def test_options_are_written_as_in_lavis(options):
-    run = load_run_config(QUICKSTART, options).run_cfg
+    run = load_run_config(SYNTHETIC, options).run_cfg
 
     assert (run.max_epoch, run.amp) == (7, True)
 
 
 def test_a_shipped_file_is_found_unless_the_current_folder_has_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_run_file(QUICKSTART).is_file()
-    own = tmp_path / QUICKSTART
+    assert find_run_file(SYNTHETIC).is_file()
+    own = tmp_path / SYNTHETIC
     own.parent.mkdir(parents=True)
     own.write_text("", encoding="utf-8")
 
-    assert find_run_file(QUICKSTART).resolve() == own
+    assert find_run_file(SYNTHETIC).resolve() == own
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_shipped_file_is_found_unless_the_current_folder_has_it(tmp_path, monk
 )
 def test_options_that_cannot_be_merged_are_named(options, complaint):
     with pytest.raises(LaunchError) as raised:
-        load_run_config(QUICKSTART, options)
+        load_run_config(SYNTHETIC, options)
 
     assert complaint in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -184,7 +184,7 @@ def test_data_name_the_tag_list_that_the_model_finds(tmp_path, monkeypatch):
 )
 def test_code_in_a_yaml_is_not_run(tmp_path, monkeypatch, value, complaint):
     monkeypatch.chdir(tmp_path)
-    content = Path(find_run_file(QUICKSTART)).read_text(encoding="utf-8")
+    content = Path(find_run_file(SYNTHETIC)).read_text(encoding="utf-8")
     (tmp_path / "run.yaml").write_text(content.replace("seed: 42", f"seed: {value}"), "utf-8")
 
     with pytest.raises(LaunchError) as raised:

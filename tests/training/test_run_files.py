@@ -59,7 +59,7 @@ def test_every_shipped_yaml_is_valid(name):
     assert [finding.text for finding in check_file(name) if finding.fatal] == []
 
 
-@pytest.mark.parametrize("name", [run for run in RUNS if "quickstart" not in run])
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_file_begins_with_its_command(name):
     command = re.match(
         r"# (?:python|torchrun --nproc_per_node=8) -m lavis\.(\w+) --cfg-path (\S+)",
@@ -160,7 +160,7 @@ def test_a_run_ends_with_the_numbers_it_met_and_missed(tmp_path, caplog):
     ]
 
     with caplog.at_level(logging.INFO, logger="lavis_dynrefer.training.launch"):
-        launch("dynrefer/quickstart.yaml", options, evaluate=True)
+        launch("dynrefer/synthetic.yaml", options, evaluate=True)
 
     (table,) = [line for line in caplog.messages if line.startswith("expected: a test")]
     verdicts = {line.split()[1]: line.split("  ")[-1].strip() for line in table.splitlines()[3:]}

@@ -18,7 +18,7 @@ from lavis_dynrefer.training.scalars.log_services import logger_problem
 from lavis_dynrefer.training.scalars.run_scalars import RunScalars
 from lavis_dynrefer.training.scalars.scalar_file import SCALARS, read_scalars
 
-QUICKSTART = "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = "projects/dynrefer/synthetic.yaml"
 ABSENT = [name for name in ("tensorboard", "wandb") if find_spec(name) is None]
 
 
@@ -145,7 +145,7 @@ def test_an_evaluation_writes_no_file(tmp_path):
 
 
 def problems(*options):
-    config = load_run_config(QUICKSTART, ["run.device=cpu", *options])
+    config = load_run_config(SYNTHETIC, ["run.device=cpu", *options])
     return [finding.text for finding in check_run(config) if "loggers" in finding.text]
 
 

@@ -8,7 +8,7 @@ import torch
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.training.launch import launch, train_main
 
-QUICKSTART = "projects/dynrefer/quickstart.yaml"
+SYNTHETIC = "projects/dynrefer/synthetic.yaml"
 COMPLETE = {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 
 
@@ -31,7 +31,7 @@ def test_an_incomplete_environment_is_refused(monkeypatch, variables, complaint)
         monkeypatch.setenv(name, value)
 
     with pytest.raises(ValueError, match=rf"rank 1 cannot join .*{complaint}.*torchrun, or unset"):
-        launch(QUICKSTART, ["run.device=cpu"])
+        launch(SYNTHETIC, ["run.device=cpu"])
 
 
 def test_a_rank_that_cannot_join_reports_its_own_error(monkeypatch, capsys):
@@ -39,7 +39,7 @@ def test_a_rank_that_cannot_join_reports_its_own_error(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     options = ["run.device=cpu", "run.dist_url=tea://house"]
 
-    assert train_main(["--cfg-path", QUICKSTART, "--options", *options]) == 2
+    assert train_main(["--cfg-path", SYNTHETIC, "--options", *options]) == 2
     assert capsys.readouterr().err.startswith("error: rank 1 cannot join the others: ")
 
 
@@ -50,4 +50,4 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         monkeypatch.setenv(name, value)
 
     with pytest.raises(ValueError, match="this machine has no GPU 2, only 2"):
-        launch(QUICKSTART, ["run.device=cuda"])
+        launch(SYNTHETIC, ["run.device=cuda"])

@@ -17,7 +17,7 @@ from lavis_dynrefer.synthetic.lesson.new_objects import (
     lesson_scene,
     new_object_caption,
     new_objects,
-    short_new_object_caption,
+    short_captions,
 )
 from lavis_dynrefer.synthetic.scene_drawing import render
 from lavis_dynrefer.synthetic.scene_vocabulary import tags
@@ -38,10 +38,9 @@ def write_lesson(
 ) -> None:
     """Write `train.json` and `test.json` in COCO's layout, `images/` and `tags.txt`.
 
-    Only new objects have boxes. In training each has two captions, of which one is short. The
-    categories are those of all scenes and the new ones; so are the tags. Images of "test" are none
-    of "train". The folder appears when it is complete. If it already holds these files, nothing is
-    done.
+    Only new objects have boxes. In training some have a second, short caption. The categories are
+    those of all scenes and the new ones; so are the tags. Images of "test" are none of "train". The
+    folder appears when it is complete. If it already holds these files, nothing is done.
 
     Args:
         root: a new or empty folder, or one written before with the same number of boxes.
@@ -100,7 +99,7 @@ def _draw_split(
         for item in shown:
             texts = [new_object_caption(scene, item)]
             if split == "train":
-                texts.append(short_new_object_caption(scene, item))
+                texts += short_captions(scene, item)
             annotations.append(
                 {
                     "id": len(annotations) + 1,

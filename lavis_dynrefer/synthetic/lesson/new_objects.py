@@ -21,6 +21,8 @@ NEW_CATEGORIES = tuple(NEW_SHAPES)
 _SEED = 16  # of the scenes; other than that of the scenes that the embedded model was trained on
 _STREAM = 96  # of random numbers, apart from those that lay the scene out
 _SHARE = 6  # how often each new category is drawn for one of another; half of the objects are new
+# With more, short captions become the answer: each of them is more likely than a long one.
+_SHORT_SHARE = 0.25
 _SHORT = (
     "a {category}",
     "the {category}",
@@ -43,9 +45,7 @@ def lesson_scene(split: str, number: int) -> Scene:
 def new_objects(scene: Scene) -> list[int]:
     """Numbers of the objects of a scene that are of a new category."""
     return [
-        number
-        for number, item in enumerate(scene.objects)
-        if item.look.category in NEW_CATEGORIES
+        number for number, item in enumerate(scene.objects) if item.look.category in NEW_CATEGORIES
     ]
 
 
@@ -60,8 +60,11 @@ def new_object_caption(scene: Scene, number: int) -> str:
     return f"{own} {place_phrase(scene, number)}"
 
 
-def short_new_object_caption(scene: Scene, number: int) -> str:
-    """A caption with one or two facts, in a random form: "the rocket is red"."""
+def short_captions(scene: Scene, number: int) -> list[str]:
+    """At most one caption with one or two facts, in a random form: "the rocket is red"."""
     look = scene.objects[number].look
-    form = RandomStream(scene.seed, scene.index, _STREAM, number).pick(_SHORT)
-    return form.format(category=look.category, colour=look.colour, pattern=look.pattern)
+    rng = RandomStream(scene.seed, scene.index, _STREAM, number)
+    if not rng.chance(_SHORT_SHARE):
+        return []
+    words = {"category": look.category, "colour": look.colour, "pattern": look.pattern}
+    return [rng.pick(_SHORT).format(**words)]
