@@ -23,6 +23,7 @@ from torchvision.ops import roi_align
 from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.mask_cover import FULL
+from lavis_dynrefer.models.vision.roi_products import pool_by_products
 from lavis_dynrefer.views.samples import CHOICE, MASKS
 
 KERNEL = 3  # official: 3 x 3 taps, stride 1, padding 1, dilation 1
@@ -113,6 +114,18 @@ class RegionEncoder(nn.Module):
     def masks_of(self, sample: Mapping[str, Any]) -> Tensor | None:
         """Masks (B, G, G) of a sample, None without any, or where the model takes boxes alone."""
         return sample.get(MASKS) if self.masks == "cells" else None
+
+    def with_masks_as(self, masks_as: str | None, sample: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The sample, without its masks where they are not to be used on cells.
+
+        Args:
+            masks_as: as in `Questions`; views were dimmed, or not, when they were cropped.
+            sample: of a view processor.
+        """
+        use = masks_as or ("cells" if self.masks == "cells" else "box")
+        if MASKS not in sample or use == "cells":
+            return sample
+        return {key: value for key, value in sample.items() if key != MASKS}
 
     def pool(self, tokens: Tensor, boxes: Tensor, masks: Tensor | None = None) -> ViewFeatures:
         """Take the region out of every view's feature map by RoI-Align.
@@ -218,6 +231,15 @@ def pool_rois(
         (K, C, roi_size, roi_size).
     """
     grid = math.isqrt(tokens.shape[1] - 1)
+    if tokens.requires_grad and tokens.device.type == "cpu":
+        pooled = pool_by_products(
+            tokens[:, 1:].float(),
+            rois.float(),
+            cells=roi_size,
+            scale=grid / image_size,
+            samples=sampling_ratio,
+        )
+        return pooled.to(tokens.dtype)
     maps = rearrange(tokens[:, 1:], "m (h w) c -> m c h w", h=grid).contiguous()
     # aligned=False: no half-cell shift, and sides below one cell count as one (official).
     # Half precision would round the boxes, and the numbers of the views.
