@@ -231,10 +231,12 @@ def pool_rois(
         (K, C, roi_size, roi_size).
     """
     grid = math.isqrt(tokens.shape[1] - 1)
-    if tokens.requires_grad and tokens.device.type == "cpu":
+    # Half precision would round the boxes, and the numbers of the views.
+    exact = torch.promote_types(tokens.dtype, torch.float32)
+    if tokens.requires_grad and tokens.device.type == "cpu" and sampling_ratio > 0:
         pooled = pool_by_products(
-            tokens[:, 1:].float(),
-            rois.float(),
+            tokens[:, 1:].to(exact),
+            rois.to(exact),
             cells=roi_size,
             scale=grid / image_size,
             samples=sampling_ratio,
@@ -242,8 +244,6 @@ def pool_rois(
         return pooled.to(tokens.dtype)
     maps = rearrange(tokens[:, 1:], "m (h w) c -> m c h w", h=grid).contiguous()
     # aligned=False: no half-cell shift, and sides below one cell count as one (official).
-    # Half precision would round the boxes, and the numbers of the views.
-    exact = torch.promote_types(maps.dtype, torch.float32)
     features: Tensor = roi_align(
         maps.to(exact),
         rois.to(maps.device, exact),
