@@ -52,6 +52,7 @@ class RegionInfo(ControlSettings):
     tag_method: TagMethod = "match"  # how captions are tagged
     on_error: Literal["raise", "skip"] = "raise"  # skip: count an unreadable image and go on
     regions_per_image: int = Field(default=1, ge=1)  # in training: of one decoded image
+    repeats: int = Field(default=1, ge=1)  # in training: how often an epoch has each sample
     max_images: Optional[int] = Field(default=None, ge=1)  # for trials: the first of a split
     max_regions: Optional[int] = Field(default=None, ge=1)  # for trials: the first of a split
 

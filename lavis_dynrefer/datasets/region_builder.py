@@ -132,6 +132,7 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
             tags=self._tags(info, tag_list, region_set),
             controls=self._controls(info),
             regions_per_image=info.regions_per_image,
+            repeats=info.repeats,
             **options,
         )
 

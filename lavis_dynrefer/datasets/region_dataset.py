@@ -114,6 +114,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
             lists them under `failed`.
         regions_per_image: maximum number of regions in a training sample, all of one image,
             which is decoded once for them; 1 in the released code.
+        repeats: how often an epoch of training has each sample.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         controls: ControlSampler | None = None,
         on_error: str = "raise",
         regions_per_image: int = 1,
+        repeats: int = 1,
     ) -> None:
         self.region_set = region_set
         self.name = region_set.name
@@ -137,6 +139,7 @@ class RegionDataset(Dataset[dict[str, Any]]):
         self.tags = tags or RegionTags()
         self.controls = controls or ControlSampler()
         self.on_error = on_error
+        self._repeats = repeats if train else 1
         # By default a training sample is one region, and rows need no list.
         self._samples: Sequence[Sequence[int]] | None = None
         if not train:
@@ -182,10 +185,14 @@ class RegionDataset(Dataset[dict[str, Any]]):
         """Number of regions of each sample; no image is read."""
         if self._samples is None:
             return [1] * len(self)
-        return [len(rows) for rows in self._samples]
+        return [len(rows) for rows in self._samples] * self._repeats
 
     def __len__(self) -> int:
         """Samples: regions or groups of them in training, images in evaluation."""
+        return self._count() * self._repeats
+
+    def _count(self) -> int:
+        """Different samples."""
         return len(self.region_set.regions if self._samples is None else self._samples)
 
     def __getitem__(self, index: int) -> Sample:
@@ -194,6 +201,9 @@ class RegionDataset(Dataset[dict[str, Any]]):
         Raises:
             SampleError: the image or one of its regions is unusable and `on_error` is "raise".
         """
+        if index >= len(self):  # so that a loop over the samples ends
+            raise IndexError(index)
+        index %= self._count()
         rows = [index] if self._samples is None else self._samples[index]
         regions = {row: self.region_set.regions[row] for row in rows}
         failed: list[dict[str, Any]] = []

@@ -79,6 +79,14 @@ def test_training_may_serve_several_regions_of_an_image(build):
     assert [dataset[row]["region_ids"] for row in range(len(dataset))] == [[10, 11], [20]]
 
 
+def test_training_may_repeat_the_samples_of_a_small_dataset(build):
+    dataset = build(train=True, regions_per_image=2, repeats=2)
+
+    assert [sample["region_ids"] for sample in dataset] == [[10, 11], [20]] * 2
+    assert dataset.sample_sizes == [2, 1] * 2
+    assert len(build(train=False, repeats=2)) == 2  # evaluation has everything once
+
+
 def test_evaluation_decodes_an_image_once_for_all_its_regions(build):
     seen = []
     dataset = build(lambda *parts: seen.append(parts) or PROCESSOR(*parts))

@@ -84,8 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
             if split.name == TAUGHT:
                 draw_before_after(split).save(output / "before_after.png")
                 _tell(console, "test images, before and after", output / "before_after.png")
-        _tell(console, "what it was taught", data)
         _tell(console, "reports, answers, checkpoint", after)
+        _tell(console, "what it was taught", data)
+        if given is None:
+            console.print("the same with yours: dynrefer quickstart --data FOLDER", highlight=False)
         console.print(f"{time.time() - start:.0f} s")
     return 0
 
@@ -115,14 +117,21 @@ def _data_options(data: Path) -> list[str]:
     options = [f"datasets.custom_region.build_info.root={data}"]
     if (data / TAGS).is_file():
         options.append(f"model.tagging.vocabulary={data / TAGS}")
-    content = json.loads((data / "test.json").read_text(encoding="utf-8"))
-    if not any("category_id" in row for row in content.get("annotations", ())):
+    if not _has_categories(data / "test.json"):
         graded = load_run_config(project_path(RUN_FILE)).run_cfg.test_splits
         options.append(f"run.test_splits=[{','.join(name for name in graded if name != _NAMED)}]")
         # Nothing to be graded on is an error.
         options.append(f"datasets.custom_region.build_info.annotations.{_NAMED}=null")
         options.append("datasets.custom_region.build_info.evaluators={}")
     return [*options, *_number_format()]
+
+
+def _has_categories(file: Path) -> bool:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))["annotations"]
+        return any("category_id" in row for row in rows)
+    except (ValueError, KeyError, TypeError):  # the run says what is wrong with it
+        return False
 
 
 def _number_format() -> list[str]:
