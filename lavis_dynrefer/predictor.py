@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from lavis_dynrefer.detectors.sam import load_segmenter
+from lavis_dynrefer.detectors.region_reading import read_regions
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images import ImageInput, boxes_of_masks, check_format, open_image, pixel_boxes
+from lavis_dynrefer.images import ImageInput, check_format
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.idle_parts import move_with_idle_parts_away
@@ -26,8 +24,10 @@ from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.weights.places import model_config
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import RegionPrediction
-from lavis_dynrefer.views.policies import ViewPolicy, check_policy_name, parse_policy, views_by_task
+from lavis_dynrefer.views.policies import ViewPolicy, check_policy_name, parse_policy
+from lavis_dynrefer.views.processor_choice import ProcessorChoice
 from lavis_dynrefer.views.reading_ahead import ReadImage, crop_ahead, read_ahead
+from lavis_dynrefer.views.regions import BoxesOrRegions, Regions, check_masks_as
 from lavis_dynrefer.views.samples import Sample, batches, count_regions
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
@@ -77,8 +77,15 @@ class RegionPredictor:
         self.answerer = Answerer(self.model, self.formats)
         own = config.preprocess.vis_processor.eval
         self.processor = ViewProcessor.from_config(own)
-        self._own_policy = own.get("policy", ViewProcessor.default_policy)
-        self._named_processor = lru_cache(maxsize=32)(self._make_processor)
+        encoder = self.model.region_encoder
+        self.processor.mask_cells = encoder.masks == "cells"
+        self._processors = ProcessorChoice(
+            self.processor,
+            own_policy=own.get("policy", ViewProcessor.default_policy),
+            num_views=encoder.num_views,
+            parse=self._parse_policy,
+            tasks=TASKS,
+        )
         self._lock = threading.RLock()
 
     def predict(
@@ -99,9 +106,9 @@ class RegionPredictor:
         Args:
             image: path, PIL image, or array (h, w, 3) RGB or (h, w) gray of uint8.
             boxes: (R, 4) list, array or tensor.
-            masks: instead of boxes, R masks as RLE, polygons or arrays; see
-                `images.boxes_of_masks`. The model looks at the tight box of each, which is also
-                the box of the answer.
+            masks: R masks as RLE, polygons or arrays; see `images.boxes_of_masks`. Instead of
+                boxes: the tight box of each is that of the answer. Or beside boxes, then None for a
+                region without a mask. `masks_as` of the questions says what they are used as.
             points: instead of boxes, (R, 2) x and y in pixels, each on an object; SAM finds its
                 box.
             sam: folder of SAM's weights, or their name on the Hugging Face hub; goes with points.
@@ -120,7 +127,7 @@ class RegionPredictor:
             TooLittleMemoryError: the memory does not suffice for one region.
         """
         questions = self.check(Questions.from_arguments(questions, **asked))
-        image, checked = self.read(
+        image, regions = self.read(
             image,
             boxes,
             masks=masks,
@@ -129,20 +136,20 @@ class RegionPredictor:
             format=format,
             normalised=normalised,
         )
-        processor = self._processor(questions.views, questions.tasks)
-        with closing(crop_ahead(image, checked, processor, self.chunk)) as samples:
+        processor = self._processor(questions)
+        with closing(crop_ahead(image, regions, processor, self.chunk)) as samples:
             parts = (self.answer_samples([sample], questions) for sample in samples)
             return [prediction for part in parts for prediction in part]
 
     def predict_batch(
-        self, pairs: Iterable[tuple[ImageInput, Any]], **arguments: Any
+        self, pairs: Iterable[Sequence[Any]], **arguments: Any
     ) -> list[list[RegionPrediction]]:
         """Describe regions of several images; the list of `predict_iter`."""
         return list(self.predict_iter(pairs, **arguments))
 
     def predict_iter(
         self,
-        pairs: Iterable[tuple[ImageInput, Any]],
+        pairs: Iterable[Sequence[Any]],
         *,
         format: str = "xyxy",
         normalised: bool | None = None,
@@ -154,7 +161,7 @@ class RegionPredictor:
         Questions are checked immediately; images and boxes when they are read.
 
         Args:
-            pairs: images with their boxes, as for `predict`.
+            pairs: images with their boxes, or images with boxes and masks, as for `predict`.
             format: see `predict`.
             normalised: see `predict`.
             questions: see `predict`.
@@ -168,8 +175,15 @@ class RegionPredictor:
         questions = self.check(Questions.from_arguments(questions, **asked))
         check_format(format)
         jobs = (
-            partial(self.read, image, boxes, format=format, normalised=normalised)
-            for image, boxes in pairs
+            partial(
+                self.read,
+                image,
+                boxes,
+                masks=next(iter(masks), None),
+                format=format,
+                normalised=normalised,
+            )
+            for image, boxes, *masks in pairs
         )
         return self.answer_iter(jobs, questions)
 
@@ -179,9 +193,9 @@ class RegionPredictor:
         """Answer about images that reader threads open and crop while the model is at work.
 
         Args:
-            jobs: each returns an RGB image and its checked boxes (R, 4). The calling thread takes
-                them in order; reader threads call them, ahead of the answers by a few images and
-                by those that fill a chunk.
+            jobs: each returns an RGB image and its regions, or checked boxes (R, 4). The calling
+                thread takes them in order; reader threads call them, ahead of the answers by a few
+                images and by those that fill a chunk.
             questions: what `check` returned.
             across_images: fill chunks with several images; False: compute each as `predict` does.
 
@@ -194,9 +208,7 @@ class RegionPredictor:
         waiting: list[Sample] = []
         failure: Exception | None = None
         size = self.chunk if across_images else 1
-        with closing(
-            read_ahead(jobs, self._processor(questions.views, questions.tasks), self.chunk)
-        ) as reading:
+        with closing(read_ahead(jobs, self._processor(questions), self.chunk)) as reading:
             while True:
                 try:
                     count, samples = next(reading)
@@ -226,6 +238,7 @@ class RegionPredictor:
         boxes: Any = None,
         *,
         views: str | ViewPolicy | None = None,
+        masks_as: str | None = None,
         **regions: Any,
     ) -> EncodedRegions:
         """Encode regions of one image once, to ask many questions about them with `answer`.
@@ -236,26 +249,35 @@ class RegionPredictor:
             image: see `predict`.
             boxes: see `predict`.
             views: view policy, see `Questions`.
+            masks_as: see `Questions`.
             regions: masks, points, sam, format and normalised, see `predict`.
 
         Raises:
             InputError, MissingFileError, MissingPackageError: see `predict`.
         """
         check_policy_name(views)
-        self._processor(views)
-        return self.encode_boxes(*self.read(image, boxes, **regions), views=views)
+        check_masks_as(masks_as)
+        self._processors.of(views, masks_as)
+        found, of_image = self.read(image, boxes, **regions)
+        return self.encode_regions(found, of_image, views=views, masks_as=masks_as)
 
-    def encode_boxes(
-        self, image: Image.Image, boxes: Tensor, *, views: str | ViewPolicy | None = None
+    def encode_regions(
+        self,
+        image: Image.Image,
+        regions: BoxesOrRegions,
+        *,
+        views: str | ViewPolicy | None = None,
+        masks_as: str | None = None,
     ) -> EncodedRegions:
-        """As `encode`, for an RGB image and boxes (R, 4) that were checked before."""
-        parts: list[tuple[Sample, ViewFeatures]] = []
+        """As `encode`, for an RGB image and regions that were checked before."""
+        parts: list[tuple[Mapping[str, Any], ViewFeatures]] = []
+        processor = self._processors.of(views, masks_as)
         with self.using_model():
-            for sample in crop_ahead(image, boxes, self._processor(views), self.chunk):
+            for sample in crop_ahead(image, regions, processor, self.chunk):
                 parts += self.answerer.encode_in_parts(sample, self.chunk)
         samples, features = zip(*parts) if parts else ((), ())
-        policy = self._own_policy if views is None else views
-        return EncodedRegions(image.size, samples, features, policy, self.model)
+        policy = self._processors.own_policy if views is None else views
+        return EncodedRegions(image.size, samples, features, policy, self.model, masks_as)
 
     def answer(
         self, encoded: EncodedRegions, questions: Questions | None = None, **asked: Any
@@ -279,58 +301,42 @@ class RegionPredictor:
         return answers
 
     def read(
-        self,
-        image: ImageInput,
-        boxes: Any = None,
-        *,
-        masks: Sequence[Any] | None = None,
-        points: Any = None,
-        sam: str | Path | None = None,
-        format: str = "xyxy",
-        normalised: bool | None = None,
-    ) -> tuple[Image.Image, Tensor]:
+        self, image: ImageInput, boxes: Any = None, **regions: Any
+    ) -> tuple[Image.Image, Regions]:
         """Open an image and check its regions; any number of threads may do so at once.
 
         Args:
-            image: see `predict`, also for the other arguments.
+            image: see `predict`.
+            boxes: see `predict`.
+            regions: masks, points, sam, format and normalised, see `predict`.
 
         Returns:
-            The image as RGB, and (R, 4) float32 xyxy boxes in pixels.
+            The image as RGB, and its regions.
 
         Raises:
             InputError, MissingFileError, MissingPackageError: see `predict`.
         """
-        if sum(regions is not None for regions in (boxes, masks, points)) != 1:
-            raise InputError("expected either boxes or masks or points")
-        if (points is None) != (sam is None):
-            raise InputError("points need sam, a folder of SAM's weights, and sam needs points")
-        if boxes is None and (format != "xyxy" or normalised is not None):
-            raise InputError(
-                "format and normalised are about boxes; leave them out with masks and points"
-            )
-        opened = open_image(image)
-        if boxes is not None:
-            return opened, pixel_boxes(boxes, opened.size, format=format, normalised=normalised)
-        if masks is not None:
-            found = boxes_of_masks(masks, opened.size)
-        else:
-            found = load_segmenter(os.fspath(sam or ""), self.device)(opened, points)
-        return opened, pixel_boxes(found, opened.size, normalised=False)
+        return read_regions(image, boxes, device=self.device, **regions)
 
     def crop(
-        self, image: Image.Image, boxes: Tensor, views: str | ViewPolicy | None = None
+        self,
+        image: Image.Image,
+        regions: BoxesOrRegions,
+        views: str | ViewPolicy | None = None,
+        masks_as: str | None = None,
     ) -> list[Sample]:
         """Crop the nested views of an image's regions; needs no model and no lock.
 
         Args:
             image: RGB.
-            boxes: (R, 4) checked boxes, as `images.pixel_boxes` returns them.
+            regions: as `read` returns them, or checked boxes (R, 4).
             views: view policy, see `Questions`.
+            masks_as: see `Questions`.
 
         Returns:
             Samples of at most `chunk` regions, in order, as `ViewProcessor` makes them.
         """
-        return list(crop_ahead(image, boxes, self._processor(views), self.chunk))
+        return list(crop_ahead(image, regions, self._processors.of(views, masks_as), self.chunk))
 
     def answer_samples(
         self, samples: Sequence[Sample], questions: Questions
@@ -353,7 +359,7 @@ class RegionPredictor:
         Raises:
             InputError: the view policy gives another number of views than the model fuses.
         """
-        self._processor(questions.views, questions.tasks)
+        self._processor(questions)
         return questions
 
     @contextmanager
@@ -367,28 +373,13 @@ class RegionPredictor:
         with self._lock, without_gradients(self.device):
             yield self.model
 
-    def _processor(
-        self, views: str | ViewPolicy | None, tasks: Sequence[str] = ()
-    ) -> ViewProcessor:
-        """The processor of a view policy; the views must fit the tasks, if any are named."""
-        if views is None or views == self._own_policy:
-            return self.processor
-        if isinstance(views, str):
-            return self._named_processor(views, tuple(tasks))
-        return self._make_processor(views, tasks)
+    def _processor(self, questions: Questions) -> ViewProcessor:
+        return self._processors.of(questions.views, questions.masks_as, tuple(questions.tasks))
 
-    def _make_processor(self, views: str | ViewPolicy, tasks: Sequence[str]) -> ViewProcessor:
+    def _parse_policy(self, name: str) -> ViewPolicy:
+        known = getattr(self.model.scale_prior, "candidates", None)
         wanted = self.model.region_encoder.num_views
-        policy = views
-        if isinstance(policy, str):
-            known = getattr(self.model.scale_prior, "candidates", None)
-            own = self.processor.policy
-            policy = parse_policy(policy, num_views=wanted, own=own, candidates=known)
-        found = views_by_task(policy, tasks or TASKS)
-        if wanted not in found or (tasks and len(found) > 1):
-            other = max(found - {wanted})
-            raise InputError(f"views: the model fuses {wanted} views, got {other} per region")
-        return ViewProcessor(policy, image_size=self.processor.image_size)
+        return parse_policy(name, num_views=wanted, own=self.processor.policy, candidates=known)
 
 
 def _complete(

@@ -12,6 +12,7 @@ from lavis_dynrefer.errors import InputError, did_you_mean
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import AttributeInfo
 from lavis_dynrefer.views.policies import ViewPolicy, check_policy_name
+from lavis_dynrefer.views.regions import check_masks_as
 from lavis_dynrefer.vocab.prompts import plain_attribute
 from lavis_dynrefer.vocab.word_lists import check_words
 
@@ -34,6 +35,10 @@ class Questions:
         controls: words every caption should mention.
         views: None for the model's own view policy; a name out of `views.POLICIES`, or scales as in
             "fixed:0,0.5"; or a policy object.
+        masks_as: what masks of regions are used as: "box", their tight boxes alone; "cells", the
+            region's cells count by how much of them is mask; "dim", what lies outside of them is
+            dimmed in all views. None means what the model was trained for; another use is said in
+            a warning, but works.
         generation: beam search settings, also as a mapping; None means the model's own.
 
     Raises:
@@ -46,6 +51,7 @@ class Questions:
     tags: Sequence[str] | None = None
     controls: Sequence[str] = ()
     views: str | ViewPolicy | None = None
+    masks_as: str | None = None
     generation: GenerationConfig | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +69,7 @@ class Questions:
             if isinstance(attribute, str):
                 plain_attribute(attribute)
         check_policy_name(self.views)
+        check_masks_as(self.masks_as)
         generation = self.generation
         if generation is not None and not isinstance(generation, GenerationConfig):
             made = from_mapping(GenerationConfig, generation, where="generation")

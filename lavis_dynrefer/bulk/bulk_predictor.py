@@ -52,6 +52,8 @@ class BulkPredictor:
         image: column of the images; None: the first of `IMAGE_COLUMNS`. A cell has the bytes of a
             file, a struct {bytes, path}, a path, an address, or what `RegionPredictor` takes.
         boxes: column of the boxes, (R, 4) lists; not needed with `whole_image`.
+        masks: column of the masks: lists of R, each COCO's RLE, polygons, one of them as json text,
+            or null for a region without one. Beside boxes, or instead of a cell that is null.
         whole_image: one region, the whole image.
         format: of the boxes, "xyxy" or "xywh".
         normalised: see `RegionPredictor.predict`.
@@ -81,6 +83,7 @@ class BulkPredictor:
     root: str | None = None
     across_images: bool = False
     keep_images: bool = False
+    masks: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.questions, Questions):
@@ -121,7 +124,8 @@ class BulkPredictor:
         self._check_boxes(names)
         boxes = self.boxes_of(images if self.whole_image else column(batch, self.boxes))
         sizes = column(batch, DRAWN_ON) if DRAWN_ON in names else None
-        answers = self.answer(images, boxes, sizes)
+        masks = None if self.masks is None else column(batch, self.masks)
+        answers = self.answer(images, boxes, sizes, masks)
         dropped = [] if self.keep_images or not holds_files(batch, image) else [image]
         return with_answers(batch, answers, without=dropped)
 
@@ -130,7 +134,11 @@ class BulkPredictor:
         return map(self, frames)
 
     def answer(
-        self, images: Sequence[Any], boxes: Sequence[Any], sizes: Sequence[Any] | None = None
+        self,
+        images: Sequence[Any],
+        boxes: Sequence[Any],
+        sizes: Sequence[Any] | None = None,
+        masks: Sequence[Any] | None = None,
     ) -> list[RowAnswer]:
         """Answer about rows.
 
@@ -138,19 +146,21 @@ class BulkPredictor:
             images: one per row, see the column `image`.
             boxes: one per row, see the column `boxes`; an exception is the error of its row.
             sizes: of the images that the boxes were drawn on, or None where it is not known.
+            masks: one list per row, see the column `masks`, or None.
 
         Raises:
-            InputError: not as many boxes or sizes as images.
+            InputError: not as many boxes, sizes or masks as images.
         """
         sizes = [None] * len(images) if sizes is None else sizes
-        if not len(images) == len(boxes) == len(sizes):
+        masks = [None] * len(images) if masks is None else masks
+        if not len(images) == len(boxes) == len(sizes) == len(masks):
             raise InputError(
                 f"expected columns of one length, got {len(images)} images, {len(boxes)} lists of "
-                f"boxes and {len(sizes)} sizes"
+                f"boxes, {len(sizes)} sizes and {len(masks)} lists of masks"
             )
         jobs = [
-            RowJob(image, of_image, self.format, self.normalised, size, self.root)
-            for image, of_image, size in zip(images, boxes, sizes)
+            RowJob(image, of_image, self.format, self.normalised, size, self.root, of_regions)
+            for image, of_image, size, of_regions in zip(images, boxes, sizes, masks)
         ]
         predictor = self.predictor()
         questions = predictor.check(self.asked)
@@ -196,6 +206,10 @@ class BulkPredictor:
     def _check_boxes(self, names: Sequence[str]) -> None:
         if not self.whole_image and self.boxes not in names:
             raise InputError(f"expected a column {self.boxes!r} of boxes, got {list(names)}")
+        if self.masks is not None and self.masks not in names:
+            raise InputError(f"expected a column {self.masks!r} of masks, got {list(names)}")
+        if self.masks is not None and self.whole_image:
+            raise InputError("masks: a region that is the whole image has none")
 
 
 @lru_cache(maxsize=1)

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar, Union
 
 from PIL import Image
-from torch import Tensor
 
 from lavis_dynrefer.errors import DynReferError
 from lavis_dynrefer.models.device_errors import is_out_of_memory
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.views.regions import Regions
 
 if TYPE_CHECKING:
     from lavis_dynrefer.predictor import RegionPredictor
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 class ReadingJob(Protocol):
-    """Returns an image and its checked boxes (R, 4); called in a reader thread, maybe twice."""
+    """Returns an image and its checked regions; called in a reader thread, maybe twice."""
 
-    def __call__(self) -> tuple[Image.Image, Tensor]:  # noqa: D102
+    def __call__(self) -> tuple[Image.Image, Regions]:  # noqa: D102
         ...
 
 

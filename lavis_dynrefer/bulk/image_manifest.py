@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ _SCHEMA = pa.schema(
         ("boxes", pa.list_(pa.list_(pa.float64()))),
         ("region_ids", pa.list_(pa.string())),
         ("image_size", pa.list_(pa.int32())),
+        ("masks", pa.list_(pa.string())),
     ]
 )
 
@@ -36,6 +38,7 @@ class ImageRow:
         boxes: (R, 4); None: the whole image.
         region_ids: R ids of the file of boxes.
         size: width and height of the image that the boxes were drawn on, if the file says it.
+        masks: R masks of the file of boxes, or None.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ImageRow:
     boxes: Sequence[Sequence[float]] | None
     region_ids: Sequence[Any] = ()
     size: tuple[int, int] | None = None
+    masks: Sequence[Any] | None = None
 
 
 def fractions(boxes: Sequence[Sequence[float]], units: str | None) -> Sequence[Sequence[float]]:
@@ -72,4 +76,5 @@ def _as_row(image: ImageRow) -> Mapping[str, Any]:
         "boxes": boxes,
         "region_ids": [str(region) for region in image.region_ids],
         "image_size": image.size,
+        "masks": image.masks and [mask and json.dumps(mask) for mask in image.masks],
     }

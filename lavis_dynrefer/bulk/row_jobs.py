@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -11,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from lavis_dynrefer.bulk.answer_columns import RowAnswer
 from lavis_dynrefer.bulk.each_alone import Outcome, answer_each, reason
 from lavis_dynrefer.bulk.image_sources import load_image
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.reading.box_units import size_problem
-from lavis_dynrefer.images import pixel_boxes
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.views.regions import Regions, checked_regions
 
 if TYPE_CHECKING:
     from lavis_dynrefer.predictor import RegionPredictor
@@ -40,10 +40,12 @@ class RowJob:
     Args:
         image: see `load_image`.
         boxes: (R, 4) lists or arrays, or `WHOLE_IMAGE`; an exception is the error of the row.
+            None: those of the masks.
         format: see `images.pixel_boxes`.
         normalised: see `images.pixel_boxes`.
         drawn_on: width and height of the image that the boxes were drawn on; None: not known.
         root: see `load_image`.
+        masks: R masks, see `images.boxes_of_masks`, each also as json text; None without any.
     """
 
     image: Any
@@ -52,21 +54,22 @@ class RowJob:
     normalised: bool | None = None
     drawn_on: Any = None
     root: str | None = None
+    masks: Any = None
     answer: RowAnswer = field(default_factory=RowAnswer)
 
-    def __call__(self) -> tuple[Image.Image, Tensor]:
-        """The image and its checked boxes."""
+    def __call__(self) -> tuple[Image.Image, Regions]:
+        """The image and its checked regions."""
         self.answer = RowAnswer()
         kind = "image"
         try:
             image = load_image(self.image, self.root)
             kind = "boxes"
             self.answer = RowAnswer(image.size)
-            boxes = self._read_boxes(image.size)
+            regions = self._read_regions(image.size)
         except Exception as error:  # whatever is wrong with one row must not stop the others
             self.fail(kind, error)
-            return Image.new("RGB", (8, 8)), torch.zeros(0, 4)
-        return image, boxes
+            return Image.new("RGB", (8, 8)), Regions(torch.zeros(0, 4))
+        return image, regions
 
     def finish(self, outcome: Outcome) -> None:
         """Keep the answers or their error, unless reading failed."""
@@ -85,11 +88,14 @@ class RowJob:
         text = reason(error).encode("utf-8", "replace").decode()  # Arrow takes no lone surrogates
         self.answer = RowAnswer(self.answer.size, error=text, error_kind=kind)
 
-    def _read_boxes(self, size: tuple[int, int]) -> Tensor:
+    def _read_regions(self, size: tuple[int, int]) -> Regions:
         if isinstance(self.boxes, Exception):
             raise self.boxes
         if self.boxes is WHOLE_IMAGE:
-            return pixel_boxes([[0, 0, *size]], size, normalised=False)
+            return checked_regions([[0, 0, *size]], None, size, normalised=False)
+        masks = None if self.masks is None else [_mask(mask) for mask in _plain(self.masks)]
+        if self.boxes is None and masks is not None:
+            return checked_regions(None, masks, size)
         if self.boxes is None:
             raise InputError("boxes: they are null; an image without regions has an empty list")
         if self.drawn_on is not None:
@@ -97,7 +103,7 @@ class RowJob:
             if problem := size_problem(_drawn_on(self.drawn_on), size, units):
                 raise InputError(problem)
         boxes = _plain(self.boxes)
-        return pixel_boxes(boxes, size, format=self.format, normalised=self.normalised)
+        return checked_regions(boxes, masks, size, format=self.format, normalised=self.normalised)
 
 
 def answer_jobs(
@@ -111,6 +117,16 @@ def answer_jobs(
     for job, outcome in answer_each(predictor, jobs, questions, across_images=across_images):
         job.finish(outcome)
     return [job.answer for job in jobs]
+
+
+def _mask(value: Any) -> Any:
+    """A mask of a cell, which may be written as json."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise InputError(f"masks: expected RLE or polygons as json, got {value!r:.60}") from error
 
 
 def _drawn_on(value: Any) -> tuple[int, int]:

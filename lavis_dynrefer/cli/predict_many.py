@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows = parser.add_argument_group("rows")
     rows.add_argument("--image-column", metavar="NAME", help="default image, bytes, path or url")
     rows.add_argument("--boxes-column", default="boxes", metavar="NAME", help="default boxes")
+    rows.add_argument("--masks-column", metavar="NAME", help="masks of regions; default: none")
     rows.add_argument(
         "--root",
         metavar="FOLDER",
@@ -189,6 +190,7 @@ def _predictor(arguments: argparse.Namespace) -> BulkPredictor:
         offload=arguments.offload,
         image=arguments.image_column,
         boxes=arguments.boxes_column,
+        masks=arguments.masks_column,
         whole_image=arguments.whole_image,
         format=arguments.box_format or "xyxy",
         normalised=None if units is None else units != "pixels",
@@ -237,6 +239,8 @@ def _input(
         files = find_files(path, kinds)
         if len({file.name.lower().endswith(SHARDS) for file in files}) == 2:
             raise InputError(f"{path} holds Parquet files and shards; name files of one kind")
+        if predictor.masks is not None and files[0].name.lower().endswith(SHARDS):
+            raise InputError("--masks-column goes with Parquet files; shards have no such column")
         checksum = fingerprint(files)
     depends = asdict(predictor)
     for name in ("device", "chunk", "offload", "root"):
@@ -280,11 +284,13 @@ def _write_images(
                 fractions(entry.boxes, finder.units),
                 finder.ids(name, len(entry.boxes)),
                 entry.size,
+                finder.masks_of(name),
             )
             for name, path, entry in entries
         ]
     write_manifest(rows, manifest)
-    return replace(predictor, image="path", boxes="boxes"), digest(rows)
+    masks = "masks" if any(row.masks for row in rows) else None
+    return replace(predictor, image="path", boxes="boxes", masks=masks), digest(rows)
 
 
 def _columns(parts: Sequence[Part], predictor: BulkPredictor) -> pa.Schema | None:

@@ -18,6 +18,7 @@ from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
 
 MAX_REGIONS = 100  # on one page
+_FULL, _HALF = 255, 128  # of a cell that is all mask, and that is drawn as mask
 # Smaller changes mean nothing: on drawn scenes, bfloat16 instead of float32 alone moved 95 of 100
 # by up to 0.034 nats per token, 0.0016 of an attribute's score and 0.0056 of a category's logit.
 NOISE = {"caption": 0.05, "attributes": 0.005, "categories": 0.02}
@@ -54,6 +55,7 @@ class RegionPart(NamedTuple):
     box: Box | None  # the visible part, in pixels of the image
     badge: Box | None  # where the number is drawn
     views: tuple[ViewPart, ...]  # smallest scale first
+    mask: Sequence[Sequence[int]] | None = None  # see `RegionExplanation`
 
     @property
     def title(self) -> str:
@@ -106,6 +108,7 @@ def explanation_page(
         max_tags=_MAX_TAGS,
         measured=[kind for kind in _MEASURED if _is_asked(kind[0], explanations)],
         outside=_outside,
+        beside_mask=_beside_mask,
     )
 
 
@@ -130,7 +133,9 @@ def region_parts(
             )
             for view in one.views
         )
-        regions.append(RegionPart(index + 1, one.prediction, boxes[index], badges[index], views))
+        regions.append(
+            RegionPart(index + 1, one.prediction, boxes[index], badges[index], views, one.mask)
+        )
     return regions
 
 
@@ -192,3 +197,18 @@ def _outside(frame: Box, size: tuple[int, int]) -> str:
     """SVG path of everything around a frame, by the even-odd rule."""
     x1, y1, x2, y2 = (f"{value:g}" for value in frame)
     return f"M0 0H{size[0]}V{size[1]}H0ZM{x1} {y1}H{x2}V{y2}H{x1}Z"
+
+
+def _beside_mask(mask: Sequence[Sequence[int]], box: Box) -> str:
+    """SVG path of the cells of a region that are less than half mask, row by row."""
+    side = len(mask)
+    width, height = (box[2] - box[0]) / side, (box[3] - box[1]) / side
+    runs = []
+    for row, cells in enumerate(mask):
+        inside = [value >= _HALF for value in (_FULL, *cells, _FULL)]
+        edges = [column for column in range(side + 1) if inside[column] != inside[column + 1]]
+        for start, end in zip(edges[::2], edges[1::2]):
+            corner = f"M{box[0] + start * width:.4g} {box[1] + row * height:.4g}"
+            length = (end - start) * width
+            runs.append(f"{corner}h{length:.4g}v{height:.4g}h{-length:.4g}z")
+    return "".join(runs)

@@ -16,12 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lavis_dynrefer.images.mask_cover import FULL
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import Box, NamedScore, RegionPrediction
 from lavis_dynrefer.views.nesting import nest_boxes, whole_pixels
+from lavis_dynrefer.views.samples import MASKS
 
 SCORED = ("attributes", "categories")
 
@@ -60,10 +62,13 @@ class RegionExplanation:
     Args:
         prediction: as `RegionPredictor.predict` returns it.
         views: the encoded views, smallest scale first.
+        mask: if the region's cells counted by its mask, how much of each cell of a grid over the
+            region is mask: rows of numbers from 0 to 255.
     """
 
     prediction: RegionPrediction
     views: tuple[ViewExplanation, ...]
+    mask: tuple[tuple[int, ...], ...] | None = None
 
 
 def explain(
@@ -140,6 +145,7 @@ class _Examination:
         nested = nest_boxes(self.sample["image_boxes"], sizes, scales)
         frames = whole_pixels(nested, *image_size).tolist()
         without = [self._without(view) for view in range(scales.shape[1])]
+        masks = [_mask_or_none(grid) for grid in self.sample.get(MASKS, [None] * len(frames))]
         return [
             RegionExplanation(
                 prediction,
@@ -147,8 +153,9 @@ class _Examination:
                     self._view(row, view, frames[row][view], without[view])
                     for view in scales[row].argsort(stable=True).tolist()
                 ),
+                mask,
             )
-            for row, prediction in enumerate(self.predictions)
+            for row, (prediction, mask) in enumerate(zip(self.predictions, masks))
         ]
 
     def _view(
@@ -210,6 +217,13 @@ class _Examination:
         prompts = [self.answerer.prompt(self.questions.controls, tags) for tags in self.tags]
         captions = [prediction.caption or "" for prediction in self.predictions]
         return (-self.answerer.caption_losses(queries, prompts, captions)).tolist()
+
+
+def _mask_or_none(grid: Tensor | None) -> tuple[tuple[int, ...], ...] | None:
+    """A grid as rows of numbers; None for that of a region without a mask."""
+    if grid is None or bool((grid == FULL).all()):
+        return None
+    return tuple(map(tuple, grid.tolist()))
 
 
 def _largest_first(changes: Sequence[NamedScore]) -> tuple[NamedScore, ...]:

@@ -138,6 +138,17 @@ def tight_boxes(masks: Sequence[RegionMask | None]) -> list[Box]:
     return [mask.box for mask in masks if mask is not None]
 
 
+def check_inside(masks: Sequence[RegionMask | None], boxes: Tensor) -> None:
+    """Refuse masks that are not where their boxes (R, 4) are.
+
+    Raises:
+        InputError: names the first.
+    """
+    for row, (mask, box) in enumerate(zip(masks, boxes.tolist())):
+        if mask is not None and _apart(mask.box, box):
+            raise _outside(row, mask, box)
+
+
 def mask_grids(masks: Sequence[RegionMask | None], boxes: Tensor) -> Tensor:
     """How much of each cell of its box each mask covers.
 
@@ -159,10 +170,7 @@ def mask_grids(masks: Sequence[RegionMask | None], boxes: Tensor) -> Tensor:
         if shares.any():
             grids[row] = np.ceil(shares * FULL - 1e-6)
         elif not isinstance(mask, PolygonMask) or not mask.is_line or _apart(mask.box, box):
-            raise InputError(
-                f"masks: row {row}: no part of the mask lies in the box {box}; the mask is in "
-                f"{list(mask.box)}"
-            )
+            raise _outside(row, mask, box)
         # else a line, which says no more than the box
     return torch.from_numpy(grids)
 
@@ -176,6 +184,13 @@ def _checked(mask: Any, image_size: Sequence[int]) -> RegionMask:
     box = box_from_polygons(found)
     corners = (np.asarray(part, dtype=np.float64).reshape(-1, 2) for part in found)
     return PolygonMask(tuple(corners), box)
+
+
+def _outside(row: int, mask: RegionMask, box: Sequence[float]) -> InputError:
+    return InputError(
+        f"masks: row {row}: no part of the mask lies in the box {list(box)}; the mask is in "
+        f"{list(mask.box)}"
+    )
 
 
 def _apart(box: Box, other: Sequence[float]) -> bool:

@@ -66,6 +66,7 @@ class EncodedRegions:
         features: the encoded views of each sample.
         views: the view policy, as in `Questions`.
         model: encoded the views.
+        masks_as: what masks were used as, as in `Questions`.
     """
 
     image_size: tuple[int, int]
@@ -73,6 +74,7 @@ class EncodedRegions:
     features: tuple[ViewFeatures, ...]
     views: str | ViewPolicy
     model: RegionModel
+    masks_as: str | None = None
 
     def __len__(self) -> int:
         return sum(len(sample["views"]) for sample in self.samples)
@@ -81,7 +83,7 @@ class EncodedRegions:
         """The questions, if they are about the encoded views and the model has encoded them.
 
         Raises:
-            InputError: another view policy, or another model.
+            InputError: another view policy, another use of masks, or another model.
         """
         if model is not self.model:
             raise InputError("the regions were encoded by another model; encode them again")
@@ -89,6 +91,11 @@ class EncodedRegions:
             raise InputError(
                 f"views: the regions were encoded with {self.views!r}, got {questions.views!r}; "
                 "encode them again"
+            )
+        if questions.masks_as not in (None, self.masks_as):
+            raise InputError(
+                f"masks_as: the regions were encoded with {self.masks_as!r}, got "
+                f"{questions.masks_as!r}; encode them again"
             )
         return questions
 

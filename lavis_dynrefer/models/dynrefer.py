@@ -61,7 +61,7 @@ from lavis_dynrefer.paths import config_path
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.structures import AttributeInfo, RegionPrediction
-from lavis_dynrefer.views.samples import CHOICE, MASKS, regions_of
+from lavis_dynrefer.views.samples import CHOICE, regions_of
 
 TRAINING_KEYS = ("views", "boxes", "captions", "tags", "controls")
 
@@ -251,26 +251,27 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
             TooLittleMemoryError: the memory does not suffice for one region.
         """
         questions = Questions.from_arguments(questions, **asked)
-        with self.answering(samples, dtype) as (answerer, sample), without_gradients(self.device):
+        answering = self.answering(samples, dtype, questions.masks_as)
+        with answering as (answerer, sample), without_gradients(self.device):
             return answerer.answer_in_parts(sample, questions, chunk)
 
     @contextmanager
     def answering(
-        self, samples: Mapping[str, Any], dtype: str = "auto"
+        self, samples: Mapping[str, Any], dtype: str = "auto", masks_as: str | None = None
     ) -> Iterator[tuple[Answerer, Mapping[str, Any]]]:
         """Answer in eval mode: dropout would make answers random.
 
         Args:
             samples: see `predict`.
             dtype: see `predict`.
+            masks_as: see `Questions`.
 
         Returns:
             What answers, and the checked regions among the samples.
         """
         sample = regions_of(samples)
         self.region_encoder.check_views(sample)
-        if MASKS in sample and self.region_encoder.masks_of(sample) is None:
-            sample = {key: value for key, value in sample.items() if key != MASKS}
+        sample = self.region_encoder.with_masks_as(masks_as, sample)
         own = dtype != "auto" or active_autocast(self.device) is None
         answerer = Answerer(self, formats_on(dtype, self.device) if own else None, self._fitting)
         training = self.training

@@ -22,6 +22,7 @@ from typing_extensions import Self
 
 from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.views.policies import POLICIES
+from lavis_dynrefer.views.regions import MASKS_AS
 
 _NAMED = sorted({*POLICIES} - {"fixed"})
 _VIEWS = {"type": "string", "pattern": f"^({'|'.join(_NAMED)}|fixed:[0-9.,]+)$"}
@@ -81,8 +82,10 @@ class RegionFields(Body):
     boxes: Annotated[Optional[List[List[Number]]], BeforeValidator(_rows)] = Field(
         None, description="four numbers per region: x1, y1, x2, y2 in pixels"
     )
-    masks: Optional[List[Mask]] = Field(
-        None, description="instead of boxes: RLE, or polygons [[x1, y1, x2, y2, ...], ...]"
+    masks: Optional[List[Optional[Mask]]] = Field(
+        None,
+        description="RLE, or polygons [[x1, y1, x2, y2, ...], ...]; instead of boxes, or beside "
+        "them, then null for a region without a mask",
     )
     format: Optional[Literal["xyxy", "xywh"]] = Field("xyxy", description="format of the boxes")
     normalised: Optional[bool] = Field(
@@ -107,6 +110,11 @@ class RegionFields(Body):
         description=f"view policy: {', '.join(_NAMED)}, or scales as in "
         "fixed:0,0.5; null: the model's own",
     )
+    masks_as: Optional[Literal[MASKS_AS]] = Field(
+        None,
+        description="masks as their boxes alone, on the cells of regions, or to dim what lies "
+        "outside of them; null: what the model was trained for",
+    )
 
     @model_validator(mode="after")
     def _null_means_the_default(self) -> Self:
@@ -129,8 +137,8 @@ class RegionFields(Body):
 _NULL = {"type": "null"}
 _ARRAY = {"type": "array"}
 _AS_STORED = {"enum": ["xyxy", None]}
-_EITHER = [  # boxes, or masks without what is about boxes
-    {"required": ["boxes"], "properties": {"boxes": _ARRAY, "masks": _NULL}},
+_EITHER = [  # boxes, perhaps with masks, or masks without what is about boxes
+    {"required": ["boxes"], "properties": {"boxes": _ARRAY}},
     {
         "required": ["masks"],
         "properties": {"masks": _ARRAY, "boxes": _NULL, "format": _AS_STORED, "normalised": _NULL},

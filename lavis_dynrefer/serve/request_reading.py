@@ -101,8 +101,8 @@ class RequestReader:
         """
         body = parse_body(RegionsBody, data)
         questions = self.check(body)
-        if (body.boxes is None) == (body.masks is None):
-            raise InputError("expected either boxes or masks")
+        if body.boxes is None and body.masks is None:
+            raise InputError("expected boxes or masks, or both")
         if (body.image is None) == (uploaded is None):
             raise InputError(
                 "expected one image: in the json as image (base64 or data URL), or uploaded as "
@@ -119,7 +119,8 @@ class RequestReader:
             RequestError, InputError: invalid questions, or more words or regions than allowed.
         """
         questions = body.questions()
-        check_limits(questions, body.boxes if body.masks is None else body.masks, self.limits)
+        for regions in (body.boxes, body.masks):
+            check_limits(questions, regions, self.limits)
         return self._predictor.check(questions)
 
     def crop(self, body: RegionFields, image: Image.Image, questions: Questions) -> CroppedRequest:
@@ -128,12 +129,12 @@ class RequestReader:
         Raises:
             InputError: invalid boxes or masks.
         """
-        image, boxes = self._predictor.read(
+        image, regions = self._predictor.read(
             image,
             body.boxes,
             masks=body.model_dump(include={"masks"})["masks"],
             format=body.format,
             normalised=body.normalised,
         )
-        samples = self._predictor.crop(image, boxes, questions.views)
+        samples = self._predictor.crop(image, regions, questions.views, questions.masks_as)
         return CroppedRequest(questions, samples, image.size)

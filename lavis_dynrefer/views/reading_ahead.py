@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from PIL import Image
-from torch import Tensor
 
 from lavis_dynrefer.cores import available_cores
-from lavis_dynrefer.views.samples import Sample, batches, split_boxes
+from lavis_dynrefer.views.regions import BoxesOrRegions, Regions, as_regions
+from lavis_dynrefer.views.samples import Sample, batches
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
 # Most of a crop is Pillow's resizing, during which other threads run. At most 2 * READERS + 1
 # samples wait for the model: 1 GB of views with 16 readers and 64 regions in each.
 READERS = min(16, available_cores())
 _TOGETHER = 16  # regions of one image that a reader crops at once; fewer do not need several
-ReadImage = Callable[[], tuple[Image.Image, Tensor]]  # an RGB image and its checked boxes
+ReadImage = Callable[[], tuple[Image.Image, BoxesOrRegions]]  # an RGB image and its regions
 
 
 def read_ahead(
@@ -55,27 +55,37 @@ def read_ahead(
 
 
 def crop_ahead(
-    image: Image.Image, boxes: Tensor, processor: ViewProcessor, chunk: int
+    image: Image.Image, regions: BoxesOrRegions, processor: ViewProcessor, chunk: int
 ) -> Generator[Sample, None, None]:
     """Samples of at most `chunk` regions of one image; others are cropped while one is in use.
 
     Args:
         image: RGB image.
-        boxes: (R, 4) checked boxes.
+        regions: of the image.
         processor: crops the views.
         chunk: most regions in a sample.
     """
-    if len(boxes) <= _TOGETHER:
-        yield from (processor.crop(image, part) for part in split_boxes(boxes, chunk))
+    regions = as_regions(regions)
+    if len(regions) <= _TOGETHER:
+        yield from (_crop(processor, image, part) for part in _split(regions, chunk))
         return
-    parts = (part for whole in split_boxes(boxes, chunk) for part in split_boxes(whole, _TOGETHER))
-    jobs = (partial(_with_boxes, image, part) for part in parts)
+    parts = (part for whole in _split(regions, chunk) for part in _split(whole, _TOGETHER))
+    jobs = (partial(_with_regions, image, part) for part in parts)
     with closing(read_ahead(jobs, processor, _TOGETHER)) as reading:
         yield from batches((sample for _, samples in reading for sample in samples), chunk)
 
 
-def _with_boxes(image: Image.Image, boxes: Tensor) -> tuple[Image.Image, Tensor]:
-    return image, boxes
+def _with_regions(image: Image.Image, regions: Regions) -> tuple[Image.Image, Regions]:
+    return image, regions
+
+
+def _split(regions: Regions, size: int) -> list[Regions]:
+    """Parts with at most `size` rows; none where there are no regions."""
+    return [regions[start : start + size] for start in range(0, len(regions), size)]
+
+
+def _crop(processor: ViewProcessor, image: Image.Image, regions: Regions) -> Sample:
+    return processor.crop(image, regions.boxes, regions.masks)
 
 
 @dataclass(frozen=True)
@@ -88,9 +98,10 @@ class _Reading:
 
 
 def _begin(job: ReadImage, processor: ViewProcessor, chunk: int) -> _Reading:
-    image, boxes = job()
-    crops = [partial(processor.crop, image, part) for part in split_boxes(boxes, chunk)]
-    return _Reading(len(boxes), crops[0]() if crops else None, tuple(crops[1:]))
+    image, given = job()
+    regions = as_regions(given)
+    crops = [partial(_crop, processor, image, part) for part in _split(regions, chunk)]
+    return _Reading(len(regions), crops[0]() if crops else None, tuple(crops[1:]))
 
 
 def _samples(reading: _Reading, pool: ThreadPoolExecutor) -> Iterator[Sample]:

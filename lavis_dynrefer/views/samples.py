@@ -196,11 +196,6 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Sample]:
         yield concat_samples(waiting)
 
 
-def split_boxes(boxes: Tensor, size: int) -> list[Tensor]:
-    """Parts of boxes (R, 4) with at most `size` rows; none where there are no boxes."""
-    return [boxes[start : start + size] for start in range(0, len(boxes), size)]
-
-
 def rows_of(sample: Mapping[str, Any], rows: slice) -> Sample:
     """Some regions of a sample."""
     keys = (*PER_REGION, MASKS) if MASKS in sample else PER_REGION

@@ -16,7 +16,7 @@ from lavis_dynrefer.images.mask_cover import RegionMask, checked_masks, mask_gri
 from lavis_dynrefer.views.dimming import dim_outside
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes, whole_pixels
 from lavis_dynrefer.views.policies import RandomScales, ViewPolicy, build_policy
-from lavis_dynrefer.views.samples import CHOICE, Sample
+from lavis_dynrefer.views.samples import CHOICE, MASKS, Sample
 
 # Name in LAVIS's registry -> the policy of a processor whose yaml names none.
 DEFAULT_POLICIES = {"dynrefer_train": "random", "dynrefer_eval": "image"}
@@ -36,6 +36,7 @@ class ViewProcessor:
         use_masks: datasets give the masks that they have, and all of them are used.
         mask_views: "dim" dims what lies outside of a region's mask in all its views; "none" leaves
             views as they are, as the released code does.
+        mask_cells: samples have masks, by which a model can weigh the cells of a region.
         rng: draws the regions; None means torch's default generator, which a data loader seeds per
             worker.
 
@@ -53,6 +54,7 @@ class ViewProcessor:
         mask_share: float = 0.0,
         use_masks: bool = False,
         mask_views: str = "none",
+        mask_cells: bool = True,
         rng: torch.Generator | None = None,
     ) -> None:
         if type(image_size) is not int or image_size < 1:
@@ -73,6 +75,7 @@ class ViewProcessor:
         self.mask_share = mask_share
         self.use_masks = use_masks
         self.mask_views = mask_views
+        self.mask_cells = mask_cells
         self.rng = rng
 
     @property
@@ -139,7 +142,9 @@ class ViewProcessor:
             sample[CHOICE] = {plan.choice.chooser: choices.repeat(len(boxes), 1, 1)}
         used = self._used_masks(masks, image, len(boxes))
         if any(mask is not None for mask in used):
-            sample["masks"] = mask_grids(used, whole_pixels(boxes, *image.size))
+            grids = mask_grids(used, whole_pixels(boxes, *image.size))
+            if self.mask_cells:
+                sample[MASKS] = grids
             if self.mask_views == "dim":
                 sample["views"] = dim_outside(views, whole_pixels(frames, *image.size), used)
         return sample
@@ -148,7 +153,7 @@ class ViewProcessor:
         self, masks: Sequence[Any] | None, image: Image.Image, count: int
     ) -> list[RegionMask | None]:
         """The masks of those regions that use theirs; empty without any."""
-        if masks is None:
+        if masks is None or not (self.mask_cells or self.mask_views == "dim"):
             return []
         if len(masks) != count:
             raise InputError(f"masks: expected one for each of {count} boxes, got {len(masks)}")

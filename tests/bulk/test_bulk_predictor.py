@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from itertools import chain
 
@@ -250,3 +251,40 @@ def test_all_tasks_survive_the_schema(files, boxes):
     assert whole.caption is not None
     stored = pa.array([[{"box": whole.box, "scales": {}}]], ANSWER_SCHEMA.field("regions").type)
     assert stored[0][0]["box"].as_py() == list(whole.box)
+
+
+POLYGON = [[5.0, 5.0, 20.0, 5.0, 5.0, 30.0]]
+
+
+@pytest.mark.parametrize("form", ["lists", "json"])
+def test_a_column_of_masks_goes_with_the_boxes_or_instead_of_them(files, form):
+    bulk = BulkPredictor(QUESTIONS, device="cpu", masks="outlines")
+    masks = [[None, POLYGON], [POLYGON], None]
+    if form == "json":
+        masks = [of_row and [mask and json.dumps(mask) for mask in of_row] for of_row in masks]
+    boxes = [[[0, 0, 9, 9], [5, 5, 40, 30]], None, [[1, 2, 30, 20]]]
+
+    answered = bulk({"image": files, "boxes": boxes, "outlines": masks})
+
+    images = [Image.open(io.BytesIO(data)) for data in files]
+    predictor = bulk.predictor()
+    assert answered["error"] == [None] * 3
+    assert regions_of(answered["regions"]) == [
+        predictor.predict(images[0], boxes[0], masks=[None, POLYGON], questions=QUESTIONS),
+        predictor.predict(images[1], masks=[POLYGON], questions=QUESTIONS),
+        predictor.predict(images[2], boxes[2], questions=QUESTIONS),
+    ]
+
+
+def test_masks_that_cannot_be_used_are_errors_of_their_row(files):
+    bulk = BulkPredictor(QUESTIONS, device="cpu", masks="outlines")
+    boxes = [[[30, 20, 40, 30]], [[1, 2, 30, 20]], [[1, 2, 30, 20]]]
+    masks = [[[[0, 0, 9, 0, 9, 9]]], ["[[1,"], [POLYGON, POLYGON]]
+
+    answered = bulk({"image": files, "boxes": boxes, "outlines": masks})
+
+    messages = ["no part of the mask", "polygons as json, got '[[1,'", "of 1 boxes, got 2"]
+    assert all(part in found for part, found in zip(messages, answered["error"]))
+    assert answered["error_kind"] == ["boxes"] * 3
+    with pytest.raises(InputError, match="expected a column 'outlines' of masks"):
+        bulk({"image": files, "boxes": boxes})

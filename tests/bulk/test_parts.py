@@ -256,7 +256,11 @@ def test_files_of_a_folder(tmp_path):
 
 
 def test_images_of_a_folder_become_a_table(tmp_path):
-    rows = [ImageRow("a.png", "/a.png", [[1, 2, 3, 4]], ["7"], (40, 30)), ImageRow("b", "/b", None)]
+    masks = [[[1, 2, 3, 2, 3, 4]]]
+    rows = [
+        ImageRow("a.png", "/a.png", [[1, 2, 3, 4]], ["7"], (40, 30), masks),
+        ImageRow("b", "/b", None),
+    ]
 
     write_manifest(rows, tmp_path / "rows.parquet")
 
@@ -267,8 +271,9 @@ def test_images_of_a_folder_become_a_table(tmp_path):
         "boxes": [[1, 2, 3, 4]],
         "region_ids": ["7"],
         "image_size": [40, 30],
+        "masks": ["[[1, 2, 3, 2, 3, 4]]"],
     }
-    assert (second["boxes"], second["image_size"]) == (None, None)
+    assert (second["boxes"], second["image_size"], second["masks"]) == (None, None, None)
     assert fractions([[10, 0, 500, 1000]], "thousandths") == [[0.01, 0, 0.5, 1]]
     assert fractions([[10, 0, 500, 1000]], "pixels") == [[10, 0, 500, 1000]]
 

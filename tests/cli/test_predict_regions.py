@@ -74,7 +74,7 @@ def find(tmp_path):
         check_region_options(arguments)
         finder, images, notes = region_finder(arguments, {"a.png": tmp_path / "a.png"})
         with Image.open(images["a.png"]) as image:
-            return finder("a.png", image).tolist(), notes
+            return finder("a.png", image).boxes.tolist(), notes
 
     return found
 

@@ -256,3 +256,29 @@ def test_explanations_by_the_model_fill_the_page():
         one.prediction.caption for one in explained
     ]
     assert len(shown.find("article")) == sum(len(one.views) for one in explained)
+
+
+def test_what_is_not_mask_is_shaded_in_every_view(page):
+    # A grid of 2 x 2 over the region from 4 to 60: cells of 28; the second row is not mask, and of
+    # the first row the right cell is less than half.
+    masked = replace(region(), mask=((255, 100), (0, 0)))
+
+    shown = page(masked, region())
+
+    shades = [one["d"] for one in shown.find("path", class_="beside-mask")]
+    assert shades == ["M32 4h28v28h-28zM4 32h56v28h-56z"] * 2
+
+
+def test_pages_show_the_masks_that_were_used(image):
+    predictor = RegionPredictor("tiny", device="cpu")
+    mask = [[20, 20, 60, 20, 20, 60]]
+    encoded = predictor.encode(image, [[20, 20, 60, 60], [0, 0, 9, 9]], masks=[mask, None])
+
+    first, second = explain(predictor, encoded, tasks=["categories"])
+
+    assert len(first.mask) == 28
+    assert first.mask[0][0] == 255
+    assert first.mask[-1][-1] == 0
+    assert second.mask is None
+    dimmed = predictor.encode(image, [[20, 20, 60, 60]], masks=[mask], masks_as="dim")
+    assert explain(predictor, dimmed, tasks=["categories"])[0].mask is None

@@ -79,7 +79,7 @@ def test_usage_counts_the_queries_read_and_the_tokens_written(client, predictor,
 
 def test_region_may_be_given_in_several_ways(client, scene, masked, caption):
     plain = message("Describe it.", scene[0])
-    polygon = [[98, 50, 237, 50, 237, 180]]
+    polygon = [[98, 50, 237, 50, 237, 180, 98, 180]]
     replies = [
         chat(client, plain, boxes=[BOX]),
         chat(client, plain, boxes=[[98, 50, 139, 130]], format="xywh"),
@@ -179,7 +179,12 @@ BAD = {
     ),
     "several answers": ([SMALL], {"n": 2}, 422, "n: expected 1"),
     "on as a boolean": ([SMALL], {"stream": "on"}, 422, "stream: expected true or false"),
-    "boxes and masks": ([PLAIN], {"boxes": [], "masks": []}, 422, "expected either boxes or masks"),
+    "fewer masks than boxes": (
+        [PLAIN],
+        {"boxes": [[0, 0, 9, 9]], "masks": []},
+        422,
+        "expected one for each of 1 boxes, got 0",
+    ),
     "many boxes": (
         [message("<box>1,2,3,4</box>" * 1001, Image.new("L", (9, 9)))],
         {},

@@ -58,7 +58,7 @@ def test_region_may_be_given_in_several_formats(client, scene):
     image, _ = scene
     (expected,) = answers_of(client.regions(image, [[96, 36, 192, 180]], **FEW))
     shares = [[0.2, 0.1, 0.4, 0.5]]
-    polygon = [[96, 36, 192, 36, 192, 180]]
+    polygon = [[96, 36, 192, 36, 192, 180, 96, 180]]
     pixels = np.zeros((360, 480), dtype=bool)
     pixels[36:180, 96:192] = True
     runs = np.flatnonzero(np.diff(pixels.T.ravel(), prepend=False, append=True))
@@ -71,6 +71,15 @@ def test_region_may_be_given_in_several_formats(client, scene):
     ]
     assert [answers_of(reply)[0].caption for reply in replies] == [expected.caption] * 4
     assert {answers_of(reply)[0].box for reply in replies} == {(96, 36, 192, 180)}
+
+
+def test_masks_are_used_as_what_is_asked(client, predictor, scene):
+    boxes, masks = [[96, 36, 192, 180], [10, 10, 60, 60]], [[[96, 36, 192, 36, 192, 180]], None]
+    for use in (None, "box", "dim"):
+        asked = {"masks": masks, "tasks": ["categories"], "masks_as": use}
+        found = answers_of(client.regions(scene[0], boxes, **asked))
+        expected = predictor.predict(scene[0], boxes, **asked)
+        assert all(same([one], [other]) for one, other in zip(found, expected))
 
 
 def test_words_and_views_are_passed_on(client, scene):
@@ -145,7 +154,17 @@ BAD_FIELDS = {
         "masks[0].polygons: expected a list, got 7",
     ),
     "one letter less": ({"box": [1, 2]}, 422, "unknown ['box']; did you mean boxes?"),
-    "boxes and masks": ({"masks": []}, 422, "expected either boxes or masks"),
+    "fewer masks than boxes": (
+        {"masks": []},
+        422,
+        "masks: expected one for each of 1 boxes, got 0",
+    ),
+    "a mask outside of its box": (
+        {"masks": [[[30, 10, 40, 10, 40, 20]]], "boxes": [[0, 0, 9, 9]]},
+        422,
+        "masks: row 0: no part of the mask lies in the box",
+    ),
+    "an unknown use of masks": ({"masks_as": "blur"}, 422, "masks_as"),
     "another form": ({"format": "cxcywh"}, 422, "format: expected 'xyxy' or 'xywh', got 'cxcywh'"),
     "no task": ({"tasks": []}, 422, "tasks: expected at least 1 item"),
     "an unknown policy": ({"views": "best"}, 422, "['fixed', 'image', 'random', 'task']"),

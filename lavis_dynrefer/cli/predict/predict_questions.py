@@ -51,6 +51,9 @@ OPTIONS = {  # field of `Questions` -> its option
         _words, "TASK,TASK", "some of caption, tags, attributes, categories; default: all"
     ),
     "views": Option(str, "POLICY", "such as image or fixed:0,0.5; default: the model's own"),
+    "masks_as": Option(
+        str, "USE", "masks of --boxes as box, cells or dim; default: what the model was trained for"
+    ),
 }
 
 

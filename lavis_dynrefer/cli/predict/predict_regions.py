@@ -26,10 +26,10 @@ from lavis_dynrefer.formats.reading.box_units import (
 )
 from lavis_dynrefer.formats.region_boxes import BoxFile, ImageBoxes
 from lavis_dynrefer.formats.result_parts.own_categories import OwnCategories
-from lavis_dynrefer.formats.result_parts.region_masks import fits_image
-from lavis_dynrefer.images import pixel_boxes
+from lavis_dynrefer.formats.result_parts.region_masks import Mask, fits_image
 from lavis_dynrefer.images.boxes import SLACK
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS, image_size
+from lavis_dynrefer.views.regions import Regions, checked_regions
 
 Detector = Callable[[Image.Image], Tensor]  # boxes (R, 4), xyxy in pixels
 _OPTIONS = {
@@ -60,17 +60,17 @@ class RegionFinder:
     categories: OwnCategories = field(default_factory=lambda: OwnCategories({}))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, name: str, image: Image.Image) -> Tensor:
-        """The regions of an image: (R, 4) checked boxes, xyxy in pixels.
+    def __call__(self, name: str, image: Image.Image) -> Regions:
+        """The regions of an image, with the masks of the file that boxes in pixels came from.
 
         Raises:
-            InputError: boxes or points that do not fit the image.
+            InputError: boxes, masks or points that do not fit the image.
         """
         if self.detect is None:
             return self.given(name, image.size)
         with self._lock:  # a detector uses all cores by itself
             boxes = self.detect(image)
-        return pixel_boxes(boxes, image.size, normalised=False)
+        return checked_regions(boxes, None, image.size, normalised=False)
 
     def annotated(self, result: ImageResult) -> ImageResult:
         """The result with what the user's own file says of its image and regions beside the boxes.
@@ -83,16 +83,27 @@ class RegionFinder:
             return result
         ids = entry.category_ids or [None] * len(result.regions)
         categories = tuple(map(self.categories.of, result.regions, ids))
-        masks = entry.masks if self.units in (None, "pixels") else []
-        size = (result.width, result.height)
-        masks = [mask if mask and fits_image(mask, size) else None for mask in masks]
+        masks = self._masks(entry, (result.width, result.height))
         return replace(
             result,
             ids=self.ids(result.image, len(result.regions)),
             image_id=entry.image_id,
             categories=categories if any(categories) else (),
-            masks=tuple(masks) if any(masks) else (),
+            masks=tuple(masks or ()),
         )
+
+    def masks_of(self, name: str) -> list[Mask | None] | None:
+        """The masks of an image in its file, None if there is none or it has another size."""
+        entry = self.entries[name]
+        return self._masks(entry, entry.size)
+
+    def _masks(self, entry: ImageBoxes, size: Sequence[int] | None) -> list[Mask | None] | None:
+        """The masks of an entry, None if there is none that belongs to an image of this size."""
+        masks = entry.masks if self.units in (None, "pixels") else []
+        fitting = [
+            mask if mask and (size is None or fits_image(mask, size)) else None for mask in masks
+        ]
+        return fitting if any(fitting) else None
 
     def ids(self, name: str, count: int) -> tuple[RegionId, ...]:
         """The ids of an image's regions; texts if any image of the file has a text for an id."""
@@ -103,8 +114,8 @@ class RegionFinder:
     def _has_text_ids(self) -> bool:
         return any(isinstance(own, str) for entry in self.entries.values() for own in entry.ids)
 
-    def given(self, name: str, size: Sequence[int]) -> Tensor:
-        """The boxes that are given for an image of this width and height, checked."""
+    def given(self, name: str, size: Sequence[int]) -> Regions:
+        """What is given for an image of this width and height, checked."""
         entry = self.entries[name]
         if entry.size is not None:
             problem = size_problem(entry.size, (size[0], size[1]), self.units)
@@ -115,7 +126,9 @@ class RegionFinder:
             boxes, units = _as_fractions(boxes, units), "fraction"
         normalised = None if units is None else units == "fraction"
         try:
-            return pixel_boxes(boxes, size, format=self.format, normalised=normalised)
+            return checked_regions(
+                boxes, self._masks(entry, size), size, format=self.format, normalised=normalised
+            )
         except InputError as error:
             message = str(error)
             for argument, option in _OPTIONS.items():

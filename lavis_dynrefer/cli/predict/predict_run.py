@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from lavis_dynrefer.bulk.each_alone import answer_each, raise_if_torch_failed, reason
 from lavis_dynrefer.cli.predict.output_folder import ImageFiles
@@ -20,9 +19,10 @@ from lavis_dynrefer.cli.predict.predict_regions import RegionFinder
 from lavis_dynrefer.cli.predict.predict_report import annotated_jpeg, resize_for_drawing
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import ImageResult, ResultLog
-from lavis_dynrefer.images import open_image, pixel_boxes
+from lavis_dynrefer.images import open_image
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.views.regions import Regions, checked_regions
 
 if TYPE_CHECKING:  # a run with nothing left to answer does not load the model
     from lavis_dynrefer.models.answering import EncodedRegions
@@ -49,18 +49,18 @@ class _ImageJob:
     predictions: Sequence[RegionPrediction] = ()
     error: Exception | None = None
 
-    def __call__(self) -> tuple[Image.Image, Tensor]:
+    def __call__(self) -> tuple[Image.Image, Regions]:
         self.error = None
         try:
             image = open_image(self.path)
-            boxes = self.find(self.name, image)
+            regions = self.find(self.name, image)
         except Exception as error:  # whatever is wrong with one image must not stop the others
             raise_if_torch_failed(error)  # in a detector
             self.error = error
-            return Image.new("RGB", (8, 8)), torch.zeros(0, 4)
+            return Image.new("RGB", (8, 8)), Regions(torch.zeros(0, 4))
         self.size = image.size
         self.image = resize_for_drawing(image) if self.draw else None
-        return image, boxes
+        return image, regions
 
     def result(self) -> ImageResult:
         result = ImageResult(
@@ -143,12 +143,13 @@ class PredictRun:
         from lavis_dynrefer.explain.explain_page import MAX_REGIONS
 
         predictor, questions = self.load(), self.questions
-        image, boxes = job()
+        image, regions = job()
         try:
             job.image = image
-            job.encoded = predictor.encode_boxes(image, boxes[:MAX_REGIONS], views=questions.views)
+            uses = {"views": questions.views, "masks_as": questions.masks_as}
+            job.encoded = predictor.encode_regions(image, regions[:MAX_REGIONS], **uses)
             shown = predictor.answer(job.encoded, questions)
-            samples = predictor.crop(image, boxes[MAX_REGIONS:], questions.views)
+            samples = predictor.crop(image, regions[MAX_REGIONS:], **uses)
             job.predictions = [*shown, *predictor.answer_samples(samples, questions)]
         except Exception as error:  # see `_ImageJob`
             raise_if_torch_failed(error)
@@ -200,8 +201,11 @@ class PredictRun:
         predictions: Sequence[RegionPrediction] | None = shown
         if encoded is None:
             corners = [region.box for region in shown]
-            boxes = pixel_boxes(corners, image.size, normalised=False)
-            encoded = predictor.encode_boxes(image, boxes, views=questions.views)
+            masks = result.masks[:MAX_REGIONS] or None
+            regions = checked_regions(corners, masks, image.size, normalised=False)
+            encoded = predictor.encode_regions(
+                image, regions, views=questions.views, masks_as=questions.masks_as
+            )
             if questions.views == "random":  # the answers were given from other views
                 predictions = None
         explanations = explain(predictor, encoded, predictions=predictions, questions=questions)
@@ -245,10 +249,11 @@ def _is_done(row: ImageResult, path: Path, log: ResultLog, find: RegionFinder) -
     if find.detect is not None:  # the detector and its settings are those of the run
         return True
     try:
-        boxes = find.given(name, (row.width, row.height)).tolist()
+        boxes = find.given(name, (row.width, row.height)).boxes.tolist()
     except (OverflowError, ValueError):  # invalid boxes: let them fail again, and be listed
         return False
     return (
         row.ids == find.ids(name, len(boxes))
+        and row.masks == find.annotated(row).masks
         and [list(region.box) for region in row.regions] == boxes
     )
