@@ -32,6 +32,7 @@ from lavis_dynrefer.config import (
 from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.models.answering import Answerer
 from lavis_dynrefer.models.choosing.prior_training import examples_of, prior_losses
+from lavis_dynrefer.models.choosing.scale_losses import ScaleLosses
 from lavis_dynrefer.models.choosing.scale_prior import ScalePrior
 from lavis_dynrefer.models.decoders.tagging import multi_hot
 from lavis_dynrefer.models.device_errors import FittingSize
@@ -124,6 +125,7 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
         self.caption_config = caption_config
         self.embed_texts = TextBank(text_encoder)
         self.view_cache: ViewCache | None = None  # of training; a run sets it
+        self.scale_losses: ScaleLosses | None = None  # of training, too
         self.filled: set[str] = set()  # tensors that came from files of pretrained parts
         self._fitting = FittingSize()
         set_trainable(self, trainable)
@@ -154,6 +156,11 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
             return self._prior_losses(samples)
         masks = self.region_encoder.masks_of(samples)
         queries = self.region_queries(self.encode_views(samples["views"], samples["boxes"], masks))
+        told = self.scale_losses
+        if told is not None and self.training and told.is_due():
+            with torch.no_grad():
+                captions, controls = samples["captions"], samples["controls"]
+                told.add(samples["scales"], self.captioning.losses(queries, controls, captions))
         return self.losses_of(queries, samples["captions"], samples["tags"], samples["controls"])
 
     def _prior_losses(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lavis_dynrefer.ending_signals import ignore_terminal
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.training.loop.scale_weights import ScaleWeights
 from lavis_dynrefer.training.loop.stop_signals import Repetitions
 from lavis_dynrefer.training.run_settings import RunSettings
 from lavis_dynrefer.training.run_splits import TRAIN
@@ -58,6 +60,8 @@ class TrainingLoader:
                 f"set run.batch_size_train to {share} or less, or add data"
             )
         self.batch_size = size
+        self._first = 0  # step of the next pass
+        self.scale_weights: ScaleWeights | None = None  # a runner sets it
         self._loader = _loader(
             _SeededSamples(dataset),
             run.num_workers,
@@ -75,17 +79,25 @@ class TrainingLoader:
             step: number of batches that a resumed run has done; they are not loaded.
         """
         self._sampler.set_epoch(epoch)
-        self._sampler.start = step * self.batch_size
+        self._first = step
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        first = self._sampler.start // self.batch_size
-        for step, batch in enumerate(self._loader, first):
-            seed_step(self._seed, epoch=self._sampler.epoch, step=step, rank=get_rank())
-            yield batch
+        first = self._first
+        while first < len(self):
+            last = len(self)
+            if self.scale_weights is not None:
+                last = min(last, self.scale_weights.before(first))
+            # Workers begin here, and end before the next weights.
+            self._sampler.start = first * self.batch_size
+            self._sampler.stop = last * self.batch_size
+            for step, batch in enumerate(self._loader, first):
+                seed_step(self._seed, epoch=self._sampler.epoch, step=step, rank=get_rank())
+                yield batch
+            first = last
 
 
 def evaluation_loader(dataset: Dataset, run: RunSettings, *, cuda: bool) -> Any:
@@ -146,13 +158,14 @@ def seed_step(seed: int, *, epoch: int, step: int, rank: int) -> None:
 
 
 class _EpochSampler(DistributedSampler):
-    """Yields index and seed of each sample, from the `start`-th of this process's share on."""
+    """Yields index and seed of each sample, from `start` to `stop` of this process's share."""
 
     start = 0
+    stop = sys.maxsize
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for place, index in enumerate(super().__iter__()):
-            if place >= self.start:
+            if self.start <= place < self.stop:
                 # Its place in the order of all processes: their number does not matter.
                 place = place * self.num_replicas + self.rank
                 yield index, _mix(self.seed, _OF_A_SAMPLE, self.epoch, place)

@@ -120,6 +120,9 @@ class RunCheckpoints:
             "best_metric": self.best_metric,
             "seconds": self.seconds,
         }
+        scale_losses = getattr(model, "scale_losses", None)
+        if scale_losses is not None:
+            content["scale_losses"] = scale_losses.state_dict()
         paths = [self._folder / (BEST if is_best else LAST)]
         if progress is not None:
             totals = sum_over_processes(progress.totals, next(model.parameters()).device)
@@ -148,6 +151,9 @@ class RunCheckpoints:
             scaler.load_state_dict(content["scaler"])
         if content.get("lr_scheduler"):
             lr_scheduler.load_state_dict(content["lr_scheduler"])
+        scale_losses = getattr(model, "scale_losses", None)
+        if scale_losses is not None and content.get("scale_losses"):
+            scale_losses.load_state_dict(content["scale_losses"], first=is_main_process())
         # Earlier versions said neither.
         self.validated = content.get("validated", True)
         self._seconds_before = content.get("seconds", 0.0)

@@ -39,6 +39,7 @@ from lavis_dynrefer.training.checks.shared_folder import check_shared
 from lavis_dynrefer.training.feature_cache import use_feature_cache
 from lavis_dynrefer.training.loop.epoch_loop import Progress, fused
 from lavis_dynrefer.training.loop.run_watch import RunWatch
+from lavis_dynrefer.training.loop.scale_weights import weigh_scales_by_loss
 from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
 from lavis_dynrefer.training.process_group import launchers, on_main_process, restarts
 from lavis_dynrefer.training.run_checkpoints import RunCheckpoints, Training
@@ -323,15 +324,14 @@ class DynReferRunner(RunnerBase):
 
     def _fit(self) -> None:
         kept = self._checkpoints
+        trained_on = self.datasets[TRAIN].datasets
         if self.run.feature_cache is not None:
-            trained_on = self.datasets[TRAIN].datasets
             use_feature_cache(self.run.feature_cache, self._model, trained_on)
+        self.train_loader.scale_weights = weigh_scales_by_loss(self._model, trained_on)
         if self._resume_path is not None:
             self.start_epoch, self._resumed = kept.resume(self._resume_path, self._training())
             place = f"batch {self._resumed.step} of epoch {self.start_epoch}"
-            logger.info(
-                "resumed from %s; next is %s of %d", self._resume_path, place, self.max_epoch
-            )
+            logger.info("resumed from %s; next: %s of %d", self._resume_path, place, self.max_epoch)
         self._open_scalars(len(self.train_loader))
         if not kept.validated:
             self._finish_epoch(self.start_epoch - 1)

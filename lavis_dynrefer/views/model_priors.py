@@ -32,20 +32,22 @@ class _ModelPrior:
 
     Args:
         num_views: V, of a task, with the region itself.
-        candidates: scales above 0 to choose from, in ascending order. With more than two views the
-            model chooses neighbours among them: (0, 0.4, 0.5) and the like of 0.1, 0.2, ...
+        candidates: scales above 0 to choose from, in ascending order; None: the policy's own. With
+            more than two views the model chooses neighbours among them.
         scales: task -> scales of the tasks whose views are not chosen, each beginning with 0.
     """
 
     chooser: ClassVar[str]
+    own_candidates: ClassVar[tuple[float, ...]] = CANDIDATES
 
     def __init__(
         self,
         num_views: int,
         *,
-        candidates: Sequence[float] = CANDIDATES,
+        candidates: Sequence[float] | None = None,
         scales: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
+        candidates = self.own_candidates if candidates is None else candidates
         check_candidates(candidates, num_views)
         if num_views < 2:
             raise InputError("num_views: expected at least 2, as there is nothing to choose else")
@@ -78,6 +80,7 @@ class ConfidencePrior(_ModelPrior):
     """
 
     chooser = "confidence"
+    own_candidates = (0.4, 0.5, 0.7, 1.0)  # best on validation (docs/view_policies.md)
 
 
 class LearnedPrior(_ModelPrior):

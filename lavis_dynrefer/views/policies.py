@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # Scales each task gains most from, best first, as the paper reports them: attributes 0.1, captions
 # 0.4 to 0.5, recognition in between, nothing above 0.5. Not measured by us.
+BY_LOSS = "loss"  # weights of random scales
 RECOGNITION = (0.2, 0.3, 0.1, 0.4, 0.5)
 TASK_SCALES = {
     "caption": (0.4, 0.5, 0.3, 0.2, 0.1),
@@ -48,6 +49,9 @@ class RandomScales:
     Args:
         num_views: V, with the region itself.
         candidates: scales to sample from.
+        weights: how often, a number above 0 for each candidate; or "loss": in proportion to the
+            caption loss at each scale, which the runner of this package tells as `shares` from time
+            to time (with another runner they stay equal). None: all alike.
         rng: generator; None means torch's default one, which a data loader seeds per worker.
     """
 
@@ -56,24 +60,31 @@ class RandomScales:
         num_views: int,
         *,
         candidates: Sequence[float] = CANDIDATES,
+        weights: Sequence[float] | str | None = None,
         rng: torch.Generator | None = None,
     ) -> None:
         check_candidates(candidates, num_views)
         self.num_views = num_views
         self.candidates = torch.tensor(candidates)
+        self.by_loss = weights == BY_LOSS
+        self.shares = None if weights is None else _shares(weights, len(candidates))
         self.rng = rng
 
     def plan(self, image: Image.Image, boxes: Tensor) -> ViewPlan:
         """See `ViewPolicy`."""
         del image
-        rows = [
-            self.candidates[torch.randperm(len(self.candidates), generator=self.rng)]
-            for _ in range(len(boxes))
-        ]
+        rows = [self.candidates[self._order()] for _ in range(len(boxes))]
         sampled = torch.zeros(len(boxes), self.num_views)  # the first stays 0, the region
         for row, order in zip(sampled, rows):
             row[1:] = order[: self.num_views - 1]
         return ViewPlan(sampled)
+
+    def _order(self) -> Tensor:
+        """Some candidates, as they are drawn."""
+        if self.shares is None:
+            return torch.randperm(len(self.candidates), generator=self.rng)
+        # One by one, as `multinomial` does, without those that are drawn already.
+        return torch.multinomial(self.shares, self.num_views - 1 or 1, generator=self.rng)
 
 
 class FixedScales:
@@ -199,6 +210,23 @@ class TaskPrior:
         """See `ViewPolicy`."""
         del image
         return ViewPlan(self.scales.repeat(len(boxes), 1), self.routes)
+
+
+def _shares(weights: Sequence[float] | str, count: int) -> Tensor:
+    if weights == BY_LOSS:
+        return torch.full((count,), 1 / count)
+    numbers = not isinstance(weights, str) and isinstance(weights, Sequence)
+    if not numbers or len(weights) != count or not all(_is_weight(weight) for weight in weights):
+        raise InputError(
+            f"weights: expected {BY_LOSS!r}, or a number above 0 for each of {count} candidates, "
+            f"got {weights!r}"
+        )
+    given = torch.tensor([float(weight) for weight in weights])
+    return given / given.sum()
+
+
+def _is_weight(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < float("inf")
 
 
 def default_task_scales(num_views: int) -> dict[str, tuple[float, ...]]:

@@ -48,6 +48,23 @@ def test_random_scales_of_no_region():
     assert RandomScales(3).plan(IMAGE, torch.zeros(0, 4)).scales.shape == (0, 3)
 
 
+def test_random_scales_may_be_weighted():
+    often = RandomScales(2, candidates=[0.5, 1.0], weights=[3, 1])
+    often.rng = torch.Generator().manual_seed(0)
+
+    scales = often.plan(IMAGE, BOXES.repeat(500, 1)).scales[:, 1]
+
+    assert (scales == 0.5).float().mean() == pytest.approx(0.75, abs=0.05)
+    both = RandomScales(3, candidates=[0.5, 1.0], weights=[3, 1]).plan(IMAGE, BOXES).scales
+    assert both[:, 1:].sort(dim=1).values.tolist() == [[0.5, 1.0]] * 2
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 0], [1, "a"], "losses", 3, [1, float("inf")]])
+def test_weights_are_numbers_above_0_for_each_candidate(weights):
+    with pytest.raises(ValueError, match="weights: expected 'loss', or a number above 0"):
+        RandomScales(2, candidates=[0.5, 1.0], weights=weights)
+
+
 def test_fixed_scales_are_the_same_everywhere():
     assert FixedScales([0, 0.25]).plan(IMAGE, BOXES).scales.tolist() == [[0, 0.25]] * 2
 
