@@ -20,6 +20,7 @@ from typing import Any
 
 Box = tuple[float, float, float, float]
 NamedScore = tuple[str, float]
+UNFAMILIAR = 0.01  # a familiarity below it: as rare as one region in a hundred of validation
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,50 @@ class RegionSet:
         return [*usable, *(item.region for item in self.rejected if item.region)]
 
 
+class ScoredName(tuple[str, float]):
+    """A tag, an attribute or a category of a region: a pair (name, score) with a probability.
+
+    It unpacks, compares and hashes as the pair alone.
+
+    Args:
+        name: as asked.
+        score: as the released code gives it; it ranks names.
+        probability: that the name is right, in [0, 1]; None in files of earlier versions.
+
+    >>> red = ScoredName("red", 0.65, 0.99)
+    >>> name, score = red
+    >>> name, score, red.probability
+    ('red', 0.65, 0.99)
+    """
+
+    probability: float | None
+
+    def __new__(cls, name: str, score: float, probability: float | None = None) -> ScoredName:
+        """A pair with a probability."""
+        entry = super().__new__(cls, (name, score))
+        entry.probability = probability
+        return entry
+
+    def __getnewargs__(self) -> tuple[str, float, float | None]:
+        return (*self, self.probability)
+
+    def __repr__(self) -> str:
+        return f"ScoredName({self[0]!r}, {self[1]!r}, {self.probability!r})"
+
+    @property
+    def name(self) -> str:
+        """As asked."""
+        return self[0]
+
+    @property
+    def score(self) -> float:
+        """As the released code gives it."""
+        return self[1]
+
+
+_SCORED = ("tags", "attributes", "categories")
+
+
 @dataclass(frozen=True)
 class RegionPrediction:
     """What the model says about one region.
@@ -151,26 +196,60 @@ class RegionPrediction:
         box: (x1, y1, x2, y2) in pixels, as asked.
         caption: generated sentence; None without the task "caption".
         caption_score: probability of the generated token sequence, in [0, 1].
-        tags: (tag, probability) above the tag threshold, best first.
-        attributes: (attribute, score in [0, 1]) for the whole vocabulary, best first.
-        categories: (category, logit) for the whole vocabulary, best first.
+        tags: those above the tag threshold, best first; the score is in [0, 1].
+        attributes: the whole vocabulary, best first; the score is in [0, 1].
+        categories: the whole vocabulary, best first; the score is a logit. Their probabilities
+            and `none_of_these` add up to 1.
         scales: task name -> scales of the views that task used, first always 0.
+        familiarity: share of validation regions that are as far from the training regions as this
+            one, or farther, in [0, 1]; None where the model was not calibrated for it.
     """
 
     box: Box
     caption: str | None = None
     caption_score: float | None = None
-    tags: tuple[NamedScore, ...] = ()
-    attributes: tuple[NamedScore, ...] = ()
-    categories: tuple[NamedScore, ...] = ()
+    tags: tuple[ScoredName, ...] = ()
+    attributes: tuple[ScoredName, ...] = ()
+    categories: tuple[ScoredName, ...] = ()
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    familiarity: float | None = None
+
+    def __post_init__(self) -> None:
+        for key in _SCORED:  # plain pairs are taken, too
+            pairs = getattr(self, key)
+            if not all(isinstance(pair, ScoredName) for pair in pairs):
+                object.__setattr__(self, key, tuple(map(_scored, pairs)))
+
+    @property
+    def none_of_these(self) -> float | None:
+        """Probability that no category in question is right; None where it is not known."""
+        given = [category.probability for category in self.categories]
+        known = [value for value in given if value is not None]
+        if not given or len(known) < len(given):
+            return None
+        return max(0.0, 1.0 - sum(known))
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the region is unlike anything that the model was trained on."""
+        return self.familiarity is not None and self.familiarity < UNFAMILIAR
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for json."""
+        """Plain lists and numbers, ready for json.
+
+        "probabilities" has those of each kind by name.
+        """
+        known = {
+            key: {one.name: one.probability for one in entries if one.probability is not None}
+            for key, entries in ((key, getattr(self, key)) for key in _SCORED)
+        }
         return {
             "box": list(self.box),
+            "familiarity": self.familiarity,
             "caption": self.caption,
             "caption_score": self.caption_score,
+            "probabilities": {key: values for key, values in known.items() if values},
+            "none_of_these": self.none_of_these,
             "tags": [list(pair) for pair in self.tags],
             "attributes": [list(pair) for pair in self.attributes],
             "categories": [list(pair) for pair in self.categories],
@@ -179,11 +258,15 @@ class RegionPrediction:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> RegionPrediction:
-        """Inverse of `to_dict`; also reads the regions of results.jsonl."""
+        """Inverse of `to_dict`; also reads regions of results.jsonl and of earlier versions."""
+        known = row.get("probabilities") or {}
 
-        def pairs(key: str) -> tuple[NamedScore, ...]:
+        def pairs(key: str) -> tuple[ScoredName, ...]:
+            values = known.get(key) or {}
             return tuple(
-                (pair["name"], pair["score"]) if isinstance(pair, Mapping) else (pair[0], pair[1])
+                ScoredName(pair["name"], pair["score"], pair.get("probability"))
+                if isinstance(pair, Mapping)
+                else ScoredName(pair[0], pair[1], values.get(pair[0]))
                 for pair in row[key]
             )
 
@@ -196,7 +279,31 @@ class RegionPrediction:
             attributes=pairs("attributes"),
             categories=pairs("categories"),
             scales={task: tuple(scales) for task, scales in row["scales"].items()},
+            familiarity=row.get("familiarity"),
         )
+
+
+def _scored(pair: NamedScore) -> ScoredName:
+    return pair if isinstance(pair, ScoredName) else ScoredName(*pair)
+
+
+def familiarity_remark(regions: Sequence[RegionPrediction]) -> str | None:
+    """A sentence about the regions that are unlike all training data; None without any.
+
+    >>> familiarity_remark([RegionPrediction((0, 0, 9, 9), familiarity=0.0)])
+    'The region looks unlike anything this model was trained on; its answers mean little.'
+    """
+    strange = sum(region.is_unfamiliar for region in regions)
+    if not strange:
+        return None
+    if len(regions) == 1:
+        which, whose = "The region looks", "its"
+    elif strange == len(regions):
+        which, whose = f"All {strange} regions look", "their"
+    else:
+        which = f"{strange:,} of {len(regions):,} regions {'looks' if strange == 1 else 'look'}"
+        whose = "its" if strange == 1 else "their"
+    return f"{which} unlike anything this model was trained on; {whose} answers mean little."
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.questions import TASKS
-from lavis_dynrefer.structures import NamedScore, RegionPrediction
+from lavis_dynrefer.structures import RegionPrediction, ScoredName
 
-_NAMED = pa.list_(pa.struct([("name", pa.string()), ("score", pa.float32())]))
+_NAMED = pa.list_(
+    pa.struct([("name", pa.string()), ("probability", pa.float32()), ("score", pa.float32())])
+)
 
 # Boxes and scores are float32 in the model, so that nothing is rounded here.
 _REGION = pa.struct(
@@ -24,6 +26,7 @@ _REGION = pa.struct(
         ("attributes", _NAMED),
         ("categories", _NAMED),
         ("scales", pa.struct([(task, pa.list_(pa.float64())) for task in TASKS])),
+        ("familiarity", pa.float32()),
     ]
 )
 
@@ -120,11 +123,14 @@ def _as_row(region: RegionPrediction) -> dict[str, Any]:
         "attributes": _named(region.attributes),
         "categories": _named(region.categories),
         "scales": {task: _listed(region.scales.get(task)) for task in TASKS},
+        "familiarity": region.familiarity,
     }
 
 
-def _named(pairs: Sequence[NamedScore]) -> list[dict[str, Any]]:
-    return [{"name": name, "score": score} for name, score in pairs]
+def _named(entries: Sequence[ScoredName]) -> list[dict[str, Any]]:
+    return [
+        {"name": one.name, "probability": one.probability, "score": one.score} for one in entries
+    ]
 
 
 def _listed(scales: Sequence[float] | None) -> list[float] | None:
@@ -145,8 +151,17 @@ def _prediction(region: Mapping[str, Any]) -> RegionPrediction:
         scales={
             task: tuple(map(float, values)) for task, values in scales.items() if values is not None
         },
+        familiarity=_number(region.get("familiarity")),
     )
 
 
-def _pairs(rows: Iterable[Mapping[str, Any]]) -> tuple[NamedScore, ...]:
-    return tuple((row["name"], float(row["score"])) for row in rows)
+def _pairs(rows: Iterable[Mapping[str, Any]]) -> tuple[ScoredName, ...]:
+    return tuple(
+        ScoredName(row["name"], float(row["score"]), _number(row.get("probability")))
+        for row in rows
+    )
+
+
+def _number(value: Any) -> float | None:
+    """A float; None where there is none, as in files of earlier versions."""
+    return None if value is None else float(value)

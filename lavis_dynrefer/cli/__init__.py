@@ -72,6 +72,10 @@ COMMANDS = {
         "lavis_dynrefer.lab.grade_command",
         "grade the answers of a run, or a model on synthetic scenes",
     ),
+    "calibrate": (
+        "lavis_dynrefer.cli.calibrate",
+        "make the probabilities of a model right, on a validation split",
+    ),
     "report": (
         "lavis_dynrefer.cli.report",
         "draw a run, or several side by side, into one html page",

@@ -17,7 +17,10 @@ from lavis_dynrefer.formats.region_boxes import DEFAULT_FORMAT, Grouping, ImageB
 from lavis_dynrefer.structures import RegionPrediction
 
 _PLACE = ("image", "path", "width", "height", "image_id", "region", *CORNERS)
-_ANSWERS = ("caption", "caption_score", "category", "tags", "tag_scores")
+_ANSWERS = (
+    *("caption", "caption_score", "category", "category_probability", "none_of_these"),
+    *("tags", "tag_probabilities", "tag_scores", "familiarity"),
+)
 
 # What spreadsheets take for a formula, wide signs included; apostrophes before it, so that the one
 # that is added can be told from those of the text.
@@ -29,9 +32,11 @@ def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
     """Write the table; an image without regions has no line.
 
     A text that a spreadsheet would take for a formula has an apostrophe before it, which
-    `read_csv_boxes` removes. Tags and their scores are lists separated by semicolons. Each
-    attribute and category has a column of scores, "attribute:NAME" (in [0, 1]) and "category:NAME"
-    (logits), and each task a column with the scales of its views.
+    `read_csv_boxes` removes. Tags with their probabilities and scores are lists separated by
+    semicolons. Each attribute and category has a column of probabilities,
+    "attribute_probability:NAME" and "category_probability:NAME", and one of scores,
+    "attribute:NAME" (in [0, 1]) and "category:NAME" (logits), and each task a column with the
+    scales of its views.
     """
     attributes: set[str] = set()
     categories: set[str] = set()
@@ -42,6 +47,8 @@ def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
         tasks.update(dict.fromkeys(region.scales))
     columns = [
         *(*_PLACE, *_ANSWERS),
+        *(f"attribute_probability:{name}" for name in sorted(attributes)),
+        *(f"category_probability:{name}" for name in sorted(categories)),
         *(f"attribute:{name}" for name in sorted(attributes)),
         *(f"category:{name}" for name in sorted(categories)),
         *(f"scales:{task}" for task in tasks),
@@ -131,8 +138,14 @@ def _answers(region: RegionPrediction) -> dict[str, Any]:
         "caption": region.caption,
         "caption_score": region.caption_score,
         "category": top_category(region)[0] if region.categories else None,
+        "category_probability": region.categories[0].probability if region.categories else None,
+        "none_of_these": region.none_of_these,
         "tags": _joined(_guarded(name) for name, _ in region.tags),
+        "tag_probabilities": _joined(tag.probability for tag in region.tags),
         "tag_scores": _joined(score for _, score in region.tags),
+        "familiarity": region.familiarity,
+        **{f"attribute_probability:{one.name}": one.probability for one in region.attributes},
+        **{f"category_probability:{one.name}": one.probability for one in region.categories},
         **{f"attribute:{name}": score for name, score in region.attributes},
         **{f"category:{name}": score for name, score in region.categories},
         **{f"scales:{task}": _joined(scales) for task, scales in region.scales.items()},

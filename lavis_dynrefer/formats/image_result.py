@@ -71,15 +71,18 @@ def category_labels(region: RegionPrediction) -> list[str]:
 
 
 def top_category(region: RegionPrediction) -> tuple[str, float | None]:
-    """Name and share of the best category; "region" and None without categories.
+    """Name and probability of the best category; "region" and None without categories.
 
-    The share is the softmax over the logits of these categories: how far the best is ahead of the
-    others, not whether any of them is right. A single category has no share.
+    In files of earlier versions, which have no probabilities, the softmax over the logits of these
+    categories takes its place: how far the best is ahead of the others, not whether any of them is
+    right. A single category has no such share.
 
     >>> top_category(RegionPrediction((0, 0, 9, 9), categories=(("dog", 1.0), ("cat", 1.0))))
     ('dog', 0.5)
     """
     name = category_labels(region)[0]
+    if region.categories and region.categories[0].probability is not None:
+        return name, region.categories[0].probability
     if len(region.categories) < 2:
         return name, None
     best = region.categories[0][1]
@@ -87,11 +90,17 @@ def top_category(region: RegionPrediction) -> tuple[str, float | None]:
 
 
 def outstanding(scores: Sequence[NamedScore]) -> list[str]:
-    """Attributes to show as present: scores say which fits best, not how well.
+    """Attributes to show as present: those of a probability from 0.5 on.
+
+    Where none has it, as in files of earlier versions and with models that are not calibrated,
+    those with outstanding scores, which say what fits best, not how well.
 
     >>> outstanding([("red", 0.6), ("green", 0.3), ("blue", 0.3)])
     ['red']
     """
+    probable = [one[0] for one in scores if (getattr(one, "probability", None) or 0) >= 0.5]
+    if probable:
+        return probable
     if len(scores) < 2:
         return [name for name, score in scores if score >= 0.5]
     limit = _OUTSTANDING * sum(score for _, score in scores) / len(scores)

@@ -29,6 +29,7 @@ _FUNCTIONS = {  # (folder for files, options)
     "data": "benchmarks.table_speed.measure_data",
     "loader": "benchmarks.training_loader.measure_loader",
     "policies": "benchmarks.policy_study.measure_policies",
+    "probabilities": "benchmarks.probability_study.measure_probabilities",
 }
 _SIZES = ("tiny", "middle", "full")
 
@@ -103,7 +104,20 @@ def _add_data_arguments(names: Any) -> None:
     policies.add_argument("--split", choices=("val", "test"), default="test", help="to grade on")
     policies.add_argument("--images", type=int, default=120, help="of the split to grade on")
     policies.add_argument("--world", choices=WORLDS, default="landmark")
-    for one in (data, loader, policies):
+    probabilities = names.add_parser(
+        "probabilities", help="are they right on test scenes; what is unfamiliar"
+    )
+    probabilities.add_argument(
+        "--world", nargs="+", choices=WORLDS, default=["landmark", "neighbour"]
+    )
+    probabilities.add_argument(
+        "--images", type=int, default=300, help="of each world, and the most photographs"
+    )
+    probabilities.add_argument(
+        "--photographs", type=Path, metavar="FOLDER", help="other images, to be told from scenes"
+    )
+    probabilities.add_argument("--checkpoint", help="weights instead of the shipped ones")
+    for one in (data, loader, policies, probabilities):
         one.add_argument("--output", type=Path, required=True, help="folder for all files")
 
 
@@ -125,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.name in _FUNCTIONS or arguments.output is not None:
         path = arguments.output / f"benchmark_{arguments.name}.json"
         report = {"machine": machine, "options": options, "results": results}
-        replace_bytes(path, json.dumps(report, indent=2).encode())
+        replace_bytes(path, json.dumps(report, indent=2, default=str).encode())
         sys.stdout.write(f"report: {path}\n")
     else:
         sys.stdout.write("".join(f"{key}: {value}\n" for key, value in machine.items()))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import boxes
+from lavis_dynrefer.metrics.calibration_metrics import threshold_metrics
 from lavis_dynrefer.metrics.graded_regions import (
     OFFICIAL,
     STRICT,
@@ -131,6 +132,8 @@ def evaluate_attributes(
     DynRefer reports), then `map_area50`, `map_head_area50`, ... over the boxes of at least 50
     square pixels (`ovad-14074`, the box-oracle setting of the OVAD benchmark). In both modes a
     region without an answer scores 0 for every attribute; official scores are clipped to [0, 1].
+    Where the answers have probabilities, also those of `threshold_metrics` over all labels that
+    are known.
 
     Raises:
         InputError: nothing to grade, a prediction for an unknown region, or scores that are missing
@@ -146,11 +149,28 @@ def evaluate_attributes(
         for name in ("map", "map_head", "map_medium", "map_tail"):
             if name in subset:
                 metrics[f"{name}_area50"] = subset[name]
+    metrics.update(_of_probabilities(answers, labels, region_set.attributes))
     counts = {
         **count_answers(region_set, answers, answered),
         "regions_area50": int(large.sum()),
     }
     return MetricReport("attributes", region_set.name, mode, "map", metrics, counts)
+
+
+def _of_probabilities(
+    answers: Sequence[Answer], labels: NDArray[np.int_], attributes: Sequence[AttributeInfo]
+) -> dict[str, float]:
+    """Precision, recall and calibration; without probabilities none. No answer is a no."""
+    names = [item.name for item in attributes]
+    probabilities = np.zeros(labels.shape)
+    for row, (_, prediction) in enumerate(answers):
+        if prediction is not None and prediction.attributes:
+            given = {one.name: one.probability for one in prediction.attributes}
+            if any(given[name] is None for name in names):
+                return {}
+            probabilities[row] = [given[name] for name in names]
+    known = labels >= 0
+    return threshold_metrics(probabilities[known], labels[known] == 1)
 
 
 def labelled_scores(

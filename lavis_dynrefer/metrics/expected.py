@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, Field, Strict
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.metrics.calibration_metrics import THRESHOLD_METRICS
 from lavis_dynrefer.metrics.dense_caption import IOU_THRESHOLDS, SIMILARITY_THRESHOLDS
 from lavis_dynrefer.metrics.report_table import plain_table
 from lavis_dynrefer.settings import SettingsError, from_mapping, settings
@@ -41,8 +42,9 @@ METRIC_NAMES: dict[str, tuple[str, ...]] = {
         *_FREQUENCIES,
         *(f"{name}_area50" for name in _FREQUENCIES),
         *("map_single", "map_multiple"),
+        *THRESHOLD_METRICS,
     ),
-    "categories": ("acc", "acc_official"),
+    "categories": ("acc", "acc_official", *THRESHOLD_METRICS),
 }
 
 

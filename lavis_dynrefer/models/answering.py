@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -20,14 +20,15 @@ from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.tagging import TagDecoder
 from lavis_dynrefer.models.device_errors import FittingSize
 from lavis_dynrefer.models.precision import NumberFormats
+from lavis_dynrefer.models.probabilities.calibration import Calibration
+from lavis_dynrefer.models.probabilities.text_answers import contrast_answers
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
-from lavis_dynrefer.questions import TASKS, Attribute, Questions
+from lavis_dynrefer.questions import TASKS, Questions
 from lavis_dynrefer.structures import AttributeInfo, NamedScore, RegionPrediction
 from lavis_dynrefer.views.policies import ViewPolicy
 from lavis_dynrefer.views.samples import CHOICE, MASKS, rows_of
 from lavis_dynrefer.vocab.control_words import control_prompt
-from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class RegionModel(Protocol):
     contrast: ContrastDecoder
     captioning: CaptionDecoder
     embed_texts: TextBank
+    calibration: Calibration
     caption_config: CaptioningConfig
     scale_prior: ScalePrior | None
     attributes: tuple[AttributeInfo, ...]
@@ -233,6 +235,7 @@ class Answerer:
         if len(answers.get("caption", boxes)) != len(boxes):
             raise InputError("generation: a prediction has one caption; `generate` gives several")
         used = scales_by_task(scales, known, questions.tasks)
+        answers["familiarity"] = self.familiarity(features) or [None] * len(boxes)
         return [
             RegionPrediction(
                 box=tuple(box),
@@ -241,6 +244,11 @@ class Answerer:
             )
             for row, box in enumerate(boxes.tolist())
         ]
+
+    def familiarity(self, features: ViewFeatures) -> list[float] | None:
+        """How like the training regions each region looks; None if the model was not fitted."""
+        found: list[float] | None = self.model.calibration.familiarity(features.summary[:, 0])
+        return found
 
     def captions(
         self, sample: Mapping[str, Any], features: ViewFeatures, questions: Questions
@@ -295,9 +303,9 @@ class Answerer:
             tags = model.tagging.tags if questions.tags is None else questions.tags
             with self.computing("heads"):
                 logits = model.tagging(model.embed_texts(tags), queries["tags"])
-            answers["tags"] = model.tagging.names(logits, tags)
+            answers["tags"] = model.tagging.names(logits, tags, model.calibration)
         with self.computing("heads"):
-            answers.update(self._contrast(questions, queries))
+            answers.update(contrast_answers(model, questions, queries))
         if "caption" in tasks:
             found = answers.get("tags") or [()] * len(queries["caption"])
             prompts = [self.prompt(questions.controls, tags) for tags in found]
@@ -327,41 +335,6 @@ class Answerer:
         steered = "caption" in tasks and self.model.caption_config.steer_by_tags
         return list(dict.fromkeys([*tasks, *(["tags"] if steered else [])]))
 
-    def _contrast(
-        self, questions: Questions, queries: Mapping[str, Tensor]
-    ) -> dict[str, list[tuple[NamedScore, ...]]]:
-        """Sigmoid score of each attribute, the best of its prompts; logit of each category."""
-        model = self.model
-        attributes = _names(questions.attributes, model.attributes)
-        categories = _names(questions.categories, model.categories)
-        prompts, sizes = _attribute_prompts(attributes)
-        texts = {"attributes": prompts, "categories": _category_prompts(categories)}
-        texts = {task: texts[task] for task in texts if task in questions.tasks and texts[task]}
-        logits = self._logits(texts, queries)
-        answers = {}
-        if "attributes" in logits:
-            groups = logits["attributes"].sigmoid().split(sizes, dim=1)
-            best = torch.stack([group.amax(dim=1) for group in groups], dim=1)
-            answers["attributes"] = _rank(
-                [getattr(item, "name", item) for item in attributes], best
-            )
-        if "categories" in logits:
-            answers["categories"] = _rank(categories, logits["categories"])
-        return answers
-
-    def _logits(
-        self, texts: Mapping[str, tuple[str, ...]], queries: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Logits (B, K) of each task's texts, in one pass where the tasks share their queries."""
-        contrast, embed = self.model.contrast, self.model.embed_texts
-        if len({id(queries[task]) for task in texts}) == 1:
-            together = sum(texts.values(), ())
-            scores = contrast(embed(together), queries[next(iter(texts))]).float().cpu()
-            return dict(zip(texts, scores.split([len(part) for part in texts.values()], dim=1)))
-        return {
-            task: contrast(embed(part), queries[task]).float().cpu() for task, part in texts.items()
-        }
-
 
 def _move_together(tensors: Mapping[K, Tensor], device: torch.device) -> dict[K, Tensor]:
     """Small tensors on a device, with one copy for all: each would stop a GPU for a moment."""
@@ -381,33 +354,6 @@ def _describe(sample: Mapping[str, Any], row: int) -> str:
     box = [round(value, 1) for value in sample["image_boxes"][row].tolist()]
     count, _, height, width = sample["views"].shape[1:]
     return f"box {box} of the image, {count} views of {width} x {height} pixels"
-
-
-def _names(asked: Sequence[Any] | None, own: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(own if asked is None else asked)
-
-
-@lru_cache(maxsize=16)
-def _attribute_prompts(
-    attributes: tuple[Attribute, ...],
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Prompts of all attributes, and how many each has."""
-    texts = [attribute_prompts(attribute) for attribute in attributes]
-    return tuple(text for group in texts for text in group), tuple(map(len, texts))
-
-
-@lru_cache(maxsize=16)
-def _category_prompts(categories: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(category_prompt(name) for name in categories)
-
-
-def _rank(names: Sequence[str], scores: Tensor) -> list[tuple[NamedScore, ...]]:
-    """Pair names with scores (B, K), best first; ties keep the vocabulary's order."""
-    order = scores.argsort(dim=1, descending=True, stable=True).tolist()
-    return [
-        tuple((names[column], row[column]) for column in columns)
-        for row, columns in zip(scores.tolist(), order)
-    ]
 
 
 def scales_by_task(

@@ -47,6 +47,7 @@ from lavis_dynrefer.models.model_parts import (
     set_trainable,
 )
 from lavis_dynrefer.models.precision import active_autocast, formats_on, without_gradients
+from lavis_dynrefer.models.probabilities.calibration import Calibration
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.models.texts.text_bank import TextBank
 from lavis_dynrefer.models.vision.view_cache import ViewCache
@@ -123,6 +124,7 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
         self.categories = tuple(categories)
         self.losses = losses
         self.caption_config = caption_config
+        self.calibration = Calibration()
         self.embed_texts = TextBank(text_encoder)
         self.view_cache: ViewCache | None = None  # of training; a run sets it
         self.scale_losses: ScaleLosses | None = None  # of training, too
@@ -184,7 +186,9 @@ class DynRefer(CaptionCall, FeatureCall, FormatCalls, BaseModel):
         tags: Sequence[Sequence[int]],
         controls: Sequence[str],
     ) -> dict[str, Tensor]:
-        """The losses of `forward` from queries (B, Q, D)."""
+        """The losses of `forward` from queries (B, Q, D); training ends a calibration."""
+        if torch.is_grad_enabled():
+            self.calibration.forget()
         weights = self.losses
         caption = self.captioning.loss(queries, controls, captions)
         tag = asymmetric_loss(

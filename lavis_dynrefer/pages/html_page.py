@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from lavis_dynrefer.errors import shorten
-from lavis_dynrefer.structures import NamedScore
+from lavis_dynrefer.structures import NamedScore, ScoredName
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -50,7 +50,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = (plain, attribute, number, thousands, times, bar, bars, data_url, script_hash)
+    shared = (plain, attribute, number, thousands, times, bar, bars, likely, data_url, script_hash)
     environment.filters.update({function.__name__: function for function in shared})
     environment.globals["version"] = __version__
     return environment
@@ -134,9 +134,10 @@ def bar(value: float, axis: float) -> float:
 
 
 def bars(scores: Sequence[NamedScore], task: str, count: int) -> list[tuple[str, float, float]]:
-    """The best names of a list, their scores, and the lengths of their bars, 0 to 1.
+    """The best names of a list, their probabilities, and the lengths of their bars, 0 to 1.
 
-    The scores say which name fits best, not how well: the bars start at the lowest score.
+    Answers of earlier versions have scores only. They say which name fits best, not how well: their
+    bars start at the lowest score.
 
     Args:
         scores: of one region, best first.
@@ -145,9 +146,17 @@ def bars(scores: Sequence[NamedScore], task: str, count: int) -> list[tuple[str,
     """
     if not scores:
         return []
+    shown = [one for one in scores[:count] if isinstance(one, ScoredName)]
+    if len(shown) == len(scores[:count]) and all(one.probability is not None for one in shown):
+        return [(one.name, likely(one), bar(likely(one), 1.0)) for one in shown]
     best, lowest = scores[0][1], scores[-1][1]
     spread = max(best - lowest, _MIN_SPREAD[task])
     return [(name, value, bar(spread - best + value, spread)) for name, value in scores[:count]]
+
+
+def likely(entry: ScoredName) -> float:
+    """Probability of a name; of answers of earlier versions the score."""
+    return entry.score if entry.probability is None else entry.probability
 
 
 def _base64(data: bytes) -> str:

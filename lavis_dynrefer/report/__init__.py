@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lavis_dynrefer.report.caption_plots import caption_plot
     from lavis_dynrefer.report.plot_style import Plot
     from lavis_dynrefer.report.predicted_folder import is_predicted, read_predicted
+    from lavis_dynrefer.report.reliability_plots import read_calibration, reliability_plot
     from lavis_dynrefer.report.run_answers import AnsweredSplit, read_answers, score_captions
     from lavis_dynrefer.report.run_comparison import comparison_plot, metric_plot
     from lavis_dynrefer.report.run_folder import RunFolder, labels_of, read_run, read_runs
@@ -39,9 +40,11 @@ __all__ = [
     "metric_plot",
     "predicted_page",
     "read_answers",
+    "read_calibration",
     "read_predicted",
     "read_run",
     "read_runs",
+    "reliability_plot",
     "report_page",
     "score_captions",
     "training_plots",
@@ -56,6 +59,7 @@ __getattr__ = lazy_names(
         "plot_style": ("Plot",),
         "runs_page": ("predicted_page", "report_page"),
         "predicted_folder": ("is_predicted", "read_predicted"),
+        "reliability_plots": ("read_calibration", "reliability_plot"),
         "run_answers": ("AnsweredSplit", "read_answers", "score_captions"),
         "run_comparison": ("comparison_plot", "metric_plot"),
         "run_folder": ("RunFolder", "labels_of", "read_run", "read_runs"),

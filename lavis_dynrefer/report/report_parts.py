@@ -16,6 +16,7 @@ from lavis_dynrefer.report.answer_plots import attribute_plot, calibration_plot,
 from lavis_dynrefer.report.caption_plots import caption_plot
 from lavis_dynrefer.report.plot_style import Plot
 from lavis_dynrefer.report.predicted_folder import name_plot
+from lavis_dynrefer.report.reliability_plots import read_calibration, reliability_plot
 from lavis_dynrefer.report.run_answers import (
     AnsweredSplit,
     RegionExample,
@@ -92,6 +93,9 @@ def sections(runs: Sequence[RunFolder], options: Sequence[str] = ()) -> Iterator
     training = Section("training", "Training", list(training_plots(runs)))
     validation = Section("validation", "Validation", list(validation_plots(runs)))
     yield from (one for one in (overview, training, validation) if one.parts)
+    probabilities = _probabilities(runs)
+    if probabilities.parts or probabilities.remarks:
+        yield probabilities
     for split in dict.fromkeys(split for run in runs for split in run.answers):
         yield _answers(runs, split, options)
 
@@ -105,6 +109,22 @@ def predicted_sections(read: Mapping[str, AnsweredSplit]) -> Iterator[Section]:
     section = _drawn(Section("answers", "Answers"), read)
     if section.parts or section.remarks:
         yield section
+
+
+def _probabilities(runs: Sequence[RunFolder]) -> Section:
+    """Reliability of the runs that are calibrated."""
+    section = Section("probabilities", "Probabilities")
+    for run in runs:
+        try:
+            found = read_calibration(run.path)
+        except DynReferError as error:
+            section.remarks.append(f"Not drawn: {error}")
+            continue
+        if found is not None and found["kinds"]:
+            of = f": {run.label}" if len(runs) > 1 else ""
+            plot = reliability_plot(found, title=f"Are the probabilities right?{of}")
+            section.parts.append(plot)
+    return section
 
 
 def _comparison_tables(runs: Sequence[RunFolder]) -> Iterator[Table]:

@@ -236,11 +236,21 @@ class Region(BaseModel):
     """`RegionPrediction.to_dict()`."""
 
     box: list[float] = Field(description="xyxy in pixels")
+    familiarity: Optional[float] = Field(
+        description="how like the training data the region looks, in [0, 1]; below 0.01 its "
+        "answers mean little; null: the model is not calibrated for it"
+    )
     caption: Optional[str]
-    caption_score: Optional[float]
-    tags: list[tuple[str, float]]
-    attributes: list[tuple[str, float]]
-    categories: list[tuple[str, float]]
+    caption_score: Optional[float] = Field(description="probability of the caption")
+    probabilities: dict[str, dict[str, float]] = Field(
+        description="of tags, attributes and categories, by name"
+    )
+    none_of_these: Optional[float] = Field(
+        description="probability that no category in question is right"
+    )
+    tags: list[tuple[str, float]] = Field(description="name and score in [0, 1]")
+    attributes: list[tuple[str, float]] = Field(description="name and score in [0, 1]")
+    categories: list[tuple[str, float]] = Field(description="name and logit")
     scales: dict[str, list[float]]
 
 
@@ -255,6 +265,9 @@ class RegionsAnswer(BaseModel):
     """Answer of POST /v1/regions."""
 
     regions: list[Region]
+    remark: Optional[str] = Field(
+        description="says so if regions are unlike anything the model was trained on"
+    )
     image: ImageSize
     model: str
     timings: Timings

@@ -35,6 +35,7 @@ from lavis_dynrefer.serve.request_errors import RETRY_AFTER, RequestError
 from lavis_dynrefer.serve.request_gate import Traffic
 from lavis_dynrefer.serve.request_reading import RequestReader
 from lavis_dynrefer.serve.service_limits import ServeSettings
+from lavis_dynrefer.structures import familiarity_remark
 from lavis_dynrefer.views.policies import POLICIES
 from lavis_dynrefer.views.reading_ahead import READERS
 
@@ -187,7 +188,9 @@ class Service:
 
         def write() -> bytes:
             rows = [prediction.to_dict() for prediction in answered.predictions]
-            return json.dumps({"regions": rows, **document}, allow_nan=False).encode()
+            remark = familiarity_remark(answered.predictions)
+            answer = {"regions": rows, "remark": remark, **document}
+            return json.dumps(answer, allow_nan=False).encode()
 
         return Response(await asyncio.to_thread(write), media_type="application/json")
 

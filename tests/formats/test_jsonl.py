@@ -119,7 +119,7 @@ def test_rows_of_an_older_version_are_written_anew(tmp_path, results):
     new = log.path.read_bytes()
     row = json.loads(new)
     for region in row["regions"]:
-        region["tags"] = [list(pair.values()) for pair in region["tags"]]
+        region["tags"] = [[tag["name"], tag["score"]] for tag in region["tags"]]
     log.path.write_text(json.dumps(row) + "\n", encoding="utf-8")
 
     reopened = ResultLog(log.path)

@@ -15,7 +15,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats import ImageResult, ResultLog, read_box_file, read_results
 from lavis_dynrefer.formats.image_result import Category
 from lavis_dynrefer.formats.result_parts.result_rows import from_row, to_row
-from lavis_dynrefer.structures import RegionPrediction
+from lavis_dynrefer.structures import RegionPrediction, ScoredName
 
 REGION = {
     "id": 1,
@@ -64,8 +64,39 @@ def test_rows_come_back(marked):
 
 def test_scores_have_names(results):
     region = to_row(results[0])["regions"][0]
-    assert region["categories"][0] == {"name": "flower", "score": 2.0}
+    assert region["categories"][0] == {"name": "flower", "probability": None, "score": 2.0}
     assert RegionPrediction.from_dict(region) == results[0].regions[0]
+
+
+def test_probabilities_and_familiarity_come_back():
+    dog = ScoredName("dog", 2.0, 0.75)
+    region = RegionPrediction((0.0, 0.0, 9.0, 9.0), categories=(dog,), familiarity=0.5)
+    row = json.loads(json.dumps(to_row(ImageResult("a.png", "/a.png", 9, 9, (region,)))))
+    (back,) = from_row(row).regions
+
+    assert row["regions"][0]["categories"] == [{"name": "dog", "probability": 0.75, "score": 2.0}]
+    assert row["regions"][0]["none_of_these"] == 0.25
+    assert (back.categories[0].probability, back.familiarity) == (0.75, 0.5)
+    assert RegionPrediction.from_dict(row["regions"][0]).categories[0].probability == 0.75
+
+
+def test_rows_of_earlier_versions_have_neither(results):
+    row = to_row(results[0])
+    for region in row["regions"]:
+        del region["familiarity"], region["none_of_these"]
+        for key in ("tags", "attributes", "categories"):
+            for pair in region[key]:
+                del pair["probability"]
+
+    assert from_row(json.loads(json.dumps(row))) == results[0]
+
+
+def test_a_probability_that_is_no_number_is_refused(results):
+    row = to_row(results[0])
+    row["regions"][0]["categories"][0]["probability"] = "high"
+
+    with pytest.raises(InputError, match="categories"):
+        from_row(row)
 
 
 def test_old_rows_hold_lists_of_name_and_score(results):

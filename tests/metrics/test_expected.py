@@ -10,7 +10,13 @@ from lavis_dynrefer.metrics.expected import (
     parse_expected,
     render_comparison,
 )
-from lavis_dynrefer.structures import AttributeInfo, RegionPrediction, RegionRecord, RegionSet
+from lavis_dynrefer.structures import (
+    AttributeInfo,
+    RegionPrediction,
+    RegionRecord,
+    RegionSet,
+    ScoredName,
+)
 
 SECTION = {"source": "a paper", "test": {"map": [47.6, 0.3]}}
 BOX = (0.0, 0.0, 10.0, 10.0)
@@ -102,8 +108,9 @@ def graded(evaluator, **options):
     truth = {"caption": "a dog", "attributes": (1, 1, 1), "category": "dog"}
     regions = [RegionRecord(1, 1, BOX, **truth)]
     region_set = RegionSet("x", "test", {}, regions, (), attributes, ("dog", "cat"))
-    scores = tuple((item.name, 0.5) for item in attributes)
-    answer = RegionPrediction(BOX, "a dog", 0.5, (), scores, (("dog", 1.0), ("cat", 0.0)))
+    scores = tuple(ScoredName(item.name, 0.5, 0.9) for item in attributes)
+    categories = (ScoredName("dog", 1.0, 0.7), ScoredName("cat", 0.0, 0.1))
+    answer = RegionPrediction(BOX, "a dog", 0.5, (), scores, categories)
     return evaluator(region_set, {1: answer}, **options).metrics
 
 

@@ -19,6 +19,8 @@ QUESTION = {
     "controls": ["small"],
 }
 TOLERANCE = 1e-5  # tables print 2 digits; in batches of another size the seventh differs
+# A calibrated logit is some forty times the score that it comes from.
+COARSE = {"probabilities": 1e-3, "none_of_these": 1e-3, "familiarity": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,14 @@ def numbers_and_words(answers):
             for name, value in region.to_dict().items():
                 if name in ("tags", "attributes", "categories"):
                     fields.update({(image, row, name, word): score for word, score in value})
+                elif name == "probabilities":
+                    fields.update(
+                        {
+                            (image, row, name, kind, word): share
+                            for kind, shares in value.items()
+                            for word, share in shares.items()
+                        }
+                    )
                 else:
                     fields[image, row, name] = value
     numbers = {place: value for place, value in fields.items() if isinstance(value, float)}
@@ -78,5 +88,8 @@ def test_answers_equal_those_of_the_api(scenes, client, by_api, tmp_path, door):
     numbers, words = numbers_and_words(door(scenes, client, tmp_path))
     right_numbers, right_words = numbers_and_words(by_api)
     assert words == right_words
-    assert numbers == pytest.approx(right_numbers, abs=TOLERANCE)
+    assert numbers.keys() == right_numbers.keys()
+    for place, value in numbers.items():
+        within = COARSE.get(place[2], TOLERANCE)
+        assert value == pytest.approx(right_numbers[place], abs=within), place
     assert sum(place[-1] == "caption" for place in words) == IMAGES * REGIONS

@@ -17,14 +17,14 @@ from rich.text import Text
 from lavis_dynrefer.formats import ImageResult, ResultLog
 from lavis_dynrefer.formats.image_result import top_category
 from lavis_dynrefer.pages.region_drawing import draw_regions
-from lavis_dynrefer.structures import NamedScore, RegionPrediction
+from lavis_dynrefer.structures import RegionPrediction, ScoredName, familiarity_remark
 
 MAX_ROWS = 40  # regions in a table
 _MAX_DRAWN = 100  # regions; each takes some lines below the image
 _SIDES = (640, 1600)  # min and max pixels of the longer side of an annotated image
 _COLUMNS = (  # docs/answers.md explains the numbers in brackets
-    *("image", "#", "box", "caption (probability)", "category (share)", "attributes (score)"),
-    "tags",
+    *("image", "#", "box", "caption (probability)", "category (probability)"),
+    *("attributes (probability)", "tags"),
 )
 _MAX_TAGS = 5
 _MAX_ATTRIBUTES = 3
@@ -151,6 +151,9 @@ def _print_table(log: ResultLog, *, only_whole: bool = False) -> int:
     count = sum(len(result.regions) for result in log)
     if count and not (only_whole and count > MAX_ROWS):
         Console().print(table(log))
+    remark = familiarity_remark([region for result in log for region in result.regions])
+    if remark is not None:
+        note(remark)
     return count
 
 
@@ -170,5 +173,8 @@ def _tags(region: RegionPrediction) -> str:
     return ", ".join(name for name, _ in region.tags[:_MAX_TAGS])
 
 
-def _best(scores: Sequence[NamedScore]) -> str:
-    return ", ".join(f"{name} ({score:.2f})" for name, score in scores[:_MAX_ATTRIBUTES])
+def _best(scores: Sequence[ScoredName]) -> str:
+    return ", ".join(
+        one.name if one.probability is None else f"{one.name} ({one.probability:.2f})"
+        for one in scores[:_MAX_ATTRIBUTES]
+    )

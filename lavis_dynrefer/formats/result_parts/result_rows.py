@@ -10,7 +10,7 @@ from typing import Any, Union
 from lavis_dynrefer.errors import InputError, shorten
 from lavis_dynrefer.formats.image_result import Category, ImageResult
 from lavis_dynrefer.formats.result_parts.region_masks import Mask, read_mask
-from lavis_dynrefer.structures import NamedScore, RegionPrediction
+from lavis_dynrefer.structures import RegionPrediction, ScoredName
 
 _NAMED_SCORES = ("tags", "attributes", "categories")
 _MAX_SIDE = 2**31  # pixels
@@ -27,8 +27,12 @@ def to_row(result: ImageResult) -> dict[str, Any]:
     regions = []
     for row, region in enumerate(result.regions):
         answers = region.to_dict()
+        del answers["probabilities"]  # they stand beside the scores
         for key in _NAMED_SCORES:
-            answers[key] = [{"name": name, "score": score} for name, score in answers[key]]
+            answers[key] = [
+                {"name": one.name, "probability": one.probability, "score": one.score}
+                for one in getattr(region, key)
+            ]
         regions.append({"id": result.ids[row], **answers})
     for region_row, category in zip(regions, result.categories):
         region_row["category"] = None if category is None else category._asdict()
@@ -149,14 +153,21 @@ class _Fields:
     def numbers(self, key: str, values: Any) -> tuple[float, ...]:
         return tuple(self.number(key, value) for value in self.check(key, values, list))
 
-    def named_scores(self, key: str) -> tuple[NamedScore, ...]:
+    def share(self, key: str, value: Any) -> float | None:
+        """A number that may be missing, as in rows of earlier versions."""
+        return None if value is None else self.number(key, value)
+
+    def scored_names(self, key: str) -> tuple[ScoredName, ...]:
         found = []
         for pair in self.get(key, list):
+            probability = None
             if isinstance(pair, dict):
+                probability = self.share(key, pair.get("probability"))
                 pair = [pair.get("name"), pair.get("score")]
             if not isinstance(pair, list) or len(pair) != 2:
                 raise self.error(key, pair)
-            found.append((self.check(key, pair[0], str), self.number(key, pair[1])))
+            name, score = self.check(key, pair[0], str), self.number(key, pair[1])
+            found.append(ScoredName(name, score, probability))
         return tuple(found)
 
 
@@ -170,10 +181,11 @@ def _prediction(fields: _Fields) -> RegionPrediction:
         box=box,
         caption=fields.get("caption", (str, type(None))),
         caption_score=None if score is None else fields.number("caption_score", score),
-        tags=fields.named_scores("tags"),
-        attributes=fields.named_scores("attributes"),
-        categories=fields.named_scores("categories"),
+        tags=fields.scored_names("tags"),
+        attributes=fields.scored_names("attributes"),
+        categories=fields.scored_names("categories"),
         scales={task: fields.numbers("scales", values) for task, values in scales.items()},
+        familiarity=fields.share("familiarity", fields.row.get("familiarity")),
     )
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
+from lavis_dynrefer.models.probabilities.calibration import Calibration
+from lavis_dynrefer.structures import ScoredName
 
 
 class TagDecoder(nn.Module):
@@ -17,7 +19,7 @@ class TagDecoder(nn.Module):
     Args:
         decoder: scores text embeddings against regions.
         tags: the tag list, in vocabulary order.
-        threshold: a tag is kept when its probability is strictly above it.
+        threshold: a tag is kept when its score is strictly above it.
     """
 
     def __init__(self, decoder: QueryDecoder, *, tags: Sequence[str], threshold: float) -> None:
@@ -30,19 +32,24 @@ class TagDecoder(nn.Module):
         """Logits (B, K) of all tags from their embeddings (K, E) and queries (B, Q, D)."""
         return self.decoder(tag_embeddings, queries)
 
-    def names(self, logits: Tensor, tags: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
-        """Kept (tag, probability) pairs per region, best first.
+    def names(
+        self, logits: Tensor, tags: Sequence[str], calibration: Calibration | None = None
+    ) -> list[tuple[ScoredName, ...]]:
+        """Kept tags per region with their scores, the sigmoid of their logits, best first.
 
         Args:
             logits: (B, K).
             tags: K tags.
+            calibration: of the model; without it the scores are the probabilities.
         """
-        probabilities = logits.float().sigmoid().cpu()
+        logits = logits.float().cpu()
+        scores = logits.sigmoid()
+        calibrated = logits if calibration is None else calibration.scaled("tags", logits)
         kept = []
-        for row in probabilities:
+        for row, shares in zip(scores, calibrated.sigmoid()):
             hits = (row > self.threshold).nonzero().flatten().tolist()
-            pairs = [(tags[hit], float(row[hit])) for hit in hits]
-            kept.append(tuple(sorted(pairs, key=lambda pair: -pair[1])))
+            found = [ScoredName(tags[hit], float(row[hit]), float(shares[hit])) for hit in hits]
+            kept.append(tuple(sorted(found, key=lambda tag: -tag.score)))
         return kept
 
 

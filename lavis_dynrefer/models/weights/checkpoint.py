@@ -46,6 +46,7 @@ OFFICIAL_DERIVED = (  # in official files, but computed at build time or never u
     "Qformer.bert.embeddings.position_ids",
 )
 _DERIVED = ("qformer.bert.embeddings.position_ids",)
+CALIBRATION = "calibration."  # our own; the released code has none
 _LORA = ".lora_"
 _OFFICIAL_MARKS = ("cvem_mlp.0.weight", "cem_memory")
 
@@ -77,9 +78,14 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `from_official`."""
+    """The inverse of `from_official`, without a calibration."""
     table = [(ours, official) for official, ours in OFFICIAL_NAMES]
-    return _rename({name: value for name, value in state.items() if name not in _DERIVED}, table)
+    kept = {
+        name: value
+        for name, value in state.items()
+        if name not in _DERIVED and not name.startswith(CALIBRATION)
+    }
+    return _rename(kept, table)
 
 
 def _rename(state: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
@@ -115,6 +121,9 @@ def load_weights(
 ) -> LoadReport:
     """Fill `model` with tensors after checking every name and shape; see `lean_building.fill`.
 
+    The calibration of the file replaces that of the model. A file without one ends it: it belongs
+    to other weights.
+
     Args:
         model: target.
         state: tensors under our names or the official ones.
@@ -128,6 +137,13 @@ def load_weights(
     """
     if is_official(state):
         state = from_official(state)
+    if hasattr(model, "calibration"):
+        own = {name: value for name, value in state.items() if name.startswith(CALIBRATION)}
+        places = (weight.device for weight in model.parameters() if not weight.is_meta)
+        model.calibration.fill(
+            {name[len(CALIBRATION) :]: value for name, value in own.items()},
+            next(places, torch.device("cpu")),
+        )
     target = model.state_dict(keep_vars=True)  # the same object under each name of a tied tensor
     state = _with_lora_names(state, target)
     unexpected = sorted(set(state) - set(target))

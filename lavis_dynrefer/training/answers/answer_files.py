@@ -110,7 +110,7 @@ def _flat(row: Row, images: Mapping[int, int]) -> dict[str, Any]:
     told = {
         name: value
         for name, value in row["prediction"].to_dict().items()
-        if value is not None and value != []
+        if value not in (None, []) and (value or name != "probabilities")
     }
     return {"image_id": images.get(region_id), "region_id": region_id, **told}
 

@@ -100,7 +100,7 @@ def grade_run(
     Raises:
         InputError: no run of the dynrefer task, no answers, or answers to other regions.
     """
-    config = _read_config(folder, options)
+    config = run_configuration(folder, options)
     found = find_answers(folder / RESULTS)
     if not found:
         raise InputError(f"{folder / RESULTS} holds no answers")
@@ -146,6 +146,15 @@ def _report_stem(answers: Path, split: str, epoch: Any) -> Path:
     return answers.parents[1] / f"report_{split}_epoch{epoch}"
 
 
-def _read_config(folder: Path, options: Sequence[str]) -> RunConfig:
+def run_configuration(folder: Path, options: Sequence[str] = ()) -> RunConfig:
+    """The configuration that a run has logged.
+
+    Args:
+        folder: of the run.
+        options: settings that differ now.
+
+    Raises:
+        InputError: it is no run of the dynrefer task.
+    """
     content = logged_config(read_log(folder), where=folder)
     return RunConfig(OmegaConf.merge(OmegaConf.create(content), read_options(options)))

@@ -1,0 +1,1 @@
+"""From logits to probabilities, and how like the training data a region is."""
