@@ -17,6 +17,7 @@ from lavis_dynrefer.detectors.region_reading import read_regions
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images import ImageInput, check_format
 from lavis_dynrefer.models.answering import Answerer, EncodedRegions
+from lavis_dynrefer.models.choosing.scale_choice import trained_prior
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.models.idle_parts import move_with_idle_parts_away
 from lavis_dynrefer.models.precision import choose_device, formats_on, without_gradients
@@ -377,7 +378,7 @@ class RegionPredictor:
         return self._processors.of(questions.views, questions.masks_as, tuple(questions.tasks))
 
     def _parse_policy(self, name: str) -> ViewPolicy:
-        known = getattr(self.model.scale_prior, "candidates", None)
+        known = trained_prior(self.model).candidates if name == "learned" else None
         wanted = self.model.region_encoder.num_views
         return parse_policy(name, num_views=wanted, own=self.processor.policy, candidates=known)
 

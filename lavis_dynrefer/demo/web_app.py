@@ -27,18 +27,21 @@ from lavis_dynrefer.demo.page_guard import PageGuard
 from lavis_dynrefer.errors import DynReferError
 from lavis_dynrefer.explain.explanation import explain
 from lavis_dynrefer.models.answering import EncodedRegions
+from lavis_dynrefer.models.choosing.scale_choice import usable_policies
 from lavis_dynrefer.models.device_errors import device_loss, forget_frames
 from lavis_dynrefer.pages.html_page import page_template
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.serve import ServeSettings
-from lavis_dynrefer.views.policies import POLICIES
 
 logger = logging.getLogger(__name__)
 
 TITLE = "What is in the box? · DynRefer"
 _KEEP_FILES = 3600  # seconds that uploaded images stay on the disk
 _KEEP_ENCODED = 4  # questions whose encoded regions stay in memory
-_CHOSEN = {"image": "by content", "task": "by question", "random": "at random"}
+_CHOSEN = {
+    **{"image": "by content", "task": "by question", "random": "at random"},
+    **{"confidence": "by the likeliest caption", "learned": "by what was learned"},
+}
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _PICK = """
 element.addEventListener("click", event => {
@@ -277,7 +280,7 @@ def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
                 "elem_id": field.name,
             }
             if field.read is chosen_policy:
-                choices = _policies(model.region_encoder.num_views)
+                choices = _policies(model.region_encoder.num_views, usable_policies(model))
                 chooser = gr.Dropdown(choices, value=OWN_POLICY, allow_custom_value=True, **shared)
                 fields.append(chooser)
                 continue
@@ -287,11 +290,11 @@ def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
     return fields
 
 
-def _policies(num_views: int) -> list[tuple[str, str]]:
+def _policies(num_views: int, names: Sequence[str]) -> list[tuple[str, str]]:
     steps = [f"{step / max(num_views - 1, 1):.2g}" for step in range(num_views)]
     fixed = "fixed:" + ",".join(["0", "0.5"] if num_views == 2 else steps)
     return [
         ("as the model is set up", OWN_POLICY),
-        *((f"{_CHOSEN.get(name, name)} ({name})", name) for name in POLICIES if name != "fixed"),
+        *((f"{_CHOSEN.get(name, name)} ({name})", name) for name in names if name != "fixed"),
         (f"always the same ({fixed})", fixed),
     ]

@@ -91,19 +91,28 @@ def _add_data_arguments(names: Any) -> None:
     loader.add_argument("--regions", type=int, default=2000, help="to load, per setting")
     policies = names.add_parser("policies", help="effect of the views: trains tiny models")
     policies.add_argument(
-        "--train", nargs="*", default=["fixed:0,0.5", "random"], help="policies to train with"
+        "--train",
+        nargs="*",
+        default=["fixed:0,0.5", "random", "random:loss"],
+        help="policies to train with; random:loss samples scales by their loss",
     )
     policies.add_argument(
         "--views",
         nargs="+",
-        default=["fixed:0,0.5", "random", "image", "task"],
-        help="policies to answer with",
+        default=[
+            *("fixed:0,0", "best", "random", "image:official", "image", "own"),
+            *("confidence", "learned", "oracle"),
+        ],
+        help="policies to answer with; also best (the best fixed pair on val), oracle (the best "
+        "scale of each region), image:official (the released hash), own (the model's yaml)",
     )
     policies.add_argument("--seeds", type=int, default=3, help="trainings with each policy")
     policies.add_argument("--scenes", type=int, default=1_500, help="80 %% of them to train on")
     policies.add_argument("--split", choices=("val", "test"), default="test", help="to grade on")
-    policies.add_argument("--images", type=int, default=120, help="of the split to grade on")
-    policies.add_argument("--world", choices=WORLDS, default="landmark")
+    policies.add_argument(
+        "--images", type=int, default=120, help="of the split to grade on, of each world"
+    )
+    policies.add_argument("--world", nargs="+", choices=WORLDS, default=["landmark"])
     probabilities = names.add_parser(
         "probabilities", help="are they right on test scenes; what is unfamiliar"
     )

@@ -18,6 +18,7 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.models.choosing.scale_choice import usable_policies
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.serve.json_bodies import Health, ModelCard, OpenAIModel, OpenAIModels
@@ -36,7 +37,6 @@ from lavis_dynrefer.serve.request_gate import Traffic
 from lavis_dynrefer.serve.request_reading import RequestReader
 from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.structures import familiarity_remark
-from lavis_dynrefer.views.policies import POLICIES
 from lavis_dynrefer.views.reading_ahead import READERS
 
 Value = TypeVar("Value")
@@ -132,7 +132,7 @@ class Service:
                 "categories": len(model.categories),
             },
             tasks=list(TASKS),
-            views=list(POLICIES),
+            views=usable_policies(model),
             num_views=model.region_encoder.num_views,
             limits=dataclasses.asdict(self.settings),
         )

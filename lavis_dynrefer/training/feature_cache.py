@@ -16,7 +16,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.backbone import Backbone
 from lavis_dynrefer.models.vision.view_cache import ViewCache
 from lavis_dynrefer.paths import expand_home
-from lavis_dynrefer.views.policies import RandomScales, views_by_task
+from lavis_dynrefer.views.policies import RandomScales, crops_of
 from lavis_dynrefer.views.view_processor import ViewProcessor
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def views_of(dataset: Any) -> int:
     if isinstance(policy, RandomScales):
         each = 1 + len(policy.candidates) if policy.num_views > 1 else 1
     else:
-        each = max(views_by_task(policy))
+        each = crops_of(policy)
     if processor.mask_views != "none" and 0 < processor.mask_share < 1:
         each *= 2  # with the mask and without
     return each * len(dataset.region_set.regions)

@@ -271,8 +271,16 @@ def views_by_task(policy: ViewPolicy, tasks: Collection[str] = ()) -> set[int]:
     """Numbers of views that the tasks get from a policy; without tasks, of all views."""
     if isinstance(policy, (RandomScales, ImagePrior)):  # a plan would cost hashes
         return {policy.num_views}
-    plan = policy.plan(Image.new("RGB", (8, 8)), torch.tensor([[2.0, 2.0, 6.0, 6.0]]))
-    return plan.counts(tasks)
+    return _any_plan(policy).counts(tasks)
+
+
+def crops_of(policy: ViewPolicy) -> int:
+    """Number of views that are cropped of each region."""
+    return int(_any_plan(policy).scales.shape[1])
+
+
+def _any_plan(policy: ViewPolicy) -> ViewPlan:
+    return policy.plan(Image.new("RGB", (8, 8)), torch.tensor([[2.0, 2.0, 6.0, 6.0]]))
 
 
 def check_policy_name(views: Any) -> None:

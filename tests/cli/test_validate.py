@@ -85,6 +85,9 @@ MISTAKES = [
     (MODEL, "model=3", "model: expected a mapping, got 3"),
     (MODEL, "preprocess.vis_procesor.eval=x", "preprocess: unknown 'vis_procesor'"),
     (MODEL, "preprocess.vis_processor.train.num_views=3", "gives 3 views a region"),
+    (MODEL, "preprocess.vis_processor.train.mask_share=50", "mask_share: expected a number from 0"),
+    (MODEL, "preprocess.vis_processor.eval.mask_views=blur", "mask_views: unknown 'blur'"),
+    (MODEL, "model.region.masks=pixels", "model.region.masks: expected 'ignore' or 'cells'"),
     (MODEL, "model.vision.heads=3", "model.vision.width: expected a multiple of heads 3, got 128"),
     (MODEL, "model.qformer.heads=3", "model.qformer.width: expected a multiple of heads 3"),
     (MODEL, "model.tagging.decoder.heads=7", "tagging.decoder.width: expected a multiple of heads"),
@@ -123,6 +126,7 @@ def test_unusual_values_that_work_are_accepted(change):
     ("policy", "views"),
     [
         (["policy=fixed", "scales=[0,0.1,0.4]"], "gives 3 views"),
+        (["policy=learned", "candidates=[0.3,0.6]"], "model.scale_prior.candidates is None"),
         # two tasks are not named, so they would use all five
         (
             ["policy=task", "scales.caption=[0,0.4,0.5]", "scales.tags=[0,0.1,0.2]"],

@@ -70,12 +70,18 @@ def test_benchmark_loader_measures_every_group_size(tmp_path):
 
 @pytest.mark.slow
 def test_benchmark_policies_grades_the_embedded_model(tmp_path, capsys):
-    arguments = ("--train", "--views", "fixed:0,0.5", "--scenes", "4", "--images", "1")
+    names = ["fixed:0,0.5", "best", "oracle", "confidence", "random", "image:official"]
+    arguments = ("--train", "--views", *names, "--scenes", "4", "--images", "1")
 
     results = measured(tmp_path, "policies", *arguments)
 
-    assert list(results["category"]) == ["embedded, fixed:0,0.5"]
-    assert results["category"]["embedded, fixed:0,0.5"].startswith("100.0 [")
+    rows = [f"landmark: embedded, {name}" for name in names]
+    assert list(results["category"]) == rows
+    assert results["category"][rows[0]].startswith("100.0 [")
+    full = {row: float(results["full"][row].partition(" ")[0]) for row in rows}
+    assert full[rows[2]] == max(full.values())  # the oracle
+    assert results["scales"][rows[0]] == "0.5:100%"
+    assert results["ms per region"][rows[0]] > 0
     assert "attribute_map" in capsys.readouterr().out
 
 
@@ -87,8 +93,9 @@ def test_benchmark_policies_trains_once_for_each_policy_and_seed(tmp_path):
 
     again = measured(tmp_path, "policies", "--train", "random", *size)
 
-    assert list(first["full"]) == ["random, fixed:0,0.5", "embedded, fixed:0,0.5"]
-    assert again == first
+    rows = ["landmark: random, fixed:0,0.5", "landmark: embedded, fixed:0,0.5"]
+    assert list(first["full"]) == rows
+    assert again["full"] == first["full"]
     assert len(checkpoints) == 2  # after train_tiny and after tune_tiny
     assert list(tmp_path.glob("**/checkpoint_last.pth")) == checkpoints
 

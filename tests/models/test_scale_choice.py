@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lavis_dynrefer.models.choosing.prior_training import prior_losses
-from lavis_dynrefer.models.choosing.scale_choice import SeenViews
+from lavis_dynrefer.models.choosing.scale_choice import SeenViews, usable_policies
 from lavis_dynrefer.models.choosing.scale_prior import box_numbers
 from lavis_dynrefer.models.dynrefer import DynRefer
 from lavis_dynrefer.questions import TASKS
@@ -126,6 +126,8 @@ def test_a_head_that_is_not_trained_chooses_nothing(model, smallest_model):
         model.predict(sample)
     with pytest.raises(ValueError, match="this model has no scale_prior"):
         smallest_model.predict(sample)
+    assert "learned" not in usable_policies(model)
+    assert "learned" in usable_policies(with_favourite(model, 0))
 
 
 def test_the_candidates_must_be_those_of_the_head(model):

@@ -167,7 +167,8 @@ BAD_FIELDS = {
     "an unknown use of masks": ({"masks_as": "blur"}, 422, "masks_as"),
     "another form": ({"format": "cxcywh"}, 422, "format: expected 'xyxy' or 'xywh', got 'cxcywh'"),
     "no task": ({"tasks": []}, 422, "tasks: expected at least 1 item"),
-    "an unknown policy": ({"views": "best"}, 422, "['fixed', 'image', 'random', 'task']"),
+    "an unknown policy": ({"views": "best"}, 422, "'fixed', 'image', 'learned', 'random', 'task']"),
+    "a policy that was not learned": ({"views": "learned"}, 422, "has no scale_prior"),
     "views of another number": ({"views": "fixed:0,0.1,0.2"}, 422, "fuses 2 views, got 3"),
     "an empty word": (
         {"categories": ["a", " "]},

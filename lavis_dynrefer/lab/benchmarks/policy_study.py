@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.lab.answer_grading import grade
 from lavis_dynrefer.lab.benchmarks.resource_usage import Numbers
+from lavis_dynrefer.lab.benchmarks.scale_answers import (
+    BEST,
+    HASH,
+    ORACLE,
+    OWN,
+    SCALES,
+    answers_at_scales,
+    best_scale,
+    columns_of,
+    milliseconds,
+)
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.predictor import RegionPredictor
+from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic.scene_dataset import described_objects, split_sizes, write_dataset
 from lavis_dynrefer.views.policies import check_policy_name
 
 DATASET_SEED = 1  # as in train_tiny.yaml
 PRETRAINED = "assets/tiny/pretrained.safetensors"
-TUNING_SHARE = 3  # the second run sees a third of the training images
+EMBEDDED = "assets/tiny/model.safetensors"
+TUNING_SHARE = 3  # the second run, and that of a prior, see a third of the training images
 SHOWN = ("attribute_map", "category", "own", "relation", "reference", "full")
+TIMED_IMAGES = 6
+BY_LOSS = "random:loss"  # trains with random scales that are weighted by their losses
 
 
 def measure_policies(
@@ -33,92 +51,214 @@ def measure_policies(
     scenes: int,
     split: str,
     images: int,
-    world: str,
+    world: Sequence[str],
     rounds: int = 1000,
     options: Sequence[str] = (),
 ) -> Numbers:
     """Train models with every policy, from several seeds, and grade them with every policy.
 
     A model is trained like the embedded one, by train_tiny.yaml and then tune_tiny.yaml, from the
-    same pretraining, for one epoch each. Models that are in the folder are not trained again, so
-    other policies can be graded later.
+    same pretraining, for one epoch each; for the policy "learned" then by train_policy_tiny.yaml.
+    What is in the folder is used again, checkpoints as well as answers: a measurement that was
+    stopped continues, and other policies can be graded later.
 
     Args:
-        folder: for the scenes and the checkpoints.
-        train: policies to train with, as in `parse_policy`.
-        views: policies to answer with.
+        folder: for the scenes, the checkpoints and the answers.
+        train: policies to train with, as in `parse_policy`, or `BY_LOSS`.
+        views: policies to answer with, or `BEST`, `ORACLE`, `HASH` or `OWN`.
         seeds: trainings with each policy.
         scenes: of the dataset.
-        split: "val" or "test".
-        images: of the split.
-        world: "landmark" or "neighbour".
+        split: "val" or "test"; `BEST` is always chosen on "val".
+        images: of the split, of each world.
+        world: names of worlds; the scenes are of each in turn.
         rounds: of the bootstrap.
         options: further settings of the runs.
 
     Returns:
-        Number -> "training, views" -> "percent [95 % interval] n=regions", averaged over seeds.
-        The intervals cover images and seeds. The last rows are the embedded model's.
+        Number -> "world: training, views" -> "percent [95 % interval] n=regions", averaged over
+        seeds. The intervals cover images and seeds. Also the time of a caption, and how often the
+        first model of each training chose which scale for captions. The last rows are the embedded
+        model's.
     """
-    for policy in (*train, *views):
-        check_policy_name(policy)
-    folder = folder / f"{world}-{scenes}"
-    root = folder / "scenes"
-    write_dataset(root, scenes=scenes, seed=DATASET_SEED, world=world)
-    common = [
-        f"datasets.synthetic_region.build_info.root={root.resolve()}",
-        f"datasets.synthetic_region.build_info.scenes={scenes}",
-        f"datasets.synthetic_region.build_info.world={world}",
-        *("run.max_epoch=1", "run.test_splits=[]", *options),
-    ]
-    checkpoints: dict[str, list[str | None]] = {
-        policy: [_trained(folder, policy, seed, scenes, common) for seed in range(seeds)]
-        for policy in train
-    }
-    checkpoints["embedded"] = [None]
-    objects = described_objects(root, split, images)
-    truth = [row for rows in objects.values() for row in rows]
-    pairs = [(path, [row["box"] for row in rows]) for path, rows in objects.items()]
-    results: dict[str, dict[str, str]] = {name: {} for name in SHOWN}
-    for training, paths in checkpoints.items():
-        predictors = [RegionPredictor("tiny", checkpoint=path) for path in paths]
-        for policy in views:
-            answers = [
-                [answer for group in one.predict_iter(pairs, views=policy) for answer in group]
-                for one in predictors
-            ]
-            numbers = grade(truth, *answers, rounds=rounds)["all"]
-            for name in SHOWN:
-                results[name][f"{training}, {policy}"] = str(numbers[name])
+    for policy in train:
+        if policy != BY_LOSS:
+            check_policy_name(policy)
+    for policy in views:
+        if policy not in (BEST, ORACLE, HASH, OWN):
+            check_policy_name(policy)
+    study = _Study(folder / f"{'+'.join(world)}-{scenes}", tuple(world), scenes, tuple(options))
+    write_dataset(study.root, scenes=scenes, seed=DATASET_SEED, world=list(world))
+    places = {policy: [study.trained(policy, seed) for seed in range(seeds)] for policy in train}
+    results: Numbers = {name: {} for name in (*SHOWN, "ms per region", "scales")}
+    grading = _Grading(study, tuple(views), split, images, rounds)
+    for training, folders in {**places, "embedded": [study.embedded()]}.items():
+        models = [study.predictor(place, prior="learned" in views) for place in folders]
+        for name in world:
+            grading.add(results, name, training, list(zip(folders, models)))
     return results
 
 
-def _trained(folder: Path, policy: str, seed: int, scenes: int, options: list[str]) -> str:
-    """Checkpoint of a model trained with a policy."""
-    name = f"{policy.replace(':', '-')}-{seed}"
-    tuning_images = max(1, split_sizes(scenes)["train"] // TUNING_SHARE)
-    tuning = f"datasets.synthetic_region.build_info.max_images={tuning_images}"
-    first = _run("train_tiny", folder / name / "first", policy, seed, options)
-    parts = f"model.pretrained.parts=[{PRETRAINED},{first}]"
-    return _run("tune_tiny", folder / name / "second", policy, seed, [*options, tuning, parts])
+@dataclass(frozen=True)
+class _Study:
+    """Where everything is, and how it is made."""
+
+    folder: Path
+    worlds: tuple[str, ...]
+    scenes: int
+    options: tuple[str, ...]
+
+    @property
+    def root(self) -> Path:
+        """Of the scenes."""
+        return self.folder / "scenes"
+
+    def objects(self, world: str, split: str, images: int) -> dict[Path, list[dict[str, Any]]]:
+        """As `described_objects`, of one world."""
+        found = described_objects(self.root, split)
+        own = {path: rows for path, rows in found.items() if rows[0]["world"] == world}
+        return dict(list(own.items())[:images])
+
+    def trained(self, policy: str, seed: int) -> Path:
+        """Folder of a model trained with a policy."""
+        place = self.folder / f"{policy.replace(':', '-')}-{seed}"
+        processor = _processor(policy)
+        first = self._run("train_tiny", place / "first", processor, seed, [])
+        parts = f"model.pretrained.parts=[{PRETRAINED},{first}]"
+        self._run("tune_tiny", place / "second", processor, seed, [self._part, parts])
+        return place
+
+    def embedded(self) -> Path:
+        """Folder of the embedded model."""
+        return self.folder / "embedded"
+
+    def predictor(self, place: Path, *, prior: bool) -> RegionPredictor:
+        """The model of a folder, with a trained prior if that is needed."""
+        second = sorted((place / "second").glob("*/checkpoint_last.pth"))
+        if not second:
+            predictor = RegionPredictor("tiny")
+            head = predictor.model.scale_prior
+            if not prior or (head is not None and head.steps):
+                return predictor
+        weights = [PRETRAINED, str(second[-1].resolve()) if second else EMBEDDED]
+        content: Any = {"arch": "dynrefer", "model_type": "tiny", "load_finetuned": False}
+        if prior:
+            run: Any = OmegaConf.load(project_path("dynrefer/train_policy_tiny.yaml"))
+            parts = f"model.pretrained.parts=[{','.join(weights)}]"
+            processor = run.datasets.synthetic_region.vis_processor.train
+            weights.append(
+                self._run("train_policy_tiny", place / "prior", processor, 0, [self._part, parts])
+            )
+            content["scale_prior"] = OmegaConf.to_container(run.model.scale_prior)
+        content["pretrained"] = {"parts": weights}
+        place.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create({"model": content}), place / "model.yaml")
+        return RegionPredictor(str(place / "model.yaml"))
+
+    @property
+    def _part(self) -> str:
+        share = max(1, split_sizes(self.scenes)["train"] // TUNING_SHARE)
+        return f"datasets.synthetic_region.build_info.max_images={share}"
+
+    def _run(
+        self, run: str, folder: Path, processor: Any, seed: int, options: Sequence[str]
+    ) -> str:
+        """Train in a subprocess unless a checkpoint exists; returns its path."""
+        finished = sorted(folder.glob("*/checkpoint_last.pth"))
+        if finished:
+            return str(finished[-1].resolve())
+        config: Any = OmegaConf.load(project_path(f"dynrefer/{run}.yaml"))
+        config.pop("expected", None)
+        config.datasets.synthetic_region.vis_processor.train = processor
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, folder / "run.yaml")
+        worlds = ",".join(self.worlds)
+        settings = [
+            f"run.seed={seed}",
+            f"run.output_dir={folder.resolve()}",
+            f"datasets.synthetic_region.build_info.root={self.root.resolve()}",
+            f"datasets.synthetic_region.build_info.scenes={self.scenes}",
+            f"datasets.synthetic_region.build_info.world=[{worlds}]",
+            *("run.max_epoch=1", "run.test_splits=[]", *self.options, *options),
+        ]
+        command = [sys.executable, "-m", "lavis_dynrefer.train", "--cfg-path"]
+        command += [f"{folder / 'run.yaml'}", "--options", *settings]
+        if subprocess.run(command, check=False).returncode:
+            raise InputError(f"training in {folder} failed; see its log above")
+        return str(next(folder.glob("*/checkpoint_last.pth")).resolve())
 
 
-def _run(run: str, folder: Path, policy: str, seed: int, options: Sequence[str]) -> str:
-    """Train in a subprocess unless a checkpoint exists; returns its path."""
-    finished = sorted(folder.glob("*/checkpoint_last.pth"))
-    if finished:
-        return str(finished[-1])
-    config: Any = OmegaConf.load(project_path(f"dynrefer/{run}.yaml"))
-    del config.expected
-    kind, _, scales = policy.partition(":")
-    processor: dict[str, Any] = {"policy": kind}
-    if scales:
-        processor["scales"] = [float(scale) for scale in scales.split(",")]
-    config.datasets.synthetic_region.vis_processor.train = processor
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "run.yaml")
-    command = [sys.executable, "-m", "lavis_dynrefer.train", "--cfg-path", f"{folder / 'run.yaml'}"]
-    settings = [f"run.seed={seed}", f"run.output_dir={folder.resolve()}"]
-    command += ["--options", *settings, *options]
-    if subprocess.run(command, check=False).returncode:
-        raise InputError(f"training with {policy} failed; see its log above")
-    return str(next(folder.glob("*/checkpoint_last.pth")))
+def _processor(policy: str) -> dict[str, Any]:
+    """A training processor with a policy of `train`."""
+    kind, _, rest = policy.partition(":")
+    if policy == BY_LOSS:
+        return {"policy": kind, "weights": rest}
+    scales = [float(scale) for scale in rest.split(",")] if rest else []
+    return {"policy": kind, **({"scales": scales} if scales else {})}
+
+
+@dataclass(frozen=True)
+class _Grading:
+    """What is graded; see `measure_policies`."""
+
+    study: _Study
+    views: tuple[str, ...]
+    split: str
+    images: int
+    rounds: int
+
+    def add(
+        self,
+        results: Numbers,
+        world: str,
+        training: str,
+        models: Sequence[tuple[Path, RegionPredictor]],
+    ) -> None:
+        """Add the numbers of the models of one training in one world."""
+        truth, pairs = self._objects(world, self.split)
+        scales = tuple(sorted({*SCALES, *_further(self.views)}))
+        answers: dict[str, list[list[RegionPrediction]]] = {policy: [] for policy in self.views}
+        chosen: list[dict[str, Sequence[int]]] = []
+        bests = []
+        for place, predictor in models:
+            place.mkdir(parents=True, exist_ok=True)
+            ending = f"{self.images}-{len(scales)}.jsonl"
+            val_truth, val_pairs = self._objects(world, "val")
+            val_file = place / f"answers-{world}-val-{ending}"
+            on_val = answers_at_scales(predictor, val_pairs, val_file, scales)
+            bests.append(best_scale(on_val, val_truth))
+            file = place / f"answers-{world}-{self.split}-{ending}"
+            known = answers_at_scales(predictor, pairs, file, scales)
+            torch.manual_seed(0)  # random views
+            columns = {
+                policy: columns_of(policy, predictor, pairs, known, truth, bests[-1])
+                for policy in self.views
+            }
+            chosen.append({policy: columns[policy]["caption"] for policy in self.views})
+            for policy in self.views:
+                answers[policy].append(known.chosen(columns[policy]))
+        times = milliseconds(models[0][1], self.views, pairs[:TIMED_IMAGES], best=bests[0])
+        for policy in self.views:
+            row = f"{world}: {training}, {policy}"
+            numbers = grade(truth, *answers[policy], rounds=self.rounds)["all"]
+            for name in SHOWN:
+                results[name][row] = str(numbers[name])
+            results["ms per region"][row] = times.get(policy, float("nan"))
+            counts = Counter(scales[column] for column in chosen[0][policy])
+            results["scales"][row] = " ".join(
+                f"{scale:g}:{100 * count / len(truth):.0f}%"
+                for scale, count in sorted(counts.items())
+            )
+
+    def _objects(
+        self, world: str, split: str
+    ) -> tuple[list[dict[str, Any]], list[tuple[Path, list[Any]]]]:
+        """Truth of the regions, and the images with their boxes."""
+        objects = self.study.objects(world, split, self.images)
+        truth = [row for rows in objects.values() for row in rows]
+        return truth, [(path, [row["box"] for row in rows]) for path, rows in objects.items()]
+
+
+def _further(views: Sequence[str]) -> list[float]:
+    """Scales that are named."""
+    named = [policy.partition(":")[2] for policy in views if policy.startswith("fixed:")]
+    return [float(scale) for text in named for scale in text.split(",")]

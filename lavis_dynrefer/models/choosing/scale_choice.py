@@ -15,11 +15,12 @@ from torch import Tensor
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.region_encoder import ViewFeatures
 from lavis_dynrefer.questions import TASKS
+from lavis_dynrefer.views.policies import POLICIES
 from lavis_dynrefer.views.samples import CHOICE, MASKS, Sample
 from lavis_dynrefer.vocab.control_words import control_prompt
 
 if TYPE_CHECKING:
-    from lavis_dynrefer.models.answering import Answerer
+    from lavis_dynrefer.models.answering import Answerer, RegionModel
     from lavis_dynrefer.models.choosing.scale_prior import ScalePrior
 
 
@@ -125,15 +126,31 @@ def _by_confidence(answerer: Answerer, seen: SeenViews, choices: Tensor) -> Tens
 
 def _by_prior(answerer: Answerer, seen: SeenViews, choices: Tensor) -> Tensor:
     """The choice that the trained head expects most of; (B,) indices into W."""
-    prior = answerer.model.scale_prior
-    if prior is None:
-        raise InputError("views: this model has no scale_prior; " + _CURE)
-    if not prior.steps:
-        raise InputError("views: the scale_prior of this model is not trained; " + _CURE)
+    prior = trained_prior(answerer.model)
     return prior(*prior_inputs(answerer, prior, seen, choices)).argmax(dim=1).cpu()
 
 
 _CURE = "train one with projects/dynrefer/train_policy_tiny.yaml, or choose other views"
+
+
+def trained_prior(model: RegionModel) -> ScalePrior:
+    """The head that the policy "learned" needs.
+
+    Raises:
+        InputError: the model has none, or an untrained one.
+    """
+    prior = model.scale_prior
+    if prior is None:
+        raise InputError(f"views: learned: this model has no scale_prior; {_CURE}")
+    if not prior.steps:
+        raise InputError(f"views: learned: the scale_prior of this model is not trained; {_CURE}")
+    return prior
+
+
+def usable_policies(model: RegionModel) -> list[str]:
+    """Names of the view policies that can be asked of a model."""
+    learned = model.scale_prior is not None and bool(model.scale_prior.steps)
+    return [name for name in POLICIES if name != "learned" or learned]
 
 
 def prior_inputs(

@@ -13,6 +13,7 @@ from lavis_dynrefer.questions import TASKS
 from lavis_dynrefer.training.checks.findings import Finding, Findings, Section, each, not_a_mapping
 from lavis_dynrefer.training.checks.model_checks import read_model
 from lavis_dynrefer.training.known_names import name_problem, registered
+from lavis_dynrefer.views.model_priors import LearnedPrior
 from lavis_dynrefer.views.policies import views_by_task
 from lavis_dynrefer.views.view_processor import DEFAULT_POLICIES, ViewProcessor
 
@@ -126,7 +127,24 @@ def _check_fit(
         yield Finding(
             f"{where}.image_size: is {processor.image_size}, model.vision.image_size is {size}"
         )
+    if (
+        processor.asks_for_masks
+        and processor.mask_views == "none"
+        and config.region.masks != "cells"
+    ):
+        yield Finding(
+            f"{where}: asks for masks, which nothing uses; set model.region.masks: cells, or "
+            "mask_views: dim"
+        )
     views, count = views_by_task(processor.policy, tasks), config.region.num_views
     if views != {count}:
         found = " or ".join(map(str, sorted(views)))
         yield Finding(f"{where}: gives {found} views a region, model.region.num_views is {count}")
+    if isinstance(processor.policy, LearnedPrior):
+        prior = getattr(config, "scale_prior", None)
+        own = None if prior is None else list(prior.candidates)
+        if own != list(processor.policy.candidates):
+            yield Finding(
+                f"{where}.candidates: is {list(processor.policy.candidates)}, "
+                f"model.scale_prior.candidates is {own}"
+            )
