@@ -100,9 +100,11 @@ def read_chat(reader: RequestReader, data: bytes, *, models: Collection[str]) ->
     if len(urls) > 1:
         return _read_several(reader, body, urls, questions)
     sent = open_sent_image(decode_base64(urls[0]), max_pixels=reader.limits.max_pixels)
+    mask = None
     if body.masks is None and not body.boxes:
         _set_box(body, _alpha_box(sent))
-    return ChatRequest(body, reader.crop(body, sent.image, questions), ())
+        mask = sent.mask
+    return ChatRequest(body, reader.crop(body, sent.image, questions, mask=mask), ())
 
 
 def _read_several(
@@ -128,7 +130,7 @@ def _read_several(
             )
         if sent.alpha_box[2:] != (0, 0):
             _set_box(body, sent.alpha_box)
-            cropped.append(reader.crop(body, sent.image, questions))
+            cropped.append(reader.crop(body, sent.image, questions, mask=sent.mask))
             numbers.append(number)
     if not cropped:
         raise InputError("the alpha channels of all images are transparent everywhere")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from pydantic import BaseModel, ValidationError
@@ -123,8 +123,16 @@ class RequestReader:
             check_limits(questions, regions, self.limits)
         return self._predictor.check(questions)
 
-    def crop(self, body: RegionFields, image: Image.Image, questions: Questions) -> CroppedRequest:
+    def crop(
+        self, body: RegionFields, image: Image.Image, questions: Questions, *, mask: Any = None
+    ) -> CroppedRequest:
         """Check the regions of a body and crop their views.
+
+        Args:
+            body: its regions.
+            image: RGB.
+            questions: about them.
+            mask: of the only region, if the image itself has it.
 
         Raises:
             InputError: invalid boxes or masks.
@@ -132,7 +140,7 @@ class RequestReader:
         image, regions = self._predictor.read(
             image,
             body.boxes,
-            masks=body.model_dump(include={"masks"})["masks"],
+            masks=body.model_dump(include={"masks"})["masks"] if mask is None else [mask],
             format=body.format,
             normalised=body.normalised,
         )

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from lavis_dynrefer.errors import shorten
@@ -39,11 +40,13 @@ class SentImage:
         alpha_box: tight box of the pixels that are not fully transparent, xyxy in pixels; all
             zeros if there are none, None if there is no alpha channel.
         orientation: of its EXIF data, 1 for upright.
+        mask: (height, width) bool, those pixels; None without an alpha channel.
     """
 
     image: Image.Image
     alpha_box: Box | None
     orientation: int
+    mask: NDArray[np.bool_] | None = None
 
 
 def decode_base64(text: str, *, name: str = "image") -> bytes:
@@ -97,9 +100,9 @@ def open_sent_image(data: bytes, *, max_pixels: int, name: str = "image") -> Sen
                 )
             orientation = exif_orientation(opened)  # gone once a TIFF is loaded
             image = load_stored(opened)
-            alpha_box, rgb = _alpha_box(image), to_rgb(image)
+            mask, rgb = _mask(image), to_rgb(image)
             rgb.info.pop("exif", None)  # else `open_image` would warn about the rotation
-            return SentImage(rgb, alpha_box, orientation)
+            return SentImage(rgb, _box(mask), orientation, mask)
     except UnidentifiedImageError as error:
         raise RequestError(
             "unsupported_media_type",
@@ -113,11 +116,16 @@ def open_sent_image(data: bytes, *, max_pixels: int, name: str = "image") -> Sen
         raise RequestError("unprocessable", f"{name}: damaged image: {error}") from error
 
 
-def _alpha_box(image: Image.Image) -> Box | None:
+def _mask(image: Image.Image) -> NDArray[np.bool_] | None:
     if "A" not in image.getbands():
         return None
-    alpha = np.asarray(image.getchannel("A"))
-    return box_from_array(alpha) if alpha.any() else (0.0, 0.0, 0.0, 0.0)
+    return np.asarray(image.getchannel("A")) != 0
+
+
+def _box(mask: NDArray[np.bool_] | None) -> Box | None:
+    if mask is None:
+        return None
+    return box_from_array(mask) if mask.any() else (0.0, 0.0, 0.0, 0.0)
 
 
 def _kind_of(data: bytes) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from serve_client import encoded
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
@@ -89,6 +90,22 @@ def test_region_may_be_given_in_several_ways(client, scene, masked, caption):
         chat(client, message("<BOX> 98, 50.0, 237, 180 </box>", scene[0])),
     ]
     assert [text_of(reply) for reply in replies] == [caption] * 6
+
+
+def test_an_alpha_channel_is_a_mask_where_the_model_uses_masks(client, predictor, scene):
+    mask = Image.new("L", scene[0].size)
+    ImageDraw.Draw(mask).polygon([(98, 50), (237, 50), (98, 180)], fill=255)
+    image = scene[0].copy()
+    image.putalpha(mask)
+    pixels = np.asarray(mask)
+    asked = message("Describe the masked region.", image)
+
+    for use in (None, "box", "dim"):
+        reply = chat(client, asked, tasks=["caption", "categories"], masks_as=use)
+        (expected,) = predictor.predict(scene[0], masks=[pixels], masks_as=use)
+        (found,) = reply.json["regions"]
+        assert text_of(reply) == expected.caption
+        assert dict(found["categories"]) == pytest.approx(dict(expected.categories), abs=1e-4)
 
 
 def test_conversation_goes_on_about_its_image(client, scene, asking, caption):

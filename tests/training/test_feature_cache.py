@@ -18,11 +18,11 @@ from lavis_dynrefer.views.view_processor import ViewProcessor
 VIEW = 17 * 32 * 4  # bytes of the smallest model's tokens
 
 
-def dataset(policy, regions=3):
+def dataset(policy, regions=3, **masks):
     records = [RegionRecord(i, 1, (0.0, 0.0, 9.0, 9.0), "a dog") for i in range(regions)]
     images = {1: ImageRecord(1, "1.jpg", 20, 20)}
     region_set = RegionSet("toy", "train", images, records)
-    return RegionDataset(region_set, ViewProcessor(policy, image_size=32), train=True)
+    return RegionDataset(region_set, ViewProcessor(policy, image_size=32, **masks), train=True)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,19 @@ def test_the_size_is_told_before(tmp_path, smallest_model, caplog, policy, views
 
     gigabytes = f"{2 * views * VIEW / 1e9:.1f}"
     assert f"up to {2 * views} different views of 0.00 MB are {gigabytes} GB" in caplog.text
+
+
+def test_dimmed_views_are_counted_beside_the_others(tmp_path, smallest_model, caplog):
+    for options, views in (
+        ({"mask_share": 0.5}, 6),
+        ({"mask_share": 0.5, "mask_views": "dim"}, 12),
+        ({"mask_share": 1, "mask_views": "dim"}, 6),
+    ):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            some = dataset(FixedScales([0, 0.5]), **options)
+            use_feature_cache(str(tmp_path), smallest_model, [some])
+        assert f"up to {views} different views" in caplog.text
 
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path, smallest_model, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
+from lavis_dynrefer.training.checks.processor_checks import check_processors
 from lavis_dynrefer.training.checks.run_checks import check_run, load_checked_config
 from lavis_dynrefer.training.run_config import LaunchError, find_run_file, load_run_config
 
@@ -209,3 +210,25 @@ def test_a_backbone_alone_cannot_be_evaluated():
     assert stops(name=name) == []
     (found,) = stops(*options, splits, name=name)
     assert "dynrefer_pretraining cannot be evaluated" in found
+
+
+@pytest.mark.parametrize(
+    ("masks", "options", "count"),
+    [
+        ("ignore", {"use_masks": True}, 1),
+        ("ignore", {"use_masks": True, "mask_views": "dim"}, 0),
+        ("cells", {"use_masks": True}, 0),
+        ("ignore", {}, 0),
+    ],
+)
+def test_masks_that_nothing_uses_are_found(smallest_config, masks, options, count):
+    region = {**smallest_config["region"], "masks": masks}
+    model = {"arch": "dynrefer", **smallest_config, "region": region}
+    views = {"name": "dynrefer_eval", "policy": "fixed", "scales": [0, 0.5], "image_size": 32}
+    section = {"vis_processor": {"eval": {**views, **options}}}
+
+    found = [finding.text for finding in check_processors(section, "preprocess", model)]
+
+    where = "preprocess.vis_processor.eval: asks for masks, which nothing uses"
+    assert len(found) == count
+    assert all(text.startswith(where) for text in found)
