@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from lavis_dynrefer.lab.answer_grading import grade
+from lavis_dynrefer.lab.answer_grading import grade, statistics_of
+from lavis_dynrefer.metrics.attribute_metrics import average_precisions
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic.raw_formats import truth_rows
 from lavis_dynrefer.synthetic.scene_layout import make_scene
@@ -57,3 +59,19 @@ def test_inverted_attribute_scores_are_worse_than_chance(truth):
 def test_two_models_are_averaged(truth):
     right, silent = [answer(row) for row in truth], [answer(row, caption="") for row in truth]
     assert grade(truth, right, silent, rounds=20)["all"]["own"].value == 50.0
+
+
+def test_the_attribute_map_is_that_of_the_metric(truth):
+    rng = np.random.default_rng(0)
+    names = list(attribute_labels(truth[0]["facts"]))
+    scores = rng.integers(8, size=(len(truth), len(names))) / 8  # with ties
+    answers = [
+        RegionPrediction(box=(0.0, 0.0, 1.0, 1.0), attributes=tuple(zip(names, row.tolist())))
+        for row in scores
+    ]
+    labels = np.array([list(attribute_labels(row["facts"]).values()) for row in truth])
+    measure = statistics_of(truth, answers)["attribute_map"].measure
+    rows = rng.integers(len(truth), size=len(truth))
+    for chosen in (np.arange(len(truth)), rows, rows[:5]):
+        expected = 100 * np.nanmean(average_precisions(scores[chosen], labels[chosen]))
+        assert measure(chosen) == pytest.approx(expected)
