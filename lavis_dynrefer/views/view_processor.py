@@ -14,14 +14,16 @@ from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.images import ImageInput, as_boxes, open_image
 from lavis_dynrefer.images.mask_cover import RegionMask, checked_masks, mask_grids, tight_boxes
 from lavis_dynrefer.views.dimming import dim_outside
+from lavis_dynrefer.views.mask_growth import grow_masks
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes, whole_pixels
 from lavis_dynrefer.views.policies import RandomScales, ViewPolicy, build_policy
 from lavis_dynrefer.views.samples import CHOICE, MASKS, Sample
 
 # Name in LAVIS's registry -> the policy of a processor whose yaml names none.
 DEFAULT_POLICIES = {"dynrefer_train": "random", "dynrefer_eval": "image"}
-MASK_OPTIONS = ("mask_share", "use_masks", "mask_views")
+MASK_OPTIONS = ("mask_share", "mask_noise", "use_masks", "mask_views")
 MASK_VIEWS = ("none", "dim")
+MAX_NOISE = 100  # pixels
 Boxes = Union[Tensor, Sequence[Sequence[float]]]
 
 
@@ -33,6 +35,8 @@ class ViewProcessor:
         image_size: side of a view in pixels.
         mask_share: share of the regions, drawn at random, whose mask is used; datasets then give
             the masks that they have. 0: all masks that are given, and datasets give none.
+        mask_noise: largest number of pixels by which the used masks of a training sample grow or
+            shrink at random, as those of a segmentation model do; views are dimmed without it.
         use_masks: datasets give the masks that they have, and all of them are used.
         mask_views: "dim" dims what lies outside of a region's mask in all its views; "none" leaves
             views as they are, as the released code does.
@@ -52,6 +56,7 @@ class ViewProcessor:
         *,
         image_size: int,
         mask_share: float = 0.0,
+        mask_noise: int = 0,
         use_masks: bool = False,
         mask_views: str = "none",
         mask_cells: bool = True,
@@ -63,6 +68,12 @@ class ViewProcessor:
             )
         if type(mask_share) not in (int, float) or not 0 <= mask_share <= 1:
             raise InputError(f"mask_share: expected a number from 0 to 1, got {mask_share!r}")
+        if type(mask_noise) is not int or not 0 <= mask_noise <= MAX_NOISE:
+            raise InputError(
+                f"mask_noise: expected whole pixels from 0 to {MAX_NOISE}, got {mask_noise!r}"
+            )
+        if mask_noise and not mask_share:
+            raise InputError("mask_noise: set mask_share, the share of regions whose mask is used")
         if type(use_masks) is not bool:
             raise InputError(f"use_masks: expected true or false, got {use_masks!r}")
         if use_masks and mask_share:
@@ -73,6 +84,7 @@ class ViewProcessor:
         self.policy = policy
         self.image_size = image_size
         self.mask_share = mask_share
+        self.mask_noise = mask_noise
         self.use_masks = use_masks
         self.mask_views = mask_views
         self.mask_cells = mask_cells
@@ -143,6 +155,11 @@ class ViewProcessor:
         used = self._used_masks(masks, image, len(boxes))
         if any(mask is not None for mask in used):
             grids = mask_grids(used, whole_pixels(boxes, *image.size))
+            if self.mask_noise:
+                bounds = (-self.mask_noise, self.mask_noise + 1)
+                pixels = torch.randint(*bounds, (len(boxes),), generator=self.rng)
+                is_used = torch.tensor([mask is not None for mask in used])
+                grids = grow_masks(grids, boxes, pixels * is_used)
             if self.mask_cells:
                 sample[MASKS] = grids
             if self.mask_views == "dim":

@@ -154,6 +154,8 @@ def test_options_of_a_yaml_say_whether_masks_are_asked_for(options, asks, draws)
     [
         ({"mask_share": 1.5}, "mask_share: expected a number from 0 to 1, got 1.5"),
         ({"mask_share": True}, "mask_share"),
+        ({"mask_share": 0.5, "mask_noise": -1}, "mask_noise: expected whole pixels from 0"),
+        ({"mask_noise": 2}, "mask_noise: set mask_share"),
         ({"use_masks": 1}, "use_masks: expected true or false"),
         ({"use_masks": True, "mask_share": 0.5}, "not both"),
         ({"mask_views": "blur"}, "mask_views.*blur"),
