@@ -299,7 +299,8 @@ def familiarity_remark(regions: Sequence[RegionPrediction]) -> str | None:
     if len(regions) == 1:
         which, whose = "The region looks", "its"
     elif strange == len(regions):
-        which, whose = f"All {strange} regions look", "their"
+        which, whose = "Both" if strange == 2 else f"All {strange:,}", "their"
+        which += " regions look"
     else:
         which = f"{strange:,} of {len(regions):,} regions {'looks' if strange == 1 else 'look'}"
         whose = "its" if strange == 1 else "their"

@@ -1,0 +1,55 @@
+"""`dynrefer calibrate`: what it refuses, and a checkpoint before and after."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from lavis_dynrefer import RegionPredictor
+from lavis_dynrefer.cli import main
+from lavis_dynrefer.paths import resource_path
+from lavis_dynrefer.synthetic import make_scene, render
+
+RUN_FILE = "projects/dynrefer/tune_tiny.yaml"
+SMALL = [f"datasets.synthetic_region.build_info.{key}" for key in ("scenes=60", "seed=5")]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["model.onnx"], "expected the folder of a run, or a checkpoint"),
+        (["."], "a run with one of"),
+        (["model.safetensors", "--output", "model.pth"], "expected the name of a .safetensors"),
+        (["model.safetensors"], "--data"),
+    ],
+)
+def test_calls_that_cannot_work(words, complaint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["calibrate", *words]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_calibrated(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    shutil.copy(resource_path("assets/tiny/model.safetensors", key="model"), path)
+    scene = make_scene(1, 2_000_001)
+    boxes = [list(item.box) for item in scene.objects]
+    before = RegionPredictor("tiny", checkpoint=str(path)).predict(render(scene), boxes)
+
+    words = ["--data", RUN_FILE, "--regions", "60", "--options", *SMALL]
+    assert main(["calibrate", str(path), *words]) == 0
+    after = RegionPredictor("tiny", checkpoint=str(path)).predict(render(scene), boxes)
+    report = json.loads((tmp_path / "calibration.json").read_text(encoding="utf-8"))
+
+    # Scores alone are compared.
+    assert [one.attributes for one in after] == [one.attributes for one in before]
+    assert report["kinds"].keys() == {"attributes", "categories", "tags"}
+    assert all(one["after"]["error"] < 0.2 for one in report["kinds"].values())
+    assert report["kinds"]["attributes"]["is_test_split"]
+    assert not report["kinds"]["tags"]["is_test_split"]
+    assert all(one.familiarity is not None for one in after)
+    assert "familiar: " in capsys.readouterr().out
