@@ -216,20 +216,28 @@ def region_mask(row: Row, image: ImageRecord | None, collector: RegionCollector)
     One that is damaged or as large as another image is None and noted as `unusable_mask`: the box
     is the region, and its mask adds to it.
     """
-    try:
-        mask = read_mask(row.get("segmentation"))
-    except ROW_ERRORS:
-        mask, damaged = None, True
-    else:
-        damaged = False
-    if mask is not None and image is not None:
-        damaged = not fits_image(mask, (image.width, image.height))
-    if damaged:
-        collector.note(UNUSABLE_MASK)
+    segmentation = row.get("segmentation")
+    if not segmentation:
         return None
-    if isinstance(mask, Mapping):
-        return {**mask, "counts": compress_counts(mask["counts"])}
-    return mask
+    try:
+        mask = _runs(segmentation) if isinstance(segmentation, Mapping) else read_mask(segmentation)
+        if image is None or fits_image(mask, (image.width, image.height)):
+            return mask
+    except ROW_ERRORS:
+        pass
+    collector.note(UNUSABLE_MASK)
+    return None
+
+
+def _runs(rle: Mapping[str, Any]) -> dict[str, Any]:
+    """Run lengths, checked and compressed; those that are compressed are read once, and kept."""
+    box_from_rle(rle)
+    height, width = rle["size"]
+    counts = rle["counts"]
+    if not isinstance(counts, (str, bytes)):
+        counts = compress_counts(counts)
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [height, width], "counts": text}
 
 
 class ImageRows:
