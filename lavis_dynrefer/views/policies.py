@@ -333,7 +333,7 @@ def parse_policy(
 
 
 def _scales_without_captions(policy: ViewPolicy | None) -> dict[str, list[float]] | None:
-    if not isinstance(policy, (TaskPrior, *MODEL_PRIORS.values())):
+    if not isinstance(policy, (TaskPrior, ConfidencePrior, LearnedPrior)):
         return None
     routes = {task: route for task, route in policy.routes.items() if task != "caption"}
     scales = [round(scale, 6) for scale in policy.scales.tolist()]  # they are float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lavis_dynrefer import RegionPredictor
+from lavis_dynrefer.lab.benchmarks.policy_images import draw_differing
 from lavis_dynrefer.lab.benchmarks.scale_answers import (
     BEST,
     ORACLE,
@@ -83,3 +84,16 @@ def test_answers_at_scales_are_those_of_the_policies_and_are_kept(tmp_path):
     assert answers_at_scales(None, pairs, tmp_path / "answers.jsonl", scales) == found
     with pytest.raises(ValueError, match="remove it"):
         answers_at_scales(None, pairs, tmp_path / "answers.jsonl", (0.0, 1.0))
+
+
+def test_regions_with_other_views_are_drawn():
+    scene = make_scene(0, 2_000_001)
+    pair = (render(scene), [list(item.box) for item in scene.objects][:2])
+    predictor = RegionPredictor("tiny", device="cpu")
+
+    sheet = draw_differing(predictor, [pair, pair], ("fixed:0,0.1", "fixed:0,1"), count=1)
+
+    assert sheet.width >= 320  # one image of 480 pixels at two thirds
+    assert sheet.height > 240  # with lines below it
+    with pytest.raises(ValueError, match="at least one image"):
+        draw_differing(predictor, [pair], ("fixed:0,0.1", "fixed:0,0.1"))
