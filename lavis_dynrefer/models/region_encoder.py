@@ -154,6 +154,7 @@ class RegionEncoder(nn.Module):
         maps = pool(self.roi_size, self.sampling_ratio)
         if masks is not None:
             # The same points of the feature map, of which each cell then takes those in the mask.
+            masks = masks.to(maps.device)
             half, odd = divmod(max(self.sampling_ratio, 0), 2)
             parts = pool(2 * self.roi_size, self.sampling_ratio if odd or not half else half)
             kept = rearrange(masks == FULL, "b h w -> b (h w)").all(dim=1)
@@ -268,7 +269,7 @@ def masked_cells(parts: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (B, V, C, h, w); 0 where nothing is mask.
     """
-    shares = mask_shares(masks.to(parts.device), parts.shape[-1])
+    shares = mask_shares(masks, parts.shape[-1])
     of_cells = F.avg_pool2d(shares, 2)
     smallest = torch.finfo(torch.float32).tiny
     mean = of_cells.mean(dim=(1, 2), keepdim=True).clamp(min=smallest)

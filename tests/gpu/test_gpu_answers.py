@@ -117,8 +117,8 @@ def test_boxes_and_masks_may_be_on_the_gpu(gpu, predictor, scene):
         predictor.read(image, masks=[torch.tensor(one).to(gpu.device) for one in masks])[1]
     )
 
-    assert [boxes.tolist() for boxes in found] == [whole] * 3
-    assert {boxes.device.type for boxes in found} == {"cpu"}
+    assert [regions.boxes.tolist() for regions in found] == [whole] * 3
+    assert {regions.boxes.device.type for regions in found} == {"cpu"}
 
 
 TOKENIZER = "assets/tiny/tokenizer.json"
