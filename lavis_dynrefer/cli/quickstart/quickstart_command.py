@@ -120,9 +120,6 @@ def _data_options(data: Path) -> list[str]:
     if not _has_categories(data / "test.json"):
         graded = load_run_config(project_path(RUN_FILE)).run_cfg.test_splits
         options.append(f"run.test_splits=[{','.join(name for name in graded if name != _NAMED)}]")
-        # Nothing to be graded on is an error.
-        options.append(f"datasets.custom_region.build_info.annotations.{_NAMED}=null")
-        options.append("datasets.custom_region.build_info.evaluators={}")
     return [*options, *_number_format()]
 
 
