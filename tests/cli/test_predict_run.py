@@ -57,7 +57,7 @@ def test_missing_drawing_and_page_are_made_from_the_kept_answers(image, predict,
     arguments = [image, "--box", "98,50,237,180", *FEW, "--output", tmp_path]
     predict(*arguments)
     row = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8"))
-    row["regions"][0]["categories"][0]["score"] = 77.25  # as no model would answer
+    row["regions"][0]["categories"][0]["probability"] = 0.77  # which the model did not answer
     (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     calls.clear()
 
@@ -66,7 +66,7 @@ def test_missing_drawing_and_page_are_made_from_the_kept_answers(image, predict,
     assert calls == {"open_image": 1, "encode": 1}
     assert (tmp_path / "annotated" / "scene 0.png.jpg").is_file()
     page = (tmp_path / "explain" / "scene 0.png.html").read_text(encoding="utf-8")
-    assert "77.25" in page
+    assert '<b class="value">0.77</b>' in page
 
 
 def test_existing_pages_stay_and_no_model_is_loaded(image, predict, tmp_path):
