@@ -12,6 +12,7 @@ from lavis_dynrefer.report.plot_style import SERIES, SOFT, Plot, new_figure, plo
 from lavis_dynrefer.training.calibrating.calibration_run import CALIBRATION_FILE
 
 _TIMES = ("before", "after")
+_FEW = 10  # answers; a bin with fewer says little
 
 
 def read_calibration(folder: Path) -> dict[str, Any] | None:
@@ -50,17 +51,14 @@ def reliability_plot(calibration: Mapping[str, Any], *, title: str = "") -> Plot
         for ax, (kind, one) in zip(axes, kinds.items()):
             ax.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle="--")
             for colour, marker, time in zip((SERIES[1], SERIES[0]), "so", _TIMES):
-                curve = _curve(one, time)
-                ax.plot(
-                    [point[0] for point in curve],
-                    [point[1] for point in curve],
-                    color=colour,
-                    marker=marker,
-                    markersize=4,
-                    label=f"{time}, error {100 * one[time]['error']:.1f} %",
-                )
+                many = [point for point in _curve(one, time) if point[2] >= _FEW]
+                few = [point for point in _curve(one, time) if point[2] < _FEW]
+                look = {"color": colour, "marker": marker, "markersize": 4}
+                label = f"{time}, error {100 * one[time]['error']:.1f} %"
+                ax.plot([p[0] for p in many], [p[1] for p in many], **look, label=label)
+                ax.plot([p[0] for p in few], [p[1] for p in few], **look, ls="none", alpha=0.3)
             ax.set(title=kind, xlabel="probability", xlim=(0, 1), ylim=(-0.03, 1.03))
-            ax.legend(labelcolor=SOFT, loc="upper left", fontsize=8)
+            ax.legend(labelcolor=SOFT, loc="lower right", fontsize=8)
         axes[0].set_ylabel("share that is right")
     errors = "; ".join(
         f"{kind} {100 * one['before']['error']:.1f} before and {100 * one['after']['error']:.1f} "
@@ -86,8 +84,8 @@ def reliability_plot(calibration: Mapping[str, Any], *, title: str = "") -> Plot
         ("kind", "calibration", "mean probability", "share that is right", "answers"),
         rows,
         "On the dashed line, of the answers with a probability of 70 % seven in ten are right. "
-        "Half of the images of a split were fitted, the other half are drawn; of categories the "
-        f"best name counts.{familiar}",
+        "Bins of fewer than ten answers are faint. Half of the images of a split were fitted, the "
+        f"other half are drawn; of categories the best name counts.{familiar}",
     )
 
 

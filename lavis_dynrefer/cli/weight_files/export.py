@@ -50,6 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
             for name, value in kept.items()
         }
     if arguments.official:
+        left_out = sum(name.startswith(checkpoint.CALIBRATION) for name in kept)
+        if left_out:
+            print(f"{left_out} tensors of the calibration have no official names and are left out")
         kept = checkpoint.to_official(kept)
     # Aliases of one tensor are written in full: safetensors does not store sharing.
     with replacing_path(output) as partial:  # it may be the checkpoint itself
