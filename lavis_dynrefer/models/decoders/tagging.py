@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.decoders.query_decoder import QueryDecoder
-from lavis_dynrefer.models.probabilities.calibration import Calibration
+from lavis_dynrefer.models.probabilities.calibration import Calibration, on_host
 from lavis_dynrefer.structures import ScoredName
 
 
@@ -42,11 +42,10 @@ class TagDecoder(nn.Module):
             tags: K tags.
             calibration: of the model; without it the scores are the probabilities.
         """
-        logits = logits.float().cpu()
-        scores = logits.sigmoid()
-        calibrated = logits if calibration is None else calibration.scaled("tags", logits)
+        numbers = None if calibration is None else calibration.numbers("tags")
+        logits, ((scale, bias),) = on_host(logits, numbers)
         kept = []
-        for row, shares in zip(scores, calibrated.sigmoid()):
+        for row, shares in zip(logits.sigmoid(), (scale * logits + bias).sigmoid()):
             hits = (row > self.threshold).nonzero().flatten().tolist()
             found = [ScoredName(tags[hit], float(row[hit]), float(shares[hit])) for hit in hits]
             kept.append(tuple(sorted(found, key=lambda tag: -tag.score)))

@@ -7,7 +7,7 @@ as they are.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,24 +26,25 @@ class Calibration(nn.Module):
         for kind in KINDS:
             self.register_buffer(kind, None)  # or (2,): scale and bias
         self.familiarity = Familiarity()
-        self._known: dict[str, tuple[Hashable, tuple[float, float]]] = {}
 
-    def scaled(self, kind: str, logits: Tensor, contrast: nn.Module | None = None) -> Tensor:
-        """Calibrated logits; the sigmoid of one is its probability.
+    def numbers(self, kind: str, contrast: nn.Module | None = None) -> Tensor | None:
+        """Scale and bias (2,) where the model is; None: logits stay as they are.
 
         Args:
             kind: of `KINDS`.
-            logits: of any shape, on the CPU.
             contrast: decoder whose trained `log_scale` and `bias` count in an uncalibrated model.
         """
-        fitted = getattr(self, kind)
-        if fitted is not None:
-            scale, bias = self._numbers(kind, fitted)
-        elif contrast is not None:
-            trained = contrast.log_scale, contrast.bias
-            scale, bias = self._numbers("trained", *trained)
-        else:
+        fitted: Tensor | None = getattr(self, kind)
+        if fitted is not None or contrast is None:
+            return fitted
+        return torch.stack([contrast.log_scale.exp(), contrast.bias]).detach().float()
+
+    def scaled(self, kind: str, logits: Tensor, contrast: nn.Module | None = None) -> Tensor:
+        """Calibrated logits; the sigmoid of one is its probability. Arguments as for `numbers`."""
+        numbers = self.numbers(kind, contrast)
+        if numbers is None:
             return logits
+        scale, bias = numbers.to(logits.device)
         return scale * logits + bias
 
     def fill(self, values: Mapping[str, Tensor], device: torch.device | None = None) -> None:
@@ -69,15 +70,24 @@ class Calibration(nn.Module):
         for module in (self, self.familiarity):
             for name in module._buffers:
                 setattr(module, name, None)
-        self._known.clear()
 
-    def _numbers(self, key: str, *tensors: Tensor) -> tuple[float, float]:
-        """Scale and bias on the host; copied again when they change."""
-        version = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-        known = self._known.get(key)
-        if known is None or known[0] != version:
-            values = torch.cat([tensor.detach().float().reshape(-1) for tensor in tensors]).tolist()
-            scale = values[0] if len(tensors) == 1 else float(torch.tensor(values[0]).exp())
-            known = version, (scale, values[1])
-            self._known[key] = known
-        return known[1]
+
+def on_host(logits: Tensor, *numbers: Tensor | None) -> tuple[Tensor, list[tuple[float, float]]]:
+    """Logits on the CPU, with scales and biases, in one copy: each would stop a GPU for a moment.
+
+    Args:
+        logits: of any shape.
+        numbers: of `Calibration.numbers`.
+
+    Returns:
+        float32 logits, and a scale and a bias for each of the numbers.
+    """
+    given = [torch.tensor([1.0, 0.0]) if one is None else one for one in numbers]
+    away = [one.float() for one, known in zip(given, numbers) if known is not None]
+    packed = torch.cat([logits.float().flatten(), *away]).cpu()
+    moved = iter(packed[logits.numel() :].reshape(-1, 2))
+    pairs = [
+        tuple((one if known is None else next(moved)).tolist())
+        for one, known in zip(given, numbers)
+    ]
+    return packed[: logits.numel()].view(logits.shape), [(scale, bias) for scale, bias in pairs]

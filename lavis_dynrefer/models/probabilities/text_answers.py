@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lavis_dynrefer.models.probabilities.calibration import on_host
 from lavis_dynrefer.questions import Attribute, Questions
 from lavis_dynrefer.structures import ScoredName
 from lavis_dynrefer.vocab.prompts import attribute_prompts, category_prompt
@@ -34,18 +35,18 @@ def contrast_answers(
         questions: what is asked.
         queries: task -> (B, Q, D).
     """
-    logits = contrast_logits(model, questions, queries)
+    found = contrast_logits(model, questions, queries)
     answers = {}
-    if "attributes" in logits:
+    if "attributes" in found:
         names = [getattr(item, "name", item) for item in asked(questions, model, "attributes")]
-        calibrated = model.calibration.scaled("attributes", logits["attributes"], model.contrast)
-        answers["attributes"] = _rank(names, logits["attributes"].sigmoid(), calibrated.sigmoid())
-    if "categories" in logits:
-        calibrated = model.calibration.scaled("categories", logits["categories"], model.contrast)
+        logits, (scale, bias) = found["attributes"]
+        answers["attributes"] = _rank(names, logits.sigmoid(), (scale * logits + bias).sigmoid())
+    if "categories" in found:
+        logits, (scale, bias) = found["categories"]
         answers["categories"] = _rank(
             asked(questions, model, "categories"),
-            logits["categories"],
-            category_probabilities(calibrated),
+            logits,
+            category_probabilities(scale * logits + bias),
         )
     return answers
 
@@ -61,11 +62,14 @@ def category_probabilities(calibrated: Tensor) -> Tensor:
 
 def contrast_logits(
     model: RegionModel, questions: Questions, queries: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+) -> dict[str, tuple[Tensor, tuple[float, float]]]:
     """Logits on the CPU: of attributes (B, A), each of its best prompt, and categories (B, K).
 
     In one pass where the tasks share their queries; what is not asked, or has no names, is left
     out.
+
+    Returns:
+        Task -> logits, and the scale and bias that calibrate them.
     """
     prompts, sizes = _attribute_prompts(asked(questions, model, "attributes"))
     texts = {
@@ -76,16 +80,22 @@ def contrast_logits(
     contrast, embed = model.contrast, model.embed_texts
     if len({id(queries[task]) for task in texts}) == 1:
         together = sum(texts.values(), ())
-        scores = contrast(embed(together), queries[next(iter(texts))]).float().cpu()
-        logits = dict(zip(texts, scores.split([len(part) for part in texts.values()], dim=1)))
+        scores = contrast(embed(together), queries[next(iter(texts))])
+        numbers = [model.calibration.numbers(task, contrast) for task in texts]
+        scores, pairs = on_host(scores, *numbers)
+        parts = scores.split([len(part) for part in texts.values()], dim=1)
+        found = dict(zip(texts, zip(parts, pairs)))
     else:
-        logits = {
-            task: contrast(embed(part), queries[task]).float().cpu() for task, part in texts.items()
-        }
-    if "attributes" in logits:
-        groups = logits["attributes"].split(sizes, dim=1)
-        logits["attributes"] = torch.stack([group.amax(dim=1) for group in groups], dim=1)
-    return logits
+        found = {}
+        for task, part in texts.items():
+            scores = contrast(embed(part), queries[task])
+            scores, (pair,) = on_host(scores, model.calibration.numbers(task, contrast))
+            found[task] = scores, pair
+    if "attributes" in found:
+        logits, pair = found["attributes"]
+        best = [group.amax(dim=1) for group in logits.split(sizes, dim=1)]
+        found["attributes"] = torch.stack(best, dim=1), pair
+    return found
 
 
 def asked(questions: Questions, model: RegionModel, task: str) -> tuple[Any, ...]:

@@ -85,7 +85,8 @@ def read_logits(
             features = answerer.encode(part)
             queries = answerer.queries_of(part, features, kinds)
             with answerer.computing("heads"):
-                logits = contrast_logits(model, questions, queries)
+                found = contrast_logits(model, questions, queries)
+                logits = {kind: own_logits for kind, (own_logits, _) in found.items()}
                 if "tags" in kinds:
                     texts = model.embed_texts(model.tagging.tags)
                     logits["tags"] = model.tagging(texts, queries["tags"]).float().cpu()
@@ -96,8 +97,8 @@ def read_logits(
             }
             image = torch.full((len(own),), number)
             for kind in kinds:
-                found = torch.tensor([labels[kind](region) for region in own])
-                parts[kind].append((logits[kind], found, image))
+                right = torch.tensor([labels[kind](region) for region in own])
+                parts[kind].append((logits[kind], right, image))
     gathered = {
         kind: LabelledLogits(*(torch.cat(column) for column in zip(*rows)))
         for kind, rows in parts.items()
