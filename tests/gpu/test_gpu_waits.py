@@ -11,8 +11,8 @@ from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.policies import TaskPrior
 
 # To the GPU: views, boxes, tokens of the control prompts. From it: tags, scores of attributes and
-# categories together, tokens of the captions, their scores.
-CHUNK = 7
+# categories together, tokens of the captions, their scores; familiarity, as the model has it.
+CHUNK = 8
 ROUTES = 2  # the routes; and attributes and categories no longer share their scores
 # From it: scales, boxes and routes in one copy; views and boxes are there already.
 EVALUATION_BATCH = CHUNK - 2 + 1
