@@ -27,8 +27,16 @@ def scene():
 
 
 @pytest.fixture(scope="module")
-def predictor():
-    return RegionPredictor("tiny", device="cpu")
+def model_file(tmp_path_factory):
+    """The embedded model as one that is trained with masks."""
+    file = tmp_path_factory.mktemp("model") / "cells.yaml"
+    file.write_text("model: {arch: dynrefer, model_type: tiny, region: {masks: cells}}\n")
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def predictor(model_file):
+    return RegionPredictor(model_file, device="cpu")
 
 
 @pytest.fixture
@@ -108,10 +116,10 @@ def test_all_calls_take_masks(predictor, scene, half, use):
     assert scores(predictor.answer_samples(samples, questions)) == near
 
 
-def test_chunks_keep_masks_with_their_regions(scene, half):
+def test_chunks_keep_masks_with_their_regions(model_file, scene, half):
     image = scene[0]
     boxes, masks = [BOXES[1], BOXES[0], BOXES[1]] * 7, [None, half, None] * 7  # over a reader's 16
-    one_by_one = RegionPredictor("tiny", device="cpu", chunk=4)
+    one_by_one = RegionPredictor(model_file, device="cpu", chunk=4)
 
     found = asked(one_by_one, image, boxes, masks)
 
@@ -134,8 +142,8 @@ def test_the_model_itself_takes_masks_of_samples(predictor, scene, half):
     assert found["box"] == asked(predictor, scene[0], BOXES[:1], None)
 
 
-def test_a_use_that_the_model_was_not_trained_for_is_said_once(predictor, scene, half, caplog):
-    fresh = RegionPredictor("tiny", device="cpu")
+def test_a_use_that_the_model_was_not_trained_for_is_said_once(model_file, scene, half, caplog):
+    fresh = RegionPredictor(model_file, device="cpu")
     with caplog.at_level(logging.WARNING):
         asked(fresh, scene[0], BOXES[:1], [half], masks_as="cells")
         assert not caplog.records

@@ -12,6 +12,7 @@ from lavis_dynrefer.cli import main
 BOXES = [[98.0, 50.0, 139.0, 130.0], [10.0, 200.0, 100.0, 90.0]]  # xywh
 POLYGON = [98.0, 50.0, 237.0, 50.0, 98.0, 180.0]
 FEW = ["--tasks", "categories"]
+CELLS = ["--masks-as", "cells"]
 
 
 @pytest.fixture
@@ -46,23 +47,23 @@ def rows(folder):
     ]
 
 
-@pytest.mark.parametrize("options", [[], ["--masks-as", "dim"], ["--explain"]])
+@pytest.mark.parametrize("options", [[], CELLS, ["--masks-as", "dim"], [*CELLS, "--explain"]])
 def test_masks_of_the_file_are_used(image, coco, predict, predictor, tmp_path, options):
     file, out = coco([POLYGON], []), tmp_path / "out"
 
     assert predict(image, "--boxes", file, *FEW, "--output", out, *options) == 0
 
-    use = "dim" if "dim" in options else None
+    use = options[1] if options else None
     corners = [[x, y, x + width, y + height] for x, y, width, height in BOXES]
     asked = {"tasks": ["categories"], "masks_as": use}
     expected = predictor.predict(image, corners, masks=[[POLYGON], None], **asked)
     plain = predictor.predict(image, corners, tasks=["categories"])
     assert rows(out) == [pytest.approx(dict(one.categories), abs=1e-4) for one in expected]
-    assert dict(expected[0].categories) != dict(plain[0].categories)
+    assert (dict(expected[0].categories) != dict(plain[0].categories)) == bool(options)
 
 
 def test_a_page_made_later_shows_the_mask(image, coco, predict, tmp_path):
-    arguments = [image, "--boxes", coco([POLYGON], []), *FEW, "--output", tmp_path / "out"]
+    arguments = [image, "--boxes", coco([POLYGON], []), *FEW, *CELLS, "--output", tmp_path / "out"]
     predict(*arguments)
 
     assert predict(*arguments, "--explain") == 0
@@ -72,7 +73,7 @@ def test_a_page_made_later_shows_the_mask(image, coco, predict, tmp_path):
 
 
 def test_another_mask_is_another_question(image, coco, predict, tmp_path):
-    arguments = ["--boxes", coco([POLYGON], []), *FEW, "--output", tmp_path / "out"]
+    arguments = ["--boxes", coco([POLYGON], []), *FEW, *CELLS, "--output", tmp_path / "out"]
     predict(image, *arguments)
     before = rows(tmp_path / "out")
     coco([[98.0, 50.0, 160.0, 50.0, 98.0, 120.0]], [])

@@ -272,7 +272,9 @@ def test_what_is_not_mask_is_shaded_in_every_view(page):
 def test_pages_show_the_masks_that_were_used(image):
     predictor = RegionPredictor("tiny", device="cpu")
     mask = [[20, 20, 60, 20, 20, 60]]
-    encoded = predictor.encode(image, [[20, 20, 60, 60], [0, 0, 9, 9]], masks=[mask, None])
+    encoded = predictor.encode(
+        image, [[20, 20, 60, 60], [0, 0, 9, 9]], masks=[mask, None], masks_as="cells"
+    )
 
     first, second = explain(predictor, encoded, tasks=["categories"])
 

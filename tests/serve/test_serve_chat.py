@@ -100,7 +100,7 @@ def test_an_alpha_channel_is_a_mask_where_the_model_uses_masks(client, predictor
     pixels = np.asarray(mask)
     asked = message("Describe the masked region.", image)
 
-    for use in (None, "box", "dim"):
+    for use in (None, "box", "cells", "dim"):
         reply = chat(client, asked, tasks=["caption", "categories"], masks_as=use)
         (expected,) = predictor.predict(scene[0], masks=[pixels], masks_as=use)
         (found,) = reply.json["regions"]
