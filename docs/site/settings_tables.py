@@ -84,7 +84,7 @@ def _default_of(field: Any) -> str:
     if isinstance(value, bool):
         text = text.lower()
     if isinstance(value, tuple):
-        text = "[" + ", ".join(value) + "]"
+        text = "[" + ", ".join(map(str, value)) + "]"
     return f"`{text}`" if text else "empty"
 
 
