@@ -30,7 +30,8 @@ def scene():
 def model_file(tmp_path_factory):
     """The embedded model as one that is trained with masks."""
     file = tmp_path_factory.mktemp("model") / "cells.yaml"
-    file.write_text("model: {arch: dynrefer, model_type: tiny, region: {masks: cells}}\n")
+    text = "model: {arch: dynrefer, model_type: tiny, region: {masks: cells}}\n"
+    file.write_text(text, encoding="utf-8")
     return str(file)
 
 

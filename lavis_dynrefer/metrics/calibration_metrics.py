@@ -58,7 +58,7 @@ def reliability_curve(
         InputError: no answers, other shapes, or a number outside [0, 1].
 
     >>> reliability_curve([0.1, 0.2, 0.9], [0, 1, 1], bins=2)[1]
-    ReliabilityBin(probability=0.9, share=1.0, count=1)
+    ReliabilityBin(probability=0.9, share=1.0, answers=1)
     """
     given, hits = _checked(probabilities, right)
     if equal_mass:

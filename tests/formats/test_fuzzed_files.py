@@ -164,7 +164,7 @@ def read(path, folder):
             continue
         for name in with_boxes:
             with suppress(DynReferError):
-                boxes = finder.given(name, SIZE)
+                boxes = finder.given(name, SIZE).boxes
                 assert boxes.isfinite().all()
                 found.append(len(boxes))
         break
