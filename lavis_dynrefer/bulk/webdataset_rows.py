@@ -91,6 +91,11 @@ def _split(name: str) -> tuple[str, str]:
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise InputError(
+            f"its json is a {type(value).__name__}, expected bytes; read the shard without "
+            "decoding, in Ray with decoder=None"
+        )
     try:
         return bytes(value).decode("utf-8")
     except UnicodeDecodeError as error:

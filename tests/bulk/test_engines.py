@@ -117,7 +117,7 @@ def test_webdataset_through_ray(files, tmp_path):
     with connected(Workers(1), cpus=2):
         import ray
 
-        rows = ray.data.read_webdataset(str(tmp_path / "s.tar"), decoder=False)
+        rows = ray.data.read_webdataset(str(tmp_path / "s.tar"), decoder=None)
         answered = (
             rows.map(webdataset_row)
             .map_batches(
@@ -129,3 +129,11 @@ def test_webdataset_through_ray(files, tmp_path):
             .take_all()
         )
     assert [(row["id"], row["error"]) for row in answered] == [("a", None)]
+
+
+def test_a_decoded_shard_is_an_error_of_its_rows():
+    from lavis_dynrefer.bulk import webdataset_row
+
+    row = webdataset_row({"__key__": "a", "png": b"", "json": [[1, 2, 30, 20]]})
+
+    assert "its json is a list, expected bytes" in str(row["boxes"])
