@@ -6,7 +6,6 @@ import functools
 import itertools
 import json
 import logging
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.paths import replace_file
 from lavis_dynrefer.synthetic import raw_formats
+from lavis_dynrefer.synthetic.drawn_folder import drawing, is_drawn
 from lavis_dynrefer.synthetic.scene_drawing import render
 from lavis_dynrefer.synthetic.scene_layout import make_scene
 from lavis_dynrefer.synthetic.scene_vocabulary import attribute_rows, category_rows
@@ -28,6 +27,8 @@ Rows = dict[str, list[dict[str, Any]]]  # of all files, for one or more scenes
 
 VERSION = 4  # of the generator; raise it when the same arguments give other data
 _MANIFEST = "synthetic.json"
+_FOLDERS = ("vg/images/VG_100K", "ovad", "coco/annotations", "coco/val2017")
+_CURE = "; choose another `root`, or set DYNREFER_CACHE to a folder of your own"
 _INFO = {
     "description": "Procedural scenes in the format of a public data set",
     "url": "https://synthetic.invalid",
@@ -87,34 +88,18 @@ def write_dataset(
         check_world(name)
     written = worlds[0] if len(worlds) == 1 else list(worlds)
     manifest = {"version": VERSION, "scenes": scenes, "seed": seed, "world": written}
-    if _is_written(root, manifest):
+    if is_drawn(root, _MANIFEST, manifest, what="the dataset"):
         logger.info("%s already holds this dataset", root)
         return
-    partial = root.with_name(root.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
-    try:
-        for folder in ("vg/images/VG_100K", "ovad", "coco/annotations", "coco/val2017"):
-            (partial / folder).mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"{root} cannot be written ({error.strerror}); choose another `root`, or set "
-            "DYNREFER_CACHE to a folder of your own"
-        ) from error
     indices = [SPLIT_START[split] + i for split, size in sizes.items() for i in range(size)]
-    try:
+    with drawing(root, _FOLDERS, cure=_CURE) as folder:
         rows: Rows = defaultdict(list)
-        draw = functools.partial(_write_scene, partial, seed, worlds)
+        draw = functools.partial(_write_scene, folder, seed, worlds)
         for part in _draw_all(draw, indices, processes):
             for name, items in part.items():
                 rows[name] += items
-        _write_annotations(partial, rows, sizes)
-        _dump(partial / _MANIFEST, manifest)
-    except BaseException:  # also when interrupted
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if root.exists():
-        root.rmdir()  # empty, see `_is_written`
-    replace_file(partial, root)
+        _write_annotations(folder, rows, sizes)
+        _dump(folder / _MANIFEST, manifest)
     logger.info("wrote %d images, %d regions to %s", len(indices), len(rows["truth"]), root)
 
 
@@ -162,18 +147,6 @@ def _image_file(index: int) -> str:
     if split_of(index) == "val2017":
         return f"coco/val2017/{index:012d}.jpg"
     return f"vg/images/VG_100K/{index}.jpg"
-
-
-def _is_written(root: Path, manifest: dict[str, Any]) -> bool:
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    path = root / _MANIFEST
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "other files"
-    if found != manifest:
-        raise InputError(
-            f"{root} holds {found}, not the dataset {manifest}; choose another folder or remove it"
-        )
-    return True
 
 
 def _draw_all(draw: functools.partial[Rows], indices: list[int], processes: int) -> Iterator[Rows]:

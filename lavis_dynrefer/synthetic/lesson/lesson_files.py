@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.boxes import xyxy_to_xywh
-from lavis_dynrefer.paths import replace_file
+from lavis_dynrefer.synthetic.drawn_folder import drawing, is_drawn
 from lavis_dynrefer.synthetic.lesson.new_objects import (
     NEW_CATEGORIES,
     lesson_scene,
@@ -51,31 +49,19 @@ def write_lesson(
         InputError: a folder with other content, or that cannot be written.
     """
     manifest = {"version": VERSION, "boxes": boxes}
-    if _is_written(root, manifest):
+    if is_drawn(root, _MANIFEST, manifest, what="the new objects"):
         return
-    partial = root.with_name(root.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
-    try:
-        (partial / IMAGES).mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{root} cannot be written ({error.strerror or error})") from error
-    try:
+    with drawing(root, [IMAGES]) as folder:
         for number, split in enumerate(SPLITS):
 
             def report(done: int, before: int = number * boxes) -> None:
                 if progress is not None:
                     progress(before + done, len(SPLITS) * boxes)
 
-            _dump(partial / f"{split}.json", _draw_split(partial, split, boxes, report))
+            _dump(folder / f"{split}.json", _draw_split(folder, split, boxes, report))
         names = [*tags(), *NEW_CATEGORIES]
-        (partial / TAGS).write_text("\n".join(names) + "\n", encoding="utf-8")
-        _dump(partial / _MANIFEST, manifest)
-    except BaseException:  # also when interrupted
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if root.exists():
-        root.rmdir()  # empty, see `_is_written`
-    replace_file(partial, root)
+        (folder / TAGS).write_text("\n".join(names) + "\n", encoding="utf-8")
+        _dump(folder / _MANIFEST, manifest)
     logger.info("wrote %d boxes of new objects to %s", len(SPLITS) * boxes, root)
 
 
@@ -112,19 +98,6 @@ def _draw_split(
         report(len(annotations))
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _is_written(root: Path, manifest: dict[str, int]) -> bool:
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    path = root / _MANIFEST
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else "other files"
-    if found != manifest:
-        raise InputError(
-            f"{root} holds {found}, not the new objects {manifest}; choose another folder or "
-            "remove it"
-        )
-    return True
 
 
 def _dump(path: Path, content: object) -> None:
