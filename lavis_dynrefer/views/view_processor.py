@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 import torch
@@ -184,10 +184,14 @@ class ViewProcessor:
     def from_config(cls, cfg: Any = None) -> ViewProcessor:
         """Build from a yaml node: image_size, policy, its own options, and those about masks.
 
+        `defaults`, the processor of the model in the yaml of a dataset, has values for options that
+        are left out. Those of its policy count only where no other policy is named.
+
         Raises:
             InputError: an unknown policy or option, or an invalid value.
         """
         options: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else {}
+        options = _with_defaults(options, options.pop("defaults", None) or {})
         options.pop("name", None)
         image_size = options.pop("image_size", 224)
         masks = {name: options.pop(name) for name in MASK_OPTIONS if name in options}
@@ -195,3 +199,10 @@ class ViewProcessor:
         if policy == "fixed":  # num_views follows from the scales
             options.pop("num_views", None)
         return cls(build_policy(policy, options), image_size=image_size, **masks)
+
+
+def _with_defaults(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    if defaults.get("name", options.get("name")) != options.get("name"):
+        return dict(options)  # made for another processor
+    taken = MASK_OPTIONS if "policy" in options else defaults
+    return {**{name: defaults[name] for name in taken if name in defaults}, **options}

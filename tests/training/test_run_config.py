@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 import lavis_dynrefer  # noqa: F401  registers with LAVIS
 from lavis_dynrefer.models.weights.fetching.part_registry import register
 from lavis_dynrefer.training.run_config import LaunchError, find_run_file, load_run_config
+from lavis_dynrefer.views.view_processor import ViewProcessor
 
 ROOT = Path(__file__).parents[2]
 SYNTHETIC = "projects/dynrefer/synthetic.yaml"
@@ -193,3 +194,25 @@ def test_code_in_a_yaml_is_not_run(tmp_path, monkeypatch, value, complaint):
     assert complaint in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "scales"),
+    [
+        ({}, [0.0, 0.6]),  # those of the embedded model
+        ({"scales": {"caption": [0.0, 0.3]}}, [0.0, 0.3]),
+        ({"policy": "fixed", "scales": [0.0, 0.5]}, [0.0, 0.5]),
+    ],
+)
+def test_data_are_seen_through_the_views_of_the_model_unless_a_policy_is_named(
+    tmp_path, own, scales
+):
+    path = tmp_path / "run.yaml"
+    content = OmegaConf.load(SYNTHETIC)
+    content.datasets.synthetic_region.vis_processor = {"eval": own}
+    OmegaConf.save(content, path)
+    options = load_run_config(str(path)).datasets_cfg.synthetic_region.vis_processor.eval
+
+    policy = ViewProcessor.from_config(options).policy
+
+    assert policy.scales.tolist() == pytest.approx(scales)

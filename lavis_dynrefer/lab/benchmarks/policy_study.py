@@ -190,8 +190,8 @@ class _Study:
 def _processor(policy: str) -> dict[str, Any]:
     """A training processor with a policy of `train`."""
     kind, _, rest = policy.partition(":")
-    if policy == BY_LOSS:
-        return {"policy": kind, "weights": rest}
+    if kind == "random":  # from the model's candidates
+        return {"weights": rest} if policy == BY_LOSS else {}
     scales = [float(scale) for scale in rest.split(",")] if rest else []
     return {"policy": kind, **({"scales": scales} if scales else {})}
 

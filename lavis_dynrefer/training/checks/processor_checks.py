@@ -94,7 +94,8 @@ def _check_processor(
     if given != PROCESSORS["vis_processor"] or not issubclass(kind, ViewProcessor):
         return
     if name in _KNOWN:
-        options = {"policy": DEFAULT_POLICIES[name], **options}
+        defaults = {"policy": DEFAULT_POLICIES[name], **(options.get("defaults") or {})}
+        options = {**options, "defaults": defaults}
     try:
         processor = kind.from_config(OmegaConf.create(dict(options)))
     except (ValueError, TypeError) as error:
