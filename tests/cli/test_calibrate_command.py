@@ -6,11 +6,18 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from lavis_dynrefer import RegionPredictor
 from lavis_dynrefer.cli import main
+from lavis_dynrefer.datasets.region_dataset import RegionDataset
 from lavis_dynrefer.paths import resource_path
+from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 from lavis_dynrefer.synthetic import make_scene, render
+from lavis_dynrefer.training.calibrating.labelled_logits import read_logits
+from lavis_dynrefer.views.model_priors import ConfidencePrior
+from lavis_dynrefer.views.policies import FixedScales
+from lavis_dynrefer.views.view_processor import ViewProcessor
 
 RUN_FILE = "projects/dynrefer/tune_tiny.yaml"
 SMALL = [f"datasets.synthetic_region.build_info.{key}" for key in ("scenes=60", "seed=5")]
@@ -53,3 +60,26 @@ def test_a_checkpoint_becomes_calibrated(tmp_path, capsys):
     assert not report["kinds"]["tags"]["is_test_split"]
     assert all(one.familiarity is not None for one in after)
     assert "familiar: " in capsys.readouterr().out
+
+
+def test_logits_are_of_the_views_that_the_model_would_use(tmp_path):
+    predictor, scene = RegionPredictor("tiny"), make_scene(0, 2_000_001)
+    render(scene).save(tmp_path / "scene.png")
+    images = {1: ImageRecord(1, str(tmp_path / "scene.png"), *render(scene).size)}
+    names = ("ball", "tree")
+    regions = [
+        RegionRecord(number, 1, item.box, category=names[number % 2])
+        for number, item in enumerate(scene.objects)
+    ]
+    split = RegionSet("toy", "val", images, regions, category_names=names)
+
+    def logits(policy):
+        dataset = RegionDataset(split, ViewProcessor(policy, image_size=64), train=False)
+        read = read_logits(predictor.answerer, dataset, ["categories"], tagger=str.split, most=9)
+        return read["categories"].logits
+
+    either = torch.stack([logits(FixedScales([0, scale])) for scale in (0.6, 0.7)])
+    chosen = logits(ConfidencePrior(2, candidates=[0.6, 0.7]))
+
+    # Of each region from one of the two pairs of views.
+    assert torch.isclose(either, chosen, atol=1e-4).all(dim=2).any(dim=0).all()

@@ -81,8 +81,8 @@ def read_logits(
     parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {kind: [] for kind in kinds}
     for number, sample, regions in _images(dataset, most):
         for rows in _slices(len(regions), 64):
-            part, own = rows_of(sample, rows), regions[rows]
-            features = answerer.encode(part)
+            own = regions[rows]
+            part, features = answerer.look(rows_of(sample, rows), kinds)
             queries = answerer.queries_of(part, features, kinds)
             with answerer.computing("heads"):
                 found = contrast_logits(model, questions, queries)
