@@ -111,7 +111,7 @@ class RegionPredictor:
                 boxes: the tight box of each is that of the answer. Or beside boxes, then None for a
                 region without a mask. `masks_as` of the questions says what they are used as.
             points: instead of boxes, (R, 2) x and y in pixels, each on an object; SAM finds its
-                box.
+                mask.
             sam: folder of SAM's weights, or their name on the Hugging Face hub; goes with points.
             format: of the boxes: "xyxy", or "xywh" for upper left corner, width and height.
             normalised: True for boxes in fractions of the image's sides; None refuses boxes that

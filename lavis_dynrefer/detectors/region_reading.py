@@ -49,7 +49,6 @@ def read_regions(
         )
     opened = open_image(image)
     if points is not None:
-        found = load_segmenter(os.fspath(sam or ""), device)(opened, points)
-        return opened, checked_regions(found, None, opened.size, normalised=False)
+        masks = load_segmenter(os.fspath(sam or ""), device)(opened, points)
     regions = checked_regions(boxes, masks, opened.size, format=format, normalised=normalised)
     return opened, regions

@@ -1,4 +1,4 @@
-"""Points on objects: SAM segments what lies under each, and the model gets its tight box."""
+"""Points on objects: SAM segments what lies under each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError, MissingFileError, MissingPackageError
-from lavis_dynrefer.images import boxes_of_masks
 from lavis_dynrefer.images.box_input import as_rows
+from lavis_dynrefer.images.mask_encoding import encode_mask
 from lavis_dynrefer.models.device_errors import in_parts
 from lavis_dynrefer.models.precision import choose_device
 
@@ -21,7 +21,7 @@ _CHUNK = 16  # points segmented at once; each mask is as large as the image
 
 
 class PointSegmenter:
-    """The box of the mask that SAM scores best for each point.
+    """The mask that SAM scores best for each point.
 
     Args:
         sam: folder with weights for `SamModel`, or their name on the Hugging Face hub.
@@ -52,41 +52,41 @@ class PointSegmenter:
         self._lock = threading.Lock()
 
     @torch.no_grad()
-    def __call__(self, image: Image.Image, points: Any) -> Tensor:
-        """Find the box of the object under each point.
+    def __call__(self, image: Image.Image, points: Any) -> list[dict[str, Any]]:
+        """Segment the object under each point.
 
         Args:
             image: RGB.
             points: (R, 2) list, array or tensor of x and y in pixels.
 
         Returns:
-            (R, 4) xyxy in pixels.
+            R masks as COCO's RLE, none of them empty.
 
         Raises:
             InputError: points of another shape or outside the image, or SAM finds nothing there.
         """
         rows = _as_points(points, image.size)
         if not len(rows):
-            return torch.zeros(0, 4)
+            return []
         with self._lock:  # one image's embeddings at a time in memory
-            return torch.cat(self._segment(image, rows))
+            return self._segment(image, rows)
 
-    def _segment(self, image: Image.Image, rows: Tensor) -> list[Tensor]:
+    def _segment(self, image: Image.Image, rows: Tensor) -> list[dict[str, Any]]:
         inputs = self._processor(image, return_tensors="pt")
         sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
         scaled = rows * (sizes[1][0].flip(0) / sizes[0][0].flip(0))
         device = self._model.device
         embeddings = self._model.get_image_embeddings(inputs["pixel_values"].to(device))
 
-        def boxes(some: slice) -> list[Tensor]:
+        def segment(some: slice) -> list[dict[str, Any]]:
             prompts = scaled[None, some, None].float().to(device)  # (1, P, 1, 2)
             found = self._model(image_embeddings=embeddings, input_points=prompts)
             best = found.iou_scores.argmax(dim=-1)[0].cpu()  # of three: part, object, all
             masks = found.pred_masks.cpu()[:, torch.arange(len(best)), best][:, :, None]
             masks = self._processor.image_processor.post_process_masks(masks, *sizes)[0][:, 0]
-            return [_boxes(masks, rows[some], image.size)]
+            return [_encoded(mask, point) for mask, point in zip(masks, rows[some])]
 
-        return in_parts(boxes, len(rows), _CHUNK, lambda row: f"point {rows[row].tolist()}")[0]
+        return in_parts(segment, len(rows), _CHUNK, lambda row: f"point {rows[row].tolist()}")[0]
 
 
 _LOADING = threading.Lock()
@@ -115,10 +115,8 @@ def _as_points(points: Any, image_size: tuple[int, int]) -> Tensor:
     return rows
 
 
-def _boxes(masks: Tensor, points: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Tight boxes of masks (P, height, width), one per point."""
-    empty = ~masks.flatten(1).any(dim=1)
-    if empty.any():
-        point = points[int(empty.nonzero()[0])].tolist()
-        raise InputError(f"points: SAM finds nothing at {point}; give a box instead")
-    return boxes_of_masks(list(masks.numpy()), image_size)
+def _encoded(mask: Tensor, point: Tensor) -> dict[str, Any]:
+    """A mask (height, width) as RLE: a hundredth of its memory."""
+    if not mask.any():
+        raise InputError(f"points: SAM finds nothing at {point.tolist()}; give a box instead")
+    return encode_mask(mask.numpy())

@@ -8,6 +8,7 @@ from tiny_sam import needs_sam, save_tiny_sam
 
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.detectors.sam import PointSegmenter
+from lavis_dynrefer.images import boxes_of_masks
 from lavis_dynrefer.synthetic import make_scene, render
 
 
@@ -23,7 +24,8 @@ def test_points_are_answered_once(tmp_path, capsys):
 
     (row,) = (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     found = [region["box"] for region in json.loads(row)["regions"]]
-    assert found == PointSegmenter(folder)(image, [[10, 10], [40, 20.5]]).tolist()
+    masks = PointSegmenter(folder)(image, [[10, 10], [40, 20.5]])
+    assert found == boxes_of_masks(masks, image.size).tolist()
     capsys.readouterr()
     assert main([*command, "--device", "cpu"]) == 0
     assert (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines() == [row]

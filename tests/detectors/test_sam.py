@@ -10,6 +10,7 @@ from PIL import Image
 from tiny_sam import HAS_SAM, needs_sam, save_tiny_sam
 
 from lavis_dynrefer.detectors.sam import PointSegmenter
+from lavis_dynrefer.images.mask_encoding import decode_mask
 
 POINTS = [[10, 10], [40, 20.5], [49.9, 0], *([x, 15] for x in range(1, 48, 3))]  # more than a chunk
 
@@ -32,27 +33,26 @@ def segmenter(folder):
 
 @needs_sam
 @torch.no_grad()
-def test_a_point_becomes_the_tight_box_of_the_best_mask(segmenter, folder, image):
+def test_a_point_becomes_the_best_mask(segmenter, folder, image):
     processor = transformers.SamProcessor.from_pretrained(folder)
     inputs = processor(image, input_points=[[[x] for x in POINTS]], return_tensors="pt")
     inputs["input_points"] = inputs["input_points"].float()
     sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
     output = transformers.SamModel.from_pretrained(folder).eval()(**inputs)
     masks = processor.image_processor.post_process_masks(output.pred_masks, *sizes)[0]
-    expected = []
-    for three, scores in zip(masks, output.iou_scores[0]):
-        ys, xs = three[scores.argmax()].nonzero().unbind(dim=1)
-        expected.append([int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1])
+    expected = [three[scores.argmax()] for three, scores in zip(masks, output.iou_scores[0])]
 
-    boxes = segmenter(image, POINTS)
+    found = segmenter(image, POINTS)
 
-    assert boxes.tolist() == expected
-    assert len({tuple(box) for box in expected}) > 1
+    for mask, best in zip(found, expected):
+        np.testing.assert_array_equal(decode_mask(mask), best.numpy())
+    assert len(found) == len(POINTS)
+    assert len({mask["counts"] for mask in found}) > 1
 
 
 @needs_sam
-def test_no_points_give_no_boxes(segmenter, image):
-    assert segmenter(image, []).shape == (0, 4)
+def test_no_points_give_no_masks(segmenter, image):
+    assert segmenter(image, []) == []
 
 
 @needs_sam
@@ -99,8 +99,9 @@ def test_the_predictor_takes_points(folder, image):
     from lavis_dynrefer import RegionPredictor
 
     predictor = RegionPredictor(device="cpu")
-    (box,) = PointSegmenter(folder)(image, [[40, 20]]).tolist()
+    masks = PointSegmenter(folder)(image, [[40, 20]])
 
-    (answer,) = predictor.predict(image, points=[[40, 20]], sam=folder)
-
-    assert answer == predictor.predict(image, [box])[0]
+    for use in ("box", "cells"):
+        (answer,) = predictor.predict(image, points=[[40, 20]], sam=folder, masks_as=use)
+        assert answer == predictor.predict(image, masks=masks, masks_as=use)[0]
+    assert predictor.predict(image, points=[], sam=folder) == []

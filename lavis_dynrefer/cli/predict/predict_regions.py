@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Callable
 
 from PIL import Image
-from torch import Tensor
 
 from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.formats import ImageResult, read_box_file
@@ -31,7 +30,7 @@ from lavis_dynrefer.images.boxes import SLACK
 from lavis_dynrefer.images.decoding import IMAGE_ERRORS, image_size
 from lavis_dynrefer.views.regions import Regions, checked_regions
 
-Detector = Callable[[Image.Image], Tensor]  # boxes (R, 4), xyxy in pixels
+Detector = Callable[[Image.Image], Regions]
 _OPTIONS = {
     'format="xywh"': "--box-format xywh",
     'format="xyxy"': "--box-format xyxy",
@@ -49,7 +48,7 @@ class RegionFinder:
         entries: name of an image -> its boxes.
         format: of these boxes.
         units: of these boxes, one of `UNITS`; None is pixels, but fractions are an error.
-        detect: finds boxes where there are no entries.
+        detect: finds regions where there are no entries.
         categories: those of the file that the boxes came from.
     """
 
@@ -69,8 +68,7 @@ class RegionFinder:
         if self.detect is None:
             return self.given(name, image.size)
         with self._lock:  # a detector uses all cores by itself
-            boxes = self.detect(image)
-        return checked_regions(boxes, None, image.size, normalised=False)
+            return self.detect(image)
 
     def annotated(self, result: ImageResult) -> ImageResult:
         """The result with what the user's own file says of its image and regions beside the boxes.
@@ -196,13 +194,14 @@ def _detector(arguments: argparse.Namespace) -> Detector:
     if arguments.proposals:
         from lavis_dynrefer.detectors.region_proposals import RegionProposer
 
-        return RegionProposer(
+        proposer = RegionProposer(
             arguments.proposal_weights, count=arguments.proposal_count, device=device
         )
+        return lambda image: checked_regions(proposer(image), None, image.size, normalised=False)
     from lavis_dynrefer.detectors.sam import PointSegmenter
 
     segmenter = PointSegmenter(arguments.sam, device=device)
-    return lambda image: segmenter(image, arguments.point)
+    return lambda image: checked_regions(None, segmenter(image, arguments.point), image.size)
 
 
 def _from_file(
