@@ -123,7 +123,8 @@ class PartAnswerer:
         while batch := list(islice(rows, self.batch_size)):
             answers = self.predictor.answer(
                 [row["image"] for row in batch],
-                self.predictor.boxes_of([r["boxes"] for r in batch]),
+                self.predictor.boxes_of([row["boxes"] for row in batch]),
+                masks=None if self.predictor.whole_image else [row["masks"] for row in batch],
             )
             given = [{"shard": part.path, **row} for row in batch]
             table = pa.Table.from_pylist(given, schema=_SHARD_COLUMNS)

@@ -13,7 +13,7 @@ from lavis_dynrefer.formats.image_names import match_names, name_parts
 from lavis_dynrefer.formats.image_result import RegionId
 from lavis_dynrefer.formats.reading.records import KeyedRow, Size, image_name, image_size
 from lavis_dynrefer.formats.reading.strict_values import finite_number
-from lavis_dynrefer.formats.result_parts.region_masks import Mask
+from lavis_dynrefer.formats.result_parts.region_masks import Mask, read_mask
 
 DEFAULT_FORMAT = "xyxy"
 
@@ -205,9 +205,12 @@ def _add_record(row: Any, name: str, where: str, grouping: Grouping) -> list[str
     region_id = None if keys.id is None else row.get(keys.id)
     formats = []
     box = None
-    for value, format in _boxes_in(row, keys, may_be_none=own_name is not None):
+    found = list(_boxes_in(row, keys, may_be_none=own_name is not None))
+    for value, format in found:
         box = _checked_box(value)
-        entry.add(box, region_id)
+        # As SAM's mask generator writes it.
+        mask = read_mask(row.get("segmentation")) if len(found) == 1 else None
+        entry.add(box, region_id, mask=mask)
         formats.append(format)
     entry.set_size(image_size(row, keys, box))
     return formats

@@ -283,3 +283,30 @@ def test_another_version_on_a_node_is_refused(bulk, tmp_path):
 
     with pytest.raises(InputError, match="install the same on all nodes"):
         answerer(asdict(Part(0, "x.parquet", 0, 1)))
+
+
+def test_a_shard_of_sa1b_has_masks():
+    mask = {"size": [4, 4], "counts": "52203"}
+    document = {
+        "image": {"image_id": 7, "file_name": "sa_7.jpg", "width": 4, "height": 4},
+        "annotations": [{"bbox": [1, 1, 2, 2], "segmentation": mask}],
+    }
+
+    row = webdataset_row({"__key__": "sa_7", "jpg": b"x", "json": json.dumps(document).encode()})
+
+    assert row["boxes"] == [[1, 1, 3, 3]]
+    assert [json.loads(one) for one in row["masks"]] == [
+        {"size": [4, 4], "counts": [5, 2, 2, 2, 5]}
+    ]
+    document["annotations"].append({"bbox": [1, 1, 2]})
+    row = webdataset_row({"__key__": "sa_7", "jpg": b"x", "json": json.dumps(document).encode()})
+    assert "annotations[1]" in str(row["boxes"])
+
+
+def test_masks_of_a_shard_reach_the_model(tmp_path, answer):
+    record = {"box": [1, 1, 9, 9], "segmentation": {"size": [4, 4], "counts": "52203"}}
+    sample = [("0.png", noise(0)), ("0.json", json.dumps([record]).encode())]
+
+    (row,) = pq.read_table(answer(write_shard(tmp_path / "s.tar", sample))).to_pylist()
+
+    assert "the mask is 4 x 4 pixels" in row["error"]

@@ -87,6 +87,38 @@ def test_a_mask_of_labelme_ends_with_its_last_pixel(put):
     assert boxes(path)[0] == [[10, 20, 60, 80]]
 
 
+RLE = {"size": [4, 4], "counts": "52203"}  # of 2 x 2 pixels in the middle
+SAM = {"bbox": [1, 1, 2, 2], "segmentation": RLE, "predicted_iou": 0.9, "crop_box": [0, 0, 4, 4]}
+SA1B_IMAGE = {"image_id": 7, "file_name": "sa_7.jpg", "width": 4, "height": 4}
+TRIANGLE = {"label": "mug", "points": [[1, 2], [30, 4], [5, 60]], "shape_type": "polygon"}
+
+
+@pytest.mark.parametrize(
+    ("content", "mask"),
+    [
+        ([SAM], {"size": [4, 4], "counts": [5, 2, 2, 2, 5]}),
+        (
+            {"image": SA1B_IMAGE, "annotations": [SAM]},
+            {"size": [4, 4], "counts": [5, 2, 2, 2, 5]},
+        ),
+        (
+            {"version": "5.5.0", "shapes": [TRIANGLE], "imagePath": "a.jpg"},
+            [[1, 2, 30, 4, 5, 60]],
+        ),
+        ([{"bbox": [1, 1, 2, 2], "segmentation": []}], None),
+    ],
+)
+def test_masks_are_kept(put, content, mask):
+    (entry,) = read_box_file(put("regions.json", content)).images.values()
+
+    assert entry.masks == [mask]
+
+
+def test_a_damaged_mask_is_named(put):
+    with pytest.raises(ValueError, match=r"record 0: .*counts"):
+        read_box_file(put("masks.json", [{**SAM, "segmentation": {**RLE, "counts": "5"}}]))
+
+
 @pytest.mark.parametrize(
     ("row", "box"),
     [
@@ -266,7 +298,7 @@ UNREAD = [
     ("filename,region_shape_attributes\na.jpg,{}\n", "VIA's csv is not read; " + COCO_CURE),
     ({"description": "", "tags": [], "size": {}, "objects": []}, "Supervisely's json"),
     ({"version": "2.0", "item": {"name": "a.jpg"}, "annotations": []}, "Darwin's json"),
-    ({"image": {"image_id": 1}, "annotations": [{"bbox": [1, 2, 3, 4]}]}, "SA-1B's json"),
+    ([{"image": {"image_id": 1}, "annotations": []}], "a list of SA-1B's json"),
     ([{"data_row": {"id": "c"}, "projects": {}}], "Labelbox's export"),
     ([{"task_id": "1", "response": {"annotations": []}}], "Scale's export"),
     ({"dm_format_version": "1.0", "items": []}, "Datumaro's json .* as coco_instances"),

@@ -19,6 +19,7 @@ from lavis_dynrefer.structures import Box
 
 TOOL = "labelme"
 _NO_AREA = ("point", "points", "line", "linestrip")
+_CORNERS = 3  # of a polygon with an area
 
 
 def is_labelme(document: Any) -> bool:
@@ -68,6 +69,7 @@ def add_labelme(
                 _corners(shape),
                 category=None if label in (None, "") else text_of(label),
                 caption=text_of(caption or ""),
+                segmentation=_polygon(shape),
             )
         except InputError as error:
             layout.faults.add(UNREADABLE, f"{where}: shapes[{number}]: {error}")
@@ -86,3 +88,11 @@ def _corners(shape: Mapping[str, Any]) -> Box:
     if kind == "mask":  # its first and its last pixel
         return x1, y1, x2 + 1, y2 + 1
     return x1, y1, x2, y2
+
+
+def _polygon(shape: Mapping[str, Any]) -> list[list[float]] | None:
+    """The outline of a shape as COCO writes it, if it is drawn as one."""
+    points = read_points(shape.get("points"))
+    if shape.get("shape_type", "polygon") != "polygon" or len(points) < _CORNERS:
+        return None
+    return [[number for point in points for number in point]]

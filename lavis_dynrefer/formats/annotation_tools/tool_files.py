@@ -11,6 +11,7 @@ from lavis_dynrefer.errors import InputError, MissingFileError
 from lavis_dynrefer.formats.annotation_tools import labelme, voc_xml, yolo_txt
 from lavis_dynrefer.formats.annotation_tools.hf_metadata import is_metadata, read_metadata
 from lavis_dynrefer.formats.annotation_tools.layout import Layout, LayoutBuilder, distinct_names
+from lavis_dynrefer.formats.annotation_tools.sa1b import is_sa1b, read_sa1b
 from lavis_dynrefer.formats.annotation_tools.unread_tools import (
     refuse_unread,
     refuse_unread_table,
@@ -23,8 +24,8 @@ from lavis_dynrefer.formats.reading.json_text import parse_json
 from lavis_dynrefer.formats.reading.text_file import read_text
 
 READ = (
-    "COCO or LVIS json, Label Studio's json, labelme's json, VOC's xml, YOLO's txt or its yaml, "
-    "Hugging Face's metadata.jsonl, or a folder of the files of labelme, VOC or YOLO"
+    "COCO or LVIS json, SA-1B's json, Label Studio's json, labelme's json, VOC's xml, YOLO's txt "
+    "or its yaml, Hugging Face's metadata.jsonl, or a folder of the files of labelme, VOC or YOLO"
 )
 _TOOLS = {".json": labelme.TOOL, ".xml": voc_xml.TOOL, ".txt": yolo_txt.TOOL}
 _YOLO = ".txt"
@@ -114,6 +115,8 @@ def layout_of_json(document: Any) -> Layout | None:
         return layout.finish()
     if is_label_studio(document):
         return read_label_studio(document)
+    if is_sa1b(document):
+        return read_sa1b(document)
     return read_metadata(document) if is_metadata(document) else None
 
 

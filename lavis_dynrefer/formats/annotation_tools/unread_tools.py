@@ -68,8 +68,8 @@ def refuse_unread(document: Any) -> None:
         first = boxes[0] if isinstance(boxes, list) and boxes else None
         if isinstance(first, Mapping) and "coordinates" in first:
             raise InputError(_sentence("CreateML's json", _CENTRES))
-        if "annotations" in row and isinstance(row.get("image"), Mapping):
-            raise InputError(_sentence("SA-1B's json", _CONVERT))
+        if "annotations" in row and isinstance(row.get("image"), Mapping) and row is not document:
+            raise InputError(_sentence("a list of SA-1B's json", "name the file of one image"))
         if "predictions" in row and isinstance(row.get("image"), Mapping):
             raise InputError(_sentence("a response of Roboflow", _CENTRES))
         if row and all(isinstance(cells, Mapping) and "0" in cells for cells in row.values()):
