@@ -32,9 +32,9 @@ def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
     """Write the table; an image without regions has no line.
 
     A text that a spreadsheet would take for a formula has an apostrophe before it, which
-    `read_csv_boxes` removes. Tags with their probabilities and scores are lists separated by
-    semicolons. Each attribute and category has a column of probabilities,
-    "attribute_probability:NAME" and "category_probability:NAME", and one of scores,
+    `read_csv_boxes` removes. The character of code 0 becomes U+FFFD. Tags with their probabilities
+    and scores are lists separated by semicolons. Each attribute and category has a column of
+    probabilities, "attribute_probability:NAME" and "category_probability:NAME", and one of scores,
     "attribute:NAME" (in [0, 1]) and "category:NAME" (logits), and each task a column with the
     scales of its views.
     """
@@ -53,12 +53,14 @@ def write_csv(results: Collection[ImageResult], file: TextIO) -> None:
         *(f"category:{name}" for name in sorted(categories)),
         *(f"scales:{task}" for task in tasks),
     ]
-    table = csv.DictWriter(_UnixLines(file), columns)
+    table = csv.DictWriter(_UnixLines(file), list(map(_without_nul, columns)))
     table.writeheader()
     for result in results:
         for number, region in zip(result.ids, result.regions):
             row = {**_place(result, number, region), **_answers(region)}
-            table.writerow({column: _guarded(value) for column, value in row.items()})
+            table.writerow(
+                {_without_nul(key): _guarded(_without_nul(value)) for key, value in row.items()}
+            )
 
 
 def write_excel_csv(results: Collection[ImageResult], file: TextIO) -> None:
@@ -112,6 +114,11 @@ class _UnixLines:
         return self._file.write(line[:-2] + "\n")
 
 
+def _without_nul(value: Any) -> Any:
+    """Python 3.10 does not write the character of code 0, and older ones do not read it."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
 def _guarded(value: Any) -> Any:
     is_formula = isinstance(value, str) and _FORMULA.match(value)
     return f"'{value}" if is_formula else value
@@ -155,7 +162,7 @@ def _answers(region: RegionPrediction) -> dict[str, Any]:
 def _joined(values: Iterable[Any]) -> str:
     """Write several values into a cell, as csv, so that a value may contain a semicolon."""
     line = io.StringIO()
-    csv.writer(line, delimiter=";", lineterminator="").writerow(values)
+    csv.writer(line, delimiter=";", lineterminator="").writerow(map(_without_nul, values))
     return line.getvalue()
 
 

@@ -47,6 +47,21 @@ def test_missing_answers_are_empty_cells(key):
     assert line[key] == ""
 
 
+def test_a_character_of_code_0_is_replaced():
+    region = RegionPrediction(
+        box=(0.0, 0.0, 2.0, 2.0),
+        caption="a\0b",
+        tags=(("c\0d", 0.5),),
+        categories=(("e\0f", -1.5),),
+    )
+
+    (line,) = lines_of([ImageResult("con\0.png", "/a.jpg", 9, 9, (region,))])
+
+    assert line["image"] == "con\ufffd.png"
+    assert (line["caption"], line["tags"]) == ("a\ufffdb", "c\ufffdd")
+    assert line["category:e\ufffdf"] == "-1.5"
+
+
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_text_is_a_formula(text):
     region = RegionPrediction(
