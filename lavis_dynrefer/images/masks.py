@@ -7,7 +7,6 @@ of a polygon box of at most one pixel are stretched to the left or to the top.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,15 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.images.mask_encoding import run_lengths, whole_numbers
 from lavis_dynrefer.images.opening import MAX_PIXELS
 from lavis_dynrefer.images.tensors import as_arrays
 from lavis_dynrefer.structures import Box
 
 _RULES = ("exact", "official")
-
-# Compressed counts, one character each.
-_ZERO, _BITS, _SIGN, _MORE = ord("0"), 0x1F, 0x10, 0x20
-_MAX_RUN_LENGTH = 7  # characters of one number; 32 bits are enough for any image
 
 
 def boxes_of_masks(masks: Sequence[Any], image_size: Sequence[int]) -> Tensor:
@@ -129,43 +125,6 @@ def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
     return float(left), float(top), right + edge, bottom + edge
 
 
-def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> NDArray[np.int64]:
-    """Run lengths of a mask, checked.
-
-    pycocotools trusts compressed counts: damaged ones make it read beyond their end, and some that
-    add up to more than their image overwrite its memory. So it is not used here.
-
-    Args:
-        counts: compressed (str or bytes), or a list; the first run is outside the mask.
-        pixels: height times width of the mask.
-
-    Returns:
-        (runs,) that add up to `pixels`.
-
-    Raises:
-        InputError: damaged or empty counts, a negative run, or another sum.
-
-    >>> run_lengths("52203", 16).tolist()
-    [5, 2, 2, 2, 5]
-    """
-    if not isinstance(counts, (str, bytes, list, tuple)):
-        raise InputError(f"RLE counts: expected a text or a list, got {type(counts).__name__}")
-    if len(counts) > _MAX_RUN_LENGTH * (pixels + 1):
-        raise InputError(f"RLE counts: {len(counts):,} are too many for {pixels:,} pixels")
-    if isinstance(counts, (str, bytes)):
-        runs = _decompressed(counts)
-    else:
-        runs = _whole_numbers(counts, "RLE counts")
-    if min(runs, default=0) < 0:
-        raise InputError(f"RLE counts: expected no negative run, got {min(runs)}")
-    if not runs or sum(runs) != pixels:
-        raise InputError(
-            f"RLE counts must add up to the {pixels:,} pixels of the mask, got {sum(runs):,} in "
-            f"{len(runs):,} runs; drop this region"
-        )
-    return np.asarray(runs, dtype=np.int64)
-
-
 def check_mask(
     mask: Any, image_size: Sequence[int]
 ) -> Mapping[str, Any] | Sequence[Sequence[float]] | NDArray[Any]:
@@ -229,38 +188,12 @@ def _check_size(size: Sequence[int], image_size: Sequence[int]) -> None:
         raise InputError(f"the mask is {size[1]} x {size[0]} pixels, the image {width} x {height}")
 
 
-def _decompressed(counts: str | bytes) -> list[int]:
-    """Read COCO's compressed counts.
-
-    A number is written in groups of five bits, lowest first, one character each: 48 plus the bits,
-    plus 32 if more follow; the highest bit of the last group is the sign. From the fourth number
-    on, the difference to the number two before is written instead.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for code in counts if isinstance(counts, bytes) else map(ord, counts):
-        bits = code - _ZERO
-        if not 0 <= bits <= _MORE | _BITS or shift >= 5 * _MAX_RUN_LENGTH:
-            raise InputError(f"RLE counts are damaged at the character {chr(code)!r}")
-        value |= (bits & _BITS) << shift
-        shift += 5
-        if bits & _MORE:
-            continue
-        if bits & _SIGN:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    if shift:
-        raise InputError(f"RLE counts end within a number: {counts[-20:]!r}")
-    return runs
-
-
 def _rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width."""
     if not {"size", "counts"} <= set(rle):
         raise InputError(f"RLE mask: expected size and counts, got {list(rle)!r:.60}")
     size = rle["size"]
-    sides = _whole_numbers(size, "RLE size") if isinstance(size, (list, tuple)) else []
+    sides = whole_numbers(size, "RLE size") if isinstance(size, (list, tuple)) else []
     if len(sides) != 2 or min(sides) < 1:
         raise InputError(f"RLE size: expected [height, width] in pixels, got {size!r:.60}")
     height, width = sides
@@ -269,13 +202,6 @@ def _rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
             f"RLE size: expected at most {MAX_PIXELS:,} pixels, got {width} x {height}"
         )
     return height, width
-
-
-def _whole_numbers(values: Sequence[Any], what: str) -> list[int]:
-    try:
-        return [operator.index(value) for value in values]
-    except TypeError as error:
-        raise InputError(f"{what}: expected whole numbers: {error}") from error
 
 
 def _extent(values: Sequence[float], rule: str) -> tuple[float, float]:

@@ -3,8 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lavis_dynrefer.images.mask_encoding import compress_counts, decode_mask, encode_mask
-from lavis_dynrefer.images.masks import run_lengths
+from lavis_dynrefer.images.mask_encoding import (
+    compress_counts,
+    decode_mask,
+    encode_mask,
+    run_lengths,
+)
 
 
 def test_a_mask_by_hand():

@@ -6,7 +6,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from lavis_dynrefer.images import boxes_of_masks
-from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle, run_lengths
+from lavis_dynrefer.images.mask_encoding import run_lengths
+from lavis_dynrefer.images.masks import box_from_polygons, box_from_rle
 
 SIZE = (5, 4)  # width, height
 # Rows 1 to 2 of columns 2 to 3 are set; runs go down the columns.

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.masks import box_from_rle, run_lengths
+from lavis_dynrefer.images.mask_encoding import run_lengths
+from lavis_dynrefer.images.masks import box_from_rle
 
 # Polygons [[x1, y1, x2, y2, ...], ...], or {"size": [height, width], "counts": [5, 2, ...]}.
 Mask = Union[Sequence[Sequence[float]], Mapping[str, Any]]
