@@ -314,6 +314,7 @@ class ChatAnswer(BaseModel):
     choices: list[Choice]
     usage: Optional[Usage]
     regions: list[ChatRegion] = Field(description="everything about the regions")
+    remark: Optional[str] = Field(description="as of POST /v1/regions")
 
 
 class OpenAIModel(BaseModel):

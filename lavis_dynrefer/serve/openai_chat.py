@@ -13,7 +13,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -182,22 +182,22 @@ class TokenCounter:
 
 
 def completion(
-    model: str, text: str, regions: list[dict[str, Any]], usage: dict[str, int] | None
+    model: str, text: str, own: Mapping[str, Any], usage: dict[str, int] | None
 ) -> dict[str, Any]:
-    """The answer as one json object; `regions` is ours, beside OpenAI's fields."""
+    """The answer as one json object; `own` are our fields, beside OpenAI's."""
     message = {"role": "assistant", "content": text}
     return {
         **_head(model, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
         "usage": usage,
-        "regions": regions,
+        **own,
     }
 
 
 def event_stream(
     model: str,
     text: str,
-    regions: list[dict[str, Any]],
+    own: Mapping[str, Any],
     usage: dict[str, int] | None,
     *,
     with_usage: bool,
@@ -210,7 +210,7 @@ def event_stream(
     Args:
         model: our name.
         text: the answer.
-        regions: the answer as json.
+        own: our fields, in the last event of the answer.
         usage: see `TokenCounter`.
         with_usage: end with an event about it.
         in_parts: each text is a list of parts, as describe-anything's server sends it.
@@ -224,7 +224,7 @@ def event_stream(
         for delta in deltas
     ]
     last = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    chunks.append({**head, "choices": [last], "regions": regions})
+    chunks.append({**head, "choices": [last], **own})
     if with_usage:
         chunks.append({**head, "choices": [], "usage": usage})
     lines = [json.dumps(chunk, allow_nan=False) for chunk in chunks]

@@ -209,15 +209,16 @@ class Service:
             rows = [prediction.to_dict() for prediction in predictions]
             for row, image in zip(rows, chat.images):
                 row["image"] = image
+            own = {"regions": rows, "remark": familiarity_remark(predictions)}
             usage = self.tokens.usage(len(predictions), text)
             if not body.stream:
-                answer = completion(self.model, text, rows, usage)
+                answer = completion(self.model, text, own, usage)
                 return Response(json.dumps(answer, allow_nan=False), media_type="application/json")
             with_usage = body.stream_options is not None and body.stream_options.include_usage
             events = event_stream(
                 self.model,
                 text,
-                rows,
+                own,
                 usage,
                 with_usage=bool(with_usage),
                 in_parts=body.model in DAM_MODELS,

@@ -67,6 +67,14 @@ def test_answer_is_the_caption(client, asking, caption):
     assert [row["box"] for row in reply.json["regions"]] == [BOX]
 
 
+def test_a_remark_tells_of_an_unknown_kind_of_image(client, asking):
+    noise = np.random.default_rng(0).integers(0, 256, (360, 480, 3), dtype=np.uint8)
+    unknown = message("What is in <box>98,50,237,180</box>?", Image.fromarray(noise))
+
+    assert chat(client, asking).json["remark"] is None
+    assert "unlike anything this model was trained on" in chat(client, unknown).json["remark"]
+
+
 def test_usage_counts_the_queries_read_and_the_tokens_written(client, predictor, asking, caption):
     queries = predictor.model.qformer.query_tokens.shape[1]
     tokenizer = predictor.model.captioning.llm.tokenizer
