@@ -192,14 +192,22 @@ class TaskPrior:
     Args:
         scales: task -> scales, each list beginning with 0 and of the same length; None for the
             first of `TASK_SCALES`.
-        num_views: V, where no scales are given.
+        num_views: V; None: that of the scales, or 3.
+
+    Raises:
+        InputError: scales that are not possible, or of another number.
     """
 
     def __init__(
-        self, scales: Mapping[str, Sequence[float]] | None = None, *, num_views: int = 3
+        self, scales: Mapping[str, Sequence[float]] | None = None, *, num_views: int | None = None
     ) -> None:
-        scales = default_task_scales(num_views) if scales is None else scales
+        scales = (
+            default_task_scales(3 if num_views is None else num_views) if scales is None else scales
+        )
         check_task_scales(scales)
+        own = len(next(iter(scales.values())))
+        if num_views not in (None, own):
+            raise InputError(f"num_views: is {num_views!r}, but every task has {own} scales")
         union = sorted({float(scale) for row in scales.values() for scale in row})
         self.scales = torch.tensor(union)
         self.routes = {

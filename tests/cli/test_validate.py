@@ -68,8 +68,10 @@ RUN_MISTAKES = [  # option of the run -> complaint
     (f"{DATA}.vis_processor=x", "vis_processor: expected a mapping"),
     (f"{DATA}.vis_processor.evla.name=dynrefer_eval", "'evla'"),
     (f"{EVAL}.policy=best", "'best'"),
-    (f"{EVAL}.hash=md5", "'md5'"),
-    (f"{EVAL}.num_views=3", "eval: gives 3 views a region, model.region.num_views is 2"),
+    (f"{EVAL}.hash=md5", "view policy 'task'"),
+    (f"{EVAL}={{policy: image, hash: md5}}", "'md5'"),
+    (f"{EVAL}={{policy: image, num_views: 3}}", "eval: gives 3 views a region, model.region.num_v"),
+    (f"{EVAL}.num_views=3", "num_views: is 3, but every task has 2 scales"),
     (f"{EVAL}.num_views=two", "'two'"),
     # expected numbers
     ("expected=47.6", "expected: expected a mapping"),
@@ -129,7 +131,7 @@ def test_unusual_values_that_work_are_accepted(change):
         (["policy=learned", "candidates=[0.3,0.6]"], "model.scale_prior.candidates is None"),
         # two tasks are not named, so they would use all five
         (
-            ["policy=task", "scales.caption=[0,0.4,0.5]", "scales.tags=[0,0.1,0.2]"],
+            ["policy=task", "num_views=3", "scales={caption: [0,0.4,0.5], tags: [0,0.1,0.2]}"],
             "gives 3 or 5 views",
         ),
     ],
