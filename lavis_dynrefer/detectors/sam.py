@@ -116,7 +116,7 @@ def _as_points(points: Any, image_size: tuple[int, int]) -> Tensor:
 
 
 def _encoded(mask: Tensor, point: Tensor) -> dict[str, Any]:
-    """A mask (height, width) as RLE: a hundredth of its memory."""
+    """A mask (height, width) as RLE, which takes much less memory."""
     if not mask.any():
         raise InputError(f"points: SAM finds nothing at {point.tolist()}; give a box instead")
     return encode_mask(mask.numpy())

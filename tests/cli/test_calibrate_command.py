@@ -63,7 +63,7 @@ def test_a_checkpoint_becomes_calibrated(tmp_path, capsys):
 
 
 def test_logits_are_of_the_views_that_the_model_would_use(tmp_path):
-    predictor, scene = RegionPredictor("tiny"), make_scene(0, 2_000_001)
+    predictor, scene = RegionPredictor("tiny", device="cpu"), make_scene(0, 2_000_001)
     render(scene).save(tmp_path / "scene.png")
     images = {1: ImageRecord(1, str(tmp_path / "scene.png"), *render(scene).size)}
     names = ("ball", "tree")

@@ -208,7 +208,7 @@ def test_data_are_seen_through_the_views_of_the_model_unless_a_policy_is_named(
     tmp_path, own, scales
 ):
     path = tmp_path / "run.yaml"
-    content = OmegaConf.load(SYNTHETIC)
+    content = OmegaConf.load(ROOT / SYNTHETIC)
     content.datasets.synthetic_region.vis_processor = {"eval": own}
     OmegaConf.save(content, path)
     options = load_run_config(str(path)).datasets_cfg.synthetic_region.vis_processor.eval
