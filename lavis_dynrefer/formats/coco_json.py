@@ -163,7 +163,7 @@ def read_coco_boxes(
             box,
             own_id,
             category_id=category if type(category) is int else None,
-            mask=_mask_of(annotation),
+            mask=_mask_of(annotation, where, faults),
         )
     for entry in shared.values():
         entry.ids.clear()  # its regions are numbered
@@ -235,11 +235,12 @@ def _placed(key: str, records: Any) -> Iterator[tuple[str, Any]]:
     return ((f"{key}[{number}]", record) for number, record in enumerate(records))
 
 
-def _mask_of(annotation: Mapping[str, Any]) -> Mask | None:
-    """The segmentation; None if it is damaged, for the box is the region that is asked about."""
+def _mask_of(annotation: Mapping[str, Any], where: str, faults: Faults) -> Mask | None:
+    """The segmentation; one that is damaged is counted, and its box is asked about."""
     try:
         return read_mask(annotation.get("segmentation"))
-    except InputError:
+    except InputError as error:
+        faults.add("masks that cannot be read, whose boxes are used", f"{where}: {error}")
         return None
 
 

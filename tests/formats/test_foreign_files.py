@@ -119,6 +119,15 @@ def test_a_damaged_mask_is_named(put):
         read_box_file(put("masks.json", [{**SAM, "segmentation": {**RLE, "counts": "5"}}]))
 
 
+def test_a_damaged_mask_of_coco_is_counted_and_its_box_used(put):
+    row = {"id": 1, "image_id": 1, "bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 3]]}
+
+    found, notes = boxes(put("coco.json", {"images": IMAGES, "annotations": [row]}))
+
+    assert found == [[1, 2, 4, 6]]
+    assert "masks that cannot be read, whose boxes are used: 1, first annotations[0]" in notes[0]
+
+
 @pytest.mark.parametrize(
     ("row", "box"),
     [
