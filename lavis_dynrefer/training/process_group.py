@@ -120,6 +120,16 @@ def _object_group() -> Any:
     return _object_groups[everyone]
 
 
+def _start_name() -> str:
+    """A name of this start of the processes, which all of them know.
+
+    A torchrun keeps its store when it starts its processes again, and torch would find addresses of
+    the ended ones there. With several machines only one counts the restart, so the name is fixed.
+    """
+    is_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    return f"start_{restarts() if is_one_machine else 0}"
+
+
 def _join_group(run: DictConfig) -> None:
     """Open the group.
 
@@ -138,11 +148,19 @@ def _join_group(run: DictConfig) -> None:
             if run.gpu >= gpus:
                 raise ValueError(f"this machine has no GPU {run.gpu}, only {gpus}")
             torch.cuda.set_device(run.gpu)
+        store, rank, world_size = next(
+            dist.rendezvous(
+                run.dist_url,
+                int(variables["RANK"]),
+                int(variables.get("WORLD_SIZE", -1)),
+                timeout=GROUP_TIMEOUT,
+            )
+        )
         dist.init_process_group(
             run.dist_backend,
-            init_method=run.dist_url,
-            rank=int(variables["RANK"]),
-            world_size=int(variables.get("WORLD_SIZE", -1)),
+            store=dist.PrefixStore(_start_name(), store),
+            rank=rank,
+            world_size=world_size,
             timeout=GROUP_TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
