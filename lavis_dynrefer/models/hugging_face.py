@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch.nn.functional as F
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavis_dynrefer.errors import DynReferError, InputError
 
@@ -61,12 +60,14 @@ def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     In float32 whatever the logits are in: in bfloat16 it would move in steps of 1/16.
     """
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+    return nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED
+    )
 
 
 def losses_by_row(logits: Tensor, labels: Tensor) -> Tensor:
     """As `mean_loss`, for each row by itself: (B,)."""
-    losses = F.cross_entropy(
+    losses = nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return losses.unflatten(0, labels.shape).sum(dim=1) / (labels != IGNORED).sum(dim=1)

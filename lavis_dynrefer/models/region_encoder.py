@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import roi_align
+from torchvision import ops
 
 from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError
@@ -245,7 +245,7 @@ def pool_rois(
         return pooled.to(tokens.dtype)
     maps = rearrange(tokens[:, 1:], "m (h w) c -> m c h w", h=grid).contiguous()
     # aligned=False: no half-cell shift, and sides below one cell count as one (official).
-    features: Tensor = roi_align(
+    features: Tensor = ops.roi_align(
         maps.to(exact),
         rois.to(maps.device, exact),
         output_size=roi_size,

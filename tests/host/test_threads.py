@@ -15,8 +15,11 @@ from fresh_interpreter import run_python
 import lavis_dynrefer
 
 PACKAGE = Path(lavis_dynrefer.__file__).parent
+AUTOLOAD = PACKAGE / "host" / "autoload"
 THREADS = """
 import importlib, threading, traceback
+import lavis_dynrefer_autoload
+lavis_dynrefer_autoload.install()  # as at start-up: LAVIS alone needs packages that may be missing
 together = threading.Barrier({count})
 def run(name):
     together.wait()
@@ -33,7 +36,7 @@ threads = [threading.Thread(target=run, args=(name,)) for name in {names}]
 
 def import_together(*names):
     names = ["lavis" if name == "lavis" else f"lavis_dynrefer.{name}".rstrip(".") for name in names]
-    result = run_python(THREADS.format(count=len(names), names=names))
+    result = run_python(THREADS.format(count=len(names), names=names), AUTOLOAD)
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
 
 
@@ -73,13 +76,15 @@ def imported(path):
     return found
 
 
-def test_lavis_is_imported_before_its_modules():
-    """Else two of our modules in two threads begin LAVIS at two ends."""
+@pytest.mark.parametrize("package", ["lavis", "torch", "torchvision"])
+def test_packages_are_imported_before_their_modules(package):
+    """Else two modules in two threads begin a package at two ends; LAVIS begins the others."""
+    first = {package, "lavis"}
     late = [
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        if [name for name in imported(path) if name.split(".")[0] == "lavis"][:1]
-        not in ([], ["lavis"])
+        if [name for name in imported(path) if name.split(".")[0] in first][:1]
+        not in ([], [package], ["lavis"])
     ]
     assert late == []
 
