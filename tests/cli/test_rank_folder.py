@@ -8,9 +8,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lavis_dynrefer.cli.predict.ranks import rank_folder
 from lavis_dynrefer.cli.predict.ranks.rank_folder import (
     DONE,
     FAILED,
@@ -186,7 +188,8 @@ def test_processes_that_were_suspended_together_are_not_dead(make, both, change,
     assert not first._is_lost(1)
 
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
+    # Not of the whole process: servers of other tests would sleep for an hour.
+    monkeypatch.setattr(rank_folder, "time", SimpleNamespace(monotonic=lambda: now + 3600))
 
     assert not first._is_lost(1)
 

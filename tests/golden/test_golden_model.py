@@ -98,7 +98,7 @@ def test_rois(model, inputs, tensors, monkeypatch, close):
         seen.append(rois)
         return real(maps, rois, **options)
 
-    monkeypatch.setattr(region_encoder, "roi_align", spy)
+    monkeypatch.setattr(region_encoder.ops, "roi_align", spy)
     with torch.no_grad():
         model.encode_views(*inputs)
     close("rois_in", seen[0], tensors["eval/rois_in"], atol=0)

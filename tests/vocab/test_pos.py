@@ -50,7 +50,7 @@ def test_textblob_needs_no_nltk_data_and_no_network(monkeypatch, tmp_path):
     nltk = pytest.importorskip("nltk")
     pos._load_textblob.cache_clear()
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    monkeypatch.setattr(socket, "socket", None)
+    monkeypatch.setattr(socket, "getaddrinfo", None)  # servers of other tests need sockets
 
     tagger = pickle.loads(pickle.dumps(build_pos_tagger("textblob")))
 
