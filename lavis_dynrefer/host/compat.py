@@ -55,6 +55,10 @@ def lavis_importable() -> Iterator[None]:
     """
     try:
         with deferred_imports(), _quiet_imports():
+            # Before their modules, with which LAVIS begins: another thread may be importing them.
+            import torch  # noqa: F401
+            import torchvision  # noqa: F401
+
             yield
     except ImportError as error:
         raise MissingPackageError(

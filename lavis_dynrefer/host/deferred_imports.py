@@ -2,8 +2,8 @@
 
 LAVIS imports them at the top of its modules, for video, augmentation, captions of whole images and
 other models. Some may be missing; others take most of the time of `import lavis`. Import statements
-are replaced only in LAVIS's own modules and, for one function of torch's compiler, in torchvision.
-Other code imports as usual, and whatever is used is the original object.
+are replaced only in LAVIS's own modules. Other code imports as usual, and whatever is used is the
+original object.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ def deferred_imports() -> Iterator[None]:
             return Deferred(name.partition(".")[0])
         if importer.startswith("lavis.") and (found := found_again(name, fromlist or ())):
             return found
-        if (importer, name, fromlist) == _COMPILER_CHECK:
-            return SimpleNamespace(is_compile_supported=is_compile_supported)
         return import_now(name, globals, locals, fromlist, level)
 
     builtins.__import__ = import_or_defer
@@ -61,18 +59,6 @@ def deferred_imports() -> Iterator[None]:
     finally:
         if builtins.__import__ is import_or_defer:
             builtins.__import__ = import_now
-
-
-# torchvision's only use of torch._dynamo, which takes more than a second to import. Versions of
-# torchvision with another statement import as usual.
-_COMPILER_CHECK = ("torchvision.ops.roi_align", "torch._dynamo.utils", ("is_compile_supported",))
-
-
-def is_compile_supported(device_type: Any) -> Any:
-    """A plain function, which torch.compile can trace; that of torch's compiler answers."""
-    from torch._dynamo.utils import is_compile_supported
-
-    return is_compile_supported(device_type)
 
 
 class Deferred:

@@ -73,9 +73,6 @@ def _follow(loader):
 def _prepare():
     from contextlib import ExitStack
 
-    import torch  # likewise, for LAVIS begins with a module of it  # noqa: F401
-    import torchvision  # the same  # noqa: F401
-
     import lavis_dynrefer  # before its modules: another thread may be importing it  # noqa: F401
     import lavis_dynrefer.models  # refuses some versions of transformers  # noqa: F401
     from lavis_dynrefer.host import compat
