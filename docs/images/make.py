@@ -33,6 +33,7 @@ from lavis_dynrefer.cli.quickstart.answer_images import draw_before_after
 from lavis_dynrefer.cli.quickstart.answers_before_after import read_answers, read_region_sets
 from lavis_dynrefer.lab.benchmarks.policy_images import draw_differing
 from lavis_dynrefer.lab.caption_grading import grade_caption
+from lavis_dynrefer.lab.occlusion.occluded_examples import draw_occluded
 from lavis_dynrefer.models.choosing.scale_choice import usable_policies
 from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions
 from lavis_dynrefer.paths import resource_path
@@ -40,6 +41,7 @@ from lavis_dynrefer.report import read_calibration, reliability_plot
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.synthetic.raw_formats import truth_rows
+from lavis_dynrefer.synthetic.scene_dataset import described_objects, write_dataset
 from lavis_dynrefer.synthetic.scene_world import SPLIT_START
 
 IMAGES = Path(__file__).parent
@@ -64,6 +66,7 @@ def main() -> None:
         make_quickstart(folder)
         make_report(folder, tab)
         make_demo(tab)
+        make_masks(folder)
     make_reliability()
     make_best_and_worst()
     make_policies()
@@ -152,6 +155,14 @@ def make_reliability() -> None:
         path = Path(name) / "reliability.png"
         reliability_plot(found).save(path)
         save(Image.open(path).convert("RGB"), "reliability.jpg")
+
+
+def make_masks(folder: Path) -> None:
+    """Occluded objects, described by their boxes and by their masks."""
+    scenes = folder / "crowded"
+    write_dataset(scenes, scenes=200, seed=1, world="crowded")
+    sheet = draw_occluded(RegionPredictor("tiny"), described_objects(scenes, "test"))
+    save(sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3)), "occluded.jpg")
 
 
 def make_best_and_worst() -> None:

@@ -47,7 +47,9 @@ def rows(folder):
     ]
 
 
-@pytest.mark.parametrize("options", [[], CELLS, ["--masks-as", "dim"], [*CELLS, "--explain"]])
+@pytest.mark.parametrize(
+    "options", [[], CELLS, ["--masks-as", "box"], ["--masks-as", "dim"], [*CELLS, "--explain"]]
+)
 def test_masks_of_the_file_are_used(image, coco, predict, predictor, tmp_path, options):
     file, out = coco([POLYGON], []), tmp_path / "out"
 
@@ -59,7 +61,7 @@ def test_masks_of_the_file_are_used(image, coco, predict, predictor, tmp_path, o
     expected = predictor.predict(image, corners, masks=[[POLYGON], None], **asked)
     plain = predictor.predict(image, corners, tasks=["categories"])
     assert rows(out) == [pytest.approx(dict(one.categories), abs=1e-4) for one in expected]
-    assert (dict(expected[0].categories) != dict(plain[0].categories)) == bool(options)
+    assert (dict(expected[0].categories) != dict(plain[0].categories)) == (use != "box")
 
 
 def test_a_page_made_later_shows_the_mask(image, coco, predict, tmp_path):
