@@ -55,7 +55,7 @@ def lavis_importable() -> Iterator[None]:
     """
     try:
         with deferred_imports(), _quiet_imports():
-            # Before their modules, with which LAVIS begins: another thread may be importing them.
+            # LAVIS begins with modules of both, which fails while another thread imports either.
             import torch  # noqa: F401
             import torchvision  # noqa: F401
 

@@ -121,10 +121,11 @@ def _object_group() -> Any:
 
 
 def _start_name() -> str:
-    """A name of this start of the processes, which all of them know.
+    """A name for this start of the processes, the same in all of them.
 
-    A torchrun keeps its store when it starts its processes again, and torch would find addresses of
-    the ended ones there. With several machines only one counts the restart, so the name is fixed.
+    torchrun keeps its store when it restarts the processes, and torch would find the addresses of
+    the ended ones there. With several machines only that of the failed process counts the restart,
+    so there the name is fixed.
     """
     is_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
     return f"start_{restarts() if is_one_machine else 0}"

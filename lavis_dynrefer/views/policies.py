@@ -201,13 +201,14 @@ class TaskPrior:
     def __init__(
         self, scales: Mapping[str, Sequence[float]] | None = None, *, num_views: int | None = None
     ) -> None:
-        scales = (
-            default_task_scales(3 if num_views is None else num_views) if scales is None else scales
-        )
+        if scales is None:
+            scales = default_task_scales(3 if num_views is None else num_views)
         check_task_scales(scales)
         own = len(next(iter(scales.values())))
         if num_views not in (None, own):
-            raise InputError(f"num_views: is {num_views!r}, but every task has {own} scales")
+            raise InputError(
+                f"num_views: expected {own}, as many as each task has scales, got {num_views!r}"
+            )
         union = sorted({float(scale) for row in scales.values() for scale in row})
         self.scales = torch.tensor(union)
         self.routes = {

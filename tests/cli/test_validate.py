@@ -71,7 +71,7 @@ RUN_MISTAKES = [  # option of the run -> complaint
     (f"{EVAL}.hash=md5", "view policy 'task'"),
     (f"{EVAL}={{policy: image, hash: md5}}", "'md5'"),
     (f"{EVAL}={{policy: image, num_views: 3}}", "eval: gives 3 views a region, model.region.num_v"),
-    (f"{EVAL}.num_views=3", "num_views: is 3, but every task has 2 scales"),
+    (f"{EVAL}.num_views=3", "num_views: expected 2, as many as each task has scales, got 3"),
     (f"{EVAL}.num_views=two", "'two'"),
     # expected numbers
     ("expected=47.6", "expected: expected a mapping"),

@@ -115,13 +115,8 @@ import sys
 import lavis_dynrefer, lavis
 print({"pandas", "spacy", "fairscale"} & sys.modules.keys())
 
-import lavis.common.utils, lavis.models.vit, pandas, torch
+import lavis.common.utils, pandas
 print(lavis.common.utils.pd.DataFrame is pandas.DataFrame)
-try:
-    import fairscale
-    print(type(lavis.models.vit.checkpoint_wrapper(torch.nn.Linear(2, 2))))
-except ModuleNotFoundError:
-    print(torch.nn.Linear)
 """
 
 
@@ -129,8 +124,4 @@ except ModuleNotFoundError:
 def test_packages_are_loaded_and_used_after_lavis():
     pytest.importorskip("pandas")
     result = run_python(AFTER_LAVIS)
-    assert result.stdout.splitlines() == [
-        "set()",
-        "True",
-        "<class 'torch.nn.modules.linear.Linear'>",
-    ], result.stderr
+    assert result.stdout.splitlines() == ["set()", "True"], result.stderr
