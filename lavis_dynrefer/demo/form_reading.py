@@ -13,13 +13,14 @@ from PIL import ExifTags, Image, ImageOps
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.questions import Questions
+from lavis_dynrefer.serve.json_bodies import MasksBody
 from lavis_dynrefer.serve.request_errors import RequestError
-from lavis_dynrefer.serve.request_reading import check_limits
+from lavis_dynrefer.serve.request_reading import check_limits, parse_body
 from lavis_dynrefer.serve.sent_images import open_sent_image
 from lavis_dynrefer.serve.service_limits import ServeSettings
 from lavis_dynrefer.structures import Box
 
-OWN_POLICY = "own"  # the page's name for the model's own view policy
+OWN = "own"  # the page's name for what the model's yaml says
 _COLOUR = re.compile(r"rgba?\((\d{1,3}), ?(\d{1,3}), ?(\d{1,3})")
 _NO_COLOUR = "rgb(120, 128, 140)"
 _CLOCKWISE = {
@@ -62,21 +63,43 @@ def typed_words(name: str, text: str) -> list[str] | None:
     return words
 
 
-def chosen_policy(name: str, text: str) -> str | None:
-    """A view policy; None for the model's own, also if nothing is chosen."""
+def typed_masks(name: str, text: str) -> list[Any] | None:
+    """Masks as json, as `predict` takes them; None if nothing is typed.
+
+    Raises:
+        RequestError: no json, or no masks.
+
+    >>> typed_masks("masks", "[[[0, 0, 9, 0, 9, 9]], null]")
+    [[[0, 0, 9, 0, 9, 9]], None]
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if text.startswith("{"):  # one RLE, as most tools write it
+        text = f"[{text}]"
+    try:
+        masks: list[Any] = parse_body(MasksBody, text.encode()).model_dump()
+    except RequestError as error:
+        problem = str(error).removeprefix("the request is ")
+        raise RequestError(error.kind, f"{name}: {problem}") from error
+    return masks
+
+
+def chosen_option(name: str, text: str) -> str | None:
+    """Views, or what masks are used as; None for the model's own, also if nothing is chosen."""
     del name
-    return None if text.strip() in ("", OWN_POLICY) else text.strip()
+    return None if text.strip() in ("", OWN) else text.strip()
 
 
 @dataclass(frozen=True)
 class PageField:
-    """A field of the page for one of the `Questions`.
+    """A field of the page for one of the `Questions`, or for masks.
 
     Args:
         name: of the question.
         label: above the field.
         example: shown while the field is empty.
-        read: converts name and text to the question's value; None means its default.
+        read: converts name and text to the value; None means its default.
     """
 
     name: str
@@ -90,7 +113,14 @@ FIELDS = (
     PageField("categories", "Categories to choose from", "house, boat"),
     PageField("tags", "Tags to find", "mug, table"),
     PageField("controls", "Control words for captions", "red, boat"),
-    PageField("views", "How views are chosen", read=chosen_policy),
+    PageField("views", "How views are chosen", read=chosen_option),
+    PageField(
+        "masks",
+        "Masks (json), one for each box or instead of boxes",
+        '{"size": [h, w], "counts": ...}, or polygons: [[[x, y, x, y, x, y]], null]',
+        read=typed_masks,
+    ),
+    PageField("masks_as", "What masks are used as", read=chosen_option),
 )
 
 
@@ -100,14 +130,16 @@ class VisitorQuestion:
 
     Args:
         image: RGB, as the visitor sees it.
-        boxes: xyxy in pixels, not yet checked against the image.
-        colours: of each box, in css.
+        boxes: xyxy in pixels, not yet checked against the image; None: the boxes of the masks.
+        masks: as `predict` takes them, not yet checked; None without any.
+        colours: of each region, in css.
         questions: what to answer.
-        key: equal for equal images, boxes and view policies.
+        key: equal for equal images, regions, view policies and uses of masks.
     """
 
     image: Image.Image
-    boxes: Sequence[Box]
+    boxes: Sequence[Box] | None
+    masks: Sequence[Any] | None
     colours: Sequence[str]
     questions: Questions
     key: Hashable
@@ -134,21 +166,25 @@ def read_question(
     if not isinstance(drawing, Mapping) or not drawing.get("image"):
         raise InputError("There is no image yet: upload one, or click one of the examples.")
     boxes, colours = ([], []) if whole else drawn_boxes(drawing.get("boxes"))
-    if not boxes and not whole:
+    texts = {field.name: typed_text(field.name, typed.get(field.name)) for field in FIELDS}
+    values = {field.name: field.read(field.name, texts[field.name]) for field in FIELDS}
+    masks = values.pop("masks")
+    if whole:
+        masks = None
+    elif not boxes and not masks:
         raise InputError(
             "There is no box yet: drag on the image to draw one, or ask about the whole image."
         )
-    values = {
-        field.name: field.read(field.name, typed_text(field.name, typed.get(field.name)))
-        for field in FIELDS
-    }
     questions = Questions(**{name: value for name, value in values.items() if value is not None})
-    check_limits(questions, boxes, limits)
+    check_limits(questions, boxes or masks, limits)
     image, digest = read_image(drawing, limits)
     if whole:
         boxes, colours = [(0, 0, *image.size)], [_NO_COLOUR]
-    key = (digest, image.size, tuple(boxes), questions.views)
-    return VisitorQuestion(image, boxes, colours, questions, key)
+    elif not boxes:
+        colours = [_NO_COLOUR] * len(masks)
+    regions = (tuple(boxes), None if masks is None else texts["masks"])
+    key = (digest, image.size, regions, questions.views, questions.masks_as)
+    return VisitorQuestion(image, boxes or None, masks, colours, questions, key)
 
 
 def drawn_boxes(entries: Any) -> tuple[list[Box], list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from lavis_dynrefer.demo.example_scenes import Example
-from lavis_dynrefer.explain.explain_page import NOISE, region_parts
+from lavis_dynrefer.explain.explain_page import NOISE, beside_mask, region_parts
 from lavis_dynrefer.explain.explanation import RegionExplanation
 from lavis_dynrefer.images import open_image
 from lavis_dynrefer.pages.html_page import data_url, page_template
@@ -37,7 +37,7 @@ def answers(
     Args:
         image: the image.
         explanations: answers about its regions, and what each view contributed.
-        colours: of each region's box, in css.
+        colours: of each region's box, in css; of masks alone as many as there are.
     """
     return render_part(
         "answers",
@@ -49,4 +49,5 @@ def answers(
         shown=_SHOWN,
         max_tags=_MAX_TAGS,
         noise=NOISE["caption"],
+        beside_mask=beside_mask,
     )

@@ -17,9 +17,9 @@ from lavis_dynrefer.demo import page_texts
 from lavis_dynrefer.demo.example_scenes import Example, write_examples
 from lavis_dynrefer.demo.form_reading import (
     FIELDS,
-    OWN_POLICY,
+    OWN,
     board,
-    chosen_policy,
+    chosen_option,
     read_image,
     read_question,
 )
@@ -42,6 +42,8 @@ _CHOSEN = {
     **{"image": "by content", "task": "by question", "random": "at random"},
     **{"confidence": "by the likeliest caption", "learned": "by what was learned"},
 }
+_MASKS = [("their boxes alone", "box"), ("on the cells of the region", "cells")]
+_MASKS += [("what lies outside is dimmed", "dim")]
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _PICK = """
 element.addEventListener("click", event => {
@@ -113,7 +115,12 @@ class Answers:
         encoded = self._encoded.pop(question.key, None)
         if encoded is None:
             encoded = self._predictor.encode(
-                question.image, question.boxes, normalised=False, views=question.questions.views
+                question.image,
+                question.boxes,
+                masks=question.masks,
+                normalised=None if question.boxes is None else False,
+                views=question.questions.views,
+                masks_as=question.questions.masks_as,
             )
         self._encoded[question.key] = encoded
         while len(self._encoded) > _KEEP_ENCODED:
@@ -272,6 +279,10 @@ def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
         "tags": len(model.tagging.tags),
     }
     fields: list[gr.components.Component] = []
+    choices = {
+        "views": _policies(model.region_encoder.num_views, usable_policies(model)),
+        "masks_as": [("what the model was trained for", OWN), *_MASKS],
+    }
     with gr.Group(), gr.Row():
         for field in FIELDS:
             shared: dict[str, Any] = {
@@ -279,9 +290,10 @@ def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
                 "min_width": 200,
                 "elem_id": field.name,
             }
-            if field.read is chosen_policy:
-                choices = _policies(model.region_encoder.num_views, usable_policies(model))
-                chooser = gr.Dropdown(choices, value=OWN_POLICY, allow_custom_value=True, **shared)
+            if field.read is chosen_option:
+                chooser = gr.Dropdown(
+                    choices[field.name], value=OWN, allow_custom_value=True, **shared
+                )
                 fields.append(chooser)
                 continue
             count = own.get(field.name)
@@ -294,7 +306,7 @@ def _policies(num_views: int, names: Sequence[str]) -> list[tuple[str, str]]:
     steps = [f"{step / max(num_views - 1, 1):.2g}" for step in range(num_views)]
     fixed = "fixed:" + ",".join(["0", "0.5"] if num_views == 2 else steps)
     return [
-        ("as the model is set up", OWN_POLICY),
+        ("as the model is set up", OWN),
         *((f"{_CHOSEN.get(name, name)} ({name})", name) for name in names if name != "fixed"),
         (f"always the same ({fixed})", fixed),
     ]

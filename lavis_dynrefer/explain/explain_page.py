@@ -108,7 +108,7 @@ def explanation_page(
         max_tags=_MAX_TAGS,
         measured=[kind for kind in _MEASURED if _is_asked(kind[0], explanations)],
         outside=_outside,
-        beside_mask=_beside_mask,
+        beside_mask=beside_mask,
     )
 
 
@@ -199,7 +199,7 @@ def _outside(frame: Box, size: tuple[int, int]) -> str:
     return f"M0 0H{size[0]}V{size[1]}H0ZM{x1} {y1}H{x2}V{y2}H{x1}Z"
 
 
-def _beside_mask(mask: Sequence[Sequence[int]], box: Box) -> str:
+def beside_mask(mask: Sequence[Sequence[int]], box: Box) -> str:
     """SVG path of the cells of a region that are less than half mask, row by row."""
     side = len(mask)
     width, height = (box[2] - box[0]) / side, (box[3] - box[1]) / side

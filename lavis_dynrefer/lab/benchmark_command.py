@@ -108,6 +108,9 @@ def _add_data_arguments(names: Any) -> None:
     )
     policies.add_argument("--seeds", type=int, default=3, help="trainings with each policy")
     policies.add_argument("--scenes", type=int, default=1_500, help="80 %% of them to train on")
+    policies.add_argument(
+        "--train-images", type=int, metavar="N", help="of the training split; default all"
+    )
     policies.add_argument("--split", choices=("val", "test"), default="test", help="to grade on")
     policies.add_argument(
         "--images", type=int, default=120, help="of the split to grade on, of each world"

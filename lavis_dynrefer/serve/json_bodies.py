@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    RootModel,
     StringConstraints,
     Tag,
     WithJsonSchema,
@@ -74,6 +75,12 @@ Mask = Annotated[
     Union[Annotated[RunLengths, Tag("rle")], Annotated[List[List[Number]], Tag("polygons")]],
     Discriminator(_kind_of_mask),
 ]
+
+
+class MasksBody(RootModel[List[Optional[Mask]]]):
+    """Masks alone."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class RegionFields(Body):

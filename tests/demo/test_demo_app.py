@@ -39,6 +39,31 @@ def test_answer_equals_the_predictors(page, predictor):
     assert re.findall(r"<bdi>(.*?)</bdi>", found) == ["flower"]
 
 
+@pytest.mark.parametrize("boxes", [[], [BOX]])
+def test_masks_are_used_as_the_predictor_uses_them(page, predictor, boxes):
+    scene = render(make_scene(0, 2_000_001))
+    half = [[98, 50, 237, 50, 98, 180]]
+    box = [[98, 50, 237, 180]] if boxes else None
+    (expected,) = predictor.predict(scene, box, masks=[half])
+    (by_box,) = predictor.predict(scene, [[98, 50, 237, 180]])
+    drawing = {"image": page.upload("scene.png", png(scene)), "boxes": boxes, "orientation": 0}
+
+    html = page.ask(drawing, masks=json.dumps([half]), masks_as="own")
+
+    assert expected.caption_score != by_box.caption_score
+    assert re.search(r'class="dr-caption"><bdi>(.*?)</bdi>', html)[1] == expected.caption
+    assert f"probability {expected.caption_score:.2f} · its mask was used" in html
+    assert html.count('class="dr-beside" d="M') == 2  # views
+    assert "its mask" not in page.ask(drawing, masks=json.dumps([half]), masks_as="box")
+
+
+def test_masks_that_do_not_fit_are_a_notice(page):
+    image = page.upload("scene.png", png(render(make_scene(0, 2_000_001))))
+
+    assert "masks: " in page.ask({"image": image, "boxes": [BOX]}, masks="[null, null]")
+    assert "No answer" in page.ask({"image": image, "boxes": []}, masks="[[0, 1")
+
+
 def test_errors_are_shown_as_a_notice_and_the_page_goes_on(page):
     image = page.upload("large.png", png(Image.new("RGB", (1100, 1000))))
 

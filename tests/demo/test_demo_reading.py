@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,15 +14,19 @@ from lavis_dynrefer.demo.form_reading import (
     drawn_boxes,
     read_image,
     read_question,
+    typed_masks,
     typed_words,
 )
 from lavis_dynrefer.errors import DynReferError, InputError
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.serve import ServeSettings
+from lavis_dynrefer.serve.request_errors import RequestError
 
 BOX = {"xmin": 2, "ymin": 1, "xmax": 8, "ymax": 5, "color": "rgb(255, 168, 77)"}
 LIMITS = ServeSettings(max_pixels=500, max_boxes=2, max_words=3, max_body=10_000)
-EMPTY = {**dict.fromkeys([field.name for field in FIELDS], ""), "views": "own"}
+EMPTY = {**dict.fromkeys([field.name for field in FIELDS], ""), "views": "own", "masks_as": "own"}
+POLYGON = [[2, 1, 8, 1, 8, 5]]
+RLE = {"size": (10, 20), "counts": [0, 200]}
 
 
 @pytest.fixture
@@ -50,6 +56,44 @@ def test_words_are_split_at_commas_and_line_ends(text, words):
 def test_only_commas_are_refused():
     with pytest.raises(InputError, match="attributes: expected words with commas between them"):
         typed_words("attributes", " , ,")
+
+
+@pytest.mark.parametrize(
+    ("text", "masks"),
+    [
+        ("", None),
+        (" \n", None),
+        (json.dumps([POLYGON, None]), [POLYGON, None]),
+        (json.dumps([RLE, POLYGON]), [RLE, POLYGON]),
+        (f" {json.dumps(RLE)} ", [RLE]),  # one, as tools write it
+        (f"{json.dumps(RLE)}, {json.dumps(RLE)}", [RLE, RLE]),
+    ],
+)
+def test_masks_are_json(text, masks):
+    assert typed_masks("masks", text) == masks
+
+
+@pytest.mark.parametrize(
+    "text", ["2, 1, 8", "[[2, 1", '[{"size": [10, 20]}]', '[], "boxes": [[0, 0, 1, 1]]', '"a.json"']
+)
+def test_what_is_no_mask_is_refused(text):
+    with pytest.raises(RequestError):
+        typed_masks("masks", text)
+
+
+def test_masks_belong_to_the_boxes_or_stand_alone(drawing):
+    typed = {**EMPTY, "masks": json.dumps([POLYGON]), "masks_as": "dim"}
+
+    with_box = read_question(drawing, typed, LIMITS)
+    alone = read_question({**drawing, "boxes": []}, typed, LIMITS)
+    whole = read_question(drawing, typed, LIMITS, whole=True)
+
+    assert (with_box.boxes, with_box.masks) == ([(2, 1, 8, 5)], [POLYGON])
+    assert (alone.boxes, alone.masks, len(alone.colours)) == (None, [POLYGON], 1)
+    assert (whole.boxes, whole.masks) == ([(0, 0, 20, 10)], None)
+    assert with_box.questions.masks_as == "dim"
+    other = read_question(drawing, {**typed, "masks": json.dumps([None])}, LIMITS)
+    assert len({with_box.key, alone.key, whole.key, other.key}) == 4
 
 
 def test_boxes_are_in_the_order_they_were_drawn():
@@ -138,6 +182,8 @@ def test_whole_image_replaces_the_boxes(drawing, boxes):
         ({}, {"categories": ","}, "categories: expected words"),
         ({}, {"controls": "x" * 101}, "at most 100 characters"),
         ({}, {"views": "sideways"}, "views: expected one of"),
+        ({}, {"masks_as": "glass"}, "masks_as: expected one of"),
+        ({"boxes": []}, {"masks": "[null, null, null]"}, "at most 2 regions, got 3"),
         ({"boxes": "abc"}, {}, "boxes: expected a list, got 'abc'"),
         ({}, {"tags": 7}, "tags: expected a text, got 7"),
         ({"image": "a.png"}, {}, "image: expected an uploaded file"),

@@ -88,12 +88,13 @@ def test_benchmark_policies_grades_the_embedded_model(tmp_path, capsys):
 @pytest.mark.slow
 def test_benchmark_policies_trains_once_for_each_policy_and_seed(tmp_path):
     size = ("--scenes", "10", "--images", "1", "--seeds", "1", "--views", "fixed:0,0.5")
-    first = measured(tmp_path, "policies", "--train", "random", *size)
+    size += ("--train", "fixed:0,0.6", "--train-images", "6")  # a comma, also in file names
+    first = measured(tmp_path, "policies", *size)
     checkpoints = list(tmp_path.glob("**/checkpoint_last.pth"))
 
-    again = measured(tmp_path, "policies", "--train", "random", *size)
+    again = measured(tmp_path, "policies", *size)
 
-    rows = ["landmark: random, fixed:0,0.5", "landmark: embedded, fixed:0,0.5"]
+    rows = ["landmark: fixed:0,0.6, fixed:0,0.5", "landmark: embedded, fixed:0,0.5"]
     assert list(first["full"]) == rows
     assert again["full"] == first["full"]
     assert len(checkpoints) == 2  # after train_tiny and after tune_tiny

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -27,6 +28,7 @@ from lavis_dynrefer.lab.benchmarks.scale_answers import (
     columns_of,
     milliseconds,
 )
+from lavis_dynrefer.models.precision import choose_device, fastest_amp_dtype
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.structures import RegionPrediction
@@ -39,6 +41,7 @@ EMBEDDED = "assets/tiny/model.safetensors"
 TUNING_SHARE = 3  # the second run, and that of a prior, see a third of the training images
 SHOWN = ("attribute_map", "category", "own", "relation", "reference", "full")
 TIMED_IMAGES = 6
+VAL_IMAGES = 100  # of each world, to choose among a dozen scales
 BY_LOSS = "random:loss"  # trains with random scales that are weighted by their losses
 
 
@@ -52,6 +55,7 @@ def measure_policies(
     split: str,
     images: int,
     world: Sequence[str],
+    train_images: int | None = None,
     rounds: int = 1000,
     options: Sequence[str] = (),
 ) -> Numbers:
@@ -71,6 +75,7 @@ def measure_policies(
         split: "val" or "test"; `BEST` is always chosen on "val".
         images: of the split, of each world.
         world: names of worlds; the scenes are of each in turn.
+        train_images: of the training split, of all worlds together; None: all.
         rounds: of the bootstrap.
         options: further settings of the runs.
 
@@ -86,7 +91,11 @@ def measure_policies(
     for policy in views:
         if policy not in (BEST, ORACLE, HASH, OWN):
             check_policy_name(policy)
-    study = _Study(folder / f"{'+'.join(world)}-{scenes}", tuple(world), scenes, tuple(options))
+    given = split_sizes(scenes)["train"]
+    train_images = min(train_images or given, given)
+    study = _Study(
+        folder / f"{'+'.join(world)}-{scenes}", tuple(world), scenes, train_images, tuple(options)
+    )
     write_dataset(study.root, scenes=scenes, seed=DATASET_SEED, world=list(world))
     places = {policy: [study.trained(policy, seed) for seed in range(seeds)] for policy in train}
     results: Numbers = {name: {} for name in (*SHOWN, "ms per region", "scales")}
@@ -105,6 +114,7 @@ class _Study:
     folder: Path
     worlds: tuple[str, ...]
     scenes: int
+    train_images: int
     options: tuple[str, ...]
 
     @property
@@ -120,11 +130,11 @@ class _Study:
 
     def trained(self, policy: str, seed: int) -> Path:
         """Folder of a model trained with a policy."""
-        place = self.folder / f"{policy.replace(':', '-')}-{seed}"
+        place = self.folder / f"{policy.replace(':', '-')}-{self.train_images}-{seed}"
         processor = _processor(policy)
-        first = self._run("train_tiny", place / "first", processor, seed, [])
-        parts = f"model.pretrained.parts=[{PRETRAINED},{first}]"
-        self._run("tune_tiny", place / "second", processor, seed, [self._part, parts])
+        first = self._run("train_tiny", place / "first", processor, seed, self.train_images)
+        parts = f"model.pretrained.parts={json.dumps([PRETRAINED, first])}"
+        self._run("tune_tiny", place / "second", processor, seed, self._part, parts)
         return place
 
     def embedded(self) -> Path:
@@ -143,10 +153,10 @@ class _Study:
         content: Any = {"arch": "dynrefer", "model_type": "tiny", "load_finetuned": False}
         if prior:
             run: Any = OmegaConf.load(project_path("dynrefer/train_policy_tiny.yaml"))
-            parts = f"model.pretrained.parts=[{','.join(weights)}]"
+            parts = f"model.pretrained.parts={json.dumps(weights)}"
             processor = run.datasets.synthetic_region.vis_processor.train
             weights.append(
-                self._run("train_policy_tiny", place / "prior", processor, 0, [self._part, parts])
+                self._run("train_policy_tiny", place / "prior", processor, 0, self._part, parts)
             )
             content["scale_prior"] = OmegaConf.to_container(run.model.scale_prior)
         content["pretrained"] = {"parts": weights}
@@ -155,12 +165,11 @@ class _Study:
         return RegionPredictor(str(place / "model.yaml"))
 
     @property
-    def _part(self) -> str:
-        share = max(1, split_sizes(self.scenes)["train"] // TUNING_SHARE)
-        return f"datasets.synthetic_region.build_info.max_images={share}"
+    def _part(self) -> int:
+        return max(1, self.train_images // TUNING_SHARE)
 
     def _run(
-        self, run: str, folder: Path, processor: Any, seed: int, options: Sequence[str]
+        self, run: str, folder: Path, processor: Any, seed: int, images: int, *options: str
     ) -> str:
         """Train in a subprocess unless a checkpoint exists; returns its path."""
         finished = sorted(folder.glob("*/checkpoint_last.pth"))
@@ -177,9 +186,13 @@ class _Study:
             f"run.output_dir={folder.resolve()}",
             f"datasets.synthetic_region.build_info.root={self.root.resolve()}",
             f"datasets.synthetic_region.build_info.scenes={self.scenes}",
+            f"datasets.synthetic_region.build_info.max_images={images}",
             f"datasets.synthetic_region.build_info.world=[{worlds}]",
             *("run.max_epoch=1", "run.test_splits=[]", *self.options, *options),
         ]
+        fastest = fastest_amp_dtype(choose_device("auto"))
+        if fastest is not None:
+            settings += ["run.amp=true", f"run.amp_dtype={fastest}"]
         command = [sys.executable, "-m", "lavis_dynrefer.train", "--cfg-path"]
         command += [f"{folder / 'run.yaml'}", "--options", *settings]
         if subprocess.run(command, check=False).returncode:
@@ -214,19 +227,18 @@ class _Grading:
         models: Sequence[tuple[Path, RegionPredictor]],
     ) -> None:
         """Add the numbers of the models of one training in one world."""
-        truth, pairs = self._objects(world, self.split)
+        truth, pairs = self._objects(world, self.split, self.images)
         scales = tuple(sorted({*SCALES, *_further(self.views)}))
         answers: dict[str, list[list[RegionPrediction]]] = {policy: [] for policy in self.views}
         chosen: list[dict[str, Sequence[int]]] = []
         bests = []
         for place, predictor in models:
             place.mkdir(parents=True, exist_ok=True)
-            ending = f"{self.images}-{len(scales)}.jsonl"
-            val_truth, val_pairs = self._objects(world, "val")
-            val_file = place / f"answers-{world}-val-{ending}"
+            val_truth, val_pairs = self._objects(world, "val", VAL_IMAGES)
+            val_file = place / f"answers-{world}-val-{VAL_IMAGES}-{len(scales)}.jsonl"
             on_val = answers_at_scales(predictor, val_pairs, val_file, scales)
             bests.append(best_scale(on_val, val_truth))
-            file = place / f"answers-{world}-{self.split}-{ending}"
+            file = place / f"answers-{world}-{self.split}-{self.images}-{len(scales)}.jsonl"
             known = answers_at_scales(predictor, pairs, file, scales)
             torch.manual_seed(0)  # random views
             columns = {
@@ -250,10 +262,10 @@ class _Grading:
             )
 
     def _objects(
-        self, world: str, split: str
+        self, world: str, split: str, images: int
     ) -> tuple[list[dict[str, Any]], list[tuple[Path, list[Any]]]]:
         """Truth of the regions, and the images with their boxes."""
-        objects = self.study.objects(world, split, self.images)
+        objects = self.study.objects(world, split, images)
         truth = [row for rows in objects.values() for row in rows]
         return truth, [(path, [row["box"] for row in rows]) for path, rows in objects.items()]
 
