@@ -117,6 +117,20 @@ class LayoutBuilder:
             row["category_id"] = self.category_id(category)
         self._annotations.append(row)
 
+    def add_row(self, image_id: int, row: Any) -> None:
+        """Add a region as COCO writes it.
+
+        Args:
+            image_id: as `add_image` returned it.
+            row: an annotation; whoever reads the layout checks what is in it.
+
+        Raises:
+            InputError: it is no object.
+        """
+        if not isinstance(row, Mapping):
+            raise InputError(f"expected an object, got {shown(row)}")
+        self._annotations.append({**row, "image_id": image_id})
+
     def category_id(self, name: str) -> int:
         """The id of a category; names are numbered as they come."""
         return self._categories.setdefault(text_of(name), len(self._categories) + 1)

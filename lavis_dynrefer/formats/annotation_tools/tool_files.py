@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.errors import InputError, MissingFileError
-from lavis_dynrefer.formats.annotation_tools import labelme, voc_xml, yolo_txt
+from lavis_dynrefer.formats.annotation_tools import labelme, sa1b, voc_xml, yolo_txt
 from lavis_dynrefer.formats.annotation_tools.hf_metadata import is_metadata, read_metadata
 from lavis_dynrefer.formats.annotation_tools.layout import Layout, LayoutBuilder, distinct_names
-from lavis_dynrefer.formats.annotation_tools.sa1b import is_sa1b, read_sa1b
 from lavis_dynrefer.formats.annotation_tools.unread_tools import (
     refuse_unread,
     refuse_unread_table,
@@ -25,9 +24,13 @@ from lavis_dynrefer.formats.reading.text_file import read_text
 
 READ = (
     "COCO or LVIS json, SA-1B's json, Label Studio's json, labelme's json, VOC's xml, YOLO's txt "
-    "or its yaml, Hugging Face's metadata.jsonl, or a folder of the files of labelme, VOC or YOLO"
+    "or its yaml, Hugging Face's metadata.jsonl, or a folder of files of labelme, SA-1B, VOC or YOLO"
 )
-_TOOLS = {".json": labelme.TOOL, ".xml": voc_xml.TOOL, ".txt": yolo_txt.TOOL}
+_TOOLS = {  # of one file for each image, by its suffix
+    ".json": (labelme.TOOL, sa1b.TOOL),
+    ".xml": (voc_xml.TOOL,),
+    ".txt": (yolo_txt.TOOL,),
+}
 _YOLO = ".txt"
 _UNREADABLE = "files that cannot be read"
 _LOOKED_AT = 20  # files of a folder without any annotations
@@ -43,8 +46,8 @@ def read_layout(path: str | Path) -> Layout:
     """Read the annotations of any tool.
 
     Args:
-        path: a file; or a folder of the files of labelme, VOC or YOLO, one per image, and its
-            subfolders.
+        path: a file; or a folder of the files of labelme, SA-1B, VOC or YOLO, one per image, and
+            its subfolders.
 
     Raises:
         InputError: of no known tool, or nothing in it can be used.
@@ -115,31 +118,32 @@ def layout_of_json(document: Any) -> Layout | None:
         return layout.finish()
     if is_label_studio(document):
         return read_label_studio(document)
-    if is_sa1b(document):
-        return read_sa1b(document)
+    if sa1b.is_sa1b(document):
+        return sa1b.read_sa1b(document)
     return read_metadata(document) if is_metadata(document) else None
 
 
 def _read_folder(folder: Path, suffixes: tuple[str, ...] = tuple(_TOOLS)) -> Layout:
     if (folder / ROWS).is_file():
         raise InputError(f"a folder of dynrefer predict; name the file {folder / ROWS}")
-    found: dict[str, list[Path]] = {}
-    others: list[Path] = []
-    for path in _walk(folder):
-        suffix = path.suffix.lower()
-        if suffix in suffixes and not yolo_txt.is_list_of_classes(path):
-            (found.setdefault(suffix, []) if _fits(path, suffix) else others).append(path)
-    if len(found) > 1 and not any(path.stat().st_size for path in found.get(_YOLO, ())):
-        found.pop(_YOLO, None)  # empty txt files of something else
-    if len(found) > 1:
-        tools = " and ".join(_TOOLS[suffix] for suffix in found)
-        raise InputError(f"the folder has files of {tools}; name a folder or a file of one")
-    if not found:
-        raise _nothing_found(folder, others)
-    ((suffix, paths),) = found.items()
-    layout = _read_files(_TOOLS[suffix], folder, paths)
-    for path in others:
-        if path.suffix.lower() == suffix:
+    files = {
+        path: _tools_of(path)
+        for path in _walk(folder)
+        if path.suffix.lower() in suffixes and not yolo_txt.is_list_of_classes(path)
+    }
+    sure = list(dict.fromkeys(tools[0] for tools in files.values() if len(tools) == 1))
+    labels = [path for path, tools in files.items() if yolo_txt.TOOL in tools]
+    if len(sure) > 1 and labels and not any(path.stat().st_size for path in labels):
+        sure.remove(yolo_txt.TOOL)  # empty txt files of something else
+    if len(sure) > 1:
+        both = " and ".join(sure)
+        raise InputError(f"the folder has files of {both}; name a folder or a file of one")
+    tool = next(iter(sure), None) or next((tools[0] for tools in files.values() if tools), None)
+    if tool is None:
+        raise _nothing_found(folder, list(files))
+    layout = _read_files(tool, folder, [path for path, tools in files.items() if tool in tools])
+    for path, tools in files.items():
+        if tool not in tools and tool in _TOOLS[path.suffix.lower()]:
             layout.faults.add(f"files that are not of {layout.tool}", path.relative_to(folder))
     return layout
 
@@ -195,17 +199,21 @@ def _may_be_whole(path: Path) -> bool:
     )
 
 
-def _fits(path: Path, suffix: str) -> bool:
-    """Whether a file of a folder may be of the tool with this suffix; damaged ones may."""
+def _tools_of(path: Path) -> tuple[str, ...]:
+    """The tool that wrote a file of a folder; all that may have written a damaged one, or none."""
+    tools = _TOOLS[path.suffix.lower()]
     try:
-        if suffix == _YOLO:
+        if yolo_txt.TOOL in tools:
             text = read_text(path)
-            return not text.strip() or yolo_txt.is_yolo(text)
-        if suffix == ".json":
-            return labelme.is_labelme(parse_json(read_text(path)))
+            return tools if not text.strip() or yolo_txt.is_yolo(text) else ()
+        if labelme.TOOL in tools:
+            document = parse_json(read_text(path))
+            if labelme.is_labelme(document):
+                return (labelme.TOOL,)
+            return (sa1b.TOOL,) if sa1b.is_sa1b(document) else ()
     except InputError:
-        return suffix == ".json"
-    return True
+        return () if yolo_txt.TOOL in tools else tools
+    return tools
 
 
 def _read_files(tool: str, folder: Path, paths: list[Path]) -> Layout:
@@ -236,6 +244,8 @@ def _read_files(tool: str, folder: Path, paths: list[Path]) -> Layout:
         try:
             if tool == labelme.TOOL:
                 labelme.add_labelme(content, name, where, layout, place)
+            elif tool == sa1b.TOOL:
+                sa1b.add_sa1b(content, name, where, layout, place)
             elif tool == voc_xml.TOOL:
                 voc_xml.add_voc(content, name, where, layout, place)
             elif classes is not None:
@@ -254,6 +264,8 @@ def _content(tool: str, path: Path) -> tuple[Any, str | None]:
     if tool == yolo_txt.TOOL:
         return text, None
     document = parse_json(text)
+    if tool == sa1b.TOOL and sa1b.is_sa1b(document):
+        return document, sa1b.image_of(document)
     if not labelme.is_labelme(document):
         raise InputError("no shapes and imagePath")
     return document, labelme.image_of(document)
