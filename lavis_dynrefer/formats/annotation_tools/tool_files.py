@@ -24,7 +24,8 @@ from lavis_dynrefer.formats.reading.text_file import read_text
 
 READ = (
     "COCO or LVIS json, SA-1B's json, Label Studio's json, labelme's json, VOC's xml, YOLO's txt "
-    "or its yaml, Hugging Face's metadata.jsonl, or a folder of files of labelme, SA-1B, VOC or YOLO"
+    "or its yaml, Hugging Face's metadata.jsonl, or a folder of the files of labelme, SA-1B, VOC "
+    "or YOLO"
 )
 _TOOLS = {  # of one file for each image, by its suffix
     ".json": (labelme.TOOL, sa1b.TOOL),
@@ -131,10 +132,13 @@ def _read_folder(folder: Path, suffixes: tuple[str, ...] = tuple(_TOOLS)) -> Lay
         for path in _walk(folder)
         if path.suffix.lower() in suffixes and not yolo_txt.is_list_of_classes(path)
     }
-    sure = list(dict.fromkeys(tools[0] for tools in files.values() if len(tools) == 1))
     labels = [path for path, tools in files.items() if yolo_txt.TOOL in tools]
-    if len(sure) > 1 and labels and not any(path.stat().st_size for path in labels):
-        sure.remove(yolo_txt.TOOL)  # empty txt files of something else
+    if len(labels) < sum(map(bool, files.values())) and not any(
+        path.stat().st_size for path in labels
+    ):
+        for path in labels:  # empty txt files of something else
+            del files[path]
+    sure = list(dict.fromkeys(tools[0] for tools in files.values() if len(tools) == 1))
     if len(sure) > 1:
         both = " and ".join(sure)
         raise InputError(f"the folder has files of {both}; name a folder or a file of one")
