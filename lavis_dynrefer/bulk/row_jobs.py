@@ -93,7 +93,7 @@ class RowJob:
             raise self.boxes
         if self.boxes is WHOLE_IMAGE:
             return checked_regions([[0, 0, *size]], None, size, normalised=False)
-        masks = None if self.masks is None else [_mask(mask) for mask in _plain(self.masks)]
+        masks = None if self.masks is None else [_mask(mask, size) for mask in self.masks]
         if self.boxes is None and masks is not None:
             return checked_regions(None, masks, size)
         if self.boxes is None:
@@ -119,10 +119,12 @@ def answer_jobs(
     return [job.answer for job in jobs]
 
 
-def _mask(value: Any) -> Any:
-    """A mask of a cell, which may be written as json."""
-    if not isinstance(value, str):
+def _mask(value: Any, size: tuple[int, int]) -> Any:
+    """A mask of a cell: pixels, or RLE or polygons, which may be written as json."""
+    if isinstance(value, np.ndarray) and value.dtype != object and value.shape[-2:] == size[::-1]:
         return value
+    if not isinstance(value, str):
+        return _plain(value)
     try:
         return json.loads(value)
     except ValueError as error:

@@ -78,7 +78,8 @@ def typed_masks(name: str, text: str) -> list[Any] | None:
     if text.startswith("{"):  # one RLE, as most tools write it
         text = f"[{text}]"
     try:
-        masks: list[Any] = parse_body(MasksBody, text.encode()).model_dump()
+        # A browser may send half of a character, which no json has.
+        masks: list[Any] = parse_body(MasksBody, text.encode(errors="replace")).model_dump()
     except RequestError as error:
         problem = str(error).removeprefix("the request is ")
         raise RequestError(error.kind, f"{name}: {problem}") from error
@@ -167,11 +168,11 @@ def read_question(
         raise InputError("There is no image yet: upload one, or click one of the examples.")
     boxes, colours = ([], []) if whole else drawn_boxes(drawing.get("boxes"))
     texts = {field.name: typed_text(field.name, typed.get(field.name)) for field in FIELDS}
+    if whole:
+        texts["masks"] = ""
     values = {field.name: field.read(field.name, texts[field.name]) for field in FIELDS}
     masks = values.pop("masks")
-    if whole:
-        masks = None
-    elif not boxes and not masks:
+    if not boxes and not masks and not whole:
         raise InputError(
             "There is no box yet: drag on the image to draw one, or ask about the whole image."
         )

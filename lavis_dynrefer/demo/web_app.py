@@ -212,23 +212,29 @@ def build_page(
             "api_visibility": "private",
         }
 
-        def pick(click: gr.EventData) -> dict[str, Any]:
+        masks = fields[[field.name for field in FIELDS].index("masks")]
+
+        def pick(click: gr.EventData) -> tuple[dict[str, Any], str]:
             chosen = (click._data or {}).get("example")  # `click.example` fails without any data
             if type(chosen) is not int or not 0 <= chosen < len(images):
                 text = f"There is no example {chosen!r:.20}."
                 raise gr.Error(text, print_exception=False)
-            return board(str(images[chosen].path), images[chosen].boxes)
+            return board(str(images[chosen].path), images[chosen].boxes), ""
 
-        def clear() -> str:
-            return page_texts.render_part("welcome")
+        def clear() -> tuple[str, str]:
+            return page_texts.render_part("welcome"), ""
+
+        def uploaded(drawing: Mapping[str, Any] | None) -> tuple[str, str]:
+            return answers.uploaded(drawing), ""
 
         ask.click(answers.boxes, **event)
         ask_whole.click(answers.whole, **event)
-        picked = examples.click(pick, None, drawing, api_visibility="private")
+        # Masks belong to one image.
+        picked = examples.click(pick, None, [drawing, masks], api_visibility="private")
         picked.then(answers.boxes, **event)
-        drawing.clear(clear, None, result, api_visibility="private")
+        drawing.clear(clear, None, [result, masks], api_visibility="private")
         drawing.upload(
-            answers.uploaded, drawing, result, preprocess=False, api_visibility="private"
+            uploaded, drawing, [result, masks], preprocess=False, api_visibility="private"
         )
     blocks.queue(max_size=settings.max_queue, api_open=False)
     return blocks

@@ -5,6 +5,7 @@ What counts as a mask is in `masks`; here it is used as one, not only for its bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.mask_encoding import decode_mask
+from lavis_dynrefer.images.mask_encoding import pixel_runs, run_lengths
 from lavis_dynrefer.images.masks import (
     box_from_array,
     box_from_polygons,
@@ -26,12 +27,15 @@ from lavis_dynrefer.structures import Box
 
 GRID = 28  # cells a side of what a model gets of a mask
 FULL = 255  # a cell that lies in the mask as a whole
-_SAMPLES = 448  # a side, at least: points at which a polygon is read
+# Points at which a polygon is read: along each side of a frame, and of the part of it in the frame.
+_SAMPLES, _FEWEST, _MOST_EACH = 448, 64, 1 << 24
+_RECTANGLES = 8192  # of a run-length encoding, and crossings of a polygon, in memory at once
+_CROSSINGS = 1 << 20
 
 
 @dataclass(frozen=True)
 class RunMask:
-    """COCO's run-length encoding, decoded only when it is used.
+    """COCO's run-length encoding.
 
     Args:
         rle: checked.
@@ -42,8 +46,10 @@ class RunMask:
     box: Box
 
     def cover(self, frame: Box, size: int) -> NDArray[np.float64]:
-        """See `RegionMask`."""
-        return ArrayMask(decode_mask(self.rle), self.box).cover(frame, size)
+        """See `RegionMask`; exact."""
+        height, width = self.rle["size"]
+        runs = run_lengths(self.rle["counts"], height * width)
+        return _shares(_rectangles(runs, height), frame, size)
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,11 @@ class ArrayMask:
     box: Box
 
     def cover(self, frame: Box, size: int) -> NDArray[np.float64]:
-        """See `RegionMask`."""
+        """See `RegionMask`; exact."""
         left, top, right, bottom = map(int, self.box)
-        return _shares(self.pixels[top:bottom, left:right] != 0, (left, top), frame, size)
+        runs = pixel_runs(self.pixels[top:bottom, left:right] != 0)
+        corner = np.array([left, top, left, top])
+        return _shares(_rectangles(runs, bottom - top) + corner, frame, size)
 
 
 @dataclass(frozen=True)
@@ -77,14 +85,22 @@ class PolygonMask:
     box: Box
 
     def cover(self, frame: Box, size: int) -> NDArray[np.float64]:
-        """See `RegionMask`; at evenly spaced points, 16 x 16 of each cell of 28."""
-        each = -(-_SAMPLES // size)
-        side = each * size
-        inside = np.zeros((side, side), dtype=bool)
-        corner, step = np.asarray(frame[:2]), np.subtract(frame[2:], frame[:2]) / side
+        """See `RegionMask`; at evenly spaced points, 16 x 16 or more of each cell of 28."""
+        shares = np.zeros((size, size))
+        across, down = (
+            _Points.between(frame[side], frame[side + 2], self.box[side], self.box[side + 2], size)
+            for side in (0, 1)
+        )
+        if not across.count or not down.count:
+            return shares
+        inside = np.zeros((down.count, across.count), dtype=bool)
+        corner, step = (across.start, down.start), (across.step, down.step)
         for polygon in self.polygons:
-            inside |= _points_inside((polygon - corner) / step, side)
-        shares: NDArray[np.float64] = inside.reshape(size, each, size, each).mean(axis=(1, 3))
+            inside |= _points_inside((polygon - corner) / step, inside.shape)
+        found = np.add.reduceat(inside, down.firsts, axis=0, dtype=np.int64)
+        found = np.add.reduceat(found, across.firsts, axis=1)
+        cells = np.ix_(down.cells[down.firsts], across.cells[across.firsts])
+        shares[cells] = found / (across.each * down.each)
         return shares
 
     @property
@@ -198,50 +214,101 @@ def _apart(box: Box, other: Sequence[float]) -> bool:
     return any(box[i] > other[i + 2] or other[i] > box[i + 2] for i in (0, 1))
 
 
-def _shares(
-    pixels: NDArray[Any], corner: tuple[int, int], frame: Box, size: int
-) -> NDArray[np.float64]:
-    """Shares of cells (size, size) of a frame that the set pixels cover, exactly.
+def _rectangles(runs: NDArray[np.int64], height: int) -> NDArray[np.int64]:
+    """Runs down the columns as rectangles (n, 4), xyxy: at most three for each run in the mask."""
+    ends = runs.cumsum()[1::2]
+    starts = ends - runs[1::2]
+    starts, last = starts[ends > starts], ends[ends > starts] - 1
+    left, top = starts // height, starts % height
+    right, bottom = last // height, last % height + 1
+    one = left == right  # within a column
+    parts = [
+        (left, top, left + 1, np.where(one, bottom, height)),
+        (left + 1, np.zeros_like(left), right, np.full_like(left, height)),  # whole columns
+        (right, np.zeros_like(left), right + 1, bottom),
+    ]
+    kept = (np.ones_like(one), right > left + 1, ~one)
+    rows = [np.stack(part, axis=1)[rows] for part, rows in zip(parts, kept)]
+    return np.concatenate(rows)
+
+
+def _shares(rectangles: NDArray[np.int64], frame: Box, size: int) -> NDArray[np.float64]:
+    """Shares of cells (size, size) of a frame that rectangles (n, 4) cover, none of them twice."""
+    x_edges, y_edges = (np.linspace(frame[side], frame[side + 2], size + 1) for side in (0, 1))
+    areas = np.zeros((size, size))
+    for start in range(0, len(rectangles), _RECTANGLES):
+        left, top, right, bottom = rectangles[start : start + _RECTANGLES].T[..., None]
+        across = np.diff(x_edges.clip(left, right), axis=1)  # of each rectangle in each column
+        down = np.diff(y_edges.clip(top, bottom), axis=1)
+        areas += down.T @ across
+    cell = (frame[2] - frame[0]) / size * ((frame[3] - frame[1]) / size)
+    return areas / cell
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Evenly spaced points along one side of a frame, those where a polygon may be.
 
     Args:
-        pixels: (h, w) of 0 and 1.
-        corner: x and y of the first one.
-        frame: see `RegionMask`.
-        size: cells a side.
+        start: where the stretch of the first point begins, in pixels.
+        step: distance of the points.
+        each: points of a cell.
+        cells: (n,) cell of each point.
     """
-    sums = _sums_between(pixels, np.linspace(frame[1], frame[3], size + 1) - corner[1])
-    sums = _sums_between(sums.T, np.linspace(frame[0], frame[2], size + 1) - corner[0]).T
-    shares: NDArray[np.float64] = sums * (size / (frame[2] - frame[0]) * size)
-    return shares / (frame[3] - frame[1])
+
+    start: float
+    step: float
+    each: int
+    cells: NDArray[np.int64]
+
+    @classmethod
+    def between(cls, start: float, end: float, low: float, high: float, size: int) -> _Points:
+        """Points of `size` cells from `start` to `end` that lie from `low` to `high`."""
+        low, high = (min(max(value, start), end) for value in (low, high))
+        cell = (end - start) / size
+        each = -(-_SAMPLES // size)
+        if high > low:  # a small polygon in a wide frame needs points of its own
+            each = max(each, min(math.ceil(_FEWEST * cell / (high - low)), _MOST_EACH))
+        step = cell / each
+        first = max(0, math.ceil((low - start) / step - 0.5))
+        end_point = min(size * each, math.floor((high - start) / step - 0.5) + 1)
+        numbers = np.arange(first, max(first, end_point))
+        return cls(start + first * step, step, each, numbers // each)
+
+    @property
+    def count(self) -> int:
+        """Number of points."""
+        return len(self.cells)
+
+    @property
+    def firsts(self) -> NDArray[np.int64]:
+        """(m,) the first point of each cell that has any."""
+        return np.flatnonzero(np.diff(self.cells, prepend=-1))
 
 
-def _sums_between(rows: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, w) sums of the rows (h, w) between each two neighbours of n + 1 edges.
-
-    A row fills the place from its number to the next one; an edge within it takes a part of it.
-    """
-    # From sums that begin at the top, a column of pixels costs one addition each, whatever n is.
-    total = np.zeros((len(rows) + 1, rows.shape[1]))
-    np.cumsum(rows, axis=0, out=total[1:])
-    edges = edges.clip(0, len(rows))
-    before = np.minimum(edges.astype(np.int64), len(rows) - 1)
-    part = (edges - before)[:, None]
-    until = total[before] * (1 - part) + total[before + 1] * part
-    sums: NDArray[np.float64] = np.diff(until, axis=0)
-    return sums
-
-
-def _points_inside(polygon: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
-    """(side, side): whether the middles of the cells of a grid of unit cells are in a polygon."""
+def _points_inside(polygon: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """(rows, columns): whether the middles of unit cells are in a polygon."""
+    rows, columns = shape
     x1, y1 = polygon.T
     x2, y2 = np.roll(polygon, -1, axis=0).T
-    middles = np.arange(side) + 0.5
-    crossed, row = np.nonzero((y1[:, None] <= middles) != (y2[:, None] <= middles))
-    along = (middles[row] - y1[crossed]) / (y2[crossed] - y1[crossed])
-    x = x1[crossed] + along * (x2[crossed] - x1[crossed])
-    # A crossing changes the side of all points to its right.
-    first = np.ceil(x - 0.5).clip(0, side).astype(np.int64)
-    changes = np.zeros((side, side + 1), dtype=np.int64)
-    np.add.at(changes, (row, first), 1)
+    # An edge crosses the middles from its upper end to its lower one, without that.
+    first, end = (
+        np.ceil(ends - 0.5).clip(0, rows).astype(np.int64)
+        for ends in (np.minimum(y1, y2), np.maximum(y1, y2))
+    )
+    until = (end - first).cumsum()  # crossings of all edges up to each
+    changes = np.zeros((rows, columns + 1), dtype=np.int64)
+    begin = 0
+    while begin < len(polygon):
+        done = until[begin - 1] if begin else 0
+        stop = max(begin + 1, int(np.searchsorted(until, done + _CROSSINGS, side="right")))
+        edge = np.repeat(np.arange(begin, stop), (end - first)[begin:stop])
+        row = first[edge] + np.arange(done, until[stop - 1]) - (until - end + first)[edge]
+        along = (row + 0.5 - y1[edge]) / (y2[edge] - y1[edge])
+        x = x1[edge] + along * (x2[edge] - x1[edge])
+        # A crossing changes the side of all points to its right.
+        column = np.ceil(x - 0.5).clip(0, columns).astype(np.int64)
+        np.add.at(changes, (row, column), 1)
+        begin = stop
     inside: NDArray[np.bool_] = changes[:, :-1].cumsum(axis=1) % 2 == 1
     return inside

@@ -27,17 +27,27 @@ def encode_mask(pixels: NDArray[np.bool_]) -> dict[str, Any]:
     >>> encode_mask(square)
     {'size': [4, 4], 'counts': '52203'}
     """
+    counts = compress_counts(pixel_runs(pixels).tolist())
+    return {"size": list(pixels.shape), "counts": counts}
+
+
+def pixel_runs(pixels: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Lengths of runs down the columns of (height, width) bool; the first is outside the mask.
+
+    >>> pixel_runs(np.array([[False, True, True], [False, True, False]])).tolist()
+    [2, 3, 1]
+    """
     height, width = pixels.shape
     columns = np.flatnonzero(pixels.any(axis=0))
     if not len(columns):
-        return {"size": [height, width], "counts": compress_counts([height * width])}
+        return np.array([height * width])
     first = int(columns[0])
     down = pixels[:, first : columns[-1] + 1].T.ravel()
     edges = np.flatnonzero(np.diff(down, prepend=False, append=False)) + first * height
-    runs = np.diff(edges, prepend=0).tolist()
-    rest = height * width - int(edges[-1])
-    counts = compress_counts([*runs, rest] if rest else runs)
-    return {"size": [height, width], "counts": counts}
+    if edges[-1] < height * width:
+        edges = np.append(edges, height * width)
+    runs: NDArray[np.int64] = np.diff(edges, prepend=0)
+    return runs
 
 
 def decode_mask(rle: Mapping[str, Any]) -> NDArray[np.bool_]:

@@ -85,6 +85,8 @@ def box_from_polygons(polygons: Sequence[Sequence[float]], rule: str = "exact") 
             "a polygon mask needs parts with x and y for every vertex, got parts of "
             f"{[len(part) for part in polygons]} numbers; drop this region"
         )
+    if not np.isfinite(np.concatenate([np.asarray(part, dtype=float) for part in polygons])).all():
+        raise InputError("a polygon mask needs finite numbers; drop this region")
     x1, x2 = _extent([float(x) for part in polygons for x in part[0::2]], rule)
     y1, y2 = _extent([float(y) for part in polygons for y in part[1::2]], rule)
     return x1, y1, x2, y2
@@ -149,6 +151,7 @@ def check_mask(
             raise InputError("expected a list of polygons; one polygon is a list of one")
         kinds = {part.dtype.str[1:] for part in mask if isinstance(part, np.ndarray)}
         if not kinds & {"b1", "u1"}:  # bool and uint8 are the rows of an array
+            _check_pixels(mask)
             return mask
     pixels = np.asarray(mask)
     if pixels.ndim == 3 and 1 in (pixels.shape[0], pixels.shape[2]):
@@ -168,6 +171,16 @@ def _box_of(mask: Any, image_size: Sequence[int]) -> Box:
     if isinstance(found, Mapping):
         return box_from_rle(found)
     return box_from_array(found) if isinstance(found, np.ndarray) else box_from_polygons(found)
+
+
+def _check_pixels(polygons: Sequence[Sequence[float]]) -> None:
+    """Refuse polygons in fractions, and arrays of zeros and ones that are written as lists."""
+    numbers = [number for part in polygons for number in part]
+    if numbers and all(0 <= number <= 1 for number in numbers):
+        raise InputError(
+            "expected polygons in pixels, got numbers from 0 to 1 alone; multiply fractions by the "
+            "sides of the image, and give pixels as an array or as RLE"
+        )
 
 
 def _check_values(pixels: NDArray[Any]) -> None:

@@ -276,6 +276,17 @@ def test_a_column_of_masks_goes_with_the_boxes_or_instead_of_them(files, form):
     ]
 
 
+def test_a_mask_may_be_an_array_of_pixels(files):
+    bulk = BulkPredictor(QUESTIONS, device="cpu", masks="outlines")
+    pixels = np.zeros(SIZE[::-1], dtype=np.uint8)
+    pixels[10:20, 20:30] = 1
+
+    answered = bulk({"image": files[:1], "boxes": [None], "outlines": [[pixels]]})
+
+    ((region,),) = regions_of(answered["regions"])
+    assert (answered["error"], region.box) == ([None], (20, 10, 30, 20))
+
+
 def test_masks_that_cannot_be_used_are_errors_of_their_row(files):
     bulk = BulkPredictor(QUESTIONS, device="cpu", masks="outlines")
     boxes = [[[30, 20, 40, 30]], [[1, 2, 30, 20]], [[1, 2, 30, 20]]]

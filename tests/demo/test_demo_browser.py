@@ -53,6 +53,17 @@ def draw(tab, start, end):
     tab.mouse.up()
 
 
+def test_masks_are_forgotten_with_their_image(tab):
+    tab.click("[data-example='0']")
+    tab.wait_for_function("document.querySelectorAll('.dr-card').length === 2")
+    tab.fill("#masks textarea, #masks input", "[null, null]")
+
+    tab.click("[data-example='2']")
+
+    tab.wait_for_function("document.querySelector('#masks textarea, #masks input').value === ''")
+    assert tab.errors == []
+
+
 def test_drawn_box_gets_the_predictors_answer(tab, predictor, tmp_path):
     example = write_examples(tmp_path)[1]
     tab.click("[data-example='1']")

@@ -74,7 +74,15 @@ def test_masks_are_json(text, masks):
 
 
 @pytest.mark.parametrize(
-    "text", ["2, 1, 8", "[[2, 1", '[{"size": [10, 20]}]', '[], "boxes": [[0, 0, 1, 1]]', '"a.json"']
+    "text",
+    [
+        "2, 1, 8",
+        "\ud800",
+        "[[2, 1",
+        '[{"size": [10, 20]}]',
+        '[], "boxes": [[0, 0, 1, 1]]',
+        '"a.json"',
+    ],
 )
 def test_what_is_no_mask_is_refused(text):
     with pytest.raises(RequestError):
@@ -86,7 +94,7 @@ def test_masks_belong_to_the_boxes_or_stand_alone(drawing):
 
     with_box = read_question(drawing, typed, LIMITS)
     alone = read_question({**drawing, "boxes": []}, typed, LIMITS)
-    whole = read_question(drawing, typed, LIMITS, whole=True)
+    whole = read_question(drawing, {**typed, "masks": "[[0, 1"}, LIMITS, whole=True)
 
     assert (with_box.boxes, with_box.masks) == ([(2, 1, 8, 5)], [POLYGON])
     assert (alone.boxes, alone.masks, len(alone.colours)) == (None, [POLYGON], 1)

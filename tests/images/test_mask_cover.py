@@ -93,6 +93,38 @@ def test_large_polygons_and_their_pixels_cover_alike():
     assert abs(exact - sampled).mean() < 0.02  # pixels make steps of the slopes
 
 
+def test_small_polygons_in_wide_frames_keep_their_area():
+    rng, frame = np.random.default_rng(0), (0.0, 0.0, 4000.0, 3000.0)
+    for x, y in rng.uniform((0, 0), (3994, 2994), (60, 2)):
+        square = [x, y, x + 6, y, x + 6, y + 6, x, y + 6]
+
+        shares = cover([square], frame, 28, (4000, 3000))
+
+        assert shares.sum() * (4000 / 28) * (3000 / 28) == pytest.approx(36, rel=0.04)
+
+
+def test_runs_over_many_columns_cover_whole_columns():
+    # Row 2 of column 0, all of columns 1 and 2, rows 0 to 2 of column 3.
+    runs = {"size": [4, 5], "counts": [2, 13, 5]}
+    pixels = np.zeros((4, 5), dtype=bool)
+    pixels.T.ravel()[:] = False
+    pixels[2:, 0], pixels[:, 1:3], pixels[:3, 3] = True, True, True
+
+    for mask in (runs, pixels):
+        assert (
+            cover(mask, (0.0, 0.0, 5.0, 4.0), 5)[:4].tolist()
+            == np.kron(pixels, np.ones((5, 1))).reshape(5, 4, 5).mean(axis=1)[:4].tolist()
+        )
+
+
+def test_a_mask_of_forty_million_pixels_is_read_from_its_runs():
+    runs = {"size": [5000, 8000], "counts": [20_000_000, 20_000_000]}
+
+    found = cover(runs, (0.0, 0.0, 8000.0, 5000.0), 4, (8000, 5000))
+
+    assert found.tolist() == [[0, 0, 1, 1]] * 4
+
+
 def test_grids_are_28_cells_a_side_in_255_parts():
     found = grid(PIXELS, [1.0, 0.0, 5.0, 4.0])
 

@@ -77,6 +77,24 @@ def test_invalid_masks_are_refused(mask, message):
         boxes_of_masks([RUNS, mask], SIZE)
 
 
+FINITE, PIXELS = "finite numbers", "expected polygons in pixels, got numbers from 0 to 1"
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[0, 0, float("nan"), 5, 9, 9, 0, 9]], FINITE),
+        ([[0, 0, 9, 0, 9, float("inf")]], FINITE),
+        ([[0.2, 0.2, 0.8, 0.2, 0.8, 0.8]], PIXELS),  # YOLO's
+        ([[0, 1, 1, 0]] * 3, PIXELS),  # rows of an array
+        ([[False, True, True, False]] * 3, PIXELS),
+    ],
+)
+def test_what_only_looks_like_polygons_is_refused(mask, message):
+    with pytest.raises(InputError, match=message):
+        boxes_of_masks([mask], (20, 10))
+
+
 def test_polygon_box_spans_all_parts():
     assert box_from_polygons([[3, 4, 9, 4, 9, 8], [1, 5, 2, 5, 2, 20]]) == (1.0, 4.0, 9.0, 20.0)
 
