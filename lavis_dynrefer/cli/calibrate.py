@@ -103,31 +103,33 @@ def _calibrate(
     from lavis_dynrefer.models.answering import Answerer
     from lavis_dynrefer.models.dynrefer import DynRefer
     from lavis_dynrefer.models.precision import choose_device, formats_on
-    from lavis_dynrefer.training.calibrating.calibration_run import calibrate, choose_sources
-    from lavis_dynrefer.training.run_splits import TRAIN
+    from lavis_dynrefer.training.calibrating.calibration_run import (
+        calibrate,
+        choose_familiar,
+        choose_sources,
+    )
     from lavis_dynrefer.vocab import build_tagger
 
     config = _config(arguments)
     config.run_cfg.evaluate = True
     run = config.run_cfg
     datasets = tasks.setup_task(config).build_datasets(config)
-    sources = choose_sources(
-        datasets,
-        validation=run.get("valid_splits") or (),
-        test=run.get("test_splits") or (),
-        splits=arguments.splits,
-    )
+    splits = {"validation": run.get("valid_splits") or (), "test": run.get("test_splits") or ()}
+    sources = choose_sources(datasets, **splits, splits=arguments.splits)
     device = choose_device(arguments.device)
     section = config.model_cfg
     section.load_finetuned, section.finetuned = True, str(checkpoint)
     model = DynRefer.from_config(section).eval().to(device)
-    known = [splits[TRAIN] for splits in datasets.values() if TRAIN in splits]
-    methods = {item.build_info.get("tag_method", "match") for item in config.datasets_cfg.values()}
+    methods = {
+        name: item.build_info.get("tag_method", "match")
+        for name, item in config.datasets_cfg.items()
+    }
+    built = {method: build_tagger(method, model.tagging.tags) for method in set(methods.values())}
     return calibrate(
         Answerer(model, formats_on(arguments.dtype, device)),
         sources,
-        known[0] if known else None,
-        tagger=build_tagger(methods.pop(), model.tagging.tags),
+        choose_familiar(datasets, **splits),
+        taggers={name: built[method] for name, method in methods.items()},
         most=arguments.regions,
     )
 
@@ -149,7 +151,10 @@ def _print(report: Mapping[str, Any]) -> None:
     for kind, one in report["kinds"].items():
         split = one["split"] + (" (test)" if one["is_test_split"] else "")
         changes = [
-            f"{100 * one['before'][name]:.1f} → {100 * one['after'][name]:.1f}"
+            " → ".join(
+                "-" if one[when][name] is None else f"{100 * one[when][name]:.1f}"
+                for when in ("before", "after")
+            )
             for name in ("error", "precision", "recall")
         ]
         table.add_row(kind, split, f"{one['regions']['measured']:,}", *changes)

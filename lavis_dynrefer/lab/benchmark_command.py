@@ -111,6 +111,13 @@ def _add_data_arguments(names: Any) -> None:
     policies.add_argument(
         "--train-images", type=int, metavar="N", help="of the training split; default all"
     )
+    policies.add_argument(
+        "--options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of all runs, such as run.amp=true run.amp_dtype=bf16",
+    )
     policies.add_argument("--split", choices=("val", "test"), default="test", help="to grade on")
     policies.add_argument(
         "--images", type=int, default=120, help="of the split to grade on, of each world"

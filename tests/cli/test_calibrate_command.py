@@ -14,6 +14,7 @@ from lavis_dynrefer.datasets.region_dataset import RegionDataset
 from lavis_dynrefer.paths import resource_path
 from lavis_dynrefer.structures import ImageRecord, RegionRecord, RegionSet
 from lavis_dynrefer.synthetic import make_scene, render
+from lavis_dynrefer.training.calibrating.calibration_run import Source, calibrate
 from lavis_dynrefer.training.calibrating.labelled_logits import read_logits
 from lavis_dynrefer.views.model_priors import ConfidencePrior
 from lavis_dynrefer.views.policies import FixedScales
@@ -62,16 +63,32 @@ def test_a_checkpoint_becomes_calibrated(tmp_path, capsys):
     assert "familiar: " in capsys.readouterr().out
 
 
-def test_logits_are_of_the_views_that_the_model_would_use(tmp_path):
-    predictor, scene = RegionPredictor("tiny", device="cpu"), make_scene(0, 2_000_001)
-    render(scene).save(tmp_path / "scene.png")
-    images = {1: ImageRecord(1, str(tmp_path / "scene.png"), *render(scene).size)}
+def split_of_one_image(folder) -> RegionSet:
+    scene = make_scene(0, 2_000_001)
+    render(scene).save(folder / "scene.png")
+    images = {1: ImageRecord(1, str(folder / "scene.png"), *render(scene).size)}
     names = ("ball", "tree")
     regions = [
         RegionRecord(number, 1, item.box, category=names[number % 2])
         for number, item in enumerate(scene.objects)
     ]
-    split = RegionSet("toy", "val", images, regions, category_names=names)
+    return RegionSet("toy", "val", images, regions, category_names=names)
+
+
+def test_labels_of_one_image_calibrate_nothing_and_that_is_said(tmp_path, caplog):
+    predictor = RegionPredictor("tiny", device="cpu")
+    processor = ViewProcessor(FixedScales([0, 0.6]), image_size=64)
+    dataset = RegionDataset(split_of_one_image(tmp_path), processor, train=False)
+    sources = {"categories": Source("toy", "val", dataset, is_test=False)}
+
+    values, report = calibrate(predictor.answerer, sources, [], taggers={"toy": str.split})
+
+    assert (values, report["kinds"]) == ({}, {})
+    assert "categories are not calibrated: all labelled regions are in one half" in caplog.text
+
+
+def test_logits_are_of_the_views_that_the_model_would_use(tmp_path):
+    predictor, split = RegionPredictor("tiny", device="cpu"), split_of_one_image(tmp_path)
 
     def logits(policy):
         dataset = RegionDataset(split, ViewProcessor(policy, image_size=64), train=False)

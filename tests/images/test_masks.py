@@ -91,7 +91,7 @@ FINITE, PIXELS = "finite numbers", "expected polygons in pixels, got numbers fro
     ],
 )
 def test_what_only_looks_like_polygons_is_refused(mask, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         boxes_of_masks([mask], (20, 10))
 
 

@@ -102,6 +102,15 @@ def test_familiarity_is_the_share_of_held_out_regions_that_are_as_far():
         assert float((found < share).float().mean()) == pytest.approx(share, abs=0.06)
 
 
+def test_an_autocast_of_the_caller_changes_nothing():
+    familiar, regions = fitted(), line(200, seed=3)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = familiar(regions)
+
+    assert found == familiar(regions)
+
+
 def test_without_a_fit_nothing_is_said():
     assert Familiarity()(torch.zeros(2, 3)) is None
 

@@ -13,12 +13,17 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.probabilities.text_answers import category_probabilities
 from lavis_dynrefer.structures import RegionRecord, RegionSet
 from lavis_dynrefer.training.calibrating.calibration_run import (
+    choose_familiar,
     choose_sources,
     measure,
     store,
     write_report,
 )
-from lavis_dynrefer.training.calibrating.labelled_logits import LabelledLogits, labelled_kinds
+from lavis_dynrefer.training.calibrating.labelled_logits import (
+    LabelledLogits,
+    _tag_labels,
+    labelled_kinds,
+)
 from lavis_dynrefer.training.calibrating.scale_fitting import (
     fit_categories,
     fit_scale_and_bias,
@@ -132,6 +137,52 @@ def test_validation_splits_come_before_others_and_test_splits_last():
     assert choose_sources(datasets, validation=["test"])["tags"].split == "test"
     only = choose_sources(datasets, test=["test"], splits=["test"])
     assert all(source.is_test for source in only.values())
+
+
+def test_splits_of_one_name_in_two_datasets_are_all_looked_at():
+    datasets = {
+        "ovad": {"val": split(attributes=(0, 1))},
+        "vg": {"val": split(caption="x"), "train": split(caption="x")},
+    }
+    chosen = choose_sources(datasets, splits=["val"])
+
+    assert {kind: source.name for kind, source in chosen.items()} == {
+        "attributes": "ovad",
+        "tags": "vg",
+    }
+
+
+def test_what_is_familiar_is_held_out_of_each_dataset_that_is_trained_on(caplog):
+    datasets = {
+        "one": {"train": split(), "test": split(), "val": split()},
+        "two": {"train": split(), "extra": split()},
+        "three": {"val": split()},
+        "four": {"train": split()},
+    }
+
+    assert choose_familiar(datasets, test=["test"]) == [
+        (datasets["one"]["train"], datasets["one"]["val"]),
+        (datasets["two"]["train"], datasets["two"]["extra"]),
+    ]
+    assert "four has a training split alone" in caplog.text
+
+
+def test_regions_without_caption_or_tags_say_nothing_about_tags():
+    def tagger(caption):
+        return caption.split()
+
+    rows = [{"caption": "a dog"}, {"tags": ("cat",)}, {"caption": ""}]
+    found = [_tag_labels(RegionRecord(1, 1, BOX, **row), ["dog", "cat"], tagger) for row in rows]
+
+    assert found == [[1, 0], [0, 1], [-1, -1]]
+    labels = LabelledLogits(torch.zeros(3, 2), torch.tensor(found), torch.arange(3))
+    assert (len(labels), len(labels.half(1))) == (2, 1)
+
+
+def test_without_a_probable_answer_precision_is_not_a_number_of_json():
+    found = measure("tags", torch.full((3, 1), -5.0), torch.tensor([[1], [0], [0]]))
+
+    assert (found["precision"], found["recall"]) == (None, 0.0)
 
 
 def test_unknown_splits_and_splits_without_labels_are_refused():

@@ -28,7 +28,6 @@ from lavis_dynrefer.lab.benchmarks.scale_answers import (
     columns_of,
     milliseconds,
 )
-from lavis_dynrefer.models.precision import choose_device, fastest_amp_dtype
 from lavis_dynrefer.paths import project_path
 from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.structures import RegionPrediction
@@ -77,7 +76,7 @@ def measure_policies(
         world: names of worlds; the scenes are of each in turn.
         train_images: of the training split, of all worlds together; None: all.
         rounds: of the bootstrap.
-        options: further settings of the runs.
+        options: further settings of all runs, the same whenever the folder is used again.
 
     Returns:
         Number -> "world: training, views" -> "percent [95 % interval] n=regions", averaged over
@@ -92,7 +91,7 @@ def measure_policies(
         if policy not in (BEST, ORACLE, HASH, OWN):
             check_policy_name(policy)
     given = split_sizes(scenes)["train"]
-    train_images = min(train_images or given, given)
+    train_images = given if train_images is None else min(train_images, given)
     study = _Study(
         folder / f"{'+'.join(world)}-{scenes}", tuple(world), scenes, train_images, tuple(options)
     )
@@ -156,7 +155,14 @@ class _Study:
             parts = f"model.pretrained.parts={json.dumps(weights)}"
             processor = run.datasets.synthetic_region.vis_processor.train
             weights.append(
-                self._run("train_policy_tiny", place / "prior", processor, 0, self._part, parts)
+                self._run(
+                    "train_policy_tiny",
+                    place / f"prior-{self._part}",
+                    processor,
+                    0,
+                    self._part,
+                    parts,
+                )
             )
             content["scale_prior"] = OmegaConf.to_container(run.model.scale_prior)
         content["pretrained"] = {"parts": weights}
@@ -171,10 +177,10 @@ class _Study:
     def _run(
         self, run: str, folder: Path, processor: Any, seed: int, images: int, *options: str
     ) -> str:
-        """Train in a subprocess unless a checkpoint exists; returns its path."""
-        finished = sorted(folder.glob("*/checkpoint_last.pth"))
-        if finished:
-            return str(finished[-1].resolve())
+        """Train in a subprocess, or go on with a run that was stopped; returns the checkpoint."""
+        mark = folder / "finished"
+        if mark.exists():
+            return _last_checkpoint(folder)
         config: Any = OmegaConf.load(project_path(f"dynrefer/{run}.yaml"))
         config.pop("expected", None)
         config.datasets.synthetic_region.vis_processor.train = processor
@@ -188,16 +194,19 @@ class _Study:
             f"datasets.synthetic_region.build_info.scenes={self.scenes}",
             f"datasets.synthetic_region.build_info.max_images={images}",
             f"datasets.synthetic_region.build_info.world=[{worlds}]",
-            *("run.max_epoch=1", "run.test_splits=[]", *self.options, *options),
+            *("run.max_epoch=1", "run.test_splits=[]", *options),
+            *("run.resume_ckpt_path=auto", "run.resume_in_place=true", *self.options),
         ]
-        fastest = fastest_amp_dtype(choose_device("auto"))
-        if fastest is not None:
-            settings += ["run.amp=true", f"run.amp_dtype={fastest}"]
         command = [sys.executable, "-m", "lavis_dynrefer.train", "--cfg-path"]
         command += [f"{folder / 'run.yaml'}", "--options", *settings]
         if subprocess.run(command, check=False).returncode:
             raise InputError(f"training in {folder} failed; see its log above")
-        return str(next(folder.glob("*/checkpoint_last.pth")).resolve())
+        mark.touch()
+        return _last_checkpoint(folder)
+
+
+def _last_checkpoint(folder: Path) -> str:
+    return str(sorted(folder.glob("*/checkpoint_last.pth"))[-1].resolve())
 
 
 def _processor(policy: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lavis_dynrefer.models.precision import without_autocast
+
 RANK = 64  # directions with a variance of their own, at most
 _SHARES = 1001  # distances that are kept of the held-out regions
 _SMALLEST = 1e-6  # variance
@@ -46,12 +48,17 @@ class Familiarity(nn.Module):
         return shares
 
     def distance(self, features: Tensor) -> Tensor:
-        """Squared distances (B,) of features (B, C) from the training regions, per direction."""
+        """Squared distances (B,) of features (B, C) from the training regions, per direction.
+
+        In float32 whatever the caller's autocast: differences of large numbers are divided by small
+        ones.
+        """
         assert self.mean is not None
         assert self.axes is not None
         assert self.variances is not None
         centred = features.float() - self.mean
-        along = centred @ self.axes.T
+        with without_autocast(features.device):
+            along = centred @ self.axes.T
         rest = (centred.square().sum(dim=1) - along.square().sum(dim=1)).clamp(min=0)
         told = along.square() / self.variances[:-1]
         return (told.sum(dim=1) + rest / self.variances[-1]) / len(self.mean)

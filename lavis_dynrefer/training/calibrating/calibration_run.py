@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,8 +44,9 @@ logger = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
-    """A split that a kind of answer is calibrated on."""
+    """A split that a kind of answer is calibrated on; `name` is that of its dataset."""
 
+    name: str
     split: str
     dataset: RegionDataset
     is_test: bool
@@ -71,39 +73,64 @@ def choose_sources(
     Raises:
         InputError: an unknown split, or no split has labels.
     """
-    provided = {
-        split: dataset
-        for own in datasets.values()
+    provided = [
+        Source(name, split, dataset, split in test)
+        for name, own in datasets.items()
         for split, dataset in own.items()
-        if split != TRAIN and (not splits or split in splits)
-    }
-    unknown = sorted(set(splits) - set(provided))
+        if split != TRAIN
+    ]
+    known = sorted({source.split for source in provided})
+    unknown = sorted(set(splits) - set(known))
     if unknown:
-        raise InputError(f"no split {unknown[0]!r} to calibrate on; there are {sorted(provided)}")
-
-    def rank(split: str) -> int:
-        if split in validation:
-            return 0
-        return 3 if split in test else 1 if split == "val" else 2
-
+        raise InputError(f"no split {unknown[0]!r} to calibrate on; there are {known}")
+    chosen = [source for source in provided if not splits or source.split in splits]
     found: dict[str, Source] = {}
-    for split in sorted(provided, key=rank):
-        for kind in labelled_kinds(provided[split].region_set):
-            found.setdefault(kind, Source(split, provided[split], split in test))
+    for source in sorted(chosen, key=lambda one: _rank(one.split, validation, test)):
+        for kind in labelled_kinds(source.dataset.region_set):
+            found.setdefault(kind, source)
     if not found:
         raise InputError(
-            f"none of the splits {sorted(provided)} has attributes, categories or captions to "
-            "calibrate on"
+            f"none of the splits {sorted({source.split for source in chosen})} has attributes, "
+            "categories or captions to calibrate on"
         )
     return {kind: found[kind] for kind in KINDS if kind in found}
+
+
+def choose_familiar(
+    datasets: Datasets, *, validation: Sequence[str] = (), test: Sequence[str] = ()
+) -> list[tuple[RegionDataset, RegionDataset]]:
+    """Pairs of a training split and another split of the same dataset, for what is familiar.
+
+    Args:
+        datasets: of a run.
+        validation: splits of the run, the first choice.
+        test: splits of the run, the last choice.
+    """
+    pairs = []
+    for name, own in datasets.items():
+        others = sorted(
+            (split for split in own if split != TRAIN),
+            key=lambda split: _rank(split, validation, test),
+        )
+        if TRAIN in own and others:
+            pairs.append((own[TRAIN], own[others[0]]))
+        elif TRAIN in own:
+            logger.warning("%s has a training split alone: familiarity is told without it", name)
+    return pairs
+
+
+def _rank(split: str, validation: Sequence[str], test: Sequence[str]) -> int:
+    if split in validation:
+        return 0
+    return 3 if split in test else 1 if split == "val" else 2
 
 
 def calibrate(
     answerer: Answerer,
     sources: Mapping[str, Source],
-    training: RegionDataset | None,
+    familiar: Sequence[tuple[RegionDataset, RegionDataset]],
     *,
-    tagger: Callable[[str], Sequence[str]],
+    taggers: Mapping[str, Callable[[str], Sequence[str]]],
     most: int = 2000,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Fit on half of the images of each split, and measure on the other half.
@@ -111,9 +138,9 @@ def calibrate(
     Args:
         answerer: of the model, which becomes calibrated.
         sources: of `choose_sources`.
-        training: regions that are familiar; None: familiarity is not fitted.
-        tagger: caption -> tags.
-        most: regions of each split, about.
+        familiar: of `choose_familiar`; if empty, familiarity is not fitted.
+        taggers: caption -> tags, by the name of a dataset.
+        most: regions of each split, and regions that are familiar, about.
 
     Returns:
         The values by the names of a checkpoint; and a report, ready for json.
@@ -122,16 +149,18 @@ def calibrate(
     model.calibration.forget()
     values: dict[str, Tensor] = {}
     report: dict[str, Any] = {"kinds": {}}
-    by_split: dict[str, list[str]] = {}
+    by_split: dict[tuple[str, str], list[str]] = {}
     for kind, source in sources.items():
-        by_split.setdefault(source.split, []).append(kind)
-    for split, kinds in by_split.items():
+        by_split.setdefault((source.name, source.split), []).append(kind)
+    for (name, split), kinds in by_split.items():
         dataset = sources[kinds[0]].dataset
         logger.info("%s: reading about %d regions for %s", split, most, ", ".join(kinds))
-        read = read_logits(answerer, dataset, kinds, tagger=tagger, most=most)
+        read = read_logits(answerer, dataset, kinds, tagger=taggers[name], most=most)
         for kind, answers in read.items():
             fit, measured = answers.half(0), answers.half(1)
             try:
+                if not len(fit) or not len(measured):
+                    raise InputError("all labelled regions are in one half of the images")
                 scale, bias = _fit(kind, fit)
             except InputError as error:
                 logger.warning("%s are not calibrated: %s", kind, error)
@@ -149,12 +178,20 @@ def calibrate(
                 "after": measure(kind, scale * measured.logits + bias, measured.labels),
             }
             values[kind] = numbers
-    if training is not None:
-        held_out = min(sources.values(), key=lambda source: source.is_test).dataset
+    if familiar:
         logger.info("familiarity: reading about %d training regions", most)
-        crop = held_out.vis_processor
-        known = read_features(answerer, training.region_set, crop, most=most)
-        others = read_features(answerer, held_out.region_set, crop, most=most)
+        share = -(-most // len(familiar))
+        known, others = (
+            torch.cat(
+                [
+                    read_features(
+                        answerer, pair[side].region_set, pair[1].vis_processor, most=share
+                    )
+                    for pair in familiar
+                ]
+            )
+            for side in (0, 1)
+        )
         fitted = Familiarity.fitted(known, others)
         values.update({f"familiarity.{name}": value for name, value in fitted.items()})
         report["familiarity"] = {
@@ -178,7 +215,7 @@ def measure(kind: str, calibrated: Tensor, labels: Tensor) -> dict[str, Any]:
 
     Returns:
         "curve" of (probability, share, answers); "error" and "error_equal_mass", in [0, 1];
-        "precision" and "recall" of probabilities from 0.5 on.
+        "precision" and "recall" of probabilities from 0.5 on, None where they have no value.
     """
     if kind == "categories":
         shares = category_probabilities(calibrated)
@@ -194,8 +231,8 @@ def measure(kind: str, calibrated: Tensor, labels: Tensor) -> dict[str, Any]:
         "curve": [list(one) for one in reliability_curve(given, right)],
         "error": expected_calibration_error(given, right),
         "error_equal_mass": expected_calibration_error(given, right, equal_mass=True),
-        "precision": found.precision,
-        "recall": found.recall,
+        "precision": None if math.isnan(found.precision) else found.precision,
+        "recall": None if math.isnan(found.recall) else found.recall,
     }
 
 
@@ -227,7 +264,7 @@ def store(source: Path, target: Path, values: Mapping[str, Tensor]) -> None:
 def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
     """Write what was measured beside a checkpoint; `dynrefer report` draws it."""
     path = folder / CALIBRATION_FILE
-    replace_bytes(path, (json.dumps(report, indent=2) + "\n").encode())
+    replace_bytes(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
     return path
 
 

@@ -34,6 +34,11 @@ class LabelledLogits:
     labels: Tensor
     images: Tensor
 
+    def __len__(self) -> int:
+        """Regions of which something is known."""
+        known = self.labels >= 0
+        return int((known if known.ndim == 1 else known.any(dim=1)).sum())
+
     def half(self, number: int) -> LabelledLogits:
         """Those of every other image: `number` 0 or 1."""
         rows = self.images % 2 == number
@@ -165,5 +170,7 @@ def _slices(count: int, size: int) -> Iterator[slice]:
 def _tag_labels(
     region: RegionRecord, tags: Sequence[str], tagger: Callable[[str], Sequence[str]]
 ) -> list[int]:
+    if not region.tags and not region.caption:
+        return [-1] * len(tags)
     own = set(region.tags or tagger(region.caption or ""))
     return [int(tag in own) for tag in tags]
