@@ -16,6 +16,7 @@ from lavis_dynrefer.formats import ImageResult, read_box_file, read_results, wri
 from lavis_dynrefer.formats.image_result import Category
 from lavis_dynrefer.formats.result_parts.own_categories import OwnCategories
 from lavis_dynrefer.images.boxes import xywh_to_xyxy
+from lavis_dynrefer.images.mask_encoding import run_lengths
 from lavis_dynrefer.structures import RegionPrediction
 
 # Ids from 0, with gaps, and not in alphabetical order; 17 is a category without regions.
@@ -166,7 +167,8 @@ def test_masks_are_written_as_they_were_given(truth, tmp_path):
     document = json.loads((tmp_path / "coco.json").read_text("utf-8"))
     polygon, rle, no_mask, _ = document["annotations"]
     assert (polygon["segmentation"], polygon["area"]) == (POLYGON, 1200)
-    assert (rle["segmentation"], rle["area"]) == (RLE, 80)
+    assert (rle["segmentation"], rle["area"]) == ({**RLE, "counts": "Pf4X1X10Po2"}, 80)
+    assert run_lengths("Pf4X1X10Po2", 8000).tolist() == RLE["counts"]
     assert no_mask["segmentation"] == [[20, 30, 50, 30, 50, 50, 20, 50]]  # outline of the box
     assert [row["iscrowd"] for row in document["annotations"]] == [0, 0, 0, 0]
     # The truth has no mask for two of its boxes: grade with the outlines there as well.

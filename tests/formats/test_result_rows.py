@@ -44,7 +44,7 @@ ROW = {
 def marked(results):
     """The results, with categories and masks of both kinds."""
     first, *others = results
-    polygons, rle = [[1.0, 2.0, 3.0, 2.0, 3.0, 4.0]], {"size": [80, 100], "counts": [1, 2, 7997]}
+    polygons, rle = [[1.0, 2.0, 3.0, 2.0, 3.0, 4.0]], {"size": [80, 100], "counts": "12mi7"}
     own = ImageResult(
         "d.png",
         "/d.png",

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 from lavis_dynrefer.errors import InputError
-from lavis_dynrefer.images.mask_encoding import run_lengths
+from lavis_dynrefer.images.mask_encoding import compress_counts, run_lengths
 from lavis_dynrefer.images.masks import box_from_rle
 
-# Polygons [[x1, y1, x2, y2, ...], ...], or {"size": [height, width], "counts": [5, 2, ...]}.
+# Polygons [[x1, y1, x2, y2, ...], ...], or {"size": [height, width], "counts": compressed text}:
+# a list of runs would take twenty times the memory.
 Mask = Union[Sequence[Sequence[float]], Mapping[str, Any]]
 
 _CORNERS = 3  # of a polygon with an area
@@ -20,13 +21,13 @@ def read_mask(segmentation: Any) -> Mask | None:
     """Check the value of `segmentation`; an empty one is no mask.
 
     Returns:
-        Polygons as floats, or run lengths as a list, so that each kind has one type.
+        Polygons as floats, or run lengths as COCO's text, so that each kind has one type.
 
     Raises:
         InputError: neither polygons nor run lengths, or damaged.
 
-    >>> read_mask({"size": [4, 4], "counts": "52203"})
-    {'size': [4, 4], 'counts': [5, 2, 2, 2, 5]}
+    >>> read_mask({"size": [4, 4], "counts": [5, 2, 2, 2, 5]})
+    {'size': [4, 4], 'counts': '52203'}
     >>> read_mask([])
     """
     if not segmentation:
@@ -34,8 +35,12 @@ def read_mask(segmentation: Any) -> Mask | None:
     if isinstance(segmentation, Mapping):
         box_from_rle(segmentation)  # checks it
         height, width = segmentation["size"]
-        counts = run_lengths(segmentation["counts"], height * width)
-        return {"size": [height, width], "counts": counts.tolist()}
+        counts = segmentation["counts"]
+        if isinstance(counts, bytes):
+            counts = counts.decode("ascii")
+        elif not isinstance(counts, str):
+            counts = compress_counts(run_lengths(counts, height * width).tolist())
+        return {"size": [height, width], "counts": counts}
     if not isinstance(segmentation, (list, tuple)):
         raise InputError(f"segmentation: expected polygons or RLE, got {segmentation!r:.60}")
     return [_polygon(part) for part in segmentation]
@@ -49,11 +54,12 @@ def fits_image(mask: Mask, size: Sequence[int]) -> bool:
 def mask_area(mask: Mask) -> float:
     """Area in pixels; of polygons the sum of their areas.
 
-    >>> mask_area([[0, 0, 4, 0, 4, 3]]), mask_area({"size": [4, 5], "counts": [5, 2, 2, 2, 9]})
+    >>> mask_area([[0, 0, 4, 0, 4, 3]]), mask_area({"size": [4, 4], "counts": "52203"})
     (6.0, 4.0)
     """
     if isinstance(mask, Mapping):
-        return float(sum(mask["counts"][1::2]))
+        height, width = mask["size"]
+        return float(run_lengths(mask["counts"], height * width)[1::2].sum())
     return sum(_polygon_area(part) for part in mask)
 
 
