@@ -143,6 +143,15 @@ def test_a_folder_of_sa1b_has_the_masks_of_every_image(put, tmp_path):
     assert "files that are not of SA-1B: 1, first sa_000001/list.json" in notes
 
 
+def test_ids_that_begin_anew_in_each_file_are_numbered(put, tmp_path):
+    put("sa_1.json", sa1b_file(1, {**SAM, "id": 1}, {**SAM, "id": 2}))
+    put("sa_2.json", sa1b_file(2, {**SAM, "id": 1}, SAM))
+
+    rows = read_layout(tmp_path).document["annotations"]
+
+    assert [(row["image_id"], row["id"]) for row in rows] == [(1, 1), (1, 2), (2, 3), (2, 4)]
+
+
 def test_a_folder_of_two_tools_is_refused(put, tmp_path):
     put("sa_1.json", sa1b_file(1, SAM))
     put("b.json", {"version": "5.5.0", "shapes": [TRIANGLE], "imagePath": "b.jpg"})

@@ -142,6 +142,10 @@ class LayoutBuilder:
             InputError: there are faults, and nothing else.
         """
         self.faults.require(len(self._images))
+        ids = [str(row.get("id")) for row in self._annotations]
+        if len(set(ids)) < len(ids):  # counted anew in each file
+            for number, row in enumerate(self._annotations, 1):
+                row["id"] = number
         document = {
             "images": self._images,
             "annotations": self._annotations,
