@@ -121,6 +121,8 @@ def answer_jobs(
 
 def _mask(value: Any, size: tuple[int, int]) -> Any:
     """A mask of a cell: pixels, or RLE or polygons, which may be written as json."""
+    if isinstance(value, np.ndarray) and value.dtype in (np.bool_, np.uint8):
+        return value
     if isinstance(value, np.ndarray) and value.dtype != object and value.shape[-2:] == size[::-1]:
         return value
     if not isinstance(value, str):

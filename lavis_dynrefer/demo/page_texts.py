@@ -37,7 +37,7 @@ def answers(
     Args:
         image: the image.
         explanations: answers about its regions, and what each view contributed.
-        colours: of each region's box, in css; of masks alone as many as there are.
+        colours: one for each region, in css.
     """
     return render_part(
         "answers",

@@ -42,8 +42,11 @@ _CHOSEN = {
     **{"image": "by content", "task": "by question", "random": "at random"},
     **{"confidence": "by the likeliest caption", "learned": "by what was learned"},
 }
-_MASKS = [("their boxes alone", "box"), ("on the cells of the region", "cells")]
-_MASKS += [("what lies outside is dimmed", "dim")]
+_MASK_USES = (
+    ("their boxes alone", "box"),
+    ("weights of the region's cells", "cells"),
+    ("to dim what lies outside", "dim"),
+)
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _PICK = """
 element.addEventListener("click", event => {
@@ -287,7 +290,7 @@ def _fields(predictor: RegionPredictor) -> list[gr.components.Component]:
     fields: list[gr.components.Component] = []
     choices = {
         "views": _policies(model.region_encoder.num_views, usable_policies(model)),
-        "masks_as": [("what the model was trained for", OWN), *_MASKS],
+        "masks_as": [("what the model was trained for", OWN), *_MASK_USES],
     }
     with gr.Group(), gr.Row():
         for field in FIELDS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Union
 
 import numpy as np
@@ -19,7 +20,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.mask_encoding import pixel_runs, run_lengths
 from lavis_dynrefer.images.masks import (
     box_from_array,
-    box_from_polygons,
+    box_from_pixel_polygons,
     box_from_rle,
     check_mask,
 )
@@ -47,9 +48,13 @@ class RunMask:
 
     def cover(self, frame: Box, size: int) -> NDArray[np.float64]:
         """See `RegionMask`; exact."""
+        return _shares(self.rectangles, frame, size)
+
+    @cached_property
+    def rectangles(self) -> NDArray[np.int64]:
+        """(n, 4) xyxy of which the mask consists; found once for all frames."""
         height, width = self.rle["size"]
-        runs = run_lengths(self.rle["counts"], height * width)
-        return _shares(_rectangles(runs, height), frame, size)
+        return _rectangles(run_lengths(self.rle["counts"], height * width), height)
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,15 @@ class ArrayMask:
 
     def cover(self, frame: Box, size: int) -> NDArray[np.float64]:
         """See `RegionMask`; exact."""
+        return _shares(self.rectangles, frame, size)
+
+    @cached_property
+    def rectangles(self) -> NDArray[np.int64]:
+        """(n, 4) xyxy of which the mask consists; found once for all frames."""
         left, top, right, bottom = map(int, self.box)
         runs = pixel_runs(self.pixels[top:bottom, left:right] != 0)
-        corner = np.array([left, top, left, top])
-        return _shares(_rectangles(runs, bottom - top) + corner, frame, size)
+        found: NDArray[np.int64] = _rectangles(runs, bottom - top)
+        return found + np.array([left, top, left, top], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -197,7 +207,7 @@ def _checked(mask: Any, image_size: Sequence[int]) -> RegionMask:
         return RunMask(found, box_from_rle(found))
     if isinstance(found, np.ndarray):
         return ArrayMask(found, box_from_array(found))
-    box = box_from_polygons(found)
+    box = box_from_pixel_polygons(found)
     corners = (np.asarray(part, dtype=np.float64).reshape(-1, 2) for part in found)
     return PolygonMask(tuple(corners), box)
 

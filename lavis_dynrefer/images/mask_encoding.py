@@ -40,7 +40,7 @@ def pixel_runs(pixels: NDArray[np.bool_]) -> NDArray[np.int64]:
     height, width = pixels.shape
     columns = np.flatnonzero(pixels.any(axis=0))
     if not len(columns):
-        return np.array([height * width])
+        return np.array([height * width], dtype=np.int64)
     first = int(columns[0])
     down = pixels[:, first : columns[-1] + 1].T.ravel()
     edges = np.flatnonzero(np.diff(down, prepend=False, append=False)) + first * height

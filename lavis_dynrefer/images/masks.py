@@ -92,6 +92,21 @@ def box_from_polygons(polygons: Sequence[Sequence[float]], rule: str = "exact") 
     return x1, y1, x2, y2
 
 
+def box_from_pixel_polygons(polygons: Sequence[Sequence[float]]) -> Box:
+    """`box_from_polygons` of what a user gives.
+
+    Raises:
+        InputError: also polygons in fractions, and pixels of 0 and 1 that are written as lists.
+    """
+    box = box_from_polygons(polygons)
+    if min(box) >= 0 and max(box) <= 1:
+        raise InputError(
+            "expected polygons in pixels, got no number outside of 0 to 1; multiply fractions by "
+            "the sides of the image, and give a mask's pixels as an array or as RLE"
+        )
+    return box
+
+
 def box_from_rle(rle: Mapping[str, Any], rule: str = "exact") -> Box:
     """Box around the set pixels of a run-length encoded mask, without decoding them.
 
@@ -151,7 +166,6 @@ def check_mask(
             raise InputError("expected a list of polygons; one polygon is a list of one")
         kinds = {part.dtype.str[1:] for part in mask if isinstance(part, np.ndarray)}
         if not kinds & {"b1", "u1"}:  # bool and uint8 are the rows of an array
-            _check_pixels(mask)
             return mask
     pixels = np.asarray(mask)
     if pixels.ndim == 3 and 1 in (pixels.shape[0], pixels.shape[2]):
@@ -170,17 +184,9 @@ def _box_of(mask: Any, image_size: Sequence[int]) -> Box:
     found = check_mask(mask, image_size)
     if isinstance(found, Mapping):
         return box_from_rle(found)
-    return box_from_array(found) if isinstance(found, np.ndarray) else box_from_polygons(found)
-
-
-def _check_pixels(polygons: Sequence[Sequence[float]]) -> None:
-    """Refuse polygons in fractions, and arrays of zeros and ones that are written as lists."""
-    numbers = [number for part in polygons for number in part]
-    if numbers and all(0 <= number <= 1 for number in numbers):
-        raise InputError(
-            "expected polygons in pixels, got numbers from 0 to 1 alone; multiply fractions by the "
-            "sides of the image, and give pixels as an array or as RLE"
-        )
+    if isinstance(found, np.ndarray):
+        return box_from_array(found)
+    return box_from_pixel_polygons(found)
 
 
 def _check_values(pixels: NDArray[Any]) -> None:

@@ -76,7 +76,7 @@ class RunSettings(TaskSettings):
     feature_cache: Optional[str] = None  # folder for what a frozen ViT makes of the views
     # data
     batch_size_train: Optional[Size] = None  # regions per process and step
-    batch_size_eval: Size = 8  # images of a step at least; more are added up to `chunk` regions
+    batch_size_eval: Size = 8  # at least this many images per step; more up to `chunk` regions
     num_workers: int = Field(default=4, ge=0, le=10_000)  # loader processes per split
     train_splits: tuple[str, ...] = ("train",)
     valid_splits: tuple[str, ...] = ()  # evaluated after each epoch; the first picks the best

@@ -77,7 +77,7 @@ def test_invalid_masks_are_refused(mask, message):
         boxes_of_masks([RUNS, mask], SIZE)
 
 
-FINITE, PIXELS = "finite numbers", "expected polygons in pixels, got numbers from 0 to 1"
+FINITE, PIXELS = "finite numbers", "expected polygons in pixels, got no number outside of 0 to 1"
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def choose_familiar(
         if TRAIN in own and others:
             pairs.append((own[TRAIN], own[others[0]]))
         elif TRAIN in own:
-            logger.warning("%s has a training split alone: familiarity is told without it", name)
+            logger.warning("%s has only a training split: familiarity is fitted without it", name)
     return pairs
 
 
@@ -159,7 +159,7 @@ def calibrate(
         for kind, answers in read.items():
             fit, measured = answers.half(0), answers.half(1)
             try:
-                if not len(fit) or not len(measured):
+                if not fit.known or not measured.known:
                     raise InputError("all labelled regions are in one half of the images")
                 scale, bias = _fit(kind, fit)
             except InputError as error:

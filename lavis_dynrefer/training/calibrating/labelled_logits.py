@@ -34,8 +34,9 @@ class LabelledLogits:
     labels: Tensor
     images: Tensor
 
-    def __len__(self) -> int:
-        """Regions of which something is known."""
+    @property
+    def known(self) -> int:
+        """Number of regions of which something is known."""
         known = self.labels >= 0
         return int((known if known.ndim == 1 else known.any(dim=1)).sum())
 
