@@ -63,6 +63,7 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
         if cfg is None or isinstance(cfg, str):
             cfg = load_dataset_config(cfg or self.default_config_path())
         BaseDatasetBuilder.__init__(self, self._complete(cfg))
+        self._prepared: dict[str, RegionSet] | None = None  # read in this process, for `build`
 
     def _complete(self, section: DictConfig) -> DictConfig:
         """The section with the keys of the default yamls, below the sections that it belongs to."""
@@ -94,9 +95,11 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
         self.build_processors()
         info = self.info()
         splits = self.splits(info)
+        complete = self.read_splits() if self._prepared is None else self._prepared
+        self._prepared = None
         region_sets = {
             split: first_regions(found, info.max_images, info.max_regions)
-            for split, found in self.read_splits().items()
+            for split, found in complete.items()
         }
         names = {split: info.split_names.get(split, split) for split in splits}
         if len(set(names.values())) < len(names):
@@ -175,7 +178,7 @@ class RegionDatasetBuilder(RegionSource, BaseDatasetBuilder):
             self.make_raw_files(self.info())
         except ValueError as error:
             raise self._error(str(error)) from error
-        self.read_splits()
+        self._prepared = self.read_splits()
 
     def _download_vis(self) -> None:
         """Nothing to download."""
