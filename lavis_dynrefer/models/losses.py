@@ -52,8 +52,7 @@ def sigmoid_contrastive_loss(
         Scalar, summed over pairs and divided by B.
     """
     similarity = similarity.float()
-    rows = len(similarity)
-    signs = torch.full_like(similarity, -1)
-    index = torch.arange(rows, device=similarity.device)
-    signs[index, first_column + index] = 1
-    return -F.logsigmoid(signs * (similarity * log_scale.exp() + bias)).sum() / rows
+    rows, columns = (torch.arange(side, device=similarity.device) for side in similarity.shape)
+    own = columns == first_column + rows[:, None]
+    signs = torch.where(own, 1.0, -1.0)  # an assignment to the places would make a GPU wait
+    return -F.logsigmoid(signs * (similarity * log_scale.exp() + bias)).sum() / len(rows)

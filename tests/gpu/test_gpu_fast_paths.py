@@ -86,7 +86,7 @@ def test_attention_is_one_kernel(gpu, name, record_property):
 
 
 def test_alignment_of_views_is_that_of_the_cpu(training_gpu, smallest_model):
-    """What it reads between cells, and the gradients."""
+    """What it reads between cells, and the gradients; without TF32, which rounds the offsets."""
     encoder = copy.deepcopy(smallest_model.region_encoder).cpu()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -98,11 +98,12 @@ def test_alignment_of_views_is_that_of_the_cpu(training_gpu, smallest_model):
     there = copy.deepcopy(encoder).to(training_gpu.device)
 
     expected = encoder(ViewFeatures(summary, maps))
-    found = there(ViewFeatures(summary.to(training_gpu.device), maps.to(training_gpu.device)))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = there(ViewFeatures(summary.to(training_gpu.device), maps.to(training_gpu.device)))
+        found.square().sum().backward()
 
     torch.testing.assert_close(found.cpu(), expected, rtol=5e-3, atol=5e-3)
-    for result in (expected, found):
-        result.square().sum().backward()
+    expected.square().sum().backward()
     for mine, theirs in zip(there.parameters(), encoder.parameters()):
         difference = (mine.grad.cpu() - theirs.grad).norm() / theirs.grad.norm().clamp(min=1e-3)
         assert difference.item() < 1e-2
