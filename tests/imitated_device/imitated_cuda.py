@@ -177,6 +177,8 @@ class ImitatedCuda(TorchDispatchMode):
             return None
         if ours and name.startswith(SIZE_READS):
             self.note("size")
+        if ours and name.startswith("aten::index_put") and args[2].dim() == 0:
+            self.note("to device")  # `x[places] = 1`, as a real one does
         _check_devices(name, args, tensors, self)
         args_inside, kwargs_inside = self._inside(args), self._inside(kwargs)
         if "device" in kwargs_inside:
@@ -251,15 +253,11 @@ class ImitatedCuda(TorchDispatchMode):
             "max_memory_allocated": 0,
             "memory_reserved": 0,
             "mem_get_info": (2**40, 2**40),
-            "_lazy_init": None,
-            "set_device": None,
-            "empty_cache": None,
-            "synchronize": None,
-            "manual_seed_all": None,
-            "reset_peak_memory_stats": None,
-            "set_per_process_memory_fraction": None,
-            "set_sync_debug_mode": None,
             "is_initialized": False,
+            "is_current_stream_capturing": False,
+            **dict.fromkeys(("_lazy_init", "set_device", "empty_cache", "synchronize")),
+            **dict.fromkeys(("manual_seed_all", "reset_peak_memory_stats", "set_sync_debug_mode")),
+            "set_per_process_memory_fraction": None,
         }.items():
             self._set(torch.cuda, name, lambda *_, _answer=answer, **__: _answer)
         self._set(torch.cuda, "Stream", _Stream)
