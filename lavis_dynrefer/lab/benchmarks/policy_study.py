@@ -34,7 +34,7 @@ from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic.scene_dataset import described_objects, split_sizes, write_dataset
 from lavis_dynrefer.views.policies import check_policy_name
 
-DATASET_SEED = 1  # as in train_tiny.yaml
+DATASET_SEED = 1  # its training scenes are not those of train_tiny.yaml
 PRETRAINED = "assets/tiny/pretrained.safetensors"
 EMBEDDED = "assets/tiny/model.safetensors"
 TUNING_SHARE = 3  # the second run, and that of a prior, see a third of the training images
