@@ -199,7 +199,7 @@ def test_code_in_a_yaml_is_not_run(tmp_path, monkeypatch, value, complaint):
 @pytest.mark.parametrize(
     ("own", "scales"),
     [
-        ({}, [0.0, 0.6]),  # those of the embedded model
+        ({}, [0.0, 0.7]),  # those of the embedded model
         ({"scales": {"caption": [0.0, 0.3]}}, [0.0, 0.3]),
         ({"policy": "fixed", "scales": [0.0, 0.5]}, [0.0, 0.5]),
     ],
