@@ -55,7 +55,7 @@ def test_an_encoding_answers_for_its_own_views_only(predictor, scene):
     ("views", "scales"),
     [
         ("fixed:0,0.5", {"caption": (0.0, 0.5), "attributes": (0.0, 0.5)}),
-        ("task", {"caption": (0.0, 0.6), "attributes": (0.0, 0.6)}),
+        ("task", {"caption": (0.0, 0.7), "attributes": (0.0, 0.7)}),
     ],
 )
 def test_views_are_chosen_by_name(predictor, scene, views, scales):

@@ -80,7 +80,7 @@ def test_answers_at_scales_are_those_of_the_policies_and_are_kept(tmp_path):
         expected = predictor.predict(*pairs[0], views=name)
         chosen = found.chosen(columns)
         assert [one.caption for one in chosen] == [one.caption for one in expected]
-    assert columns_of(OWN, predictor, pairs, found, TRUTH, 0.5)["caption"] == [3, 3, 3]
+    assert columns_of(OWN, predictor, pairs, found, TRUTH, 0.5)["caption"] == [4, 4, 4]
     assert answers_at_scales(None, pairs, tmp_path / "answers.jsonl", scales) == found
     with pytest.raises(ValueError, match="remove it"):
         answers_at_scales(None, pairs, tmp_path / "answers.jsonl", (0.0, 1.0))
