@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.datasets import build_info
 from lavis_dynrefer.datasets.custom_source import Custom
 from lavis_dynrefer.datasets.region_source import RegionSource, default_yaml
@@ -27,8 +26,6 @@ from lavis_dynrefer.synthetic.scene_dataset import VERSION, truth_of, write_data
 from lavis_dynrefer.synthetic.scene_vocabulary import true_labels
 
 Splits = Mapping[str, RegionSet]
-
-_MANY_SCENES = 1000  # from which processes pay: each needs a second or two to start
 
 
 class VisualGenome(RegionSource):
@@ -227,13 +224,7 @@ class Synthetic(RegionSource):
 
     def make_raw_files(self, info: build_info.SyntheticInfo) -> None:
         """Draw the scenes on first use."""
-        write_dataset(
-            self.images(info),
-            scenes=info.scenes,
-            seed=info.seed,
-            world=info.world,
-            processes=available_cores() if info.scenes >= _MANY_SCENES else 1,
-        )
+        write_dataset(self.images(info), scenes=info.scenes, seed=info.seed, world=info.world)
 
 
 def _store_with_masks(stores: Stores, root: Path, split: str) -> MemoryStore:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -34,7 +33,6 @@ from lavis_dynrefer.synthetic.lesson.lesson_files import TAGS, write_lesson
 
 RUN_FILE = "dynrefer/quickstart.yaml"
 DRAWN = "data"  # folder of the boxes, in the output folder
-FEATURES = "features"  # folder of what the ViT makes of their views, while it trains
 TAUGHT = "new_captions"  # split of the run file
 _NAMED = "new_categories"  # the same regions, asked for their categories
 # As the shell of the system wants it.
@@ -71,21 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
     with stop_on_signals():
         data = given or _draw_data(console, output / DRAWN)
         options = [*_data_options(data), *arguments.options]
-        # Few drawn views are new after an epoch: a step takes 0.25 s instead of 0.29.
-        features = output / FEATURES
-        kept = [f"run.feature_cache={features}"] if given is None else []
         folders = []
-        for name, module, more in (
-            ("before", "lavis.evaluate", []),
-            ("after", "lavis.train", kept),
-        ):
+        for name, module in (("before", "lavis.evaluate"), ("after", "lavis.train")):
             code, folder = _run_lavis(
-                console, module, output / name, [*more, *options], threads=arguments.threads
+                console, module, output / name, options, threads=arguments.threads
             )
             if folder is None:
                 return code
             folders.append(folder)
-        shutil.rmtree(features, ignore_errors=True)  # some 200 MB
         before, after = folders
         splits = read_answers(read_region_sets(project_path(RUN_FILE), options), before, after)
         console.print(comparison_table(splits))
