@@ -277,6 +277,13 @@ class DynReferConfig(RegionModelConfig):
 
 
 @settings
+class PretrainingConfig(RegionModelConfig):
+    """Everything that `lab.pretraining` needs."""
+
+    trainable: tuple[str, ...] = ("",)  # modules with gradients; "": all of the model
+
+
+@settings
 class PretrainedFiles:
     """Files of frozen weights: paths or URLs; of several files a later one wins."""
 
@@ -355,7 +362,7 @@ MODELS = {
         },
     ),
     "dynrefer_pretraining": ModelFamily(
-        RegionModelConfig,
+        PretrainingConfig,
         dict.fromkeys(("default", "tiny"), "models/dynrefer_pretraining.yaml"),
         answers=False,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lavis  # noqa: F401  first, for threads
@@ -15,12 +15,13 @@ from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_dynrefer.config import LAVIS_KEYS, MODELS, RegionModelConfig
+from lavis_dynrefer.config import LAVIS_KEYS, MODELS, PretrainingConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.boxes import area
 from lavis_dynrefer.models.backbone import Backbone
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.tagging import multi_hot
+from lavis_dynrefer.models.model_parts import set_trainable
 from lavis_dynrefer.models.qformer import QFormer
 from lavis_dynrefer.models.region_encoder import (
     RegionEncoder,
@@ -56,6 +57,9 @@ class RegionPretraining(BaseModel):
         text_encoder: embeds the texts of the labels.
         contrast: scores them.
         labels: names of the labels.
+        trainable: modules that get gradients, by their path from the model; "" is all of it. New
+            heads on pretrained parts are best trained alone at first: their gradients undo what
+            the parts have learned (docs/tiny_model.md).
     """
 
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
@@ -71,6 +75,7 @@ class RegionPretraining(BaseModel):
         text_encoder: TextEncoder,
         contrast: ContrastDecoder,
         labels: list[str],
+        trainable: Sequence[str] = ("",),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -86,6 +91,7 @@ class RegionPretraining(BaseModel):
         self.mean_head = nn.Linear(backbone.width, len(labels))
         self.summary_head = nn.Linear(backbone.width, len(labels))
         self.query_head = nn.Linear(num_queries * qformer.width, len(labels))
+        set_trainable(self, trainable)
 
     @classmethod
     def from_config(cls, cfg: Any) -> RegionPretraining:
@@ -95,7 +101,7 @@ class RegionPretraining(BaseModel):
         """
         values = OmegaConf.to_container(cfg, resolve=True)
         own = {key: value for key, value in values.items() if key not in LAVIS_KEYS}
-        config = from_mapping(RegionModelConfig, own, where="model")
+        config = from_mapping(PretrainingConfig, own, where="model")
         if config.tagging.vocabulary is None:
             raise InputError("model.tagging.vocabulary: name a file with one tag per line")
         qformer = QFormer(config.qformer, region_width=config.vision.width)
@@ -111,6 +117,7 @@ class RegionPretraining(BaseModel):
                 region_dim=qformer.width,
             ),
             labels=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
+            trainable=config.trainable,
         )
         load_sources(model, values.get("pretrained") or {})
         return model

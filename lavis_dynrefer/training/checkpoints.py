@@ -205,6 +205,11 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
     return content
 
 
+def _tells_kind(setting: Any) -> bool:
+    """Whether a setting tells the kind of an optimiser; torch adds switches in new versions."""
+    return setting is not None and not isinstance(setting, bool)
+
+
 def load_optimizer(
     optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, source: PathLike
 ) -> None:
@@ -218,16 +223,16 @@ def load_optimizer(
     Raises:
         CheckpointError: another kind of optimiser, or other parameters.
     """
-    # Settings that tell its kind; torch itself adds the switches that older versions lack.
-    kind = {
-        name
-        for name, value in optimizer.defaults.items()
-        if value is not None and not isinstance(value, bool)
-    }
+    kind = {name for name, value in optimizer.defaults.items() if _tells_kind(value)}
     try:
         absent = sorted(kind.difference(*state["param_groups"]))
         if absent:
             raise InputError(f"the optimiser had no {absent}")
+        known = set().union(*optimizer.param_groups)
+        given = [item for group in state["param_groups"] for item in group.items()]
+        foreign = sorted({name for name, value in given if _tells_kind(value)} - known)
+        if foreign:
+            raise InputError(f"the optimiser had {foreign} as well")
         own = [{**group, "params": None} for group in optimizer.param_groups]
         groups = [dict(group) for group in state["param_groups"]]
         for group, settings in zip(groups, own):

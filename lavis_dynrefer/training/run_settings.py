@@ -67,7 +67,8 @@ class RunSettings(TaskSettings):
     warmup_steps: int = Field(default=0, ge=0)  # within the first epoch
     lr_sched: str = "linear_warmup_cosine_lr"  # registered name
     lr_decay_rate: Optional[float] = Field(default=None, ge=0, le=1_000)  # linear_warmup_step_lr
-    weight_decay: float = Field(default=0.05, ge=0, le=1_000)  # AdamW; not on biases and norms
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices, with AdamW for the rest
+    weight_decay: float = Field(default=0.05, ge=0, le=1_000)  # not on biases and norms
     beta2: float = Field(default=0.999, ge=0.001, lt=1)  # AdamW
     accum_grad_iters: Size = 1  # batches per optimiser step
     log_freq: Size = 50  # batches between two lines of the log

@@ -1,8 +1,8 @@
 """LAVIS's epoch runner, extended to CPUs, single GPUs, stopping and resuming.
 
 Everything that is not overridden here is `lavis.runners.RunnerBase`. The stock runner does not know
-the keys `find_unused_parameters`, `load_ckpt_path`, `resume_in_place`, `keep_checkpoints` and
-`save_freq` of `run:`, nor the word `auto` for `resume_ckpt_path`.
+the keys `optimizer`, `find_unused_parameters`, `load_ckpt_path`, `resume_in_place`,
+`keep_checkpoints` and `save_freq` of `run:`, nor the word `auto` for `resume_ckpt_path`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,14 @@ from torch.utils.data import Dataset
 
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.models.backbone import Backbone
-from lavis_dynrefer.models.precision import (
-    choose_device,
-    warn_of_slow_bf16,
-    without_denormals,
-)
+from lavis_dynrefer.models.precision import choose_device, warn_of_slow_bf16, without_denormals
 from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained
 from lavis_dynrefer.paths import expand_home
 from lavis_dynrefer.training import checkpoints, loaders
 from lavis_dynrefer.training.checks.shared_folder import check_shared
 from lavis_dynrefer.training.feature_cache import use_feature_cache
-from lavis_dynrefer.training.loop.epoch_loop import Progress, fused
+from lavis_dynrefer.training.loop.epoch_loop import Progress
+from lavis_dynrefer.training.loop.optimizer_choice import choose_optimizer
 from lavis_dynrefer.training.loop.run_watch import RunWatch
 from lavis_dynrefer.training.loop.scale_weights import weigh_scales_by_loss
 from lavis_dynrefer.training.loop.stop_signals import StopSignals, TrainingStopped
@@ -132,9 +129,9 @@ class DynReferRunner(RunnerBase):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """LAVIS's AdamW, with a step that is fused into few kernels where torch has it."""
+        """`run.optimizer`."""
         if self._optimizer is None:
-            self._optimizer = fused(super().optimizer)
+            self._optimizer = choose_optimizer(super().optimizer, self.model, self.run)
         return self._optimizer
 
     @property

@@ -144,6 +144,14 @@ def test_pretraining_goes_on_from_pretrained_parts(pretraining, config, tmp_path
     assert not torch.equal(further["query_head.weight"], pretraining.query_head.weight)
 
 
+def test_new_heads_are_trained_alone(config, scattered):
+    heads = [f"{name}_head" for name in HEADS]
+    model = RegionPretraining.from_config(OmegaConf.create({**config, "trainable": heads}))
+    model(scattered)["loss"].backward()
+    moved = {name.split(".")[0] for name, one in model.named_parameters() if one.grad is not None}
+    assert moved == set(heads)
+
+
 def test_masks_reach_the_queries_and_not_the_heads_on_cells(pretraining, scattered):
     pretraining.eval()
     masks = torch.zeros(len(scattered["views"]), 28, 28, dtype=torch.uint8)

@@ -25,17 +25,7 @@ from lavis_dynrefer.training.run_settings import TaskSettings
 
 logger = logging.getLogger(__name__)
 
-_OF_A_GROUP = ("params", "lr", "betas", "eps", "weight_decay")  # settings of AdamW
 _CURES = "lower run.init_lr, set run.max_grad_norm, or use run.amp_dtype: bf16"
-
-
-def fused(plain: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """An AdamW whose step is fused into few kernels, where torch has it for the device."""
-    groups = [{key: group[key] for key in _OF_A_GROUP} for group in plain.param_groups]
-    try:
-        return torch.optim.AdamW(groups, fused=True)
-    except RuntimeError:
-        return plain
 
 
 class NotFiniteError(InputError):
