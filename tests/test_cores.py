@@ -1,8 +1,12 @@
-"""Cores on a machine of eight."""
+"""Cores on a machine of eight, and work shared among processes."""
 
 from __future__ import annotations
 
+import math
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -46,3 +50,54 @@ def test_a_limit_leaves_cores_to_others(monkeypatch, tmp_path, limit, expected):
     cores.limit_cores(limit)
 
     assert cores.available_cores() == expected
+
+
+# ---- shared work
+
+
+def process_of(number):
+    return number, os.getpid()
+
+
+def is_gone(pid, patience=10.0):
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_shared_work_comes_back_in_order_and_its_processes_end():
+    numbers, pids = zip(*cores.map_in_processes(process_of, range(20), 2, chunk=3))
+    assert numbers == tuple(range(20))
+    assert os.getpid() not in pids
+    assert all(is_gone(pid) for pid in set(pids))
+
+
+def test_given_up_work_ends_its_processes():
+    results = cores.map_in_processes(process_of, range(200), 2)
+    _, pid = next(results)
+    results.close()
+    assert is_gone(pid)
+
+
+def test_an_error_in_shared_work_is_raised():
+    with pytest.raises(ValueError, match="domain"):
+        list(cores.map_in_processes(math.sqrt, [4.0, -1.0], 2))
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lavis_dynrefer.cores import map_in_processes\n"
+        "print('started')\n"
+        "print(sum(map_in_processes(abs, range(-5, 0), 2)))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, encoding="utf-8", check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["started", "15"]), done.stderr

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lavis_dynrefer.cores import available_cores
 from lavis_dynrefer.datasets import build_info
 from lavis_dynrefer.datasets.custom_source import Custom
 from lavis_dynrefer.datasets.region_source import RegionSource, default_yaml
@@ -26,6 +27,7 @@ from lavis_dynrefer.synthetic.scene_dataset import VERSION, truth_of, write_data
 from lavis_dynrefer.synthetic.scene_vocabulary import true_labels
 
 Splits = Mapping[str, RegionSet]
+SCENES_OF_A_PROCESS = 300  # drawn in about ten seconds; a process needs two to start
 
 
 class VisualGenome(RegionSource):
@@ -224,7 +226,14 @@ class Synthetic(RegionSource):
 
     def make_raw_files(self, info: build_info.SyntheticInfo) -> None:
         """Draw the scenes on first use."""
-        write_dataset(self.images(info), scenes=info.scenes, seed=info.seed, world=info.world)
+        processes = min(available_cores(), info.scenes // SCENES_OF_A_PROCESS)
+        write_dataset(
+            self.images(info),
+            scenes=info.scenes,
+            seed=info.seed,
+            world=info.world,
+            processes=processes,
+        )
 
 
 def _store_with_masks(stores: Stores, root: Path, split: str) -> MemoryStore:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from filelock import FileLock
 
+from lavis_dynrefer.cores import map_in_processes
 from lavis_dynrefer.datasets.tables import (
     TAGS_SCHEMA,
     RegionTable,
@@ -93,20 +92,11 @@ def _write_parts(
     tools = (regions.path, method, tuple(names))
     _tools(*tools)  # to fail here rather than in every process
     jobs = [(paths[number], PART * number, PART, tools) for number in missing]
-    for done, _ in enumerate(_map(processes if len(jobs) > 1 else 1, jobs), 1):
+    for done, _ in enumerate(map_in_processes(_write_part, jobs, min(processes, len(jobs))), 1):
         if progress:
             rows = (len(paths) - len(jobs) + done) * PART
             progress(min(rows, len(regions)), len(regions))
     return paths
-
-
-def _map(processes: int, jobs: Sequence[_Job]) -> Iterator[None]:
-    """Do the jobs in this process or in several; yields after each."""
-    if processes == 1:
-        yield from map(_write_part, jobs)
-        return
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        yield from pool.map(_write_part, jobs)
 
 
 def _write_part(job: _Job) -> None:

@@ -8,11 +8,10 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from lavis_dynrefer.cores import map_in_processes
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic import raw_formats
 from lavis_dynrefer.synthetic.drawn_folder import drawing, is_drawn
@@ -95,7 +94,7 @@ def write_dataset(
     with drawing(root, _FOLDERS, cure=_CURE) as folder:
         rows: Rows = defaultdict(list)
         draw = functools.partial(_write_scene, folder, seed, worlds)
-        for part in _draw_all(draw, indices, processes):
+        for part in map_in_processes(draw, indices, processes, chunk=16):
             for name, items in part.items():
                 rows[name] += items
         _write_annotations(folder, rows, sizes)
@@ -147,15 +146,6 @@ def _image_file(index: int) -> str:
     if split_of(index) == "val2017":
         return f"coco/val2017/{index:012d}.jpg"
     return f"vg/images/VG_100K/{index}.jpg"
-
-
-def _draw_all(draw: functools.partial[Rows], indices: list[int], processes: int) -> Iterator[Rows]:
-    if processes <= 1:
-        yield from map(draw, indices)
-        return
-    # A forked process could hang: torch may run threads here.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(draw, indices, chunksize=16)
 
 
 def _write_scene(root: Path, seed: int, worlds: Sequence[str], index: int) -> Rows:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from PIL import Image, UnidentifiedImageError
 
+from lavis_dynrefer.cores import map_in_processes
 from lavis_dynrefer.images.decoding import (
     IMAGE_ERRORS,
     ROTATED,
@@ -106,19 +105,10 @@ def check_images(
     Args:
         records: the images.
         decode: see `check_image`.
-        processes: how many share the work. More than 1 are spawned, which takes seconds; the
-            calling program then needs the usual `if __name__ == "__main__":`.
+        processes: how many share the work; more than 1 take seconds to start.
     """
     check = partial(check_image, decode=decode)
-    if processes == 1:
-        yield from map(check, records)
-        return
-    # A forked copy of a process that runs torch's threads can hang.
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield from pool.map(check, records, chunksize=_CHUNK)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from map_in_processes(check, records, processes, chunk=_CHUNK)
 
 
 def count_findings(findings: Iterable[ImageFinding], *, decoded: bool) -> ImageReport:
