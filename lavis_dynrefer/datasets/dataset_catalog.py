@@ -27,7 +27,7 @@ from lavis_dynrefer.synthetic.scene_dataset import VERSION, truth_of, write_data
 from lavis_dynrefer.synthetic.scene_vocabulary import true_labels
 
 Splits = Mapping[str, RegionSet]
-SCENES_OF_A_PROCESS = 300  # drawn in about ten seconds; a process needs two to start
+SCENES_OF_A_PROCESS = 200  # drawn in about six seconds; a process needs two to start
 
 
 class VisualGenome(RegionSource):
