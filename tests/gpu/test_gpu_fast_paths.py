@@ -16,6 +16,7 @@ from torch import nn
 from lavis_dynrefer.models.attention import aligned, attend, join_heads, split_heads
 from lavis_dynrefer.models.llms.stored_weights import Int8Linear
 from lavis_dynrefer.models.region_encoder import ViewFeatures
+from lavis_dynrefer.training.loop.muon import Muon
 
 HALF = torch.bfloat16
 # Number format, heads, width of a head, queries, keys, shape of the bias; of the released model.
@@ -141,3 +142,23 @@ def test_a_fused_optimiser_takes_the_same_steps(training_gpu):
         weights.append(layer.weight.detach().cpu())
     assert not torch.equal(weights[0], start.weight)
     torch.testing.assert_close(weights[1], weights[0])
+
+
+def test_muon_takes_the_steps_of_the_cpu(training_gpu):
+    torch.manual_seed(0)
+    start = nn.Linear(7, 5)
+    batches = torch.randn(3, 4, 7)
+    weights = []
+    for device in (torch.device("cpu"), training_gpu.device):
+        layer = copy.deepcopy(start).to(device)
+        matrices = {"params": [layer.weight], "matrices": True, "weight_decay": 0.05}
+        optimizer = Muon([matrices, {"params": [layer.bias], "weight_decay": 0.0}], lr=0.1)
+        for batch in batches:
+            optimizer.zero_grad()
+            layer(batch.to(device)).square().sum().backward()
+            optimizer.step()
+        weights.append(layer.weight.detach().cpu())
+    moved = (weights[0] - start.weight).abs().max().item()
+    assert moved > 0.05
+    # The iteration is in bfloat16 on a GPU, and stretches what is rounded off.
+    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0.15 * moved)

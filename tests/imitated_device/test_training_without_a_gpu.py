@@ -7,6 +7,7 @@ import pytest
 from tests.gpu.test_gpu_fast_paths import (  # noqa: F401
     test_a_fused_optimiser_takes_the_same_steps,
     test_alignment_of_views_is_that_of_the_cpu,
+    test_muon_takes_the_steps_of_the_cpu,
 )
 from tests.gpu.test_gpu_training import (  # noqa: F401
     test_a_resumed_run_goes_on_with_its_gradient_scaler,

@@ -69,7 +69,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """The matrix (m, n) with all its singular values near 1, in the number format it came in."""
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     exact = torch.promote_types(matrix.dtype, torch.float32)
-    fast = torch.bfloat16 if matrix.is_cuda else exact
+    fast = torch.bfloat16 if matrix.device.type == "cuda" else exact
     result = (wide / wide.norm().clamp(min=torch.finfo(exact).tiny)).to(fast)
     first, third, fifth = COEFFICIENTS
     for _ in range(STEPS):
