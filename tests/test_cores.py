@@ -70,6 +70,7 @@ def is_gone(pid, patience=10.0):
     return False
 
 
+@pytest.mark.skipif(os.name != "posix", reason="asks for a process by a signal of POSIX")
 def test_shared_work_comes_back_in_order_and_its_processes_end():
     numbers, pids = zip(*cores.map_in_processes(process_of, range(20), 2, chunk=3))
     assert numbers == tuple(range(20))
@@ -77,6 +78,7 @@ def test_shared_work_comes_back_in_order_and_its_processes_end():
     assert all(is_gone(pid) for pid in set(pids))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="asks for a process by a signal of POSIX")
 def test_given_up_work_ends_its_processes():
     results = cores.map_in_processes(process_of, range(200), 2)
     _, pid = next(results)

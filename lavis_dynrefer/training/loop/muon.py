@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The quintic iteration of https://kellerjordan.github.io/posts/muon: singular values in (0, 1] end
-# between 0.7 and 1.2 after five steps, which serves as well as exactly 1.
+# The quintic iteration of https://kellerjordan.github.io/posts/muon: after five steps singular
+# values that were not tiny are about 0.7 to 1.2, which serves as well as exactly 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 RMS = 0.2  # of an update, as of AdamW's: the same learning rates serve (arXiv:2502.16982)
