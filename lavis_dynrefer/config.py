@@ -281,6 +281,7 @@ class PretrainingConfig(RegionModelConfig):
     """Everything that `lab.pretraining` needs."""
 
     trainable: tuple[str, ...] = ("",)  # modules with gradients; "": all of the model
+    recoloured: float = Field(default=0.0, ge=0, le=1)  # share of the regions in other colours
 
 
 @settings

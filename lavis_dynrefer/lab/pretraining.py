@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import permutations
 from typing import Any, ClassVar
 
 import lavis  # noqa: F401  first, for threads
@@ -32,9 +33,11 @@ from lavis_dynrefer.models.texts.text_encoder import TextEncoder
 from lavis_dynrefer.models.weights.pretrained import load_sources
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.settings import from_mapping
+from lavis_dynrefer.synthetic.scene_world import COLOURS, SURFACES
 from lavis_dynrefer.vocab import load_names
 from lavis_dynrefer.vocab.prompts import attribute_prompts
 
+COLOURED = {*COLOURS, *SURFACES}  # what a view with other colours does not show
 MIN_VISIBLE = 0.5  # share of a region in a view from which the view is trained on it
 
 
@@ -60,6 +63,10 @@ class RegionPretraining(BaseModel):
         trainable: modules that get gradients, by their path from the model; "" is all of it. New
             heads on pretrained parts are best trained alone at first: their gradients undo what
             the parts have learned (docs/tiny_model.md).
+        recoloured: share of the regions, drawn at random, whose views have their colour channels
+            in another order when the model is trained. Categories are then learned apart from
+            the colours that occur with them.
+        colour_labels: those of `labels` that are not learned from such views.
     """
 
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
@@ -76,6 +83,8 @@ class RegionPretraining(BaseModel):
         contrast: ContrastDecoder,
         labels: list[str],
         trainable: Sequence[str] = ("",),
+        recoloured: float = 0.0,
+        colour_labels: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -85,6 +94,9 @@ class RegionPretraining(BaseModel):
         self.contrast = contrast
         self.tag_names = tuple(labels)
         self.prompts = tuple(tuple(attribute_prompts(label)) for label in labels)
+        self.recoloured = recoloured
+        of_colour = torch.tensor([label in colour_labels for label in labels])
+        self.register_buffer("of_colour", of_colour, persistent=False)  # (K,)
         num_queries = qformer.query_tokens.shape[1]
         cells = region_encoder.roi_size**2
         self.cells_head = nn.Linear(cells * backbone.width, len(labels))
@@ -104,6 +116,7 @@ class RegionPretraining(BaseModel):
         config = from_mapping(PretrainingConfig, own, where="model")
         if config.tagging.vocabulary is None:
             raise InputError("model.tagging.vocabulary: name a file with one tag per line")
+        labels = load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary"))
         qformer = QFormer(config.qformer, region_width=config.vision.width)
         text_encoder = TextEncoder(config.text)
         model = cls(
@@ -116,8 +129,10 @@ class RegionPretraining(BaseModel):
                 text_dim=text_encoder.embed_dim,
                 region_dim=qformer.width,
             ),
-            labels=load_names(resource_path(config.tagging.vocabulary, key="tagging.vocabulary")),
+            labels=labels,
             trainable=config.trainable,
+            recoloured=config.recoloured,
+            colour_labels=[label for label in labels if label.removeprefix("by ") in COLOURED],
         )
         load_sources(model, values.get("pretrained") or {})
         return model
@@ -135,6 +150,11 @@ class RegionPretraining(BaseModel):
             "loss_text".
         """
         views = samples["views"]
+        known = torch.ones(len(views), len(self.tag_names), device=views.device)  # (B, K)
+        if self.training and self.recoloured:
+            drawn = torch.rand(len(views), device=views.device) < self.recoloured
+            views = shuffle_channels(views, drawn)
+            known[drawn[:, None] & self.of_colour] = 0
         tokens = self.backbone(rearrange(views, "b v c h w -> (b v) c h w"))
         truth = multi_hot(samples["tags"], len(self.tag_names)).to(tokens.device)  # (B, K)
 
@@ -152,22 +172,25 @@ class RegionPretraining(BaseModel):
         ones = torch.ones_like(view)
         regions = torch.zeros(len(tokens), device=ones.device, dtype=ones.dtype)
         weight = 1 / regions.index_add(0, view, ones)[view] / len(tokens)
-        cells = (_label_loss(self.cells_head(maps.flatten(1)), truth[shown]) * weight).sum()
-        mean = (_label_loss(self.mean_head(maps.mean(dim=(2, 3))), truth[shown]) * weight).sum()
+        cells, mean = (
+            (_label_loss(logits, truth[shown], known[view // views.shape[1]]) * weight).sum()
+            for logits in (self.cells_head(maps.flatten(1)), self.mean_head(maps.mean(dim=(2, 3))))
+        )
 
         features = encoder.pool(
             rearrange(tokens, "(b v) n c -> b v n c", b=len(views)),
             samples["boxes"],
             encoder.masks_of(samples),
         )
-        summary = _label_loss(self.summary_head(features.summary), truth[:, None]).mean()
+        logits = self.summary_head(features.summary)  # (B, V, K)
+        summary = _label_loss(logits, truth[:, None], known[:, None]).mean()
         queries = self.qformer(self.region_encoder(features))
-        query = _label_loss(self.query_head(queries.flatten(1)), truth).mean()
+        query = _label_loss(self.query_head(queries.flatten(1)), truth, known).mean()
         # No gradient from the texts into the queries: in a run with it, the queries did not learn
         # the category of the reference object (docs/tiny_model.md).
         similarity = self.contrast(self.text_encoder(self._sample_prompts()), queries.detach())
         logits = similarity.float() * self.contrast.log_scale.exp() + self.contrast.bias
-        text = _label_loss(logits, truth).mean()
+        text = _label_loss(logits, truth, known).mean()
         parts = {
             "loss_cells": cells,
             "loss_mean": mean,
@@ -230,9 +253,25 @@ def transform_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return torch.cat(corners, dim=-1)
 
 
-def _label_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Binary cross-entropy summed over the labels: (..., K) -> (...)."""
+def shuffle_channels(views: Tensor, chosen: Tensor) -> Tensor:
+    """Put the colour channels of some regions in another order, drawn for each of them.
+
+    Args:
+        views: (B, V, 3, S, S).
+        chosen: (B,) bool, the regions to change.
+
+    Returns:
+        (B, V, 3, S, S); all views of a region in the same order.
+    """
+    orders = torch.tensor([*permutations(range(3))], device=views.device)  # the first changes none
+    drawn = torch.randint(1, len(orders), (len(views),), device=views.device)
+    order = orders[drawn * chosen]  # (B, 3)
+    return views.gather(2, order[:, None, :, None, None].expand_as(views))
+
+
+def _label_loss(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Binary cross-entropy summed over the labels that are known: (..., K) -> (...)."""
     losses = F.binary_cross_entropy_with_logits(
         logits.float(), truth.expand_as(logits).float(), reduction="none"
     )
-    return losses.sum(dim=-1)
+    return (losses * known).sum(dim=-1)

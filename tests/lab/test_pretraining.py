@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from lavis_dynrefer.lab.pretraining import RegionPretraining
+from lavis_dynrefer.lab.pretraining import RegionPretraining, shuffle_channels
 
 HEADS = ("cells", "mean", "summary", "query")
 PARTS = ("backbone", "region_encoder", "qformer", "text_encoder", "contrast")
@@ -167,3 +168,37 @@ def test_masks_reach_the_queries_and_not_the_heads_on_cells(pretraining, scatter
         plain[f"loss_{name}"] for name in HEADS[:3]
     ]
     assert used["loss_query"] != plain["loss_query"]
+
+
+def test_channels_change_places_in_the_chosen_regions_alone():
+    channels = torch.tensor([10, 20, 30], dtype=torch.uint8)
+    views = channels.view(1, 1, 3, 1, 1).expand(200, 2, 3, 4, 4)
+    chosen = torch.arange(200) % 2 == 0
+
+    shuffled = shuffle_channels(views, chosen)
+
+    assert torch.equal(shuffled[~chosen], views[~chosen])
+    assert (shuffled == shuffled[:, :1, :, :1, :1]).all()  # whole views, all of a region alike
+    orders = {tuple(one) for one in shuffled[chosen, 0, :, 0, 0].tolist()}
+    assert orders == set(permutations([10, 20, 30])) - {(10, 20, 30)}
+
+
+def test_colours_are_not_learned_from_other_colours(config, scattered):
+    recoloured = {**config, "recoloured": 1.0}
+    model = RegionPretraining.from_config(OmegaConf.create(recoloured))
+    colours = [label in ("red", "green", "blue") for label in model.tag_names]
+    assert any(colours)
+    model(scattered)["loss"].backward()
+    for name in HEADS:
+        learned = getattr(model, f"{name}_head").bias.grad != 0
+        assert learned.tolist() == [not colour for colour in colours]
+
+
+def test_colours_are_as_they_are_in_evaluation(config, scattered):
+    losses = []
+    for share in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = RegionPretraining.from_config(OmegaConf.create({**config, "recoloured": share}))
+        torch.manual_seed(1)
+        losses.append(model.eval()(scattered)["loss"].item())
+    assert losses[0] == losses[1]
