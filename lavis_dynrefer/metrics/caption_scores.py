@@ -17,7 +17,7 @@ from lavis_dynrefer.metrics.graded_regions import (
     check_request,
     count_answers,
 )
-from lavis_dynrefer.metrics.java_tools import Meteor, tokenize
+from lavis_dynrefer.metrics.java_tools import Meteor, lent_meteor, tokenize
 from lavis_dynrefer.structures import MetricReport, RegionPrediction, RegionSet
 
 
@@ -72,7 +72,7 @@ def evaluate_reg(
         region_set: one region per sentence.
         predictions: region id -> prediction.
         mode: "strict" or "official".
-        meteor: a running METEOR; by default one is started and stopped.
+        meteor: a running METEOR; by default that of `lent_meteor`.
 
     Raises:
         InputError: nothing to grade, or a prediction for an unknown region.
@@ -93,7 +93,7 @@ def evaluate_reg(
             f"{region_set.name}/{region_set.split}: none of {len(answers)} regions has a predicted "
             f"caption, and mode {OFFICIAL!r} grades only those; predict captions first"
         )
-    with nullcontext(meteor) if meteor else Meteor() as running:
+    with nullcontext(meteor) if meteor else lent_meteor() as running:
         metrics = caption_scores(pairs, running)
     counts = count_answers(region_set, answers, len(captions) - captions.count(None))
     return MetricReport("reg", region_set.name, mode, "meteor", metrics, counts)

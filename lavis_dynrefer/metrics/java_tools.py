@@ -12,7 +12,7 @@ import logging
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,11 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
         except MissingPackageError:
             self._stderr.close()
             raise
+
+    @property
+    def runs(self) -> bool:
+        """Whether Java is there: not closed, nor stopped by itself."""
+        return not self._stderr.closed and self._process.poll() is None
 
     def score(self, pairs: Sequence[CaptionPair]) -> list[float]:
         """METEOR of every candidate against its references, each in [0, 1].
@@ -171,11 +176,63 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
         )
 
 
+class _Kept:
+    """The METEOR that `meteor_kept` blocks of this process share."""
+
+    blocks = 0
+    meteor: Meteor | None = None
+
+    @classmethod
+    def running(cls) -> Meteor:
+        if cls.meteor is None or not cls.meteor.runs:
+            cls.stop()
+            cls.meteor = Meteor()
+        return cls.meteor
+
+    @classmethod
+    def stop(cls) -> None:
+        if cls.meteor is not None:
+            cls.meteor.close()
+            cls.meteor = None
+
+
+@contextlib.contextmanager
+def meteor_kept() -> Iterator[None]:
+    """Within the block Java starts once, for whatever is scored in it; the end stops it."""
+    _Kept.blocks += 1
+    try:
+        yield
+    finally:
+        _Kept.blocks -= 1
+        if not _Kept.blocks:
+            _Kept.stop()
+
+
+def start_meteor() -> None:
+    """Within `meteor_kept`, let Java load its tables while something else is done.
+
+    Raises:
+        MissingPackageError: Java cannot be started.
+    """
+    if _Kept.blocks:
+        _Kept.running()
+
+
+@contextlib.contextmanager
+def lent_meteor() -> Iterator[Meteor]:
+    """That of `meteor_kept`; outside of such a block a new one, for this block alone."""
+    if _Kept.blocks:
+        yield _Kept.running()
+    else:
+        with Meteor() as own:
+            yield own
+
+
 def meteor_scores(pairs: Sequence[CaptionPair]) -> list[float]:
-    """METEOR of every candidate against its references, each in [0, 1]; starts and stops Java."""
+    """METEOR of every candidate against its references, each in [0, 1]; see `lent_meteor`."""
     if not pairs:
         return []
-    with Meteor() as meteor:
+    with lent_meteor() as meteor:
         return meteor.score(pairs)
 
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from lavis_dynrefer.config import GenerationConfig
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.metrics.java_tools import start_meteor
 from lavis_dynrefer.models.precision import formats_on
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.settings import from_mapping
@@ -145,7 +146,13 @@ class DynReferTask(BaseTask):
         del model, kwargs
         self.dataset = dataset
         folder, split = self._results(), self._split_name()
-        on_main_process(lambda: remove_unfinished(folder, split))
+
+        def prepare() -> None:
+            remove_unfinished(folder, split)
+            if "caption" in TASKS_OF[dataset.evaluator]:
+                start_meteor()
+
+        on_main_process(prepare)
         self._log = AnswerLog(folder, split, get_rank(), dataset.region_set)
 
     def evaluation(

@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.metrics.java_tools import meteor_kept
 from lavis_dynrefer.models.backbone import Backbone
 from lavis_dynrefer.models.precision import choose_device, warn_of_slow_bf16, without_denormals
 from lavis_dynrefer.models.weights.pretrained import fill_trained, read_trained
@@ -243,10 +244,11 @@ class DynReferRunner(RunnerBase):
         """
         splits = self.dataloaders if self.run.evaluate else self.run.test_splits
         metrics = {}
-        for split in splits:
-            metrics[split] = self.eval_epoch(split, cur_epoch, skip_reload)
-            if metrics[split] is not None:
-                self.log_stats({"epoch": cur_epoch, **metrics[split]}, split)
+        with meteor_kept():
+            for split in splits:
+                metrics[split] = self.eval_epoch(split, cur_epoch, skip_reload)
+                if metrics[split] is not None:
+                    self.log_stats({"epoch": cur_epoch, **metrics[split]}, split)
         return metrics
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:

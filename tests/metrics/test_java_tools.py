@@ -3,7 +3,15 @@ import sys
 import pytest
 
 from lavis_dynrefer.errors import MissingPackageError
-from lavis_dynrefer.metrics.java_tools import Meteor, find_java, meteor_scores, tokenize
+from lavis_dynrefer.metrics.java_tools import (
+    Meteor,
+    find_java,
+    lent_meteor,
+    meteor_kept,
+    meteor_scores,
+    start_meteor,
+    tokenize,
+)
 
 
 def test_meteor_of_equal_and_of_unrelated_sentences(meteor):
@@ -70,6 +78,37 @@ def test_java_stops_upon_an_error():
         raise KeyError
 
     assert running._process.poll() is not None
+
+
+def test_one_java_serves_a_block():
+    with meteor_kept():
+        start_meteor()
+        with lent_meteor() as first, meteor_kept(), lent_meteor() as second:
+            assert second is first
+            assert second.score([("a cat", ["a cat"])]) == [1.0]
+        assert first.runs
+        with lent_meteor() as third:
+            assert third is first
+
+    assert not first.runs
+
+
+def test_a_java_that_stopped_is_replaced():
+    with meteor_kept():
+        with lent_meteor() as killed:
+            killed._process.kill()
+            killed._process.wait()
+        with lent_meteor() as fresh:
+            assert fresh is not killed
+            assert fresh.runs
+
+
+def test_java_starts_for_a_block_alone():
+    start_meteor()
+    with lent_meteor() as first, lent_meteor() as second:
+        assert second is not first
+    assert not first.runs
+    assert not second.runs
 
 
 def test_a_closed_meteor_says_so():
