@@ -14,7 +14,11 @@ from lavis_dynrefer.cli import main
 from lavis_dynrefer.cli.quickstart.answer_images import draw_before_after
 from lavis_dynrefer.cli.quickstart.answer_table import CaptionParts, Row, table_rows
 from lavis_dynrefer.cli.quickstart.answers_before_after import SplitAnswers
-from lavis_dynrefer.cli.quickstart.lavis_process import last_lines, run_logged
+from lavis_dynrefer.cli.quickstart.lavis_process import (
+    LoggedCommand,
+    last_lines,
+    run_logged,
+)
 from lavis_dynrefer.cli.quickstart.progress_lines import ProgressLines
 from lavis_dynrefer.cli.stopping import SignalStop
 from lavis_dynrefer.errors import EXIT_BAD_INPUT
@@ -120,6 +124,12 @@ def test_a_log_of_a_run_becomes_a_line_for_each_thing_done(capsys):
     ]
 
 
+def test_runs_side_by_side_are_told_apart(capsys):
+    with ProgressLines(Console()) as lines:
+        lines.read(LOG.splitlines()[-1], run="before: ", bar=False)
+    assert capsys.readouterr().out == "  before: new_captions: answered\n"
+
+
 def python(code):
     return [sys.executable, "-c", code]
 
@@ -129,10 +139,31 @@ def test_lines_of_a_command_are_seen_and_kept(tmp_path):
     code = "import sys; print('one'); sys.stdout.flush(); print('error: two', file=sys.stderr)"
 
     command = python(f"{code}; sys.exit(3)")
-    exit_code = run_logged(command, log, environment=os.environ, watch=seen.append)
+    codes = run_logged([LoggedCommand(command, log, seen.append)], environment=os.environ)
 
-    assert (exit_code, seen) == (3, ["one", "error: two"])
+    assert (codes, seen) == ([3], ["one", "error: two"])
     assert log.read_text(encoding="utf-8").split() == ["one", "error:", "two"]
+
+
+def test_commands_run_side_by_side(tmp_path):
+    wait = "import pathlib, sys, time\nend = time.time() + 60\n"
+    wait += "while not pathlib.Path(sys.argv[2]).exists() and time.time() < end: time.sleep(0.01)\n"
+    meet = f"{wait}sys.exit(not pathlib.Path(sys.argv[2]).exists())"
+    code = f"import pathlib, sys\npathlib.Path(sys.argv[1]).touch()\n{meet}"
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    jobs = [
+        LoggedCommand([*python(code), own, other], tmp_path / f"{number}.log", print)
+        for number, (own, other) in enumerate([(first, second), (second, first)])
+    ]
+    assert run_logged(jobs, environment=os.environ) == [0, 0]
+
+
+def test_a_command_that_fails_ends_the_others(tmp_path):
+    jobs = [
+        LoggedCommand(python(code), tmp_path / f"{number}.log", print)
+        for number, code in enumerate(["import time; time.sleep(60)", "raise SystemExit(3)"])
+    ]
+    assert run_logged(jobs, environment=os.environ) == [None, 3]  # the first is not waited for
 
 
 def test_of_a_failed_run_the_error_is_shown_or_its_last_lines(tmp_path):
@@ -153,7 +184,7 @@ def test_a_signal_to_the_quickstart_ends_its_command_too(tmp_path):
 
     command = python(f"{code}print('on', flush=True)\ntime.sleep(60)")
     with pytest.raises(SignalStop):
-        run_logged(command, tmp_path / "log", environment=os.environ, watch=stop)
+        run_logged([LoggedCommand(command, tmp_path / "log", stop)], environment=os.environ)
     assert (tmp_path / "log").read_text(encoding="utf-8").split() == ["on", "saved"]
 
 
@@ -198,7 +229,7 @@ def test_own_data_go_through_the_same_run(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "error: " in shown
     assert "nothing" in shown
-    assert "lavis.evaluate failed with exit code 2; its log is" in shown
+    assert re.search(r"lavis\.\w+ failed with exit code 2; its log is", shown)
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
-"""A command in a process of its own, its output in a file that is read while it grows."""
+"""Commands in processes of their own, their output in files that are read while they grow."""
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -14,45 +16,56 @@ _PAUSE = 0.2  # seconds between two looks at the file
 _GRACE = 10.0  # seconds that a command has to end by itself: a run saves its state
 
 
-def run_logged(
-    command: Sequence[str],
-    log: Path,
-    *,
-    environment: Mapping[str, str],
-    watch: Callable[[str], None],
-) -> int:
-    """Run a command to its end; returns its exit code.
-
-    When this process is stopped, the command ends first. Ctrl-C reaches both, since they share a
-    terminal; other signals are passed on.
+@dataclass(frozen=True)
+class LoggedCommand:
+    """What to run, and where its output goes.
 
     Args:
         command: the program and its arguments.
         log: gets standard output and standard error; an earlier file is replaced.
-        environment: of the command.
         watch: gets each line, without its end, soon after it has been written.
+    """
+
+    command: Sequence[str]
+    log: Path
+    watch: Callable[[str], None]
+
+
+def run_logged(
+    commands: Sequence[LoggedCommand], *, environment: Mapping[str, str]
+) -> list[int | None]:
+    """Run commands side by side to their ends; when one fails, the others are ended.
+
+    When this process is stopped, the commands end first. Ctrl-C reaches all, since they share a
+    terminal; other signals are passed on.
+
+    Args:
+        commands: what to run.
+        environment: of all of them.
+
+    Returns:
+        The exit code of each command; None for one that was ended.
 
     Raises:
-        OSError: the log cannot be written, or the program not be started.
+        OSError: a log cannot be written, or a program not be started.
     """
-    with log.open("wb") as written, log.open(encoding="utf-8", errors="replace") as read:
-        child = subprocess.Popen(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=written,
-            stderr=subprocess.STDOUT,
-        )
-        lines = _Lines(read)
+    with contextlib.ExitStack() as files:
+        running: list[_Running] = []
         try:
-            while child.poll() is None:
-                lines.pass_on(watch)
+            for one in commands:
+                running.append(_Running(one, environment, files))
+            while True:
+                codes = [one.child.poll() for one in running]
+                for one in running:
+                    one.lines.pass_on(one.watch)
+                if None not in codes or any(codes):
+                    break
                 time.sleep(_PAUSE)
-            lines.pass_on(watch)
         except BaseException as stop:
-            _end(child, passed_on=not isinstance(stop, SignalStop))
+            _end(running, passed_on=not isinstance(stop, SignalStop))
             raise
-    return child.returncode
+        _end(running, passed_on=False)
+    return codes
 
 
 def last_lines(log: Path, count: int = 12) -> list[str]:
@@ -62,6 +75,25 @@ def last_lines(log: Path, count: int = 12) -> list[str]:
     # An error may have several lines, each with the word.
     first = max(len(lines) - count, 0)
     return lines[next((number for number in errors if number >= first), first) :]
+
+
+class _Running:
+    """A command that runs; `files` closes its log."""
+
+    def __init__(
+        self, job: LoggedCommand, environment: Mapping[str, str], files: contextlib.ExitStack
+    ) -> None:
+        written = files.enter_context(job.log.open("wb"))
+        read = files.enter_context(job.log.open(encoding="utf-8", errors="replace"))
+        self.watch = job.watch
+        self.lines = _Lines(read)
+        self.child = subprocess.Popen(
+            job.command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        )
 
 
 class _Lines:
@@ -77,17 +109,22 @@ class _Lines:
             watch(line)
 
 
-def _end(child: subprocess.Popen[bytes], *, passed_on: bool) -> None:
-    """Wait for a command that has been asked to end; ask it, if not; make it, at last."""
-    steps = [child.terminate, child.kill]
+def _end(running: Sequence[_Running], *, passed_on: bool) -> None:
+    """Wait for commands that have been asked to end; ask them, if not; make them, at last."""
+    steps = [subprocess.Popen.terminate, subprocess.Popen.kill]
     if passed_on:
-        steps.insert(0, lambda: None)
+        steps.insert(0, lambda child: None)
     for step in steps:
-        step()
+        alive = [one.child for one in running if one.child.poll() is None]
+        for child in alive:
+            step(child)
+        until = time.monotonic() + _GRACE
         try:
-            child.wait(_GRACE)
+            for child in alive:
+                child.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             continue
         except KeyboardInterrupt:  # again: no more waiting
-            child.kill()
+            for child in alive:
+                child.kill()
         return

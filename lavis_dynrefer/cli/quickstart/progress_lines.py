@@ -51,10 +51,16 @@ class ProgressLines:
         """Move the bar."""
         self._bar.update(self._task, description=what, completed=done, total=total)
 
-    def read(self, line: str) -> None:
-        """Take in a line of a log."""
+    def read(self, line: str, *, run: str = "", bar: bool = True) -> None:
+        """Take in a line of a log.
+
+        Args:
+            line: of the log.
+            run: printed before the names of its splits.
+            bar: whether it moves the bar.
+        """
         step, epoch, split = _STEP.search(line), _EPOCH.search(line), _SPLIT.search(line)
-        if step:
+        if step and bar:
             number = step["epoch"]
             what = "answering" if number is None else f"training, epoch {number}"
             self.show(what, int(step[3]), int(step[4]))
@@ -62,4 +68,4 @@ class ProgressLines:
             losses = ", ".join(f"{name} {float(value):.2f}" for name, value in _LOSS.findall(line))
             self._console.print(f"  epoch {epoch[1]}: {losses}", highlight=False)
         elif split:
-            self._console.print(f"  {split[1]}: answered", highlight=False)
+            self._console.print(f"  {run}{split[1]}: answered", highlight=False)

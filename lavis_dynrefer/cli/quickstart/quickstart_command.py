@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +23,7 @@ from rich.console import Console
 from lavis_dynrefer.cli.quickstart.answer_images import draw_before_after
 from lavis_dynrefer.cli.quickstart.answer_table import comparison_table
 from lavis_dynrefer.cli.quickstart.answers_before_after import read_answers, read_region_sets
-from lavis_dynrefer.cli.quickstart.lavis_process import last_lines, run_logged
+from lavis_dynrefer.cli.quickstart.lavis_process import LoggedCommand, last_lines, run_logged
 from lavis_dynrefer.cli.quickstart.progress_lines import ProgressLines
 from lavis_dynrefer.cli.stopping import stop_on_signals
 from lavis_dynrefer.cores import available_cores
@@ -33,6 +34,7 @@ from lavis_dynrefer.synthetic.lesson.lesson_files import TAGS, write_lesson
 
 RUN_FILE = "dynrefer/quickstart.yaml"
 DRAWN = "data"  # folder of the boxes, in the output folder
+RUNS = {"before": "lavis.evaluate", "after": "lavis.train"}  # folder -> what makes it
 TAUGHT = "new_captions"  # split of the run file
 _NAMED = "new_categories"  # the same regions, asked for their categories
 # As the shell of the system wants it.
@@ -69,14 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     with stop_on_signals():
         data = given or _draw_data(console, output / DRAWN)
         options = [*_data_options(data), *arguments.options]
-        folders = []
-        for name, module in (("before", "lavis.evaluate"), ("after", "lavis.train")):
-            code, folder = _run_lavis(
-                console, module, output / name, options, threads=arguments.threads
-            )
-            if folder is None:
-                return code
-            folders.append(folder)
+        code, folders = _run_lavis(console, output, options, threads=arguments.threads)
+        if code:
+            return code
         before, after = folders
         splits = read_answers(read_region_sets(project_path(RUN_FILE), options), before, after)
         console.print(comparison_table(splits))
@@ -144,30 +141,36 @@ def _number_format() -> list[str]:
 
 
 def _run_lavis(
-    console: Console, module: str, root: Path, options: Sequence[str], *, threads: int
-) -> tuple[int, Path | None]:
-    """Run a LAVIS command in a separate process.
+    console: Console, output: Path, options: Sequence[str], *, threads: int
+) -> tuple[int, list[Path]]:
+    """Evaluate the model and train it, side by side.
 
     Returns:
-        Its exit code, and the folder of the run; None if it failed.
+        The exit code, and the folders of the two runs; none if one of them failed.
     """
-    command = [sys.executable, "-m", module, "--cfg-path", project_path(RUN_FILE)]
-    command += ["--options", *options, f"run.output_dir={root}"]
-    log = root.with_suffix(".log")
-    console.print("$", _QUOTE(["python", *command[1:]]), soft_wrap=True, highlight=False)
-    _tell(console, "  log", log)
     # Unlimited, torch's threads compete with the data loader on small machines.
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    earlier = _folders(root)
+    jobs, earlier = [], []
     with ProgressLines(console) as lines:
-        code = run_logged(command, log, environment=environment, watch=lines.read)
-    if code:
-        for line in last_lines(log):
-            console.print(f"  {line}", soft_wrap=True, highlight=False)
-        console.print(f"{module} failed with exit code {code}; its log is {log}", soft_wrap=True)
-        return code, None
+        for name, module in RUNS.items():
+            root, log = output / name, output / f"{name}.log"
+            command = [sys.executable, "-m", module, "--cfg-path", project_path(RUN_FILE)]
+            command += ["--options", *options, f"run.output_dir={root}"]
+            console.print("$", _QUOTE(["python", *command[1:]]), soft_wrap=True, highlight=False)
+            _tell(console, "  log", log)
+            watch = partial(lines.read, run=f"{name}: ", bar=name == "after")
+            jobs.append(LoggedCommand(command, log, watch))
+            earlier.append(_folders(root))
+        codes = run_logged(jobs, environment=environment)
+    for code, module, job in zip(codes, RUNS.values(), jobs):
+        if code:
+            for line in last_lines(job.log):
+                console.print(f"  {line}", soft_wrap=True, highlight=False)
+            failed = f"{module} failed with exit code {code}; its log is {job.log}"
+            console.print(failed, soft_wrap=True)
+            return code, []
     # LAVIS names the folder of a run after the time.
-    return code, max(_folders(root) - earlier)
+    return 0, [max(_folders(output / name) - found) for name, found in zip(RUNS, earlier)]
 
 
 def _folders(root: Path) -> set[Path]:
