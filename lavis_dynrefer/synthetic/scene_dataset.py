@@ -14,7 +14,7 @@ from typing import Any
 from lavis_dynrefer.cores import map_in_processes
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.synthetic import raw_formats
-from lavis_dynrefer.synthetic.drawn_folder import drawing, is_drawn
+from lavis_dynrefer.synthetic.drawn_folder import Drawing
 from lavis_dynrefer.synthetic.scene_drawing import render
 from lavis_dynrefer.synthetic.scene_layout import make_scene
 from lavis_dynrefer.synthetic.scene_vocabulary import attribute_rows, category_rows
@@ -87,11 +87,12 @@ def write_dataset(
         check_world(name)
     written = worlds[0] if len(worlds) == 1 else list(worlds)
     manifest = {"version": VERSION, "scenes": scenes, "seed": seed, "world": written}
-    if is_drawn(root, _MANIFEST, manifest, what="the dataset"):
-        logger.info("%s already holds this dataset", root)
-        return
+    target = Drawing(root, _MANIFEST, manifest, what="the dataset", cure=_CURE)
     indices = [SPLIT_START[split] + i for split, size in sizes.items() for i in range(size)]
-    with drawing(root, _FOLDERS, cure=_CURE) as folder:
+    with target.begin(_FOLDERS) as folder:
+        if folder is None:
+            logger.info("%s already holds this dataset", root)
+            return
         rows: Rows = defaultdict(list)
         draw = functools.partial(_write_scene, folder, seed, worlds)
         for part in map_in_processes(draw, indices, processes, chunk=16):

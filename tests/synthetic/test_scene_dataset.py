@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -152,7 +154,20 @@ def test_leftovers_of_an_interrupted_run_are_removed(tmp_path):
     left_over = tmp_path / "data.partial" / "vg"
     left_over.mkdir(parents=True)
     write_dataset(tmp_path / "data", scenes=3, seed=0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".data.lock", "data"]
+
+
+def test_processes_that_want_the_same_folder_draw_it_once(tmp_path):
+    code = "import logging, sys, pathlib\nfrom lavis_dynrefer.synthetic import write_dataset\n"
+    code += "logging.basicConfig(level=logging.INFO, stream=sys.stdout)\n"
+    code += "write_dataset(pathlib.Path(sys.argv[1]), scenes=10, seed=4)"
+    command = [sys.executable, "-c", code, str(tmp_path / "data")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [one.communicate()[0] for one in running]
+
+    assert [one.returncode for one in running] == [0, 0, 0]
+    assert sum("wrote 14 images" in text for text in said) == 1
+    assert sum("already holds this dataset" in text for text in said) == 2
 
 
 def test_the_number_of_processes_changes_nothing(root, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_dynrefer.images.boxes import xyxy_to_xywh
-from lavis_dynrefer.synthetic.drawn_folder import drawing, is_drawn
+from lavis_dynrefer.synthetic.drawn_folder import Drawing
 from lavis_dynrefer.synthetic.lesson.new_objects import (
     NEW_CATEGORIES,
     lesson_scene,
@@ -49,9 +49,9 @@ def write_lesson(
         InputError: a folder with other content, or that cannot be written.
     """
     manifest = {"version": VERSION, "boxes": boxes}
-    if is_drawn(root, _MANIFEST, manifest, what="the new objects"):
-        return
-    with drawing(root, [IMAGES]) as folder:
+    with Drawing(root, _MANIFEST, manifest, what="the new objects").begin([IMAGES]) as folder:
+        if folder is None:
+            return
         for number, split in enumerate(SPLITS):
 
             def report(done: int, before: int = number * boxes) -> None:
