@@ -5,7 +5,7 @@ page they write. `made_from.json` names the weights that answered; a test compar
 shipped file.
 
 Needs `pip install '.[demo,report]' playwright`, and Chromium as the command `chromium`.
-Takes a quarter of an hour.
+Takes twenty minutes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from playwright.sync_api import Page, sync_playwright
 from lavis_dynrefer import RegionPredictor
 from lavis_dynrefer.cli.quickstart.answer_images import draw_before_after
 from lavis_dynrefer.cli.quickstart.answers_before_after import read_answers, read_region_sets
-from lavis_dynrefer.lab.benchmarks.policy_images import draw_differing
 from lavis_dynrefer.lab.caption_grading import grade_caption
 from lavis_dynrefer.lab.occlusion.occluded_examples import draw_occluded
+from lavis_dynrefer.lab.policies.policy_images import draw_differing
 from lavis_dynrefer.models.choosing.scale_choice import usable_policies
 from lavis_dynrefer.pages.region_drawing import contact_sheet, draw_regions
 from lavis_dynrefer.paths import resource_path
@@ -67,6 +67,7 @@ def main() -> None:
         make_report(folder, tab)
         make_demo(tab)
         make_masks(folder)
+        make_scales(folder)
     make_reliability()
     make_best_and_worst()
     make_policies()
@@ -194,6 +195,15 @@ def make_policies() -> None:
     scenes = [make_scene(1, SPLIT_START["test"] + number) for number in range(6)]
     pairs = [(render(scene), [list(item.box) for item in scene.objects[1:]]) for scene in scenes]
     save(draw_differing(predictor, pairs, ("image", own)), "policies.jpg")
+
+
+def make_scales(folder: Path) -> None:
+    """How often policies choose which scale, on 60 test images of each of two worlds."""
+    output = folder / "policies"
+    sizes = ("--scenes", "1200", "--images", "60", "--world", "landmark", "neighbour", "--train")
+    views = ("--views", "image:official", "confidence", "oracle")
+    run_module("cli", "benchmark", "policies", "--output", output, *sizes, *views)
+    save(Image.open(output / "policy_scales.png").convert("RGB"), "policy_scales.jpg")
 
 
 def mistakes(facts: dict[str, Any], answer: RegionPrediction) -> int:

@@ -28,7 +28,7 @@ from lavis_dynrefer.synthetic.scene_world import WORLDS
 _FUNCTIONS = {  # (folder for files, options)
     "data": "benchmarks.table_speed.measure_data",
     "loader": "benchmarks.training_loader.measure_loader",
-    "policies": "benchmarks.policy_study.measure_policies",
+    "policies": "policies.policy_study.measure_policies",
     "probabilities": "benchmarks.probability_study.measure_probabilities",
 }
 _SIZES = ("tiny", "middle", "full")
@@ -160,6 +160,10 @@ def run(arguments: argparse.Namespace) -> int:
         report = {"machine": machine, "options": options, "results": results}
         replace_bytes(path, json.dumps(report, indent=2, default=str).encode())
         sys.stdout.write(f"report: {path}\n")
+        if arguments.name == "policies":
+            path = arguments.output / "policy_scales.png"
+            _load("policies.policy_plot.scale_plot")(results["scales"]).save(path)
+            sys.stdout.write(f"chosen scales: {path}\n")
     else:
         sys.stdout.write("".join(f"{key}: {value}\n" for key, value in machine.items()))
     return 0

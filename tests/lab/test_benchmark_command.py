@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lavis_dynrefer.cli import main
 from lavis_dynrefer.lab.benchmarks.resource_usage import in_fresh_process, resident_memory
@@ -83,6 +84,7 @@ def test_benchmark_policies_grades_the_embedded_model(tmp_path, capsys):
     assert results["scales"][rows[0]] == "0.5:100%"
     assert results["ms per region"][rows[0]] > 0
     assert "attribute_map" in capsys.readouterr().out
+    assert Image.open(tmp_path / "policy_scales.png").width > 900
 
 
 @pytest.mark.slow

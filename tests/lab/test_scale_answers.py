@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lavis_dynrefer import RegionPredictor
-from lavis_dynrefer.lab.benchmarks.policy_images import draw_differing
-from lavis_dynrefer.lab.benchmarks.scale_answers import (
+from lavis_dynrefer.lab.policies.policy_images import draw_differing
+from lavis_dynrefer.lab.policies.scale_answers import (
     BEST,
     ORACLE,
     OWN,

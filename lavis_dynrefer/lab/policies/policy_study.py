@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.lab.answer_grading import grade
 from lavis_dynrefer.lab.benchmarks.resource_usage import Numbers
-from lavis_dynrefer.lab.benchmarks.scale_answers import (
+from lavis_dynrefer.lab.policies.scale_answers import (
     BEST,
     HASH,
     ORACLE,

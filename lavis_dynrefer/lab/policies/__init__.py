@@ -1,0 +1,1 @@
+"""What view policies are worth: measured, and drawn."""
