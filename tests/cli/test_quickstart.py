@@ -239,7 +239,7 @@ def test_new_objects_are_learnt_and_the_others_kept(tmp_path, capsys):
     print(shown)
     rows = re.findall(r"([\w ,]+?) +│ +(\d+) │ +([\d.]+) │ +([\d.]+)", shown)
     found = {name.strip(): (float(before), float(after)) for name, _, before, after in rows}
-    # One run of the shipped weights reached 40.0 and gained 0.3.
+    # One run of the shipped weights reached 47.5 and lost nothing.
     assert found["category, one of 21"][0] < 20
-    assert found["category, one of 21"][1] > 25
+    assert found["category, one of 21"][1] > 30
     assert found["category, one of 18"][1] > found["category, one of 18"][0] - 4
