@@ -6,14 +6,13 @@ import hashlib
 import json
 import re
 import sys
-from contextlib import nullcontext
 
 import pytest
 import yaml
 from doc_blocks import ROOT, blocks_of, check, commands_of, read, run_block
 from lavis.common.registry import registry
 
-from lavis_dynrefer.metrics import java_tools
+from lavis_dynrefer.metrics.java_tools import meteor_kept
 from lavis_dynrefer.models import llms
 from lavis_dynrefer.synthetic import make_scene, render, write_dataset
 from lavis_dynrefer.views import POLICIES
@@ -31,10 +30,16 @@ OWN_TESTS = {  # pages whose blocks run in other tests, with what they lead to
 TESTED_HERE = [page for page in PAGES if page not in OWN_TESTS]
 
 
+@pytest.fixture(scope="module")
+def one_java():
+    """METEOR starts once for all pages: it takes seconds."""
+    with meteor_kept():
+        yield
+
+
 @pytest.fixture
-def here(tmp_path, monkeypatch, meteor):
+def here(tmp_path, monkeypatch, one_java):
     """A folder with the files that the pages assume; registered examples are removed again."""
-    monkeypatch.setattr(java_tools, "Meteor", lambda: nullcontext(meteor))  # takes seconds
     write_dataset(tmp_path / "data", scenes=3, seed=0)
     (tmp_path / "data/vg").rename(tmp_path / "vg")
     for name in ("scene.jpg", "photo.jpg"):
