@@ -192,6 +192,7 @@ class _Study:
             f"run.output_dir={folder.resolve()}",
             f"datasets.synthetic_region.build_info.root={self.root.resolve()}",
             f"datasets.synthetic_region.build_info.scenes={self.scenes}",
+            f"datasets.synthetic_region.build_info.seed={DATASET_SEED}",
             f"datasets.synthetic_region.build_info.max_images={images}",
             f"datasets.synthetic_region.build_info.world=[{worlds}]",
             *("run.max_epoch=1", "run.test_splits=[]", *options),
