@@ -25,6 +25,7 @@ from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.formats.json_stream import replace_bytes
 from lavis_dynrefer.lab.bootstrap_estimates import Estimate
 from lavis_dynrefer.lab.occlusion.mask_errors import MASK_KINDS, mask_of_kind
+from lavis_dynrefer.metrics.java_tools import meteor_kept
 from lavis_dynrefer.structures import RegionPrediction
 from lavis_dynrefer.synthetic.scene_dataset import described_objects
 from lavis_dynrefer.synthetic.scene_world import WORLDS
@@ -104,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _grade_run(arguments) if is_run else _grade_scenes(arguments)
 
 
+@meteor_kept()
 def _grade_run(arguments: argparse.Namespace) -> int:
     from lavis_dynrefer.training.answers.run_grading import grade_run
 

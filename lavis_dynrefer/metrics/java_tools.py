@@ -61,7 +61,7 @@ def _start_java(*arguments: str, folder: Path, **streams: Any) -> subprocess.Pop
 class Meteor(contextlib.AbstractContextManager["Meteor"]):
     """METEOR 1.5 for English, in a Java process that lives as long as the `with` block.
 
-    Starting takes about 5 seconds; then it scores about 5,000 pairs per second. Java takes half a
+    Starting takes 5 to 10 seconds; then it scores about 5,000 pairs per second. Java takes half a
     gigabyte of memory.
 
     Args:
@@ -92,7 +92,7 @@ class Meteor(contextlib.AbstractContextManager["Meteor"]):
             raise
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Whether Java is there: not closed, nor stopped by itself."""
         return not self._stderr.closed and self._process.poll() is None
 
@@ -184,7 +184,7 @@ class _Kept:
 
     @classmethod
     def running(cls) -> Meteor:
-        if cls.meteor is None or not cls.meteor.runs:
+        if cls.meteor is None or not cls.meteor.is_running:
             cls.stop()
             cls.meteor = Meteor()
         return cls.meteor
@@ -198,7 +198,10 @@ class _Kept:
 
 @contextlib.contextmanager
 def meteor_kept() -> Iterator[None]:
-    """Within the block Java starts once, for whatever is scored in it; the end stops it."""
+    """Within the block Java starts once, for whatever is scored in it; the end stops it.
+
+    It also decorates functions.
+    """
     _Kept.blocks += 1
     try:
         yield

@@ -98,9 +98,9 @@ class Drawing:
             try:
                 lock.acquire(timeout=_PATIENCE)
             except Timeout:
-                logger.info("Another process draws %s; waiting for it", self.root)
+                logger.info("Another process is drawing %s; waiting for it", self.root)
                 lock.acquire()
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter on a share without locks
             raise self._unwritable(error) from error
         return lock
 
@@ -114,5 +114,6 @@ class Drawing:
             raise self._unwritable(error) from error
         return partial
 
-    def _unwritable(self, error: OSError) -> InputError:
-        return InputError(f"{self.root} cannot be written ({error.strerror or error}){self.cure}")
+    def _unwritable(self, error: Exception) -> InputError:
+        reason = getattr(error, "strerror", None) or error
+        return InputError(f"{self.root} cannot be written ({reason}){self.cure}")

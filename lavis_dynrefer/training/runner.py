@@ -232,6 +232,7 @@ class DynReferRunner(RunnerBase):
         logger.info("finished in %s", self._checkpoints.time_taken())
         return metrics
 
+    @meteor_kept()
     def evaluate(self, cur_epoch: int | str = "best", skip_reload: bool = False) -> dict[str, Any]:
         """Evaluate `run.test_splits`, and `run.valid_splits` before them if `run.evaluate`.
 
@@ -244,11 +245,10 @@ class DynReferRunner(RunnerBase):
         """
         splits = self.dataloaders if self.run.evaluate else self.run.test_splits
         metrics = {}
-        with meteor_kept():
-            for split in splits:
-                metrics[split] = self.eval_epoch(split, cur_epoch, skip_reload)
-                if metrics[split] is not None:
-                    self.log_stats({"epoch": cur_epoch, **metrics[split]}, split)
+        for split in splits:
+            metrics[split] = self.eval_epoch(split, cur_epoch, skip_reload)
+            if metrics[split] is not None:
+                self.log_stats({"epoch": cur_epoch, **metrics[split]}, split)
         return metrics
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
@@ -272,6 +272,7 @@ class DynReferRunner(RunnerBase):
                 **reports,
             )
 
+    @meteor_kept()
     @torch.no_grad()
     def eval_epoch(
         self, split_name: str, cur_epoch: int | str, skip_reload: bool = False

@@ -86,11 +86,11 @@ def test_one_java_serves_a_block():
         with lent_meteor() as first, meteor_kept(), lent_meteor() as second:
             assert second is first
             assert second.score([("a cat", ["a cat"])]) == [1.0]
-        assert first.runs
+        assert first.is_running
         with lent_meteor() as third:
             assert third is first
 
-    assert not first.runs
+    assert not first.is_running
 
 
 def test_a_java_that_stopped_is_replaced():
@@ -100,15 +100,15 @@ def test_a_java_that_stopped_is_replaced():
             killed._process.wait()
         with lent_meteor() as fresh:
             assert fresh is not killed
-            assert fresh.runs
+            assert fresh.is_running
 
 
 def test_java_starts_for_a_block_alone():
     start_meteor()
     with lent_meteor() as first, lent_meteor() as second:
         assert second is not first
-    assert not first.runs
-    assert not second.runs
+    assert not first.is_running
+    assert not second.is_running
 
 
 def test_a_closed_meteor_says_so():

@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=int,
-        default=max(1, available_cores() - 1),  # one core crops views meanwhile
-        help="CPU threads of the training",
+        default=max(1, available_cores() // 2),  # two runs at the same time
+        help="CPU threads of each run",
     )
 
 
