@@ -142,7 +142,7 @@ def test_the_built_site_is_complete_and_loads_nothing_from_elsewhere(tmp_path):
     for package in ("sphinx", "myst_parser", "furo", "sphinx_copybutton"):
         pytest.importorskip(package)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs/site", "."]
-    built = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    built = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert (built.returncode, built.stderr) == (0, "")
     assert (tmp_path / "index.html").read_bytes() == (tmp_path / "README.html").read_bytes()
     pages = list(tmp_path.rglob("*.html"))

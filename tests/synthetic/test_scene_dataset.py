@@ -162,7 +162,9 @@ def test_processes_that_want_the_same_folder_draw_it_once(tmp_path):
     code += "logging.basicConfig(level=logging.INFO, stream=sys.stdout)\n"
     code += "write_dataset(pathlib.Path(sys.argv[1]), scenes=10, seed=4)"
     command = [sys.executable, "-c", code, str(tmp_path / "data")]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") for _ in range(3)
+    ]
     said = [one.communicate()[0] for one in running]
 
     assert [one.returncode for one in running] == [0, 0, 0]
