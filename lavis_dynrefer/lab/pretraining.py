@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lavis_dynrefer.config import LAVIS_KEYS, MODELS, PretrainingConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.boxes import area
+from lavis_dynrefer.images.mask_cover import FULL
 from lavis_dynrefer.models.backbone import Backbone
 from lavis_dynrefer.models.decoders.contrast import ContrastDecoder
 from lavis_dynrefer.models.decoders.tagging import multi_hot
@@ -34,6 +35,7 @@ from lavis_dynrefer.models.weights.pretrained import load_sources
 from lavis_dynrefer.paths import config_path, resource_path
 from lavis_dynrefer.settings import from_mapping
 from lavis_dynrefer.synthetic.scene_world import COLOURS, SURFACES
+from lavis_dynrefer.views.samples import MASKS
 from lavis_dynrefer.vocab import load_names
 from lavis_dynrefer.vocab.prompts import attribute_prompts
 
@@ -49,9 +51,9 @@ class RegionPretraining(BaseModel):
     the labels of a region: from all its cells in one view, concatenated, which learns shapes
     fastest; from their mean and from the view's class token, so that each token holds what a
     Q-Former can use; and from the queries. They are discarded afterwards. A view is trained on
-    every region of the batch that it shows, not only on the one it was cropped for. The contrast
-    decoder learns the texts of the labels as well, because captions alone mention attributes such
-    as "shiny" too rarely.
+    every region of the batch that it shows, not only on the one it was cropped for; a region's own
+    view on that region alone if its mask is used. The contrast decoder learns the texts of the
+    labels as well, because captions alone mention attributes such as "shiny" too rarely.
 
     Args:
         backbone: see `DynRefer`, as are all parts.
@@ -141,9 +143,10 @@ class RegionPretraining(BaseModel):
         """Binary cross-entropy, summed over labels, averaged over views or regions.
 
         Args:
-            samples: views (B, V, 3, S, S), boxes (B, V, 4), image_boxes (B, 4), image_ids: B
-                numbers, tags: B lists of indices into the labels; masks (B, G, G), if any are
-                used: the heads on a view's cells learn without them, the queries with them.
+            samples: views (B, V, 3, S, S), their scales (B, V), boxes (B, V, 4), image_boxes
+                (B, 4), image_ids: B numbers, tags: B lists of indices into the labels; masks
+                (B, G, G), if any are used: the heads on a view's cells learn without them, the
+                queries with them.
 
         Returns:
             "loss" and its parts "loss_cells", "loss_mean", "loss_summary", "loss_query" and
@@ -223,6 +226,10 @@ class RegionPretraining(BaseModel):
         share = (area(inside.view(-1, 4)) / area(moved.view(-1, 4))).view(same.shape)
         large_enough = (inside[..., 2:] - inside[..., :2] >= 1).all(dim=-1)
         kept = same & (share >= MIN_VISIBLE) & large_enough
+        masks = samples.get(MASKS)
+        if masks is not None:  # what lies outside of a mask may be dimmed in the own view
+            masked = masks.flatten(1).lt(FULL).any(dim=1)
+            kept &= ~(masked[:, None] & (samples["scales"] == 0))[..., None]
         own = torch.arange(len(boxes), device=boxes.device)
         kept[own, :, own] = True
         inside[own, :, own] = boxes  # whole pixels, as for the model

@@ -76,6 +76,9 @@ def views_of(dataset: Any) -> int:
         each = 1 + len(policy.candidates) if policy.num_views > 1 else 1
     else:
         each = crops_of(policy)
-    if processor.mask_views != "none" and 0 < processor.mask_share < 1:
-        each *= 2  # with the mask and without
+    plain = 0 < processor.mask_share < 1  # some regions are seen without their mask, too
+    if processor.mask_views == "dim":
+        each *= 1 + plain
+    elif processor.mask_views == "dim_own" and processor.asks_for_masks:
+        each += plain + 2 * processor.mask_noise  # of the own view
     return each * len(dataset.region_set.regions)

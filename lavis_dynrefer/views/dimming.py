@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lavis_dynrefer.images.mask_cover import RegionMask
+from lavis_dynrefer.images.mask_cover import FULL, RegionMask
 
 GRAY = 127.5
 KEPT = 0.5  # of the difference to gray, outside of the mask
@@ -36,4 +37,27 @@ def dim_outside(views: Tensor, frames: Tensor, masks: Sequence[RegionMask | None
                 kept = KEPT + (1 - KEPT) * cover
                 pixels = GRAY + (view.numpy() - GRAY) * kept
                 view[:] = torch.from_numpy(np.rint(pixels).astype(np.uint8))
+    return dimmed
+
+
+def dim_own_views(views: Tensor, scales: Tensor, grids: Tensor) -> Tensor:
+    """Move the pixels outside of each region's mask halfway to gray in the region's own view.
+
+    The other views show what is around the region, to which a caption may relate it.
+
+    Args:
+        views: (R, V, 3, S, S) uint8.
+        scales: (R, V); 0 for a view that shows exactly the region.
+        grids: (R, G, G) uint8, how much of each cell of a grid over the region is mask.
+
+    Returns:
+        (R, V, 3, S, S) uint8. Between the centres of cells a pixel is dimmed in part.
+    """
+    own = scales == 0
+    cover = grids[own.nonzero()[:, 0], None].float() / FULL
+    cover = F.interpolate(cover, size=views.shape[-2:], mode="bilinear", antialias=True)
+    kept = KEPT + (1 - KEPT) * cover
+    dimmed = views.clone()
+    pixels = GRAY + (views[own].float() - GRAY) * kept
+    dimmed[own] = pixels.round().to(torch.uint8)
     return dimmed

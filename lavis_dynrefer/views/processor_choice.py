@@ -95,7 +95,11 @@ class ProcessorChoice:
         )
 
     def _warn_once(self, masks_as: str) -> None:
-        trained = self.own.mask_cells if masks_as == "cells" else self.own.mask_views == masks_as
+        own = self.own
+        if masks_as == "cells":
+            trained = own.mask_cells and own.mask_views == "none"
+        else:
+            trained = own.mask_views == masks_as
         if not trained and masks_as not in self._warned:
             self._warned.add(masks_as)
             logger.warning(_UNTRAINED, masks_as)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lavis_dynrefer.errors import InputError, choice_problem
 from lavis_dynrefer.images import ImageInput, as_boxes, open_image
 from lavis_dynrefer.images.mask_cover import RegionMask, checked_masks, mask_grids, tight_boxes
-from lavis_dynrefer.views.dimming import dim_outside
+from lavis_dynrefer.views.dimming import dim_outside, dim_own_views
 from lavis_dynrefer.views.mask_growth import grow_masks
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes, whole_pixels
 from lavis_dynrefer.views.policies import RandomScales, ViewPolicy, build_policy
@@ -22,7 +22,7 @@ from lavis_dynrefer.views.samples import CHOICE, MASKS, Sample
 # Name in LAVIS's registry -> the policy of a processor whose yaml names none.
 DEFAULT_POLICIES = {"dynrefer_train": "random", "dynrefer_eval": "image"}
 MASK_OPTIONS = ("mask_share", "mask_noise", "use_masks", "mask_views")
-MASK_VIEWS = ("none", "dim")
+MASK_VIEWS = ("none", "dim", "dim_own")
 MAX_NOISE = 100  # pixels
 Boxes = Union[Tensor, Sequence[Sequence[float]]]
 
@@ -36,10 +36,11 @@ class ViewProcessor:
         mask_share: share of the regions, drawn at random, whose mask is used; datasets then give
             the masks that they have. 0: all masks that are given, and datasets give none.
         mask_noise: largest number of pixels by which the used masks of a training sample grow or
-            shrink at random, as those of a segmentation model do; views are dimmed without it.
+            shrink at random, as those of a segmentation model do; "dim" goes without it.
         use_masks: datasets give the masks that they have, and all of them are used.
-        mask_views: "dim" dims what lies outside of a region's mask in all its views; "none" leaves
-            views as they are, as the released code does.
+        mask_views: "dim" dims what lies outside of a region's mask in all its views, "dim_own" in
+            that of the region itself (scale 0); "none" leaves views as they are, as the released
+            code does.
         mask_cells: samples have masks, by which a model can weigh the cells of a region.
         rng: draws the regions; None means torch's default generator, which a data loader seeds per
             worker.
@@ -164,13 +165,15 @@ class ViewProcessor:
                 sample[MASKS] = grids
             if self.mask_views == "dim":
                 sample["views"] = dim_outside(views, whole_pixels(frames, *image.size), used)
+            elif self.mask_views == "dim_own":
+                sample["views"] = dim_own_views(views, plan.scales, grids)
         return sample
 
     def _used_masks(
         self, masks: Sequence[Any] | None, image: Image.Image, count: int
     ) -> list[RegionMask | None]:
         """The masks of those regions that use theirs; empty without any."""
-        if masks is None or not (self.mask_cells or self.mask_views == "dim"):
+        if masks is None or not (self.mask_cells or self.mask_views != "none"):
             return []
         if len(masks) != count:
             raise InputError(f"masks: expected one for each of {count} boxes, got {len(masks)}")

@@ -76,6 +76,19 @@ def test_views_show_the_regions_that_lie_in_them(pretraining, one_image):
     ]
 
 
+def test_the_own_view_of_a_masked_region_shows_that_region_alone(pretraining, one_image):
+    masks = torch.full((2, 28, 28), 255, dtype=torch.uint8)
+    masks[1, 0, 0] = 254  # of the second region a little is hidden
+    scales = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0], [0.0, 0.0, 64.0, 60.0]])
+    changed = {**one_image, "image_boxes": boxes, "masks": masks, "scales": scales}
+
+    rois, shown = pretraining._regions_in_views(changed)
+
+    pairs = set(zip(rois[:, 0].int().tolist(), shown.tolist()))
+    assert pairs == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (3, 0), (3, 1)}
+
+
 def test_views_show_no_regions_of_other_images(pretraining, one_image):
     rois, shown = pretraining._regions_in_views({**one_image, "image_ids": [7, 8]})
     assert list(zip(rois[:, 0].tolist(), shown.tolist())) == [(0, 0), (1, 0), (2, 1), (3, 1)]

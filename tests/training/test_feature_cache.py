@@ -49,6 +49,9 @@ def test_dimmed_views_are_counted_beside_the_others(tmp_path, smallest_model, ca
         ({"mask_share": 0.5}, 6),
         ({"mask_share": 0.5, "mask_views": "dim"}, 12),
         ({"mask_share": 1, "mask_views": "dim"}, 6),
+        ({"mask_share": 0.5, "mask_views": "dim_own"}, 9),
+        ({"mask_share": 0.5, "mask_views": "dim_own", "mask_noise": 2}, 3 * (1 + 5 + 1)),
+        ({"mask_views": "dim_own"}, 6),  # the dataset gives no masks
     ):
         caplog.clear()
         with caplog.at_level("INFO"):

@@ -98,6 +98,43 @@ def test_dimmed_views_keep_the_mask_and_move_the_rest_halfway_to_gray():
     assert np.array_equal(views[0, 1, :, 0].numpy(), np.rint(outside))
 
 
+def test_only_the_own_view_is_dimmed():
+    plain = processor()(IMAGE, [BOX, OTHER])["views"].double()
+    sample = processor(mask_views="dim_own")(IMAGE, [BOX, OTHER], masks=[LEFT, None])
+    views = sample["views"].double()
+
+    assert torch.equal(views[1], plain[1])  # no mask
+    assert torch.equal(views[0, 1], plain[0, 1])  # the wider view
+    # The mask ends in the middle of the view; only pixels at its edge are dimmed in part.
+    assert torch.equal(views[0, 0, :, :, :3], plain[0, 0, :, :, :3])
+    halfway = ((plain[0, 0, :, :, 5:] + 127.5) / 2).numpy()
+    assert np.array_equal(views[0, 0, :, :, 5:].numpy(), np.rint(halfway))
+    assert torch.equal(
+        sample["masks"], processor()(IMAGE, [BOX, OTHER], masks=[LEFT, None])["masks"]
+    )
+
+
+def test_every_view_of_scale_0_is_an_own_view():
+    twice = ViewProcessor(FixedScales([0, 0]), image_size=8, mask_views="dim_own")
+
+    views = twice(IMAGE, [BOX], masks=[LEFT])["views"]
+
+    assert torch.equal(views[0, 0], views[0, 1])
+    assert not torch.equal(views, twice(IMAGE, [BOX])["views"])
+
+
+def test_own_views_are_dimmed_by_the_masks_with_their_errors():
+    noisy = processor(mask_views="dim_own", mask_share=1, mask_noise=3)
+    torch.manual_seed(0)
+    sample = noisy(IMAGE, [BOX] * 30, masks=[LEFT] * 30)
+
+    seen = {
+        (mask.sum().item(), view.sum(dtype=torch.int64).item())
+        for mask, view in zip(sample["masks"], sample["views"][:, 0].double())
+    }
+    assert len({mask for mask, _ in seen}) == len({view for _, view in seen}) == 7
+
+
 def test_a_share_of_the_masks_is_drawn_by_the_generator():
     boxes, masks = [BOX] * 200, [LEFT] * 200
 
@@ -138,6 +175,7 @@ def test_all_masks_or_none_of_them():
         ({"mask_share": 0.5}, True, True),
         ({"use_masks": True}, True, False),
         ({"mask_views": "dim"}, False, False),
+        ({"mask_views": "dim_own"}, False, False),
     ],
 )
 def test_options_of_a_yaml_say_whether_masks_are_asked_for(options, asks, draws):
