@@ -192,13 +192,14 @@ class Synthetic(RegionSource):
     def read(self, info: build_info.SyntheticInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
         """With `labels: truth`, tags are all true facts instead of those in the caption."""
         found = super().read(info, splits)
-        if info.labels == "captions":
-            return found
         root = self.images(info)
-        return {
-            split: _with_true_tags(part, root) if split in visual_genome.SPLITS else part
-            for split, part in found.items()
-        }
+        described = set(found).intersection(visual_genome.SPLITS)
+        for split in described:
+            if info.captions == "full":
+                found[split] = _with_full_captions(found[split], root)
+            if info.labels == "truth":
+                found[split] = _with_true_tags(found[split], root)
+        return found
 
     def convert(self, info: Any, splits: Sequence[str], stores: Stores, opener: Opener) -> Splits:
         """Read the generated files as if they were the real ones, and masks from the truth."""
@@ -243,6 +244,14 @@ def _store_with_masks(stores: Stores, root: Path, split: str) -> MemoryStore:
     if split == "attributes":  # OVAD's ids are places in the file
         masks = dict(enumerate(masks.values()))
     return MaskedStore(stores(split), masks)
+
+
+def _with_full_captions(region_set: RegionSet, root: Path) -> RegionSet:
+    """Each object once, with its full caption; only in training there are others."""
+    rows = truth_of(root, region_set.split)
+    full = {row["region_id"] for row in rows if row["form"] == "full"}
+    regions = [region for region in region_set.regions if region.region_id in full]
+    return replace(region_set, regions=regions, name=f"{region_set.name}-full")
 
 
 def _with_true_tags(region_set: RegionSet, root: Path) -> RegionSet:

@@ -13,6 +13,7 @@ from vg_rows import image, region, write_raw
 
 from lavis_dynrefer.datasets.dataset_catalog import SOURCES
 from lavis_dynrefer.datasets.sources.raw_files import DatasetError
+from lavis_dynrefer.synthetic.scene_dataset import read_truth
 
 
 def default_config(name, kind="default"):
@@ -277,6 +278,23 @@ def test_synthetic_scenes_are_generated_once_for_every_task(tmp_path, monkeypatc
     written = folder.stat().st_mtime_ns
     build("synthetic_region", scenes=5, splits=["val"])
     assert folder.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {"labels": "truth", "tags": "vocab/data/synthetic_truth.txt"}]
+)
+def test_synthetic_objects_may_have_their_full_captions_alone(tmp_path, monkeypatch, labels):
+    monkeypatch.setenv("DYNREFER_CACHE", str(tmp_path))
+    wanted = {"scenes": 5, "splits": ["train", "val"], **labels}
+
+    every = build("synthetic_region", **{**wanted, "labels": "captions", "tags": None})
+    full = build("synthetic_region", captions="full", **wanted)
+
+    truth = read_truth(next(tmp_path.glob("synthetic-*")), "train")
+    phrases = [row["phrase"] for row in truth.values() if row["form"] == "full"]
+    assert [one.caption for one in full["train"].region_set.regions] == phrases
+    assert 2 * len(phrases) <= len(every["train"].region_set.regions)
+    assert len(full["val"].region_set.regions) == len(every["val"].region_set.regions)
 
 
 def test_a_folder_with_other_files_is_not_overwritten(tmp_path):
