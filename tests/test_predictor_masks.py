@@ -15,6 +15,7 @@ from lavis_dynrefer.predictor import RegionPredictor
 from lavis_dynrefer.questions import Questions
 from lavis_dynrefer.synthetic import make_scene, render
 from lavis_dynrefer.views.regions import Regions
+from lavis_dynrefer.views.samples import concat_samples
 
 BOXES = [[100.0, 40.0, 180.0, 90.0], [20.0, 200.0, 120.0, 300.0]]
 TASKS = ("attributes", "categories")
@@ -78,9 +79,10 @@ def test_masks_are_used_as_what_is_asked(predictor, scene, half):
     uses = {use: asked(predictor, image, box, [half], masks_as=use) for use in ("cells", "dim")}
 
     assert asked(predictor, image, box, [half], masks_as="box") == plain
-    assert asked(predictor, image, box, [half]) == uses["cells"]  # what it was trained for
     assert uses["cells"] != plain
     assert uses["dim"] not in (plain, uses["cells"])
+    # What it was trained for: cells, with the own view dimmed.
+    assert asked(predictor, image, box, [half]) not in (plain, *uses.values())
 
 
 def test_every_form_of_a_mask_is_the_same_mask(predictor, scene, half):
@@ -130,36 +132,57 @@ def test_chunks_keep_masks_with_their_regions(model_file, scene, half):
         assert found[row - 1] == pytest.approx(expected[1], abs=1e-4)
 
 
-def test_the_model_itself_takes_masks_of_samples(predictor, scene, half):
+def test_the_model_itself_takes_masks_of_samples(predictor, scene, half, monkeypatch):
     model, processor = predictor.model, predictor.processor
+    of_default = asked(predictor, scene[0], BOXES[:1], [half])
+    assert scores(model.predict(processor(scene[0], BOXES[:1], masks=[half]))) == of_default
+
+    monkeypatch.setattr(processor, "mask_views", "none")
     sample = processor(scene[0], BOXES[:1], masks=[half])
+    for use, masks in (("cells", [half]), ("box", None)):
+        found = scores(model.predict(sample, tasks=TASKS, masks_as=use))
+        assert found == asked(predictor, scene[0], BOXES[:1], masks, masks_as=use)
 
-    found = {
-        use: scores(model.predict(sample, tasks=TASKS, masks_as=use))
-        for use in (None, "cells", "box")
-    }
 
-    assert found[None] == found["cells"] == asked(predictor, scene[0], BOXES[:1], [half])
-    assert found["box"] == asked(predictor, scene[0], BOXES[:1], None)
+@pytest.mark.parametrize(
+    ("views", "uses"),
+    [("none", ["dim"]), ("dim", ["box", "cells"]), ("dim_own", ["box", "cells", "dim"])],
+)
+def test_samples_whose_views_do_not_fit_a_use_are_refused(
+    predictor, scene, half, monkeypatch, views, uses
+):
+    monkeypatch.setattr(predictor.processor, "mask_views", views)
+    some = [predictor.processor(scene[0], BOXES[:1], masks=masks) for masks in ([half], [None])]
+
+    for use in ("box", "cells", "dim"):
+        model, sample = predictor.model, concat_samples(some)
+        if use in uses:
+            with pytest.raises(InputError, match=f"masks_as: '{use}': .* crop them again with"):
+                model.predict(sample, masks_as=use)
+        else:
+            assert len(model.predict(sample, masks_as=use)) == 2
+        model.predict(some[1], masks_as=use)  # has no mask
 
 
 def test_a_use_that_the_model_was_not_trained_for_is_said_once(model_file, scene, half, caplog):
     fresh = RegionPredictor(model_file, device="cpu")
     with caplog.at_level(logging.WARNING):
-        asked(fresh, scene[0], BOXES[:1], [half], masks_as="cells")
+        asked(fresh, scene[0], BOXES[:1], [half])
         assert not caplog.records
-        for _ in range(2):
-            asked(fresh, scene[0], BOXES[:1], [half], masks_as="dim")
+        for use in ("cells", "dim", "dim", "box"):
+            asked(fresh, scene[0], BOXES[:1], [half], masks_as=use)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "masks_as='dim': this model was not trained with masks used like this, so its answers may "
-        "be worse than with boxes"
+        f"masks_as='{use}': this model was not trained with masks used like this, so its answers "
+        "may be worse than with boxes"
+        for use in ("cells", "dim")
     ]
 
 
 def test_a_model_of_boxes_takes_masks_for_their_boxes(predictor, scene, half, monkeypatch):
     monkeypatch.setattr(predictor.model.region_encoder, "masks", "ignore")
     monkeypatch.setattr(predictor.processor, "mask_cells", False)
+    monkeypatch.setattr(predictor.processor, "mask_views", "none")
     image, box = scene[0], BOXES[:1]
 
     assert asked(predictor, image, box, [half]) == asked(predictor, image, box, None)

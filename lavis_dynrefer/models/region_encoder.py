@@ -24,7 +24,7 @@ from lavis_dynrefer.config import RegionEncoderConfig, VisionConfig
 from lavis_dynrefer.errors import InputError
 from lavis_dynrefer.images.mask_cover import FULL
 from lavis_dynrefer.models.vision.roi_products import pool_by_products
-from lavis_dynrefer.views.samples import CHOICE, MASKS
+from lavis_dynrefer.views.samples import CHOICE, DIMMED, MASKS
 
 KERNEL = 3  # official: 3 x 3 taps, stride 1, padding 1, dilation 1
 TAPS = KERNEL * KERNEL
@@ -121,7 +121,22 @@ class RegionEncoder(nn.Module):
         Args:
             masks_as: as in `Questions`; views were dimmed, or not, when they were cropped.
             sample: of a view processor.
+
+        Raises:
+            InputError: the views do not fit that.
         """
+        dimmed = sample.get(DIMMED)  # (B, V)
+        if masks_as in ("box", "cells") and dimmed is not None and dimmed.any():
+            raise InputError(
+                f"masks_as: {masks_as!r}: the views of these samples were dimmed outside of their "
+                "masks; crop them again with mask_views: none, or for boxes without masks"
+            )
+        undimmed = MASKS in sample if dimmed is None else (dimmed.any(1) != dimmed.all(1)).any()
+        if masks_as == "dim" and undimmed:
+            raise InputError(
+                "masks_as: 'dim': not all views of these samples were dimmed outside of their "
+                "masks; crop them again with mask_views: dim"
+            )
         use = masks_as or ("cells" if self.masks == "cells" else "box")
         if MASKS not in sample or use == "cells":
             return sample

@@ -14,6 +14,8 @@ from lavis_dynrefer.images.mask_cover import FULL
 
 PER_REGION = ("views", "boxes", "scales", "image_boxes")
 MASKS = "masks"  # per region, too, but only there if a mask is used
+DIMMED = "dimmed"  # (R, V) bool, only there if views were dimmed outside of masks
+_WITHOUT = {MASKS: FULL, DIMMED: 0}  # what regions have that are joined with such a sample
 CHOICE = "choice"  # chooser -> (B, W, n), only there if the model chooses views; see `ModelChoice`
 _JOINING = (torch.stack, torch.cat, torch.concat)
 
@@ -111,7 +113,7 @@ def concat_samples(samples: Sequence[Mapping[str, Any]]) -> Sample:
     Args:
         samples: at least one, each with views, boxes, scales, image_boxes and routes; lists under
             further keys are joined, too. Where only some have masks, those of the other regions
-            are their whole boxes.
+            are their whole boxes, and their views are not dimmed.
     """
     first = samples[0]
     if len(samples) == 1:
@@ -120,16 +122,17 @@ def concat_samples(samples: Sequence[Mapping[str, Any]]) -> Sample:
     batch["routes"] = {
         task: torch.cat([sample["routes"][task] for sample in samples]) for task in first["routes"]
     }
-    grids = [sample[MASKS] for sample in samples if MASKS in sample]
-    if grids:
-        batch[MASKS] = torch.cat(
-            [
-                sample[MASKS]
-                if MASKS in sample
-                else grids[0].new_full((len(sample["views"]), *grids[0].shape[1:]), FULL)
-                for sample in samples
-            ]
-        )
+    for key, value in _WITHOUT.items():
+        given = [sample[key] for sample in samples if key in sample]
+        if given:
+            batch[key] = torch.cat(
+                [
+                    sample[key]
+                    if key in sample
+                    else given[0].new_full((len(sample["views"]), *given[0].shape[1:]), value)
+                    for sample in samples
+                ]
+            )
     if CHOICE in first:
         batch[CHOICE] = {
             chooser: torch.cat([sample[CHOICE][chooser] for sample in samples])
@@ -198,7 +201,7 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Sample]:
 
 def rows_of(sample: Mapping[str, Any], rows: slice) -> Sample:
     """Some regions of a sample."""
-    keys = (*PER_REGION, MASKS) if MASKS in sample else PER_REGION
+    keys = (*PER_REGION, *(key for key in _WITHOUT if key in sample))
     part = Sample({key: sample[key][rows] for key in keys})
     routes = sample.get("routes") or {}
     part["routes"] = {task: route[rows] for task, route in routes.items()}

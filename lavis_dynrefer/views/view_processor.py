@@ -17,7 +17,7 @@ from lavis_dynrefer.views.dimming import dim_outside, dim_own_views
 from lavis_dynrefer.views.mask_growth import grow_masks
 from lavis_dynrefer.views.nesting import crop_views, nest_boxes, whole_pixels
 from lavis_dynrefer.views.policies import RandomScales, ViewPolicy, build_policy
-from lavis_dynrefer.views.samples import CHOICE, MASKS, Sample
+from lavis_dynrefer.views.samples import CHOICE, DIMMED, MASKS, Sample
 
 # Name in LAVIS's registry -> the policy of a processor whose yaml names none.
 DEFAULT_POLICIES = {"dynrefer_train": "random", "dynrefer_eval": "image"}
@@ -154,19 +154,21 @@ class ViewProcessor:
             choices = torch.tensor(plan.choice.choices)
             sample[CHOICE] = {plan.choice.chooser: choices.repeat(len(boxes), 1, 1)}
         used = self._used_masks(masks, image, len(boxes))
-        if any(mask is not None for mask in used):
+        is_used = torch.tensor([mask is not None for mask in used], dtype=torch.bool)
+        if is_used.any():
             grids = mask_grids(used, whole_pixels(boxes, *image.size))
             if self.mask_noise:
                 bounds = (-self.mask_noise, self.mask_noise + 1)
                 pixels = torch.randint(*bounds, (len(boxes),), generator=self.rng)
-                is_used = torch.tensor([mask is not None for mask in used])
                 grids = grow_masks(grids, boxes, pixels * is_used)
             if self.mask_cells:
                 sample[MASKS] = grids
             if self.mask_views == "dim":
                 sample["views"] = dim_outside(views, whole_pixels(frames, *image.size), used)
+                sample[DIMMED] = is_used[:, None].expand(plan.scales.shape)
             elif self.mask_views == "dim_own":
                 sample["views"] = dim_own_views(views, plan.scales, grids)
+                sample[DIMMED] = is_used[:, None] & (plan.scales == 0)
         return sample
 
     def _used_masks(
