@@ -91,7 +91,7 @@ class SyntheticInfo(RegionInfo):
     seed: int = Field(default=0, ge=0)
     world: Worlds = ("landmark",)  # what the captions relate a region to
     labels: Literal["captions", "truth"] = "captions"  # tags: of the captions, or all that is true
-    captions: Literal["all", "full"] = "all"  # full: in training, too, only those that say it all
+    captions: Literal["all", "full"] = "all"  # full: without the short ones of training
 
 
 @settings

@@ -190,11 +190,10 @@ class Synthetic(RegionSource):
         return expand_home(info.root) if info.root else cache_dir(create=False) / name
 
     def read(self, info: build_info.SyntheticInfo, splits: Sequence[str]) -> dict[str, RegionSet]:
-        """With `labels: truth`, tags are all true facts instead of those in the caption."""
+        """With `captions: full` without the short ones, with `labels: truth` all facts as tags."""
         found = super().read(info, splits)
         root = self.images(info)
-        described = set(found).intersection(visual_genome.SPLITS)
-        for split in described:
+        for split in set(found).intersection(visual_genome.SPLITS):
             if info.captions == "full":
                 found[split] = _with_full_captions(found[split], root)
             if info.labels == "truth":

@@ -129,14 +129,15 @@ class RegionEncoder(nn.Module):
         if masks_as in ("box", "cells") and dimmed is not None and dimmed.any():
             raise InputError(
                 f"masks_as: {masks_as!r}: the views of these samples were dimmed outside of their "
-                "masks; crop them again with mask_views: none, or for boxes without masks"
+                "masks; crop them again with mask_views: none, or without masks to ask about boxes"
             )
-        undimmed = MASKS in sample if dimmed is None else (dimmed.any(1) != dimmed.all(1)).any()
-        if masks_as == "dim" and undimmed:
-            raise InputError(
-                "masks_as: 'dim': not all views of these samples were dimmed outside of their "
-                "masks; crop them again with mask_views: dim"
-            )
+        if masks_as == "dim":
+            partly = MASKS in sample if dimmed is None else (dimmed.any(1) & ~dimmed.all(1)).any()
+            if partly:
+                raise InputError(
+                    "masks_as: 'dim': not all views of these samples were dimmed outside of their "
+                    "masks; crop them again with mask_views: dim"
+                )
         use = masks_as or ("cells" if self.masks == "cells" else "box")
         if MASKS not in sample or use == "cells":
             return sample

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,9 +33,7 @@ def dim_outside(views: Tensor, frames: Tensor, masks: Sequence[RegionMask | None
         for view, (left, top, right, bottom) in zip(dimmed[row], frames[row].tolist()):
             cover = mask.cover((left, top, right, bottom), size)
             if cover.any():  # a line is seen nowhere
-                kept = KEPT + (1 - KEPT) * cover
-                pixels = GRAY + (view.numpy() - GRAY) * kept
-                view[:] = torch.from_numpy(np.rint(pixels).astype(np.uint8))
+                view[:] = _towards_gray(view, torch.from_numpy(cover))
     return dimmed
 
 
@@ -56,8 +53,12 @@ def dim_own_views(views: Tensor, scales: Tensor, grids: Tensor) -> Tensor:
     own = scales == 0
     cover = grids[own.nonzero()[:, 0], None].float() / FULL
     cover = F.interpolate(cover, size=views.shape[-2:], mode="bilinear", antialias=True)
-    kept = KEPT + (1 - KEPT) * cover
     dimmed = views.clone()
-    pixels = GRAY + (views[own].float() - GRAY) * kept
-    dimmed[own] = pixels.round().to(torch.uint8)
+    dimmed[own] = _towards_gray(views[own], cover)
     return dimmed
+
+
+def _towards_gray(pixels: Tensor, cover: Tensor) -> Tensor:
+    """Dim pixels (..., 3, S, S) as far as they are not covered; `cover` broadcasts to them."""
+    kept = KEPT + (1 - KEPT) * cover
+    return (GRAY + (pixels - GRAY) * kept).round().to(torch.uint8)

@@ -15,7 +15,7 @@ from lavis_dynrefer.images.mask_cover import FULL
 PER_REGION = ("views", "boxes", "scales", "image_boxes")
 MASKS = "masks"  # per region, too, but only there if a mask is used
 DIMMED = "dimmed"  # (R, V) bool, only there if views were dimmed outside of masks
-_WITHOUT = {MASKS: FULL, DIMMED: 0}  # what regions have that are joined with such a sample
+_OPTIONAL = {MASKS: FULL, DIMMED: 0}  # key -> its value for the regions of samples without it
 CHOICE = "choice"  # chooser -> (B, W, n), only there if the model chooses views; see `ModelChoice`
 _JOINING = (torch.stack, torch.cat, torch.concat)
 
@@ -122,7 +122,7 @@ def concat_samples(samples: Sequence[Mapping[str, Any]]) -> Sample:
     batch["routes"] = {
         task: torch.cat([sample["routes"][task] for sample in samples]) for task in first["routes"]
     }
-    for key, value in _WITHOUT.items():
+    for key, value in _OPTIONAL.items():
         given = [sample[key] for sample in samples if key in sample]
         if given:
             batch[key] = torch.cat(
@@ -201,7 +201,7 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Sample]:
 
 def rows_of(sample: Mapping[str, Any], rows: slice) -> Sample:
     """Some regions of a sample."""
-    keys = (*PER_REGION, *(key for key in _WITHOUT if key in sample))
+    keys = (*PER_REGION, *(key for key in _OPTIONAL if key in sample))
     part = Sample({key: sample[key][rows] for key in keys})
     routes = sample.get("routes") or {}
     part["routes"] = {task: route[rows] for task, route in routes.items()}

@@ -121,8 +121,9 @@ class ViewProcessor:
             scales (R, V); image_boxes (R, 4) as given; routes: task -> (R, n) indices into V,
             empty where all tasks use all views. If any mask is used, masks (R, 28, 28) uint8: how
             much of each cell of a grid over the region's box is mask, 255 for all of it, and
-            for regions without a mask. If the model is to choose views, choice: how it chooses ->
-            (R, W, n) indices into V, of n views that belong together.
+            for regions without a mask; and with `mask_views`, dimmed (R, V) bool: which views were
+            dimmed. If the model is to choose views, choice: how it chooses -> (R, W, n) indices
+            into V, of n views that belong together.
 
         Raises:
             InputError: no image; boxes or masks of another shape, not finite, or outside the image.
@@ -165,7 +166,8 @@ class ViewProcessor:
                 sample[MASKS] = grids
             if self.mask_views == "dim":
                 sample["views"] = dim_outside(views, whole_pixels(frames, *image.size), used)
-                sample[DIMMED] = is_used[:, None].expand(plan.scales.shape)
+                # Not expanded: a loader that pins memory refuses elements that share a place.
+                sample[DIMMED] = is_used[:, None].repeat(1, plan.scales.shape[1])
             elif self.mask_views == "dim_own":
                 sample["views"] = dim_own_views(views, plan.scales, grids)
                 sample[DIMMED] = is_used[:, None] & (plan.scales == 0)

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lavis_dynrefer.errors import InputError
+from lavis_dynrefer.views.dimming import dim_own_views
 from lavis_dynrefer.views.policies import FixedScales, RandomScales
 from lavis_dynrefer.views.samples import concat_samples, rows_of
 from lavis_dynrefer.views.view_processor import ViewProcessor
@@ -121,6 +122,24 @@ def test_every_view_of_scale_0_is_an_own_view():
 
     assert torch.equal(views[0, 0], views[0, 1])
     assert not torch.equal(views, twice(IMAGE, [BOX])["views"])
+
+
+@pytest.mark.parametrize("views", ["none", "dim", "dim_own"])
+def test_no_elements_of_a_sample_share_a_place(views):
+    # `pin_memory` of a loader copies into a tensor of the same strides, and refuses those.
+    sample = processor(mask_views=views)(IMAGE, [BOX, OTHER], masks=[LEFT, None])
+
+    tensors = [value for value in sample.values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) >= 5
+    assert all(tensor.is_contiguous() for tensor in tensors)
+
+
+def test_views_without_the_region_alone_stay_as_they_are():
+    views = torch.full((2, 1, 3, 8, 8), 9, dtype=torch.uint8)
+
+    dimmed = dim_own_views(views, torch.full((2, 1), 0.5), torch.zeros(2, 28, 28).byte())
+
+    assert torch.equal(dimmed, views)
 
 
 def test_own_views_are_dimmed_by_the_masks_with_their_errors():
